@@ -1,0 +1,67 @@
+"""Every instrument of `openai.*`, as a table row."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+_COMMON = ("project_id", "project_name")
+_KEYED = ("model", "operation", *_COMMON, "user_id", "api_key_id", "api_key_name", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What an instrument is called, in both worlds, and what its points carry.
+
+    `attributes` are those that it has by default; grouping by further dimensions adds theirs. `floating` tells
+    whether its values are float; else they are int.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    unit: str
+    prometheus: str
+    description: str
+    attributes: tuple[str, ...]
+    floating: bool = False
+
+
+INSTRUMENTS: dict[str, Instrument] = {
+    item.name: item
+    for item in (
+        Instrument("openai.api.tokens", "counter", "{token}", "openai_api_tokens_total",
+                   "Tokens used since counting began, as OpenAI reports them, as of the last poll; input_* and output_* are parts of input and output",
+                   ("organization", *_KEYED, "token_type")),
+        Instrument("openai.api.requests", "counter", "{request}", "openai_api_requests_total",
+                   "Requests to models since counting began (OpenAI's num_model_requests), as of the last poll",
+                   ("organization", *_KEYED)),
+        Instrument("openai.api.images", "counter", "{image}", "openai_api_images_total",
+                   "Images processed since counting began, as of the last poll", ("organization", *_KEYED)),
+        Instrument("openai.api.characters", "counter", "{character}", "openai_api_characters_total",
+                   "Characters turned into speech since counting began, as of the last poll", ("organization", *_KEYED)),
+        Instrument("openai.api.audio", "counter", "s", "openai_api_audio_seconds_total",
+                   "Seconds of audio transcribed since counting began, as of the last poll", ("organization", *_KEYED)),
+        Instrument("openai.api.sessions", "counter", "{session}", "openai_api_sessions_total",
+                   "Code interpreter sessions since counting began, as of the last poll", ("organization", "operation", *_COMMON)),
+        Instrument("openai.api.searches", "counter", "{search}", "openai_api_searches_total",
+                   "File and web search calls since counting began, as of the last poll", ("organization", *_KEYED)),
+        Instrument("openai.api.vector_store.usage", "gauge", "By", "openai_api_vector_store_usage_bytes",
+                   "Bytes in vector stores, in the newest bucket that OpenAI reports", ("organization", *_COMMON)),
+        Instrument("openai.api.daily_cost", "gauge", "{currency}", "openai_api_daily_cost",
+                   "Cost of one UTC day as OpenAI reports it, as of the last poll",
+                   ("organization", "date", *_COMMON, "line_item", "organization_id", "currency"), floating=True),
+        Instrument("openai.api.cost", "counter", "{currency}", "openai_api_cost_total",
+                   "Cost since counting began as OpenAI reports it, whole UTC days, as of the last poll",
+                   ("organization", *_COMMON, "line_item", "currency"), floating=True),
+        Instrument("openai.api.spend_limit", "gauge", "{currency}", "openai_api_spend_limit",
+                   "Monthly spend limit of the organization, or of a project, in currency units",
+                   ("organization", *_COMMON, "currency"), floating=True),
+        Instrument("openai.api.spend_limit_enforcing", "gauge", "", "openai_api_spend_limit_enforcing",
+                   "1 while OpenAI enforces the spend limit (requests are refused), else 0", ("organization", *_COMMON)),
+        Instrument("openai.api.up", "gauge", "", "openai_api_up",
+                   "1 if the last poll of the source succeeded, else 0", ("organization", "source")),
+        Instrument("openai.api.last_success", "gauge", "s", "openai_api_last_success_seconds",
+                   "Unix time of the last successful poll of the source", ("organization", "source"), floating=True),
+        Instrument("openai.api.newest_bucket", "gauge", "s", "openai_api_newest_bucket_seconds",
+                   "Unix time of the end of the newest bucket that held data", ("organization", "source"), floating=True),
+    )
+}  # fmt: skip
+"""By OpenTelemetry name."""

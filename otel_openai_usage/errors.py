@@ -1,0 +1,109 @@
+"""
+Every error this package raises on purpose:
+
+* ExporterError
+  x ConfigError          ours to fix before starting; `problems` lists them all
+  x ListenError          an address that cannot be listened on
+  x SourceError          the upstream's fault
+    + Rejected           the key: wrong, revoked, of the wrong kind
+      - MissingScope     the key is good but may not do this
+    + NotOffered         404: this organization has no such endpoint
+    + BadRequest         400: OpenAI refuses what we asked
+      - LookbackExceeded … because it lies too far back
+      - BadCursor        … because of a page token
+    + RateLimited        429; waiting helps
+    + Unavailable        5xx, a timeout, a broken or refused connection
+    + BadResponse        an answer of a shape that we do not know
+  x StateError           the disk's fault
+    + StateInUse         another process has it
+    + StateTooNew        a newer version of this program wrote it
+    + StateCorrupt       the file is not, or no longer, ours
+
+Anything else that is raised is a bug and ends the run.
+"""
+
+from collections.abc import Sequence
+
+
+class ExporterError(Exception):
+    """Base of all errors raised on purpose; the message is for users and never holds a secret."""
+
+
+class ConfigError(ExporterError):
+    """The configuration cannot be used; `problems` holds every reason found, each with its path."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ListenError(ExporterError):
+    """An address cannot be listened on."""
+
+
+class SourceError(ExporterError):
+    """OpenAI did not answer as hoped. `status` is the HTTP status, None without an answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class Rejected(SourceError):
+    """The key is not accepted."""
+
+
+class MissingScope(Rejected):
+    """The key is good but lacks a scope; `scopes` as OpenAI names them."""
+
+    def __init__(self, message: str, *, status: int | None = None, scopes: Sequence[str] = ()) -> None:
+        self.scopes = tuple(scopes)
+        super().__init__(message, status=status)
+
+
+class NotOffered(SourceError):
+    """404: OpenAI does not offer this endpoint to this organization."""
+
+
+class BadRequest(SourceError):
+    """400: OpenAI refuses the request; trying the same again does not help."""
+
+
+class LookbackExceeded(BadRequest):
+    """The window lies further back than OpenAI reports."""
+
+
+class BadCursor(BadRequest):
+    """The page token was refused."""
+
+
+class RateLimited(SourceError):
+    """429; `retry_after` in seconds where OpenAI said so."""
+
+    def __init__(self, message: str, *, status: int | None = 429, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, status=status)
+
+
+class Unavailable(SourceError):
+    """No usable answer: 5xx, timeout, connection trouble. Waiting may help."""
+
+
+class BadResponse(SourceError):
+    """An answer that is not of the shape we know; a developer should look."""
+
+
+class StateError(ExporterError):
+    """The state file cannot be used."""
+
+
+class StateInUse(StateError):
+    """Another process has the state."""
+
+
+class StateTooNew(StateError):
+    """The state was written by a newer version."""
+
+
+class StateCorrupt(StateError):
+    """The state file is damaged, or is something else."""
