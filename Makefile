@@ -1,0 +1,53 @@
+# One line per thing that can be done: `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup servers demo test test-long check format bench docs clean
+
+help: ## Say what can be done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv with all that is needed (does nothing when nothing changed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $(STAMP)
+
+servers: ## Install the real servers that the tests run: Prometheus, OpenTelemetry Collector
+	@tools/install-real-servers.sh
+
+demo: setup ## Simulated organization, exporter and dashboard; needs no key
+	$(BIN)/otel-openai-usage demo
+
+test: setup servers check ## Everything that must hold before a push, real servers included
+	$(BIN)/pytest -m 'not long'
+
+test-long: setup servers ## The tests that take minutes
+	$(BIN)/pytest -m long --timeout 1800
+
+check: setup ## Lint, types, floors: what needs no running
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache | tail -n 6
+
+format: setup ## Sort imports and repair what ruff can repair by itself
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure: requests, seconds and memory of polling and of a scrape
+	$(BIN)/pytest -m bench --override-ini 'addopts=' -s benchmarks
+
+docs: setup ## Write the generated documentation anew
+	$(BIN)/python tools/docs.py
+
+clean: ## Remove what can be made again (keeps .venv)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
