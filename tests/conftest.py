@@ -1,11 +1,6 @@
-"""What every test may use."""
+"""What every test may use: `prometheus` and `collector` start the real servers."""
 
-import os
+from tests.real.collector import collector
+from tests.real.prometheus import prometheus
 
-import pytest
-
-
-@pytest.fixture(scope="session")
-def in_ci() -> bool:
-    """In CI a missing real server is a failure; on a desk it is a skip."""
-    return bool(os.environ.get("CI"))
+__all__ = ["collector", "prometheus"]

@@ -1,0 +1,55 @@
+"""The real servers start, answer and stop; what we ship for them is accepted by them."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.real.collector import CONFIG, Collector, validate
+from tests.real.processes import free_port
+from tests.real.prometheus import Prometheus
+from tests.real.servers import ROOT
+
+pytestmark = pytest.mark.real
+
+
+def test_prometheus_scrapes_what_it_is_told_to(prometheus: Callable[..., Prometheus]) -> None:
+    """A target that nobody serves is down, and PromQL says so."""
+    target = f"127.0.0.1:{free_port()}"
+    server = prometheus([target])
+    assert server.wait_for("up == 0") == {frozenset({("instance", target), ("job", "openai")}): 0.0}
+
+
+def test_the_collectors_configuration_is_valid() -> None:
+    """`otelcol validate` has nothing against collector-config.yaml."""
+    done = validate(CONFIG)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
+    """`otelcol validate` is not a rubber stamp: a misspelt key fails."""
+    (tmp_path / "config.yaml").write_text(CONFIG.read_text().replace("metric_expiration", "metric_expiry"))
+    assert validate(tmp_path / "config.yaml").returncode != 0
+
+
+def test_the_commented_examples_are_valid_too(tmp_path: Path) -> None:
+    """What is commented out in collector-config.yaml can be commented in."""
+    text = re.sub(r"^  # (prometheusremotewrite:|otlphttp/vendor:|  )", r"  \1", CONFIG.read_text(), flags=re.MULTILINE)
+    text = text.replace("exporters: [debug]", "exporters: [otlphttp/vendor]")
+    text = text.replace("exporters: [prometheus, debug]", "exporters: [prometheus, prometheusremotewrite, debug]")
+    (tmp_path / "config.yaml").write_text(text)
+    done = validate(tmp_path / "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_collector_runs(collector: Callable[..., Collector]) -> None:
+    """collector-config.yaml starts and serves its Prometheus exporter."""
+    assert collector().scrape() == ""
+
+
+def test_installing_what_is_installed_says_nothing() -> None:
+    """`make servers` is silent and changes nothing when the servers are there."""
+    done = subprocess.run([ROOT / "tools" / "install-real-servers.sh"], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""

@@ -1,0 +1,47 @@
+"""What is written down is true, as far as a machine can tell."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+TEXTS = [path for path in map(ROOT.joinpath, LISTED) if path.is_file() and path.suffix not in {".png", ".gz", ".db"}]
+PAGES = [path for path in TEXTS if path.suffix == ".md"]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+# Spelt in parts, so that this file does not hold what it looks for.
+HOSTS = ("proxy.golang" + ".org", "files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")
+PLACES = ("/work" + "/main", "/work" + "/shared", "/root" + "/", "/tmp" + "/ocb")
+
+
+def name(path: Path) -> str:
+    """Its place in the checkout, as a test id."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page leads to a file of the checkout."""
+    links = re.findall(r"\]\((?!https?://|mailto:|#)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_exist(page: Path) -> None:
+    """Every `make …` that a page tells of is a target of the Makefile."""
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= TARGETS
+
+
+def test_no_text_names_a_registry_or_a_place_on_somebodys_machine() -> None:
+    """Where packages come from is the user's business, and paths of one machine help nobody."""
+    found = [(name(path), word) for path in TEXTS for word in HOSTS + PLACES if word in path.read_text(errors="replace")]
+    assert found == []
+
+
+def test_make_lists_every_target() -> None:
+    """`make` alone says what can be done, one line per target."""
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"make ([a-z-]+)", listed)) == TARGETS

@@ -1,0 +1,104 @@
+"""What is published is whole: the wheel runs in an empty environment, and the sources can build it."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "otel_openai_usage"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel and its dependencies, nothing else."""
+    folder = tmp_path_factory.mktemp("empty")
+    venv.create(folder, with_pip=True)
+    wheel = next(built.glob("*.whl"))
+    subprocess.run(
+        [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "bin"
+
+
+def imported() -> Iterator[str]:
+    """The top-level names that the package imports from elsewhere."""
+    for module in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module if node.module.startswith("opentelemetry.") else node.module.split(".")[0]
+
+
+def provides(distribution: str) -> set[str]:
+    """The modules that an installed distribution brings."""
+    return {
+        str(file.with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        for file in importlib.metadata.files(distribution) or ()
+        if file.suffix in {".py", ".so"}
+    }
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What the package imports, pyproject.toml asks for; nothing is there by luck of another's dependency."""
+    names = [re.split(r"[\[>=<~ ]", text)[0] for text in PROJECT["dependencies"]]
+    ours = set().union(*(provides(name) for name in names)) | {"otel_openai_usage"}
+    tops = {name.split(".")[0] for name in ours} | set(sys.stdlib_module_names)
+    extra = {"dash", "tiktoken", "plotly"}  # the extras' own
+    wanted = {name for name in imported() if not name.startswith("opentelemetry.")}
+    assert wanted - tops - extra == set()
+
+
+def test_the_wheel_runs_in_an_empty_environment(installed: Path) -> None:
+    """`pip install` of the wheel alone gives a command that answers --help and --version."""
+    version = subprocess.run([installed / "otel-openai-usage", "--version"], capture_output=True, text=True, check=True).stdout
+    usage = subprocess.run([installed / "otel-openai-usage", "--help"], capture_output=True, text=True, check=True).stdout
+    assert PROJECT["version"] in version
+    assert {verb for verb in ("run", "check", "simulate", "demo", "metrics", "config") if verb in usage.split()} == {
+        "run", "check", "simulate", "demo", "metrics", "config",
+    }  # fmt: skip
+
+
+def test_the_wheel_runs_as_a_module(installed: Path) -> None:
+    """`python -m otel_openai_usage` is the same command."""
+    done = subprocess.run([installed / "python", "-m", "otel_openai_usage", "--version"], capture_output=True, text=True, check=True)
+    assert PROJECT["version"] in done.stdout
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+    """The wheel has every module, py.typed and the licence; no tests."""
+    names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
+    modules = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
+    assert modules <= names
+    assert "otel_openai_usage/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"otel_openai_usage"}
+
+
+def test_the_sdist_has_what_it_takes(built: Path) -> None:
+    """From the sdist one can build, test and read: package, tests, Makefile, documents."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert names >= {"pyproject.toml", "Makefile", "README.md", "LICENSE", "constraints.txt", "collector-config.yaml", "tests/conftest.py",
+                     "otel_openai_usage/py.typed", "deploy/collector/builder.yaml", "tools/install-real-servers.sh"}  # fmt: skip
