@@ -1,0 +1,153 @@
+"""GETs JSON bodies from OpenAI. Knows HTTP; knows nothing of ledgers."""
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import metadata
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from otel_openai_usage.errors import BadResponse, Rejected, SourceError, Unavailable
+from otel_openai_usage.openai import answers, retry
+from otel_openai_usage.openai.gate import Gate
+from otel_openai_usage.openai.key import Key
+
+log = logging.getLogger(__name__)
+
+Observe = Callable[[str, str, float], None]
+"""Told of every request: endpoint, HTTP status (or "timeout", "connection"), seconds."""
+
+MAX_BODY = 256 * 2**20
+"""Bytes of one body, unpacked. A full page of 1,440 buckets with 100 results each has about 88 MB."""
+
+
+class Client:
+    """Asks one organization, for all sources of it.
+
+    One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0 goes first
+    (usage, costs), then 1 (limits), then 2 (names). `timeout` in seconds is for one request from connecting to the
+    last byte; `retries` is how often one is asked again. To be entered with `async with`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        key: Key,
+        timeout: float = 30.0,
+        max_concurrency: int = 4,
+        requests_per_minute: int = 60,
+        retries: int = 5,
+        observe: Observe | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        session: Callable[..., aiohttp.ClientSession] = aiohttp.ClientSession,
+    ) -> None:
+        self.name = name
+        self._base = base_url.rstrip("/")
+        self._key = key
+        self._timeout = timeout
+        self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
+        self._retries = retries
+        self._observe = observe
+        self._sleep, self._now, self._rng = sleep, now, rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._make_session = session
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"Client({self.name!r}, {answers.redact(self._base)!r})"
+
+    async def __aenter__(self) -> Self:
+        self._session = self._make_session(
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            headers={"User-Agent": f"otel-openai-usage/{_version()}", "Accept": "application/json", "Accept-Encoding": "gzip"},
+            trust_env=True,
+            read_bufsize=2**18,
+        )
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
+        """The body at `path` below the base URL: JSON, whole. Asks again what may pass. Raises SourceError.
+
+        `endpoint` names it in telemetry and logs; it holds no ids, so that there are few of them.
+        """
+        for attempt in itertools.count():
+            try:
+                return await self._with_key(path, params, endpoint, priority)
+            except SourceError as error:
+                wait = retry.delay(error, attempt, limit=self._retries, rng=self._rng)
+                if wait is None:
+                    raise
+                log.debug("asking again", extra={"organization": self.name, "endpoint": endpoint, "wait": wait, "error": str(error)})
+            await self._sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _with_key(self, path: str, params: Sequence[tuple[str, str]], endpoint: str, priority: int) -> bytes:
+        secret = await self._key.current()
+        try:
+            return await self._once(path, params, endpoint, priority, secret)
+        except Rejected:
+            fresh = await self._key.reread()
+            if fresh == secret:
+                raise
+        log.info("key changed", extra={"organization": self.name})
+        return await self._once(path, params, endpoint, priority, fresh)
+
+    async def _once(self, path: str, params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str) -> bytes:
+        call = f"GET {path}"
+        async with self._gate.slot(priority):
+            status, headers, body = await self._exchange(call, path, params, endpoint, secret)
+        error = answers.trouble(call, status, headers, body, now=self._now(), secret=secret)
+        if error is not None:
+            raise error
+        return body
+
+    async def _exchange(
+        self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        if self._session is None:
+            raise RuntimeError("a Client must be entered before it is used")
+        started, outcome = time.perf_counter(), "connection"
+        headers = {"Authorization": f"Bearer {secret}"}
+        try:
+            async with self._session.get(f"{self._base}/{path}", params=list(params), headers=headers, allow_redirects=False) as response:
+                outcome = str(response.status)
+                return response.status, response.headers, await _body(response, call)
+        except TimeoutError as error:
+            outcome = "timeout"
+            raise Unavailable(f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on") from error
+        except (aiohttp.ClientError, OSError) as error:
+            outcome = "connection"
+            reason = answers.redact(str(error) or type(error).__name__, secret)
+            raise Unavailable(f"{call}: {reason}; check base_url and the network") from error
+        finally:
+            if self._observe is not None:
+                self._observe(endpoint, outcome, time.perf_counter() - started)
+
+
+async def _body(response: aiohttp.ClientResponse, call: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise BadResponse(f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions", status=response.status)
+    return bytes(body)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("otel-openai-usage")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,75 @@
+"""One rate limit and one concurrency bound for all that asks one organization, the important first."""
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+MINUTE = 60.0
+
+
+class Gate:
+    """Lets at most `requests_per_minute` through in any 60 s, and `max_concurrency` be inside at once.
+
+    Waiters go by priority (0 first), then in the order they came. Priorities above 0 may fill only three quarters of
+    a minute, so that a long list of names never makes usage wait for the minute to pass. Time is the running loop's.
+    """
+
+    def __init__(self, *, requests_per_minute: int, max_concurrency: int) -> None:
+        self._limit = requests_per_minute
+        self._free = max_concurrency
+        self._passed: deque[float] = deque()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def slot(self, priority: int = 0) -> AsyncIterator[None]:
+        """Be inside for one request. A cancelled waiter gives up its place."""
+        await self._enter(priority)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, priority: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), turn))
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # let in and cancelled in the same moment
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self._free += 1
+        self._admit()
+
+    def _admit(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._passed and self._passed[0] <= now - MINUTE:
+            self._passed.popleft()
+        while self._waiting and self._free:
+            priority, _, turn = self._waiting[0]
+            if turn.done():  # cancelled while waiting
+                heapq.heappop(self._waiting)
+                continue
+            if (over := len(self._passed) - self._share(priority)) >= 0:
+                self._admit_at(self._passed[over] + MINUTE)
+                return
+            heapq.heappop(self._waiting)
+            self._passed.append(now)
+            self._free -= 1
+            turn.set_result(None)
+
+    def _share(self, priority: int) -> int:
+        return self._limit if priority == 0 else self._limit - self._limit // 4
+
+    def _admit_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._admit)

@@ -1,0 +1,62 @@
+"""Costs results: amounts as exact Decimals, whatever spelling OpenAI sends (number, string, 34 digits, `0E-6176`)."""
+
+import decimal
+from collections.abc import Iterator
+from decimal import Decimal
+
+import msgspec
+
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.model import Amounts, Dims
+from otel_openai_usage.errors import BadResponse
+
+ZERO = Decimal(0)
+_WIDEST = 6176
+"""Exponents of decimal128, which is what OpenAI's amounts are the text of."""
+_EXACT = decimal.Context(prec=3 * _WIDEST, Emin=-4 * _WIDEST, Emax=4 * _WIDEST, traps=[decimal.Inexact, decimal.InvalidOperation])
+
+
+class _Amount(msgspec.Struct, gc=False):
+    value: Decimal | None = None
+    currency: str | None = None
+
+
+class _Cost(msgspec.Struct, gc=False):
+    amount: _Amount | None = None
+    quantity: Decimal | None = None
+    project_id: str | None = None
+    line_item: str | None = None
+    api_key_id: str | None = None
+    user_id: str | None = None
+    api_source: str | None = None
+
+
+_COSTS = msgspec.json.Decoder(list[_Cost])
+_NOTHING = _Amount()
+
+
+def results(kind: Kind, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
+    """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result."""
+    try:
+        items = _COSTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadResponse(f"{kind.path}: not the shape we know: {error}") from error
+    for item in items:
+        amount = item.amount or _NOTHING
+        currency = (amount.currency or "usd").lower()
+        dims = (*(getattr(item, name) or None for name in kind.group_by), currency)
+        yield dims, (exact(amount.value, f"{kind.path}: amount"), exact(item.quantity, f"{kind.path}: quantity"))
+
+
+def exact(value: Decimal | None, where: str) -> Decimal:
+    """The value, null as zero and zero without its thousands of places; BadResponse for what is no amount."""
+    if not value:
+        return ZERO
+    if not value.is_finite() or abs(value.adjusted()) > _WIDEST:
+        raise BadResponse(f"{where}: expected an amount, got {str(value)[:60]!r}")
+    return value
+
+
+def add(one: Amounts, other: Amounts) -> Amounts:
+    """The sums, exact: the default context would round them to 28 digits."""
+    return tuple(_EXACT.add(Decimal(a), Decimal(b)) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,224 @@
+"""JSON to rows: strict on shape, lenient on additions.
+
+Shapes are those of OpenAI's OpenAPI document 2.3.0 and of its Python client 3.54.0. An unknown field is ignored, a
+missing required one is a BadResponse that names the endpoint.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from operator import attrgetter
+from sys import intern
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.model import Amount, Amounts, Bucket, Dims
+from otel_openai_usage.errors import BadResponse
+from otel_openai_usage.openai import money
+
+T = TypeVar("T")
+_Results = dict[Dims, Amounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of buckets, oldest first; `next_page` is None where OpenAI sent none."""
+
+    buckets: list[Bucket]
+    has_more: bool
+    next_page: str | None
+
+
+class _Bucket(msgspec.Struct):
+    start_time: int | float
+    results: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()  # the name in OpenAI's document from 2024-12 to 2026-05
+
+
+class _Page(msgspec.Struct):
+    data: list[_Bucket]
+    has_more: bool
+    next_page: str | None = None
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+
+
+def decode(decoding: Callable[[bytes], T], body: bytes, endpoint: str) -> T:
+    """What `decoding` (of a msgspec Decoder) makes of a body; BadResponse with the endpoint where it makes nothing."""
+    try:
+        return decoding(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadResponse(f"{endpoint}: not the shape we know: {error}") from error
+
+
+def page(body: bytes, kind: Kind) -> Page:
+    """The envelope of a page; the results of its buckets stay as they came, so that no step takes long."""
+    answer = decode(_PAGE.decode, body, kind.path)
+    return Page([_bucket(item, kind.path) for item in answer.data], answer.has_more, answer.next_page or None)
+
+
+def bucket(start: int, results: bytes) -> Bucket:
+    """A bucket with the fingerprint of its results."""
+    return Bucket(start, hashlib.sha256(results).digest()[:16], results)
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """Two arrays of results as one."""
+    parts = [part for part in (first.strip()[1:-1].strip(), second.strip()[1:-1].strip()) if part]
+    return b"[" + b",".join(parts) + b"]"
+
+
+def rows(kind: Kind, results: bytes) -> _Results:
+    """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of one key summed.
+
+    A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are whole and not
+    negative (10.0 is 10); an optional count that is missing or null is 0. Money is an exact Decimal.
+    """
+    if kind.measures[0].money:
+        return _sum(money.results(kind, results), money.add)
+    try:
+        keyed = _quick(kind)(results)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        keyed = None
+    # An empty string is None too; the quick way does not look for it.
+    if keyed is None or b'""' in results:
+        keyed = list(_slow(kind, results))
+    return _sum(keyed, _add)
+
+
+_ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
+
+
+def organization_id(results: bytes) -> str | None:
+    """The organization's id, which costs results may carry (undeclared, so never to be relied on)."""
+    found = _ORGANIZATION.search(results)
+    return found[1].decode() if found else None
+
+
+def _bucket(item: _Bucket, endpoint: str) -> Bucket:
+    results = bytes(item.results) or bytes(item.result)
+    if results[:1] != b"[":
+        raise BadResponse(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(results)}")
+    if item.start_time != int(item.start_time):
+        raise BadResponse(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
+    return bucket(int(item.start_time), results)
+
+
+_Keyed = Iterable[tuple[Dims, Amounts]]
+
+
+def _sum(keyed: _Keyed, add: Callable[[Amounts, Amounts], Amounts]) -> _Results:
+    pairs = list(keyed)
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    found = {}
+    for dims, amounts in pairs:
+        found[dims] = add(found[dims], amounts) if dims in found else amounts
+    return found
+
+
+def _add(one: Amounts, other: Amounts) -> Amounts:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+# --- the quick way: what OpenAI sends nearly always, decoded in C ---
+
+
+@functools.cache
+def _quick(kind: Kind) -> Callable[[bytes], _Keyed]:
+    count = Annotated[int, msgspec.Meta(ge=0)]
+    required = [(m.field, count) for m in kind.measures if m.required]
+    optional = [(m.field, count, 0) for m in kind.measures if not m.required]
+    dimensions = [(name, bool | str | None if name == "batch" else str | None, None) for name in kind.dimensions]
+    # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
+    shape: Any = msgspec.defstruct(kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False)
+    decoder = msgspec.json.Decoder(list[shape])
+    amounts_of, dims_of = _getter([m.field for m in kind.measures]), _getter(list(kind.dimensions))
+    at = kind.dimensions.index("batch") if "batch" in kind.dimensions else None
+
+    def read(results: bytes) -> _Keyed:
+        items = decoder.decode(results)
+        dims: Iterable[Any] = map(dims_of, items)
+        if at is not None:
+            dims = [(*d[:at], _batch(d[at]), *d[at + 1 :]) for d in dims]
+        return zip(map(_shared, dims), map(amounts_of, items), strict=True)
+
+    return read
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda item: (get(item),)
+
+
+_BATCH: dict[object, str | None] = {True: "true", False: "false", None: None, "true": "true", "false": "false"}
+
+
+def _batch(value: object) -> str | None:
+    try:
+        return _BATCH[value.lower() if isinstance(value, str) else value]
+    except KeyError:
+        raise msgspec.ValidationError(f"expected true, false or null for batch, got {value!r}") from None
+
+
+_pool: dict[Dims, Dims] = {}
+_POOL_SIZE = 200_000
+
+
+def _shared(dims: Dims) -> Dims:
+    """One copy of equal dimensions, however many buckets name them."""
+    known = _pool.get(dims)
+    if known is None:
+        if len(_pool) >= _POOL_SIZE:
+            _pool.clear()
+        known = tuple(intern(value) if value is not None else None for value in dims)
+        _pool[known] = known
+    return known
+
+
+# --- the slow way: the same with every oddity that we bear, and a message that says what was met ---
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
+_DIMENSION = msgspec.json.Decoder(bool | str | None)
+
+
+def _slow(kind: Kind, results: bytes) -> Iterable[tuple[Dims, Amounts]]:
+    for item in decode(_OBJECTS.decode, results, kind.path):
+        dims = tuple(_dimension(item, name, kind.path) for name in kind.dimensions)
+        yield _shared(dims), tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures)
+
+
+def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | None:
+    raw = bytes(item.get(name, b"null"))
+    try:
+        value = _DIMENSION.decode(raw)
+        if name == "batch":
+            return _batch(value or None if value == "" else value)
+        if isinstance(value, bool):
+            raise msgspec.ValidationError("expected a string")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadResponse(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
+    return value or None
+
+
+def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: str) -> Amount:
+    raw = bytes(item.get(field, b""))
+    if not required and raw in (b"", b"null"):
+        return 0
+    text = raw.decode("ascii", "replace")
+    number = Decimal(text) if _WHOLE.fullmatch(text) else None
+    if number is None or number != int(number):
+        raise BadResponse(f"{endpoint}: {field}: expected a whole number of at least 0, got {_shown(raw)}")
+    return int(number)
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:60].decode("utf-8", "replace")) if raw else "nothing"
