@@ -1,10 +1,13 @@
 """The protocols where rooms meet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import Kind
-from otel_openai_usage.core.model import Bucket, Limit, Names, Rows, Width, Window
+from otel_openai_usage.core.ledger import Row, Suspicion
+from otel_openai_usage.core.model import Bucket, Dims, Limit, Names, Rows, Width, Window
+from otel_openai_usage.core.shape import Folded
 
 
 class Source(Protocol):
@@ -42,4 +45,52 @@ class LimitSource(Protocol):
 
     async def read(self, projects: Sequence[str]) -> list[Limit]:
         """The organization's limit and those of `projects`, where there are any. Raises SourceError."""
+        ...
+
+
+class Store(Protocol):
+    """What survives. Every method raises StateError."""
+
+    def book(self, organization: str, kind: Kind, epoch: int, group_by: tuple[str, ...]) -> Book:
+        """The book of a source; a new one begins counting at `epoch`."""
+        ...
+
+    def regroup(self, book: Book) -> None:
+        """Keep the book's groupings."""
+        ...
+
+    def rows(self, book: Book, width: int, starts: Sequence[int]) -> list[Row]:
+        """What is stored of these buckets, at this width alone."""
+        ...
+
+    def rows_within(self, book: Book, widths: Iterable[int], start: int, end: int) -> list[Row]:
+        """What is stored at these widths of buckets that begin in [start, end)."""
+        ...
+
+    def suspicions(self, book: Book, width: int, start: int, end: int) -> dict[tuple[int, int, Dims], Suspicion]:
+        """Lower readings of buckets that begin in [start, end) and wait for confirmation."""
+        ...
+
+    def commit(self, book: Book, commit: Commit) -> None:
+        """Keep all of it, or nothing. New leaves have their id afterwards."""
+        ...
+
+    def release(self, leaves: Iterable[Leaf]) -> None:
+        """These have been shown as 0; from now on they are shown as they are."""
+        ...
+
+    def folds(self) -> list[Folded]:
+        """What was folded, in all time."""
+        ...
+
+    def fold(self, folds: Iterable[Folded]) -> None:
+        """Remember what is folded."""
+        ...
+
+    def names(self, organization: str) -> Names:
+        """The names known at the last stop."""
+        ...
+
+    def keep_names(self, organization: str, names: Names) -> None:
+        """Keep the names that are known."""
         ...

@@ -30,7 +30,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is shown, by instrument name. `version` grows with each published change; `time` in Unix nanoseconds."""
+    """All that is shown, by instrument name. `version` grows with each published change; `time` in Unix nanoseconds.
+
+    An instrument whose points did not change since the last snapshot has the same sequence object in both, so a
+    reader can keep what it rendered of it.
+    """
 
     version: int = 0
     time: int = 0

@@ -1,0 +1,149 @@
+"""What is known of one source between two commits: the store's own content, kept in memory.
+
+Written only by the pipeline, in its one thread, after a commit; read by nobody else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.ledger import Change, highest, total
+from otel_openai_usage.core.model import Amounts, Dims
+from otel_openai_usage.core.windows import Progress
+
+
+@dataclass(slots=True, eq=False)
+class Leaf:
+    """One attribute set of a source: OpenAI's total since the epoch, and the highest that it ever was.
+
+    `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it has only rows from
+    before the epoch, so that no counter speaks of it. For a level `total` and `shown` are the newest value, and `changed`
+    is its bucket.
+    """
+
+    id: int
+    dims: Dims
+    total: Amounts
+    shown: Amounts
+    released: bool
+    first_seen: int
+    changed: int
+
+
+@dataclass(slots=True)
+class Status:
+    """How a source is doing. `up` is None until it was tried; times are Unix seconds."""
+
+    organization: str
+    source: str
+    up: bool | None = None
+    last_success: int | None = None
+    newest_bucket: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Book:
+    """Everything kept of one source of one organization. Times are Unix seconds."""
+
+    id: int
+    organization: str
+    kind: Kind
+    progress: Progress
+    groupings: list[tuple[int, tuple[str, ...]]]
+    leaves: dict[Dims, Leaf] = field(default_factory=dict)
+    by_id: dict[int, Leaf] = field(default_factory=dict)
+    days: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
+    prints: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    last_success: int | None = None
+    newest_bucket: int | None = None
+    organization_id: str | None = None
+    kept_at: int = 0
+    compacted: int = 0
+    up: bool | None = None
+
+    @property
+    def status(self) -> Status:
+        """How this source is doing."""
+        return Status(self.organization, self.kind.source, self.up, self.last_success, self.newest_bucket)
+
+    def group_by(self, start: int) -> tuple[str, ...]:
+        """The grouping that the buckets from `start` on are read with, for ever."""
+        chosen = self.groupings[0][1]
+        for since, grouping in self.groupings:
+            if since <= start:
+                chosen = grouping
+        return chosen
+
+    def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
+        """Let a changed grouping apply from `midnight` on. True if that is news."""
+        before = list(self.groupings)
+        self.groupings = [(since, grouping) for since, grouping in self.groupings if since < midnight]
+        if self.groupings[-1][1] != wanted:
+            self.groupings.append((midnight, wanted))
+        return before != self.groupings
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The instants at which the grouping changes."""
+        return tuple(since for since, _ in self.groupings[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One transaction: what a reading changed, the leaves that it made and moved, and how far reading has come.
+
+    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours.
+    """
+
+    progress: Progress
+    change: Change = field(default_factory=Change)
+    new: Sequence[Leaf] = ()
+    moved: Sequence[Leaf] = ()
+    compact_before: int | None = None
+
+
+def grown(leaf: Leaf, moved: Amounts, now: int) -> Leaf:
+    """The leaf after its total moved."""
+    after = total(leaf.total, moved)
+    return Leaf(leaf.id, leaf.dims, after, highest(leaf.shown, after), leaf.released, leaf.first_seen, now)
+
+
+def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list[Leaf]]:
+    """The leaves that a change makes, and those that it moves. New leaves have id 0 until they are stored."""
+    new, moved = [], []
+    for dims, growth in change.growth.items():
+        leaf = book.leaves.get(dims)
+        if leaf is None:
+            # What the first poll finds has been there before us: it is shown at once, no zero first.
+            fresh = Leaf(0, dims, book.kind.zero, book.kind.zero, not book.progress.complete, now, now)
+            new.append(grown(fresh, growth, now))
+        elif any(growth):
+            moved.append(grown(leaf, growth, now))
+    for dims in change.before_epoch - change.growth.keys() - book.leaves.keys():
+        new.append(Leaf(0, dims, book.kind.zero, book.kind.zero, False, now, 0))
+    return new, moved
+
+
+def levels_after(book: Book, latest: Mapping[Dims, tuple[int, Amounts]], now: int) -> tuple[list[Leaf], list[Leaf]]:
+    """The same for a level: the newest bucket's value, whatever it was before."""
+    new, moved = [], []
+    for dims, (start, amounts) in latest.items():
+        leaf = book.leaves.get(dims)
+        if leaf is None:
+            new.append(Leaf(0, dims, amounts, amounts, True, now, start))
+        elif start >= leaf.changed and (start, amounts) != (leaf.changed, leaf.shown):
+            moved.append(Leaf(leaf.id, dims, amounts, amounts, True, leaf.first_seen, start))
+    return new, moved
+
+
+def accept(book: Book, new: Iterable[Leaf], moved: Iterable[Leaf]) -> list[Leaf]:
+    """Make committed leaves the book's own; an existing leaf stays the same object. The leaves now held."""
+    held = []
+    for leaf in new:
+        book.leaves[leaf.dims] = book.by_id[leaf.id] = leaf
+        held.append(leaf)
+    for leaf in moved:
+        known = book.leaves[leaf.dims]
+        known.total, known.shown, known.changed = leaf.total, leaf.shown, leaf.changed
+        held.append(known)
+    return held

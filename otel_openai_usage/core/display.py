@@ -1,0 +1,81 @@
+"""Everything that is shown, gathered into one Snapshot."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from otel_openai_usage.core.book import Book, Leaf, Status
+from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, spend_limits
+from otel_openai_usage.core.model import NO_NAMES, Limit, Names
+from otel_openai_usage.core.shape import Attributes, Folded, Look, Shape
+from otel_openai_usage.core.snapshot import Point, Snapshot
+
+
+class Display:
+    """The shape of the books, and the small tables beside it. `ids` are organization ids from the configuration."""
+
+    def __init__(self, look: Look, folded: Iterable[Folded] = (), *, cost_days: int = 2, ids: Mapping[str, str] | None = None) -> None:
+        self.shape = Shape(look, folded)
+        self.names: dict[str, Names] = {}
+        self.limits: dict[str, Sequence[Limit]] = {}
+        self.statuses: list[Status] = []
+        self._books: list[Book] = []
+        self._cost_days = cost_days
+        self._ids = dict(ids or {})
+        self._tables = {name: Table() for name in _TABLES}
+        self._shown: dict[str, Sequence[Point]] = {}
+        self._version = 0
+
+    def load(self, books: Iterable[Book], names: Mapping[str, Names], now: float) -> list[Folded]:
+        """Begin anew with these books and names. What must be folded on the way is returned, to be kept first."""
+        self._books, self.names = list(books), dict(names)
+        return self.shape.load(self._books, self.names, now)
+
+    def took(self, book: Book, leaves: Iterable[Leaf], now: float) -> list[Folded]:
+        """A reading made or moved these leaves."""
+        return [fold for leaf in leaves for fold in self.shape.add(book, leaf, now)] if book.progress.complete else []
+
+    def named(self, organization: str, names: Names, now: float) -> list[Folded]:
+        """Names were read."""
+        self.names[organization] = names
+        return self.shape.renamed(self.names, now)
+
+    def snapshot(self, now: float, mono: float) -> Snapshot | None:
+        """What is to be shown now; None if that is what already is. `mono` is a clock that never steps, in seconds."""
+        points: dict[str, Sequence[Point]] = dict(self.shape.points(mono, self._version + 1))
+        for name, rows in self._rows(int(now)).items():
+            points[name] = self._tables[name].update(rows)
+        if points.keys() == self._shown.keys() and all(points[name] is self._shown[name] for name in points):
+            return None
+        self._shown, self._version = points, self._version + 1
+        return Snapshot(self._version, int(now * 1_000_000_000), points)
+
+    def _rows(self, now: int) -> dict[str, list[tuple[Attributes, int | float]]]:
+        rows: dict[str, list[tuple[Attributes, int | float]]] = {name: [] for name in _TABLES}
+        days, look = days_shown(now, self._cost_days), self.shape.look
+        for book in self._books:
+            if book.days:
+                shown = {day: book.days[day] for day in days if day in book.days}
+                id_ = book.organization_id or self._ids.get(book.organization)
+                rows["openai.api.daily_cost"] += daily_cost(book, shown, self.names.get(book.organization, NO_NAMES), look, id_)
+        for organization, limits in self.limits.items():
+            amounts, enforcing = spend_limits(organization, limits, self.names.get(organization, NO_NAMES), look)
+            rows["openai.api.spend_limit"] += amounts
+            rows["openai.api.spend_limit_enforcing"] += enforcing
+        for status in (*(book.status for book in self._books), *self.statuses):
+            who = look.attributes({"organization": status.organization, "source": status.source})
+            if status.up is not None:
+                rows["openai.api.up"].append((who, int(status.up)))
+            if status.last_success:
+                rows["openai.api.last_success"].append((who, float(status.last_success)))
+            if status.newest_bucket:
+                rows["openai.api.newest_bucket"].append((who, float(status.newest_bucket)))
+        return rows
+
+
+_TABLES = (
+    "openai.api.daily_cost",
+    "openai.api.spend_limit",
+    "openai.api.spend_limit_enforcing",
+    "openai.api.up",
+    "openai.api.last_success",
+    "openai.api.newest_bucket",
+)

@@ -1,0 +1,75 @@
+"""The gauges that are small tables made anew: cost by day, spend limits, the state of each source."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.model import Limit, Names, Rows, Width, floor
+from otel_openai_usage.core.shape import Attributes, Look, named
+from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
+
+
+class Table:
+    """The points of one gauge. What did not change stays the same object."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[tuple[str, AttributeValue], ...], Series] = {}
+        self._points: list[Point] = []
+
+    def update(self, rows: Iterable[tuple[Attributes, int | float]]) -> list[Point]:
+        """The points for these rows; the list of last time if they say the same."""
+        known, self._series = self._series, {}
+        points = []
+        for attributes, value in rows:
+            key = tuple(sorted(attributes.items()))
+            series = self._series[key] = known.get(key) or Series(attributes)
+            points.append(Point(series, value))
+        if [(point.series, point.value) for point in points] != [(point.series, point.value) for point in self._points]:
+            self._points = points
+        return self._points
+
+
+def daily_cost(
+    book: Book, days: Mapping[int, Rows], names: Names, look: Look, organization_id: str | None
+) -> list[tuple[Attributes, int | float]]:
+    """Cost of each of the days, rows that differ only in what is dropped added up."""
+    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, Decimal]] = {}
+    shown = ("project_id", "line_item", "currency")
+    for day in sorted(days):
+        for dims, amounts in days[day].items():
+            raw: Attributes = {"organization": book.organization, "date": f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"}
+            raw |= {key: value for key, value in zip(book.kind.dimensions, dims, strict=True) if value is not None and key in shown}
+            if organization_id:
+                raw["organization_id"] = organization_id
+            attributes = look.attributes(named(raw, names))
+            key = tuple(sorted(attributes.items()))
+            before = found[key][1] if key in found else Decimal(0)
+            found[key] = (attributes, before + amounts[0])
+    return [(attributes, float(amount)) for attributes, amount in found.values()]
+
+
+def spend_limits(
+    organization: str, limits: Iterable[Limit], names: Names, look: Look
+) -> tuple[list[tuple[Attributes, int | float]], list[tuple[Attributes, int | float]]]:
+    """Rows of spend_limit and of spend_limit_enforcing. Where dropping makes two alike, the organization's stays."""
+    amounts: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
+    enforcing: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
+    for limit in sorted(limits, key=lambda limit: limit.project_id or ""):
+        raw: Attributes = {"organization": organization}
+        if limit.project_id:
+            raw["project_id"] = limit.project_id
+        raw = named(raw, names)
+        attributes = look.attributes({**raw, "currency": limit.currency})
+        amounts.setdefault(tuple(sorted(attributes.items())), (attributes, float(limit.amount)))
+        attributes = look.attributes(raw)
+        enforcing.setdefault(tuple(sorted(attributes.items())), (attributes, int(limit.enforcing)))
+    return list(amounts.values()), list(enforcing.values())
+
+
+def days_shown(now: int, days: int) -> range:
+    """The starts of the last `days` UTC days, today's included."""
+    today = floor(now, Width.DAY)
+    return range(today - (days - 1) * Width.DAY, today + 1, Width.DAY)
+
+

@@ -1,0 +1,196 @@
+"""What a reading changes. Decides; touches nothing.
+
+Every row that is stored belongs to one bucket of one width, and a total is the sum of all rows since the epoch. So a
+reading that comes twice, late, out of order or after a crash can only ever set rows to what they should be.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Context
+from typing import NamedTuple
+
+from otel_openai_usage.core.model import Amounts, Dims, Rows, Width
+
+CONFIRM_AFTER = 3600
+"""Seconds between the two equal lower readings that make a coarse bucket fall (CONTRACT section 4.3)."""
+
+LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
+"""Upper bounds of lateness in seconds, and how they are called; what is later still counts as the last."""
+
+# Money arrives with up to 34 digits (openai-api.md section 2); the default context would round sums to 28.
+_EXACT = Context(prec=120)
+
+
+class Row(NamedTuple):
+    """What one bucket says of one attribute set."""
+
+    width: int
+    start: int
+    dims: Dims
+    amounts: Amounts
+
+
+class Suspicion(NamedTuple):
+    """A coarse reading that is lower than what is booked, and when it was first seen (Unix seconds)."""
+
+    amounts: Amounts
+    since: int
+
+
+@dataclass(slots=True)
+class Change:
+    """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that are no more.
+
+    `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every attribute set
+    that the reading spoke of, also where nothing moved; `before_epoch` those with rows that do not count. `grown` is what was added, by the end of its bucket.
+    """
+
+    writes: list[Row] = field(default_factory=list)
+    drops: list[tuple[int, int, Dims]] = field(default_factory=list)
+    suspects: dict[tuple[int, int, Dims], Suspicion | None] = field(default_factory=dict)
+    growth: dict[Dims, Amounts] = field(default_factory=dict)
+    before_epoch: set[Dims] = field(default_factory=set)
+    grown: list[tuple[int, Amounts]] = field(default_factory=list)
+
+    def move(self, end: int, dims: Dims, before: Amounts, after: Amounts, *, counts: bool) -> None:
+        """Let the total of `dims` follow its row; `counts` is false for buckets before the epoch."""
+        if not counts:
+            self.before_epoch.add(dims)
+        else:
+            moved = difference(after, before)
+            held = self.growth.get(dims)
+            self.growth[dims] = moved if held is None else total(held, moved)
+            if any(amount > 0 for amount in moved):
+                self.grown.append((end, moved))
+
+
+def total(one: Amounts, other: Amounts) -> Amounts:
+    """The sum, measure by measure."""
+    return tuple([a + b if type(a) is int and type(b) is int else _EXACT.add(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def difference(one: Amounts, other: Amounts) -> Amounts:
+    """`one` minus `other`, measure by measure."""
+    return tuple([a - b if type(a) is int and type(b) is int else _EXACT.subtract(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def highest(one: Amounts, other: Amounts) -> Amounts:
+    """The greater, measure by measure."""
+    return tuple(map(max, one, other))
+
+
+def replace(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts) -> Change:
+    """Book a fine reading: it is right, whatever was stored.
+
+    `reading` has the rows of each bucket that was read, by its start. `stored` has the rows of those buckets and
+    every row of another width that the reading covers in full: those are superseded.
+    """
+    change = Change()
+    same: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
+    for row in stored:
+        if row.width == width and row.start in same:
+            same[row.start][row.dims] = row.amounts
+        else:
+            change.drops.append((row.width, row.start, row.dims))
+            change.move(row.start + row.width, row.dims, row.amounts, zero, counts=row.start >= epoch)
+    for start, rows in reading.items():
+        _replace_bucket(change, width, start, rows, same[start], start >= epoch, zero)
+    return change
+
+
+def _replace_bucket(change: Change, width: int, start: int, rows: Rows, before: Mapping[Dims, Amounts], counts: bool, zero: Amounts) -> None:
+    for dims, amounts in rows.items():
+        old = before.get(dims)
+        if old != amounts:
+            if any(amounts) or old is not None:
+                change.writes.append(Row(width, start, dims, amounts))
+            change.move(start + width, dims, old or zero, amounts, counts=counts)
+    for dims, old in before.items():
+        if dims not in rows:
+            change.drops.append((width, start, dims))
+            change.move(start + width, dims, old, zero, counts=counts)
+
+
+def make_good(
+    width: Width,
+    reading: Mapping[int, Rows],
+    stored: Iterable[Row],
+    suspicions: Mapping[tuple[int, int, Dims], Suspicion],
+    now: int,
+    epoch: int,
+    zero: Amounts,
+) -> Change:
+    """Book a coarse reading: what it has more is booked at once, what it has less when it is confirmed.
+
+    `stored` has every row of `width` or finer in the buckets that were read; a bucket's value is their sum. The
+    difference goes into the bucket's own row.
+    """
+    change = Change()
+    parts: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
+    own: dict[tuple[int, Dims], Amounts] = {}
+    for row in stored:
+        bucket = parts[row.start - row.start % width]
+        bucket[row.dims] = total(bucket.get(row.dims, zero), row.amounts)
+        if row.width == width:
+            own[row.start, row.dims] = row.amounts
+    for start, rows in reading.items():
+        for dims in rows.keys() | parts[start].keys():
+            have, said = parts[start].get(dims, zero), rows.get(dims, zero)
+            key = (int(width), start, dims)
+            value = _agreed(change, key, have, said, suspicions.get(key), now)
+            if value != have:
+                change.writes.append(Row(width, start, dims, total(own.get((start, dims), zero), difference(value, have))))
+            change.move(start + width, dims, have, value, counts=start >= epoch)
+    return change
+
+
+def _agreed(change: Change, key: tuple[int, int, Dims], have: Amounts, said: Amounts, suspicion: Suspicion | None, now: int) -> Amounts:
+    """The value of a bucket after a coarse reading `said` what it said."""
+    if not any(new < old for new, old in zip(said, have, strict=True)):
+        if suspicion:
+            change.suspects[key] = None
+        return said
+    if suspicion and suspicion.amounts == said and now - suspicion.since >= CONFIRM_AFTER:
+        change.suspects[key] = None
+        return said
+    change.suspects[key] = suspicion if suspicion and suspicion.amounts == said else Suspicion(said, now)
+    return highest(said, have)
+
+
+def disagreeing(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], zero: Amounts) -> list[int]:
+    """The starts of the buckets whose reading is not what is stored: worth a finer look."""
+    parts: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
+    for row in stored:
+        bucket = parts[row.start - row.start % width]
+        bucket[row.dims] = total(bucket.get(row.dims, zero), row.amounts)
+    return [
+        start
+        for start, rows in reading.items()
+        if any(rows.get(dims, zero) != parts[start].get(dims, zero) for dims in rows.keys() | parts[start].keys())
+    ]
+
+
+def late(grown: Iterable[tuple[int, Amounts]], measures: Sequence[int], now: int, lags: Mapping[int, str] = LAGS) -> dict[str, int]:
+    """How much was first seen how long after its bucket ended; `measures` are the indices that are added up."""
+    found: dict[str, int] = {}
+    for end, moved in grown:
+        amount = sum(int(moved[index]) for index in measures if moved[index] > 0)
+        if amount:
+            name = _lag(now - end, lags)
+            found[name] = found.get(name, 0) + amount
+    return found
+
+
+def _lag(seconds: int, lags: Mapping[int, str]) -> str:
+    return next((name for bound, name in lags.items() if seconds <= bound), lags[max(lags)])
+
+
+def latest(reading: Mapping[int, Rows]) -> dict[Dims, tuple[int, Amounts]]:
+    """For a level: of each attribute set the newest bucket that speaks of it, and what it says."""
+    found: dict[Dims, tuple[int, Amounts]] = {}
+    for start in sorted(reading):
+        for dims, amounts in reading[start].items():
+            found[dims] = (start, amounts)
+    return found
+
+

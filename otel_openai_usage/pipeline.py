@@ -1,0 +1,145 @@
+"""The verbs: plan a poll, take a reading into a book, finish the poll. Synchronous; called from one thread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from otel_openai_usage.core import ledger, windows
+from otel_openai_usage.core.book import Book, Commit, Leaf, accept, leaves_after, levels_after
+from otel_openai_usage.core.ledger import Change
+from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
+from otel_openai_usage.core.ports import Store
+from otel_openai_usage.core.windows import Plan, Step
+
+KEEP_EVERY = 900
+"""Seconds between two writes of a source that brings nothing new: so long a stop may look shorter than it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """What a reading brought: leaves that are new or moved, how many rows were looked at, how much of it was late.
+
+    `finer` has the days that disagree with their hours, so that those should be read before this is absorbed again.
+    """
+
+    leaves: Sequence[Leaf] = ()
+    rows: int = 0
+    late: Mapping[str, int] = field(default_factory=dict)
+    finer: Sequence[Window] = ()
+
+
+def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:
+    """The steps of one poll, with the time since the last poll noted as unread.
+
+    Levels are read fresh only: an old level says nothing of now.
+    """
+    plan = windows.plan(book.progress, now, rules, hours=hours, days=days, cuts=book.cuts)
+    book.progress = replace(book.progress, horizon=plan.end, unread=plan.unread)
+    if book.kind.level:
+        return replace(plan, steps=tuple(step for step in plan.steps if not step.coarse))
+    return plan
+
+
+def absorb(
+    store: Store,
+    book: Book,
+    parse: Callable[[bytes], Rows],
+    step: Step,
+    buckets: Sequence[Bucket],
+    now: int,
+    *,
+    fine_from: int,
+    drilled: bool = False,
+) -> Absorbed:
+    """Book one step's reading and keep it, all or nothing.
+
+    `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
+    """
+    fresh = [bucket for bucket in buckets if book.prints.get((step.width, bucket.start)) != bucket.fingerprint]
+    reading = {bucket.start: parse(bucket.results) for bucket in fresh}
+    finer = _disagreeing(store, book, reading) if step.coarse and step.width == Width.DAY > min(book.kind.widths) and not drilled else []
+    if finer:
+        reading = {start: rows for start, rows in reading.items() if start not in finer}
+    change = (_make_good if step.coarse else _replace)(store, book, step, reading, now)
+    new, moved = levels_after(book, ledger.latest(reading), now) if book.kind.level else leaves_after(book, change, now)
+    progress = replace(book.progress, unread=windows.without(book.progress.unread, step.window)) if not finer else book.progress
+    compact = fine_from if not step.coarse and _compactable(book, fine_from) else None
+    if change.writes or change.drops or change.suspects or new or moved or compact is not None:
+        store.commit(book, Commit(progress, change, new, moved, compact))
+        book.kept_at = now
+    book.progress = progress
+    _remember(book, step, fresh, reading, change, compact)
+    return Absorbed(
+        accept(book, new, moved),
+        sum(map(len, reading.values())),
+        ledger.late(change.grown, _tokens(book), now) if progress.complete else {},
+        [Window(start, start + Width.DAY) for start in sorted(finer)],
+    )
+
+
+def finish(store: Store, book: Book, now: int) -> bool:
+    """Note that every step of a poll was taken. True if it was the first such poll: the book may now be shown."""
+    first = not book.progress.complete
+    book.last_success = now
+    book.progress = replace(book.progress, complete=True)
+    if first or not 0 <= now - book.kept_at < KEEP_EVERY:
+        keep(store, book, now)
+    return first
+
+
+def keep(store: Store, book: Book, now: int) -> None:
+    """Write down how far reading has come."""
+    store.commit(book, Commit(book.progress))
+    book.kept_at = now
+
+
+def _tokens(book: Book) -> list[int]:
+    return [index for index, measure in enumerate(book.kind.measures) if measure.token_type in ("input", "output")]
+
+
+def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], _: int) -> Change:
+    """A fine reading replaces its own rows, finer ones, and coarser ones that lie wholly inside."""
+    stored = store.rows(book, step.width, sorted(reading))
+    start, end = step.window.start, step.window.end
+    for width in set(Width) - {step.width}:
+        inside = end if width <= max(step.width, Width.HOUR) else end - width + 1
+        if inside > start:
+            stored += store.rows_within(book, (width,), start, inside)
+    return ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
+
+
+def _make_good(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], now: int) -> Change:
+    suspicions = store.suspicions(book, step.width, step.window.start, step.window.end)
+    return ledger.make_good(step.width, reading, _parts(store, book, step.width, reading), suspicions, now, book.progress.epoch, book.kind.zero)
+
+
+def _parts(store: Store, book: Book, width: Width, reading: Mapping[int, Rows]) -> list[ledger.Row]:
+    widths = [each for each in Width if each <= width]
+    return [row for start in reading for row in store.rows_within(book, widths, start, start + width)]
+
+
+def _disagreeing(store: Store, book: Book, reading: Mapping[int, Rows]) -> list[int]:
+    return ledger.disagreeing(Width.DAY, reading, _parts(store, book, Width.DAY, reading), book.kind.zero)
+
+
+def _compactable(book: Book, fine_from: int) -> bool:
+    return floor(fine_from, Width.HOUR) > book.compacted and min(book.kind.widths) < Width.HOUR
+
+
+def _remember(book: Book, step: Step, fresh: Sequence[Bucket], reading: Mapping[int, Rows], change: Change, compact: int | None) -> None:
+    """Keep fingerprints of what agrees with the store, so that it need not be decoded again; forget what was outrun."""
+    doubted = {start for _, start, _ in change.suspects}
+    for bucket in fresh:
+        if bucket.start in reading and bucket.start not in doubted:
+            book.prints[step.width, bucket.start] = bucket.fingerprint
+    touched = {row.start for row in change.writes} | {start for _, start, _ in change.drops}
+    for width in Width:
+        if width > step.width:
+            for start in touched:
+                book.prints.pop((width, floor(start, width)), None)
+    if any(rows for rows in reading.values()):
+        end = max(start for start, rows in reading.items() if rows) + step.width
+        book.newest_bucket = max(end, book.newest_bucket or 0)
+    if compact is not None:
+        book.compacted = floor(compact, Width.HOUR)
+        for key in [key for key in book.prints if key[0] == Width.MINUTE and key[1] < compact]:
+            del book.prints[key]

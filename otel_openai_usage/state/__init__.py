@@ -1,0 +1,1 @@
+"""What survives: an SQLite file, one writer, one transaction for rows and cursor."""

@@ -1,0 +1,102 @@
+"""Opening the file: whose it is, which version, and every way in which it can be unusable, in sentences."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from otel_openai_usage.errors import StateCorrupt, StateError, StateInUse, StateTooNew
+from otel_openai_usage.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
+
+MEMORY = ":memory:"
+
+
+@contextmanager
+def told(path: str, doing: str) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into ours, with what was done, what was met and what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _translated(path, doing, error) from error
+    except OSError as error:
+        raise StateError(f"{doing} the state file {path}: {error.strerror or error}; check the path and its permissions") from error
+
+
+def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateError:
+    what = f"{doing} the state file {path}: {error}"
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StateCorrupt(f"{what}; restore it from a backup, or move it away to begin counting anew (the counters then start again)")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StateInUse(f"{what}; another program has it locked: end that one")
+    if code == sqlite3.SQLITE_FULL:
+        return StateError(f"{what}; make room on that disk, nothing is lost meanwhile")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StateError(f"{what}; the file and its folder must be writable for this user")
+    return StateError(what)
+
+
+class Lock:
+    """Held by the one process that may write; the system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StateInUse(f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path") from None
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection for the one writer, its durability settings made. Raises StateError."""
+    with told(path, "opened"):
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # a commit that returned survives a power cut
+        db.execute("PRAGMA temp_store = MEMORY")
+        return db
+
+
+def prepare(db: sqlite3.Connection, path: str) -> None:
+    """Refuse what is not ours, damaged or too new; migrate what is older, all or nothing."""
+    with told(path, "read"):
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        owner: int = db.execute("PRAGMA application_id").fetchone()[0]
+        empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not empty and owner != APPLICATION_ID:
+            raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
+        if version > VERSION:
+            raise StateTooNew(f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage")
+        if not empty and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise StateCorrupt(f"the state file {path} is damaged ({found}); restore it from a backup, or move it away to begin counting anew")
+    with told(path, "migrated"):
+        for number in range(version, VERSION):
+            db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;")
+
+
+def inspect(path: Path) -> str:
+    """Say in a sentence what state is at `path`, changing nothing. Raises StateError if `run` could not use it."""
+    if not path.exists():
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise StateError(f"looked at the folder {folder} for the state file: not writable; set state.path or its permissions")
+        return f"{path} will be created"
+    if not os.access(path, os.W_OK):
+        raise StateError(f"looked at the state file {path}: not writable for this user")
+    with told(str(path), "read"):
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            owner, version = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            db.close()
+    if version > VERSION:
+        raise StateTooNew(f"the state file {path} has version {version}, this program knows up to {VERSION}")
+    if owner != APPLICATION_ID and path.stat().st_size:
+        raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
+    return f"{path}, version {version}"

@@ -1,0 +1,152 @@
+"""The Store: books in, books out. Synchronous; used from one thread."""
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from otel_openai_usage.core.book import Book, Commit, Leaf
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.ledger import Row, Suspicion
+from otel_openai_usage.core.model import Dims, Names, Window
+from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.windows import Progress
+from otel_openai_usage.state import rows
+from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, told
+
+
+class Store:
+    """Holds the lock on its file from the start to `close`. Every method raises StateError."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self._lock: Lock | None = None
+        if self.path != MEMORY:
+            with told(self.path, "opened"):
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                self._lock = Lock(self.path)
+        self._db = connect(self.path)
+        prepare(self._db, self.path)
+        self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+        if self._lock:
+            self._lock.release()
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with told(self.path, doing):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _meta(self, key: str, default: str) -> str:
+        with self._transaction("read") as db:
+            db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, default))
+            return str(db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+    def book(self, organization: str, kind: Kind, epoch: int, group_by: tuple[str, ...]) -> Book:
+        """The book of a source; a new one begins counting at `epoch`."""
+        with self._transaction("read") as db:
+            db.execute("INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)", (organization, kind.name, epoch))
+            (id_, began, complete, horizon, unread, success, newest, org_id) = db.execute(
+                "SELECT id, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id FROM sources"
+                " WHERE organization = ? AND kind = ?",
+                (organization, kind.name),
+            ).fetchone()
+            db.execute("INSERT INTO groupings SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = ?)",
+                       (id_, 0, ",".join(group_by), id_))  # fmt: skip
+            groupings = [
+                (start, tuple(text.split(",")) if text else ())
+                for start, text in db.execute("SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start", (id_,))
+            ]
+            leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
+        progress = Progress(began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread)))
+        return Book(id_, organization, kind, progress, groupings, leaves, {leaf.id: leaf for leaf in leaves.values()},
+                    last_success=success, newest_bucket=newest, organization_id=org_id)  # fmt: skip
+
+    def regroup(self, book: Book) -> None:
+        """Keep the book's groupings."""
+        with self._transaction("written") as db:
+            db.execute("DELETE FROM groupings WHERE source_id = ?", (book.id,))
+            db.executemany("INSERT INTO groupings VALUES (?, ?, ?)", [(book.id, start, ",".join(by)) for start, by in book.groupings])
+
+    def rows(self, book: Book, width: int, starts: Sequence[int]) -> list[Row]:
+        """What is stored of these buckets, at this width alone."""
+        with told(self.path, "read"):
+            return [row for start in starts for row in rows.between(self._db, book, (width,), start, start + 1)]
+
+    def rows_within(self, book: Book, widths: Iterable[int], start: int, end: int) -> list[Row]:
+        """What is stored at these widths of buckets that begin in [start, end)."""
+        with told(self.path, "read"):
+            return rows.between(self._db, book, tuple(widths), start, end)
+
+    def suspicions(self, book: Book, width: int, start: int, end: int) -> dict[tuple[int, int, Dims], Suspicion]:
+        """Lower readings that wait for confirmation."""
+        with told(self.path, "read"):
+            return {
+                (width, begin, rows.dims(key, book.kind)): Suspicion(rows.amounts(text, book.kind), since)
+                for begin, key, text, since in self._db.execute(
+                    "SELECT s.start, d.key, s.amounts, s.since FROM suspicions s JOIN dims d ON d.id = s.dims"
+                    " WHERE s.source_id = ? AND s.width = ? AND s.start >= ? AND s.start < ?",
+                    (book.id, width, start, end),
+                )
+            }
+
+    def commit(self, book: Book, commit: Commit) -> None:
+        """Keep all of it, or nothing. New leaves have their id afterwards."""
+        with self._transaction("written") as db:
+            rows.add_leaves(db, book, commit.new)
+            rows.move_leaves(db, commit.moved)
+            rows.write(db, book, commit.change, {leaf.dims: leaf.id for leaf in commit.new})
+            if commit.compact_before is not None:
+                rows.compact(db, book, commit.compact_before)
+            progress = commit.progress
+            db.execute(
+                "UPDATE sources SET complete = ?, horizon = ?, unread = ?, last_success = coalesce(?, last_success),"
+                " newest_bucket = coalesce(?, newest_bucket), organization_id = coalesce(?, organization_id) WHERE id = ?",
+                (progress.complete, progress.horizon, json.dumps([[w.start, w.end] for w in progress.unread]),
+                 book.last_success, book.newest_bucket, book.organization_id, book.id),
+            )  # fmt: skip
+
+    def release(self, leaves: Iterable[Leaf]) -> None:
+        """These have been shown as 0; from now on they are shown as they are."""
+        with self._transaction("written") as db:
+            db.executemany("UPDATE dims SET released = 1 WHERE id = ?", [(leaf.id,) for leaf in leaves])
+
+    def folds(self) -> list[Folded]:
+        """What was folded, in all time."""
+        with told(self.path, "read"):
+            return [Folded(*row) for row in self._db.execute("SELECT instrument, dims FROM folds")]
+
+    def fold(self, folds: Iterable[Folded]) -> None:
+        """Remember what is folded."""
+        with self._transaction("written") as db:
+            db.executemany("INSERT OR IGNORE INTO folds VALUES (?, ?)", [(fold.instrument, fold.leaf) for fold in folds])
+
+    def names(self, organization: str) -> Names:
+        """The names known at the last stop."""
+        found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
+        with told(self.path, "read"):
+            for what, id_, name in self._db.execute("SELECT what, id, name FROM names WHERE organization = ?", (organization,)):
+                found[what][id_] = name
+        return Names(found["project"], found["api_key"], found["user"])
+
+    def keep_names(self, organization: str, names: Names) -> None:
+        """Keep the names that are known; ids without one are asked for again after a restart."""
+        every: dict[str, Mapping[str, str | None]] = {"project": names.projects, "api_key": names.api_keys, "user": names.users}
+        with self._transaction("written") as db:
+            db.execute("DELETE FROM names WHERE organization = ?", (organization,))
+            db.executemany(
+                "INSERT INTO names VALUES (?, ?, ?, ?)",
+                [(organization, what, id_, name) for what, known in every.items() for id_, name in known.items() if name is not None],
+            )
