@@ -1,0 +1,6 @@
+"""Settings: typed, frozen, every problem at once. `load` makes them."""
+
+from otel_openai_usage.config.load import VARIABLE, load
+from otel_openai_usage.config.settings import Organization, Otlp, Settings
+
+__all__ = ["VARIABLE", "Organization", "Otlp", "Settings", "load"]

@@ -1,0 +1,150 @@
+"""What the environment says, as a tree of settings that stands below the file.
+
+OTEL_* as the OpenTelemetry specification defines them ("Environment Variable Specification", "OTLP Exporter"):
+times in milliseconds, an empty variable is an unset one, OTEL_EXPORTER_OTLP_METRICS_* before OTEL_EXPORTER_OTLP_*.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+
+CUMULATIVE_ONLY = (
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not followed: only a cumulative stream survives restarts and failed"
+    " exports; let the Collector's cumulativetodelta processor turn it into delta (shown in deploy/)"
+)
+
+
+@dataclass
+class Said:
+    """What was found: values by dotted path, from which variable each came, and what is wrong or worth knowing."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def put(self, path: str, value: object, variable: str) -> None:
+        """Note a value and where it came from."""
+        self.values[path] = value
+        self.origins[path] = variable
+
+
+class _Nonsense(ValueError):
+    """A variable's value that does not say what it should."""
+
+
+def _milliseconds(text: str) -> str:
+    if not (text.isascii() and text.isdigit()):
+        raise _Nonsense(f"expected a whole number of milliseconds, got {text!r}")
+    return f"{text}ms"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise _Nonsense(f"expected true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`key=value` pairs between commas, percent-encoded as in W3C Baggage; what follows a `;` is dropped."""
+    pairs = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = item.partition("=")
+        if not (equals and key.strip()):
+            raise _Nonsense("expected key=value pairs between commas (what it holds is not shown here)")
+        pairs[unquote(key.strip())] = unquote(value.strip())
+    return pairs
+
+
+def _headers(text: str) -> dict[str, str]:
+    return {key.lower(): value for key, value in _pairs(text).items()}
+
+
+_PLAIN: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+    ("OPENAI_API_KEY", "legacy.api_key", str),
+    ("OTEL_EXPORTER_PROMETHEUS_HOST", "prometheus.host", str),
+    ("OTEL_EXPORTER_PROMETHEUS_PORT", "prometheus.port", str),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "otlp.interval", _milliseconds),
+    ("OTEL_SDK_DISABLED", "sdk_disabled", _boolean),
+)
+_OTLP: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+    ("ENDPOINT", "otlp.endpoint", str),
+    ("PROTOCOL", "otlp.protocol", str),
+    ("HEADERS", "otlp.headers", _headers),
+    ("TIMEOUT", "otlp.timeout", _milliseconds),
+    ("COMPRESSION", "otlp.compression", str),
+    ("CERTIFICATE", "otlp.tls.ca_file", str),
+    ("CLIENT_CERTIFICATE", "otlp.tls.cert_file", str),
+    ("CLIENT_KEY", "otlp.tls.key_file", str),
+    ("INSECURE", "otlp.tls.insecure", _boolean),
+)
+
+_ORGANIZATION = (("OPENAI_ADMIN_KEY", "admin_key"), ("OPENAI_ORG_ID", "id"), ("OPENAI_BASE_URL", "base_url"))
+
+EXPORTERS = ("otlp", "prometheus", "console", "none")
+
+
+def with_fallback_key(env: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment in which OPENAI_SECRET_KEY stands for an OPENAI_ADMIN_KEY that is not set or empty."""
+    if env.get("OPENAI_ADMIN_KEY") or not env.get("OPENAI_SECRET_KEY"):
+        return env
+    return {**env, "OPENAI_ADMIN_KEY": env["OPENAI_SECRET_KEY"]}
+
+
+def said(env: Mapping[str, str]) -> Said:
+    """What `env` says of everything but organizations."""
+    found = Said()
+    for variable, path, value, parse in _variables(env):
+        try:
+            found.put(path, parse(value), variable)
+        except _Nonsense as error:
+            found.problems.append(f"{variable}: {error}")
+    _exporters(env, found)
+    _resource(env, found)
+    preference = env.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
+    if preference == "delta":
+        found.warnings.append(CUMULATIVE_ONLY)
+    return found
+
+
+def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, str]]:
+    """What `env` says of an organization: by key the variable and its value.
+
+    Its id only if it is `alone`, since two cannot have one id.
+    """
+    return {key: (variable, env[variable]) for variable, key in _ORGANIZATION if env.get(variable, "").strip() and (alone or key != "id")}
+
+
+def _variables(env: Mapping[str, str]) -> Iterator[tuple[str, str, str, Callable[[str], Any]]]:
+    for variable, path, parse in _PLAIN:
+        if value := env.get(variable, "").strip():
+            yield variable, path, value, parse
+    for suffix, path, parse in _OTLP:
+        for variable in (f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"):
+            if value := env.get(variable, "").strip():
+                yield variable, path, value, parse
+                break
+
+
+def _exporters(env: Mapping[str, str], found: Said) -> None:
+    names = {name.strip() for name in env.get("OTEL_METRICS_EXPORTER", "").split(",")} - {""}
+    if unknown := sorted(names - set(EXPORTERS)):
+        found.problems.append(f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}")
+    elif names:
+        for path, name in (("otlp.enabled", "otlp"), ("prometheus.enabled", "prometheus"), ("console", "console")):
+            found.put(path, name in names, "OTEL_METRICS_EXPORTER")
+
+
+def _resource(env: Mapping[str, str], found: Said) -> None:
+    try:
+        resource = _pairs(env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    except _Nonsense as error:
+        found.problems.append(f"OTEL_RESOURCE_ATTRIBUTES: {error}")
+        return
+    if name := env.get("OTEL_SERVICE_NAME", "").strip():
+        resource["service.name"] = name
+    if resource:
+        found.put("attributes.resource", resource, "OTEL_RESOURCE_ATTRIBUTES")

@@ -1,0 +1,227 @@
+"""The types of which settings are made, and the base of every section."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from otel_openai_usage.config.placeholders import Expanded
+from otel_openai_usage.config.quantities import (
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+from otel_openai_usage.config.secrets import MASK
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and without room for unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _text_first(cls, value: object, validate: Callable[[object], object]) -> object:
+        """A placeholder's text is tried as it is, then as what YAML makes of it: `${env:GROUPS}` may be a list."""
+        if not isinstance(value, Expanded):
+            return validate(value)
+        try:
+            return validate(str(value))
+        except ValidationError:
+            return validate(value.typed)
+
+
+def problem(sentence: str) -> PydanticCustomError:
+    """An error whose whole message is `sentence`."""
+    return PydanticCustomError("problem", "{sentence}", {"sentence": sentence})
+
+
+def _told(parse: Callable[[object], object]) -> Callable[[object], object]:
+    """`parse`, with its ValueError as a problem in our own words."""
+
+    def told(value: object) -> object:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise problem(str(error)) from None
+
+    return told
+
+
+def at_least(least: timedelta) -> BeforeValidator:
+    """Refuses shorter durations."""
+
+    def check(value: object) -> timedelta:
+        duration = parse_duration(value)
+        if duration < least:
+            raise ValueError(f"expected a duration of at least {format_duration(least)}, got {value!r}")
+        return duration
+
+    return BeforeValidator(_told(check))
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "30s", "5m", "3h", "7d"]}
+_AS_DURATION = (PlainSerializer(format_duration, return_type=str), WithJsonSchema(_DURATION_SCHEMA))
+
+Duration: TypeAlias = Annotated[timedelta, at_least(timedelta(0)), *_AS_DURATION]
+PositiveDuration: TypeAlias = Annotated[timedelta, at_least(timedelta(milliseconds=1)), *_AS_DURATION]
+Interval: TypeAlias = Annotated[timedelta, at_least(timedelta(seconds=1)), *_AS_DURATION]
+
+
+def _start(value: object) -> object:
+    if value in ("now", "today"):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(f"expected now, today or a duration such as 6h or 7d, got {value!r}") from None
+
+
+Start: TypeAlias = Annotated[
+    timedelta | Literal["now", "today"],
+    BeforeValidator(_told(_start)),
+    PlainSerializer(lambda start: start if isinstance(start, str) else format_duration(start), return_type=str),
+    WithJsonSchema({"anyOf": [{"enum": ["now", "today"]}, _DURATION_SCHEMA]}),
+]
+
+Size: TypeAlias = Annotated[
+    int,
+    BeforeValidator(_told(parse_size)),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({
+        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN, "examples": ["64KiB", "1MiB"]}]
+    }),
+]
+
+
+def _auto(value: object) -> object:
+    words = {"auto": "auto", "true": True, "false": False, True: True, False: False}
+    if isinstance(value, str | bool) and value in words:
+        return words[value]
+    raise ValueError(f"expected auto, true or false, got {value!r}")
+
+
+Auto: TypeAlias = Annotated[
+    Literal["auto"] | bool, BeforeValidator(_told(_auto)), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "boolean"}]})
+]
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise ValueError(f"expected a whole number, got {str(value).lower()}")
+    return value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_told(_whole))]
+"""An int; pydantic would also take true and 1.0."""
+
+
+def _emptied(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Text: TypeAlias = Annotated[str | None, BeforeValidator(_emptied)]
+"""Text, or None; empty text is None."""
+
+
+def _secret(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected text; put it in quotes")
+    if not (value.strip().isascii() and value.strip().isprintable() and " " not in value.strip()):
+        raise ValueError("expected a key of printable ASCII characters without blanks (it is not shown here)")
+    return value.strip()
+
+
+def _optional_secret(value: object) -> object:
+    return None if _emptied(value) is None else _secret(value)
+
+
+def _masked(secret: SecretStr | None) -> str | None:
+    return None if secret is None else MASK
+
+
+Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_told(_secret)), PlainSerializer(_masked, return_type=str | None)]
+OptionalSecret: TypeAlias = Annotated[
+    SecretStr | None, BeforeValidator(_told(_optional_secret)), PlainSerializer(_masked, return_type=str | None)
+]
+
+
+def _header(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+        raise ValueError("expected printable ASCII text (it is not shown here); put it in quotes")
+    return value
+
+
+HeaderValue: TypeAlias = Annotated[SecretStr, BeforeValidator(_told(_header)), PlainSerializer(_masked, return_type=str | None)]
+
+
+def _path(value: object) -> object:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"expected a path, got {value!r}")
+    return Path(value).expanduser() if value else None
+
+
+File: TypeAlias = Annotated[
+    Path | None, BeforeValidator(_told(_path)), PlainSerializer(lambda path: path and str(path), return_type=str | None)
+]
+"""A path; `~` is the home directory, and a relative one begins where the program was started."""
+
+
+def web_address(value: object) -> str:
+    """An http(s) URL without its trailing slash. ValueError for anything else, and for one that holds a secret."""
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        host, url = None, urlsplit("")
+    if url.scheme not in ("http", "https") or not host:
+        raise ValueError(f"expected a URL such as https://api.openai.com/v1, got {value!r}")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("expected a URL without user, password, ? and #")
+    return text.rstrip("/")
+
+
+Url: TypeAlias = Annotated[str, BeforeValidator(_told(web_address))]
+OptionalUrl: TypeAlias = Annotated[
+    str | None, BeforeValidator(_told(lambda value: None if _emptied(value) is None else web_address(value)))
+]
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def plain(value: Any) -> object:
+    """A placeholder's value as YAML types it, anything else as it is."""
+    return value.typed if isinstance(value, Expanded) else value
+
+
+Plain: TypeAlias = Annotated[str | bool | int | float, BeforeValidator(plain)]

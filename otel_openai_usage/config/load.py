@@ -1,0 +1,104 @@
+"""From the command line, a file and the environment to settings, with every problem found on the way."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from pydantic import ValidationError
+
+from otel_openai_usage.config import environment, rules
+from otel_openai_usage.config.document import Document, Tree, read
+from otel_openai_usage.config.layers import cut, lay, nested, paths, without_nothing
+from otel_openai_usage.config.problems import described, dotted
+from otel_openai_usage.config.secrets import redact
+from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Otlp, Settings
+from otel_openai_usage.errors import ConfigError
+
+VARIABLE = "OTEL_OPENAI_USAGE_CONFIG"
+"""Names the file, where the command line does not."""
+
+_Problem: TypeAlias = tuple[str, str]
+"""A path in the file, and what is wrong there."""
+
+
+def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] = {}) -> Settings:
+    """The settings of the file at `path` (else of the one that the environment names, else of none) under `env`.
+
+    `overrides` are by dotted path, such as {"prometheus.port": 9100}, and stand above the file. Raises ConfigError
+    with every problem.
+    """
+    env = environment.with_fallback_key(env)
+    if path is None and env.get(VARIABLE):
+        path = Path(env[VARIABLE])
+    document = read(path, env) if path is not None else Document({}, {})
+    said = environment.said(env)
+    file = cast(Tree, without_nothing(document.tree))
+    unknown = _outside(file)
+    tree = lay(lay(nested(said.values), file), nested(overrides))
+    origins = dict(said.origins) | _completed(tree, env)
+    for place in (*paths(file), *document.unresolved, *overrides):
+        origins.pop(place, None)
+    settings, found = _validated(tree, [*unknown, *document.unresolved.items()])
+    problems = [*said.problems, *(_told(problem, origins, overrides) for problem in found)]
+    if problems:
+        raise ConfigError([redact(problem) for problem in problems])
+    return _resolved(settings, said.warnings, origins)
+
+
+def _completed(tree: Tree, env: Mapping[str, str]) -> dict[str, str]:
+    """Fill in what organizations do not say but the environment does; by path, the variables it came from."""
+    organizations = tree.setdefault("organizations", [{}])
+    origins = {}
+    for index, one in enumerate(organizations if isinstance(organizations, list) else ()):
+        if not isinstance(one, dict):
+            continue
+        for key, (variable, value) in environment.organization(env, alone=len(organizations) == 1).items():
+            if key not in one and not (key == "admin_key" and "admin_key_file" in one):
+                one[key] = value
+                origins[f"organizations[{index}].{key}"] = variable
+    return origins
+
+
+def _outside(file: Tree) -> list[_Problem]:
+    return [(key, "there is no such key") for key in OUTSIDE_THE_FILE if file.pop(key, None) is not None]
+
+
+def _validated(tree: Tree, problems: list[_Problem]) -> tuple[Settings, list[_Problem]]:
+    """The settings, with defaults where something is wrong, and all that is wrong: so one mistake hides no other."""
+    problems = list(problems)
+    while True:
+        try:
+            settings = Settings.model_validate(tree)
+            break
+        except ValidationError as error:
+            for loc, sentence in described(error):
+                problems.append((dotted(loc), sentence))
+                cut(tree, loc)
+    wrong = tuple(place for place, _ in problems)
+    broken = [problem for problem in rules.broken(settings) if not problem[0].startswith(wrong)]
+    return settings, [*problems, *broken]
+
+
+def _told(problem: _Problem, origins: Mapping[str, str], overrides: Mapping[str, object]) -> str:
+    """The problem as one sentence, which begins with where the value was given."""
+    place, sentence = problem
+    where = f"{place} (on the command line)" if place in overrides else origins.get(place, place)
+    return f"{where}: {sentence}"
+
+
+def _resolved(settings: Settings, warnings: Sequence[str], origins: Mapping[str, str]) -> Settings:
+    """The settings with the endpoint that is really talked to, and with what is worth knowing about them."""
+    verbatim = origins.get("otlp.endpoint") == environment.METRICS_ENDPOINT
+    otlp = settings.otlp.model_copy(update={"endpoint": _endpoint(settings.otlp, verbatim)})
+    notes = (*warnings, *rules.noteworthy(settings))
+    return settings.model_copy(update={"otlp": otlp, "warnings": notes})
+
+
+def _endpoint(otlp: Otlp, verbatim: bool) -> str | None:
+    http = otlp.protocol == "http/protobuf"
+    if not otlp.on or verbatim:
+        return otlp.endpoint
+    endpoint = otlp.endpoint or f"http://localhost:{4318 if http else 4317}"
+    if not http or endpoint.endswith("/v1/metrics"):
+        return endpoint
+    return f"{endpoint.rstrip('/')}/v1/metrics"

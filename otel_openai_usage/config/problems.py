@@ -1,0 +1,104 @@
+"""pydantic's errors as sentences in our own words."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from otel_openai_usage.config.secrets import redact
+from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Settings
+from otel_openai_usage.config.unknown import nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "string_type": "text; put it in quotes",
+    "string_too_short": "some text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list such as [a, b]",
+    "too_short": "one or more of them",
+    "dict_type": "a mapping such as {a: b}",
+    "model_type": "a mapping of its settings",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+}
+_SECRETS = ("admin_key", "api_key", "tokens", "headers")
+
+
+def described(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Where each problem is, and the sentence about it, without the path."""
+    found: dict[tuple[str | int, ...], str] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:  # its items have problems of their own
+            continue
+        loc = _place(detail)
+        found.setdefault(loc, redact(_sentence(detail, loc)))
+    return list(found.items())
+
+
+def _place(detail: "ErrorDetails") -> tuple[str | int, ...]:
+    """The location, without the marks that pydantic adds for branches of a union and for keys of a mapping."""
+    loc = detail["loc"]
+    return loc[:3] if loc[:2] == ("attributes", "resource") else tuple(part for part in loc if part != "[key]")
+
+
+def _sentence(detail: "ErrorDetails", loc: Sequence[str | int]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(loc)
+    expected = _EXPECTED.get(kind)
+    if expected is None:
+        return str(detail["msg"])
+    got = "" if any(part in _SECRETS for part in loc) else f", got {_shown(detail['input'])}"
+    return f"expected {expected.format(**context)}{got}"
+
+
+def _shown(value: object) -> str:
+    """A value as YAML would write it, in short."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, dict | list | tuple):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'}{'' if value else ' without anything'}"
+    return repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+
+
+def dotted(loc: Sequence[str | int]) -> str:
+    """A location as one writes it: `organizations[0].name`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+
+
+def _unknown(loc: Sequence[str | int]) -> str:
+    *section, key = loc
+    siblings = _keys(section)
+    close = nearest(str(key), siblings, 0.6)
+    if close is None and (elsewhere := _elsewhere(str(key))):
+        return f"there is no such key; did you mean {elsewhere}?"
+    return f"there is no such key; did you mean {dotted([*section, close or nearest(str(key), siblings) or ''])}?"
+
+
+def _elsewhere(key: str) -> str | None:
+    """The path of a key of that very name in some section."""
+    return next((dotted([name, key]) for name in _keys([]) if key in _keys([name])), None)
+
+
+def _keys(section: Sequence[str | int]) -> Collection[str]:
+    """The keys that a section of the file has; none where it holds no section."""
+    model: type[BaseModel] | None = Settings
+    for part in section:
+        if isinstance(part, str) and model is not None:
+            model = _model(model.model_fields[part].annotation) if part in model.model_fields else None
+    return [] if model is None else [name for name in model.model_fields if name not in OUTSIDE_THE_FILE]
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The section in an annotation such as `Api`, `tuple[Organization, ...]` or `Tls | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model, get_args(annotation))), None)

@@ -1,0 +1,168 @@
+"""Rules between settings: what each key allows by itself, but not together."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from otel_openai_usage.config.fields import loopback
+from otel_openai_usage.config.quantities import format_duration
+from otel_openai_usage.config.settings import Organization, Settings
+from otel_openai_usage.config.unknown import nearest
+from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS
+
+ATTRIBUTES = frozenset(
+    attribute
+    for attributes in (*(item.attributes for item in INSTRUMENTS.values()), *(kind.dimensions for kind in KINDS.values()))
+    for attribute in attributes
+)
+"""Every attribute that a series of ours may carry."""
+KEPT = ("organization", "date", "currency", "token_type", "operation")
+"""Those that cannot be dropped: their series are not of one sort, so a sum over them says nothing."""
+
+
+def broken(settings: Settings) -> list[tuple[str, str]]:
+    """Every rule that the settings break: a path in the file, and the sentence about it."""
+    return [(place, sentence) for rule in _RULES for place, _, sentence in (text.partition(": ") for text in rule(settings))]
+
+
+def noteworthy(settings: Settings) -> list[str]:
+    """What is allowed but probably not meant."""
+    return [sentence for rule in _NOTES for sentence in rule(settings)]
+
+
+def _organizations(settings: Settings) -> Iterator[str]:
+    for index, one in enumerate(settings.organizations):
+        for key in ("name", "id"):
+            first = next(i for i, other in enumerate(settings.organizations) if getattr(other, key) == getattr(one, key))
+            if first != index and getattr(one, key) is not None:
+                yield f"organizations[{index}].{key}: {getattr(one, key)!r} is also the {key} of organizations[{first}]; each needs its own"
+        if one.admin_key and one.admin_key_file:
+            yield f"organizations[{index}].admin_key_file: admin_key is set too; one of the two must go"
+
+
+def _usage(settings: Settings) -> Iterator[str]:
+    usage = settings.usage
+    yield from _known("usage.endpoints", usage.endpoints, USAGE_KINDS)
+    yield from _known("usage.group_by", usage.group_by, {name for kind in USAGE_KINDS.values() for name in kind.group_by})
+    if usage.settle > usage.reconcile:
+        settle, reconcile = format_duration(usage.settle), format_duration(usage.reconcile)
+        yield f"usage.settle: expected at most usage.reconcile ({reconcile}), got {settle}"
+
+
+def _costs(settings: Settings) -> Iterator[str]:
+    yield from _known("costs.group_by", settings.costs.group_by, COSTS.group_by)
+
+
+def _attributes(settings: Settings) -> Iterator[str]:
+    attributes = settings.attributes
+    yield from _known("attributes.rename", attributes.rename, ATTRIBUTES)
+    yield from _known("attributes.drop", attributes.drop, ATTRIBUTES)
+    yield from _known("attributes.to_resource", attributes.to_resource, ATTRIBUTES)
+    for name in attributes.drop:
+        if name in KEPT:
+            yield f"attributes.drop: {name} cannot be dropped, since a sum over it says nothing"
+        if name in attributes.to_resource:
+            yield f"attributes.to_resource: {name} is dropped by attributes.drop; one of the two must go"
+    yield from _collisions(attributes.rename, attributes.drop)
+
+
+def _collisions(rename: Mapping[str, str], drop: Collection[str]) -> Iterator[str]:
+    """Names that become one, as OpenTelemetry or as Prometheus spells them."""
+    shown: dict[str, str] = {}
+    for name in sorted(ATTRIBUTES - set(drop), key=lambda name: (name in rename, name)):
+        label = re.sub(r"[^A-Za-z0-9]+", "_", rename.get(name, name))
+        if label in shown:
+            new = rename.get(name, name)
+            yield f"attributes.rename: {name} would be called {new!r}, and so is {shown[label]}; two names cannot become one"
+        shown.setdefault(label, name)
+
+
+def _events(settings: Settings) -> Iterator[str]:
+    events = settings.events
+    if events.enabled and not (loopback(events.host) or events.tokens or events.tokens_file):
+        yield f"events.tokens: {events.host!r} can be reached from other machines, so tokens or tokens_file is needed"
+
+
+def _listeners(settings: Settings) -> Iterator[str]:
+    events, page = settings.events, settings.prometheus
+    if events.enabled and page.enabled and (events.host, events.port) == (page.host, page.port) and page.port:
+        yield f"events.port: {page.port} is prometheus.port too; each needs its own"
+    if page.web_config_file:
+        yield from _readable("prometheus.web_config_file", page.web_config_file)
+
+
+def _otlp(settings: Settings) -> Iterator[str]:
+    otlp = settings.otlp
+    if otlp.endpoint and (reason := _unusable(otlp.endpoint, otlp.protocol)):
+        yield f"otlp.endpoint: {reason}"
+    for key in otlp.headers:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key):
+            yield f"otlp.headers: {key!r} cannot be the name of a header"
+    if otlp.tls is None:
+        return
+    if (otlp.tls.cert_file is None) != (otlp.tls.key_file is None):
+        missing = "key_file" if otlp.tls.key_file is None else "cert_file"
+        yield f"otlp.tls.{missing}: cert_file and key_file go together; {missing} is missing"
+    for name in ("ca_file", "cert_file", "key_file"):
+        if path := getattr(otlp.tls, name):
+            yield from _readable(f"otlp.tls.{name}", path)
+
+
+def _unusable(endpoint: str, protocol: str) -> str | None:
+    try:
+        url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+        good = bool(url.hostname) and url.port != 0
+    except ValueError:
+        return f"expected a URL such as http://collector:4317, got {endpoint!r}"
+    if url.username or url.password:
+        return "expected a URL without user and password; they go into otlp.headers"
+    if not good or url.scheme not in ("http", "https", "") or (not url.scheme and protocol != "grpc"):
+        return f"expected a URL such as http://collector:{4317 if protocol == 'grpc' else 4318}, got {endpoint!r}"
+    return None
+
+
+def _readable(path: str, file: Path) -> Iterator[str]:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        yield f"{path}: reading {str(file)!r}: {error.strerror or error}"
+
+
+def _known(path: str, names: Iterable[str], known: Collection[str]) -> Iterator[str]:
+    for name, count in Counter(list(names)).items():
+        if name not in known:
+            yield f"{path}: {name!r} is not known; did you mean {nearest(name, known)}?"
+        elif count > 1:
+            yield f"{path}: {name} stands {count} times"
+
+
+_RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _organizations, _usage, _costs, _attributes, _events, _listeners, _otlp,
+)  # fmt: skip
+
+
+def _same_key(settings: Settings) -> Iterator[str]:
+    seen: dict[tuple[str, str], Organization] = {}
+    for one in settings.organizations:
+        if one.admin_key is None:
+            continue
+        first = seen.setdefault((one.admin_key.get_secret_value(), one.base_url), one)
+        if first is not one:
+            yield f"organizations: {first.name!r} and {one.name!r} have the same admin key, so the same usage would be counted twice"
+
+
+def _nobody_looks(settings: Settings) -> Iterator[str]:
+    if not (settings.prometheus.enabled or settings.otlp.on or settings.console):
+        yield "prometheus and otlp are both off, so nobody will see the numbers"
+
+
+def _tls_by_default(settings: Settings) -> Iterator[str]:
+    endpoint = settings.otlp.endpoint or ""
+    if settings.otlp.on and endpoint and "://" not in endpoint and not settings.otlp.insecure:
+        yield f"otlp.endpoint: {endpoint!r} has no scheme, so TLS is used; http://{endpoint} would be plain text"
+
+
+_NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (_same_key, _nobody_looks, _tls_by_default)

@@ -1,0 +1,335 @@
+"""Every setting, with its default and its meaning; docs/configuration.md is made of it."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from otel_openai_usage.config.fields import (
+    Auto,
+    Duration,
+    File,
+    HeaderValue,
+    Interval,
+    OptionalSecret,
+    OptionalUrl,
+    Plain,
+    PositiveDuration,
+    Secret,
+    Section,
+    Size,
+    Start,
+    Text,
+    Url,
+    Whole,
+    problem,
+)
+from otel_openai_usage.core.kinds import USAGE_KINDS
+
+_Positive = Annotated[Whole, Field(ge=1)]
+_Port = Annotated[Whole, Field(ge=0, le=65535)]
+
+
+class Organization(Section):
+    """An OpenAI organization; each is polled on its own, a failing one never stops another."""
+
+    name: Annotated[str, Field(min_length=1)] = "default"
+    """The attribute `organization`, on every series. State is keyed by it, so it should not change."""
+    id: Text = None
+    """OpenAI's id of the organization (`org-…`), shown where the API does not say it. It is not sent to OpenAI."""
+    admin_key: OptionalSecret = None
+    """The admin key (`sk-admin-…`). Without it `OPENAI_ADMIN_KEY` is read, then `OPENAI_SECRET_KEY`."""
+    admin_key_file: File = None
+    """A file that holds the admin key instead. It is read again when it changes, so a key can be rotated without a restart."""
+    base_url: Url = "https://api.openai.com/v1"
+    """Where the API is, its version included. Without it `OPENAI_BASE_URL` is read."""
+
+
+class Api(Section):
+    """How OpenAI is asked."""
+
+    timeout: PositiveDuration = timedelta(seconds=30)
+    """How long one request may take."""
+    max_concurrency: _Positive = 4
+    """Requests at the same time, per organization."""
+    requests_per_minute: _Positive = 60
+    """Requests in a minute, per organization, all sources together; usage and costs go first."""
+    retries: Annotated[Whole, Field(ge=0)] = 5
+    """How often a failed request is tried again, with growing pauses; Retry-After is obeyed."""
+
+
+class Usage(Section):
+    """The usage endpoints."""
+
+    enabled: bool = True
+    """Whether usage is polled."""
+    endpoints: tuple[str, ...] = tuple(USAGE_KINDS)
+    """Which of the usage endpoints are polled."""
+    interval: Interval = timedelta(seconds=60)
+    """How often the freshest window is read, at least 1s."""
+    bucket_width: Literal["1m", "1h", "1d"] = "1m"
+    """The width of the buckets of the freshest window."""
+    group_by: tuple[str, ...] = ("project_id", "user_id", "api_key_id", "model", "batch")
+    """The dimensions that are asked for. Where an endpoint lacks one, it is left out there."""
+    settle: Duration = timedelta(hours=3)
+    """How far back fine buckets are read again, because OpenAI still adds to them."""
+    reconcile: Duration = timedelta(days=7)
+    """How far back coarse buckets (1h, 1d) are compared and made good; at least `settle`."""
+    reconcile_interval: Interval = timedelta(minutes=15)
+    """How often they are."""
+    start: Start = "today"
+    """On the very first start count from: now, today (UTC), or a duration back."""
+
+
+class Costs(Section):
+    """The costs endpoint."""
+
+    enabled: bool = True
+    """Whether costs are polled."""
+    interval: Interval = timedelta(hours=1)
+    """How often, at least 1s."""
+    group_by: tuple[str, ...] = ("project_id", "line_item")
+    """The dimensions that are asked for."""
+    days: Annotated[Whole, Field(ge=1, le=180)] = 2
+    """How many UTC days `openai.api.daily_cost` shows."""
+    reconcile: Duration = timedelta(days=7)
+    """How far back days are read again."""
+
+
+class Limits(Section):
+    """Spend limits of the organization and its projects."""
+
+    enabled: bool = True
+    """Whether they are polled."""
+    interval: Interval = timedelta(hours=1)
+    """How often, at least 1s."""
+
+
+class Names(Section):
+    """Names of projects, API keys and users."""
+
+    enabled: bool = True
+    """Whether they are polled; without them the names are `unknown`."""
+    interval: Interval = timedelta(hours=1)
+    """How often, at least 1s."""
+
+
+class Legacy(Section):
+    """The old usage endpoint, which takes an ordinary key."""
+
+    enabled: bool = False
+    """Whether it is polled."""
+    api_key: OptionalSecret = None
+    """An ordinary key. Without it `OPENAI_API_KEY` is read."""
+    base_url: OptionalUrl = None
+    """Where that API is; null: as the first organization's."""
+    interval: Interval = timedelta(minutes=5)
+    """How often, at least 1s."""
+    requests_per_minute: _Positive = 5
+    """Requests in a minute."""
+    user_public_ids: tuple[str, ...] = ()
+    """Users to ask for one by one; none: one call for the organization."""
+
+
+class Events(Section):
+    """The listener for CloudEvents that meter single responses."""
+
+    enabled: bool = False
+    """Whether it listens."""
+    host: Annotated[str, Field(min_length=1)] = "localhost"
+    """The address to listen on; beyond loopback it needs tokens."""
+    port: _Port = 8888
+    """The port; 0 is any free one."""
+    tokens: tuple[Secret, ...] = ()
+    """Bearer tokens that are accepted; none: everybody's events."""
+    tokens_file: File = None
+    """A file with one token a line, read again when it changes."""
+    max_body: Annotated[Size, Field(ge=1)] = 2**20
+    """The largest request body."""
+    dedupe: Duration = timedelta(days=32)
+    """How long an event's identity is remembered."""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Attributes that are taken from the event's data."""
+
+
+class Prices(Section):
+    """Estimated cost."""
+
+    enabled: bool = True
+    """Whether cost is estimated from usage and list prices."""
+    overrides: dict[str, dict[str, object]] = Field(default_factory=dict)
+    """Prices of your own, per organization and model."""
+
+
+class History(Section):
+    """How long rows are kept."""
+
+    hours: PositiveDuration = timedelta(days=90)
+    """How long rows of hours are kept."""
+    days: PositiveDuration = timedelta(days=1100)
+    """How long rows of days are kept."""
+
+
+class Attributes(Section):
+    """What the series carry."""
+
+    rename: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """Attributes under other names, such as `model: gen_ai.response.model`."""
+    drop: tuple[str, ...] = ()
+    """Attributes to leave out; their series are summed, nothing is lost."""
+    resource: dict[str, Plain] = Field(default_factory=dict)
+    """Constant resource attributes, on top of `OTEL_RESOURCE_ATTRIBUTES`."""
+    to_resource: tuple[str, ...] = ()
+    """Attributes that go into the resource over OTLP, one ResourceMetrics each; in Prometheus they stay labels."""
+    skip_zero: bool = False
+    """Whether series that were never above zero are left out."""
+    zero_hold: Duration = timedelta(seconds=60)
+    """How long a new series is shown at 0 first; at least your scrape interval."""
+    max_series: _Positive = 100_000
+    """Series per instrument; later ones fold into one with `otel.metric.overflow=true`."""
+
+
+class State(Section):
+    """Where totals and rows are kept."""
+
+    path: File = None
+    """The SQLite file; null: in the user's state directory. `:memory:` keeps nothing."""
+
+
+class Prometheus(Section):
+    """The page that Prometheus scrapes."""
+
+    enabled: bool = True
+    """Whether it is served."""
+    host: Annotated[str, Field(min_length=1)] = "localhost"
+    """The address to listen on. Without it `OTEL_EXPORTER_PROMETHEUS_HOST` is read."""
+    port: _Port = 9185
+    """The port; 0 is any free one. Without it `OTEL_EXPORTER_PROMETHEUS_PORT` is read."""
+    path: str = "/metrics"
+    """The path of the page."""
+    web_config_file: File = None
+    """TLS and basic authentication, in the format of Prometheus' exporter-toolkit."""
+
+    @field_validator("path")
+    @classmethod
+    def _own_path(cls, path: str) -> str:
+        if not path.startswith("/") or any(sign in path for sign in "?#{} "):
+            raise problem(f"expected a path such as /metrics, got {path!r}")
+        if path in ("/", "/healthz", "/readyz"):
+            raise problem(f"expected a path other than /, /healthz and /readyz, which have their own pages, got {path!r}")
+        return path
+
+
+class Tls(Section):
+    """TLS towards the collector."""
+
+    ca_file: File = None
+    """Certificates of the authorities to trust, PEM."""
+    cert_file: File = None
+    """The client's certificate, PEM; with `key_file`."""
+    key_file: File = None
+    """The client's key, PEM."""
+    insecure: bool = False
+    """No TLS, for gRPC endpoints without http:// or https://."""
+
+
+class Otlp(Section):
+    """Sending to an OpenTelemetry Collector."""
+
+    enabled: Auto = "auto"
+    """auto: if an endpoint is given, here or by `OTEL_EXPORTER_OTLP_[METRICS_]ENDPOINT`."""
+    endpoint: Text = None
+    """Such as `http://collector:4317` for gRPC or `http://collector:4318` for HTTP, where /v1/metrics is appended unless it ends so."""
+    protocol: Literal["grpc", "http/protobuf"] = "grpc"
+    """The protocol."""
+    headers: dict[str, HeaderValue] = Field(default_factory=dict)
+    """Headers of every request, such as an authorization."""
+    compression: Literal["gzip", "none"] = "gzip"
+    """The compression."""
+    interval: PositiveDuration = timedelta(seconds=60)
+    """How often everything is sent, changed or not."""
+    timeout: PositiveDuration = timedelta(seconds=10)
+    """How long one request may take."""
+    tls: Tls | None = None
+    """Certificates and keys."""
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _no_json(cls, protocol: object) -> object:
+        if protocol == "http/json":
+            raise problem("http/json is not spoken here; http/protobuf is understood by every collector")
+        return protocol
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is sent."""
+        return self.endpoint is not None if self.enabled == "auto" else self.enabled
+
+    @property
+    def insecure(self) -> bool:
+        """Whether the endpoint is talked to in plain text: its scheme decides, then `tls.insecure`."""
+        scheme = urlsplit(self.endpoint or "").scheme
+        return scheme == "http" or (scheme != "https" and self.tls is not None and self.tls.insecure)
+
+
+class Log(Section):
+    """What is logged, to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on."""
+    format: Literal["text", "json"] = "text"
+    """One line per event, as text or as JSON."""
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _any_case(cls, level: object) -> object:
+        lower = level.lower() if isinstance(level, str) else level
+        return "warning" if lower == "warn" else lower
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    organizations: Annotated[tuple[Organization, ...], Field(min_length=1)] = (Organization(),)
+    """One or more OpenAI organizations; each is polled on its own, a failing one never stops another."""
+    api: Api = Api()
+    """How OpenAI is asked."""
+    usage: Usage = Usage()
+    """The usage endpoints."""
+    costs: Costs = Costs()
+    """The costs endpoint."""
+    limits: Limits = Limits()
+    """Spend limits of the organization and its projects."""
+    names: Names = Names()
+    """Names of projects, API keys and users."""
+    legacy: Legacy = Legacy()
+    """The old usage endpoint, which takes an ordinary key."""
+    events: Events = Events()
+    """The listener for CloudEvents that meter single responses."""
+    prices: Prices = Prices()
+    """Estimated cost."""
+    history: History = History()
+    """How long rows are kept."""
+    attributes: Attributes = Attributes()
+    """What the series carry."""
+    state: State = State()
+    """Where totals and rows are kept."""
+    prometheus: Prometheus = Prometheus()
+    """The page that Prometheus scrapes."""
+    otlp: Otlp = Otlp()
+    """Sending to an OpenTelemetry Collector."""
+    log: Log = Log()
+    """What is logged, to stderr."""
+
+    # Not of the file: what else the environment says, and what was noticed on the way.
+    sdk_disabled: Annotated[bool, Field(exclude=True)] = False
+    """OTEL_SDK_DISABLED: nothing is exported."""
+    console: Annotated[bool, Field(exclude=True)] = False
+    """OTEL_METRICS_EXPORTER names the console."""
+    warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    """What a user should know about this configuration; to be logged."""
+
+
+OUTSIDE_THE_FILE = ("sdk_disabled", "console", "warnings")
+"""Attributes of `Settings` that are no keys of the file."""
