@@ -1,0 +1,33 @@
+"""One gzip member out of parts that were compressed long before.
+
+Concatenated gzip members are valid, but browsers, curl and aiohttp stop after the first. So parts are kept as raw
+deflate segments, each ending at a byte border and looking back at nothing, and strung together between one gzip
+header and one trailer (RFC 1951 section 3.2.3, RFC 1952 section 2.3).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable
+
+_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no time, fastest, unknown system
+_LAST = b"\x03\x00"  # an empty block that says it is the last one
+
+
+def segment(pieces: Iterable[bytes]) -> list[bytes]:
+    """The raw deflate of the pieces, at level 1, not finished: another segment or the end may follow."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = [packer.compress(piece) for piece in pieces]
+    packed.append(packer.flush(zlib.Z_FULL_FLUSH))
+    return [piece for piece in packed if piece]
+
+
+def member(segments: Iterable[bytes], crc: int, size: int) -> list[bytes]:
+    """A complete gzip member of these segments; `crc` and `size` are those of the plain text."""
+    return [_HEADER, *segments, _LAST, struct.pack("<LL", crc, size & 0xFFFFFFFF)]
+
+
+def crc(pieces: Iterable[bytes], before: int = 0) -> int:
+    """The CRC-32 of the pieces, after others whose CRC-32 is `before`."""
+    for piece in pieces:
+        before = zlib.crc32(piece, before)
+    return before

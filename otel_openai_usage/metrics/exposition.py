@@ -1,0 +1,152 @@
+"""Snapshot → Prometheus bytes, ready to be served: the same bytes as the stock exporter would print.
+
+The sample lines of the text format (0.0.4) and of OpenMetrics (1.0.0) are the same, only the comments differ. So the
+lines are rendered and compressed once, whoever asks for them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from json import dumps
+
+from prometheus_client.utils import floatToGoString
+
+from otel_openai_usage.core.catalogue import Instrument
+from otel_openai_usage.core.snapshot import AttributeValue, Point, Series, Snapshot
+from otel_openai_usage.metrics.deflate import crc, segment
+
+_LINES = 400
+"""A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Text in pieces, plain and as a raw deflate segment."""
+
+    plain: Sequence[bytes]
+    deflated: Sequence[bytes]
+
+    @classmethod
+    def of(cls, plain: Sequence[bytes]) -> "Block":
+        """Compress."""
+        return cls(plain, segment(plain))
+
+
+_EMPTY = Block((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole exposition without its end: pieces, deflate segments, and the CRC-32 and size of the plain text."""
+
+    plain: Sequence[bytes]
+    deflated: Sequence[bytes]
+    crc: int
+    size: int
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> "Page":
+        """Blocks, one after the other."""
+        plain = [piece for block in blocks for piece in block.plain]
+        deflated = [piece for block in blocks for piece in block.deflated]
+        return cls(plain, deflated, crc(plain), sum(map(len, plain)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """One snapshot in both formats."""
+
+    text: Page
+    openmetrics: Page
+
+
+class Exposition:
+    """Renders snapshots, one after the other. Remembers what it rendered. For one thread at a time."""
+
+    def __init__(self, rows: Mapping[str, Instrument]) -> None:
+        self._families = {name: Family(row) for name, row in rows.items()}
+
+    def render(self, snapshot: Snapshot) -> Pages:
+        """Both formats. A family without points is left out, as the stock exporter does."""
+        text, openmetrics = [], []
+        for name, family in self._families.items():
+            samples = family.render(snapshot.points.get(name, ()))
+            if samples is not _EMPTY:
+                text += [family.text, samples]
+                openmetrics += [family.openmetrics, samples]
+        return Pages(Page.of(text), Page.of(openmetrics))
+
+
+class Family:
+    """One metric family: its comments, and its sample lines.
+
+    The points of a family all have the union of the labels, those that a point lacks being empty.
+    """
+
+    def __init__(self, row: Instrument) -> None:
+        self._name = row.prometheus
+        self.text = Block.of([_comments(row, row.prometheus, row.description.replace("\\", r"\\").replace("\n", r"\n")).encode()])
+        base = row.prometheus.removesuffix("_total") if row.kind == "counter" else row.prometheus
+        unit = _unit(row)
+        comments = _comments(row, base, _escape(row.description)) + (f"# UNIT {base} {unit}\n" if unit else "")
+        self.openmetrics = Block.of([comments.encode()])
+        self._points: Sequence[Point] = ()
+        self._block = _EMPTY
+        self._keys: list[str] = []
+        self._labels: dict[Series, str] = {}
+
+    def render(self, points: Sequence[Point]) -> Block:
+        """The sample lines; those of last time if it is the same sequence of points."""
+        if points is not self._points:
+            self._know(points)
+            self._points = points
+            self._block = Block.of([self._lines(points[at : at + _LINES]) for at in range(0, len(points), _LINES)]) if points else _EMPTY
+        return self._block
+
+    def _lines(self, points: Sequence[Point]) -> bytes:
+        labels = self._labels
+        return "".join([f"{labels[point.series]}{number(point.value)}\n" for point in points]).encode()
+
+    def _know(self, points: Sequence[Point]) -> None:
+        """Have the labels of exactly these series."""
+        known = self._labels
+        if len(points) == len(known) and all(point.series in known for point in points):
+            return
+        keys = sorted({label(key) for shape in {tuple(point.series.attributes) for point in points} for key in shape})
+        if keys != self._keys:
+            self._keys, known = keys, {}
+        self._labels = {
+            point.series: known.get(point.series) or f"{self._name}{_labels(point.series.attributes, keys)} " for point in points
+        }
+
+
+def number(value: float) -> str:
+    """A sample value as prometheus_client prints it; quicker than it for the many that are small whole numbers."""
+    if type(value) is int and 0 <= value < 1_000_000:
+        return f"{value}.0"
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+@lru_cache(maxsize=4096)
+def label(key: str) -> str:
+    """The label name of an attribute key, as the stock exporter makes it."""
+    return re.sub(r"[^a-zA-Z0-9]+", "_", "_" + key[1:] if key[:1].isdigit() else key)
+
+
+def _labels(attributes: Mapping[str, AttributeValue], keys: Iterable[str]) -> str:
+    values = {label(key): value if isinstance(value, str) else dumps(value) for key, value in attributes.items()}
+    pairs = ",".join([f'{key}="{_escape(values.get(key, ""))}"' for key in keys])
+    return f"{{{pairs}}}" if pairs else ""
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _comments(row: Instrument, name: str, description: str) -> str:
+    return f"# HELP {name} {description}\n# TYPE {name} {row.kind}\n"
+
+
+def _unit(row: Instrument) -> str:
+    return {"s": "seconds", "By": "bytes"}.get(row.unit, "")

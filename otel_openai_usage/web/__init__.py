@@ -1,0 +1,1 @@
+"""HTTP: what Prometheus, probes and people ask of us."""

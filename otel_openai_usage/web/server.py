@@ -1,0 +1,161 @@
+"""The Prometheus listener: /metrics, /healthz, /readyz and a page for people."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from aiohttp import web
+
+from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.errors import ListenError
+from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.web.access import Access
+from otel_openai_usage.web.landing import landing
+from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
+
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class Server:
+    """Serves one PrometheusReader over HTTP, or HTTPS if the web config file says so.
+
+    `not_ready` gives the reasons why /readyz should say no, none if it should say yes. `port` 0 takes a free one;
+    `url` tells which.
+    """
+
+    def __init__(
+        self,
+        reader: PrometheusReader,
+        board: Board,
+        not_ready: Callable[[], Sequence[str]],
+        *,
+        host: str,
+        port: int,
+        path: str = "/metrics",
+        web_config_file: Path | None = None,
+        version: str = "",
+    ) -> None:
+        self._reader, self._board, self._not_ready = reader, board, not_ready
+        self._host, self._port, self._path, self._version = host, port, path, version
+        self._access = Access(web_config_file) if web_config_file else None
+        self._worker = ThreadPoolExecutor(1, "scrape")
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a trailing slash."""
+        scheme = "https" if self._access and self._access.ssl else "http"
+        host = f"[{self._host}]" if ":" in self._host else self._host or "localhost"
+        return f"{scheme}://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen. Raises ListenError if the address cannot be had."""
+        app = web.Application(middlewares=[self._access.check] if self._access else [])
+        app.router.add_get(self._path, self._metrics)
+        app.router.add_get("/healthz", _healthz)
+        app.router.add_get("/readyz", self._readyz)
+        if self._path != "/":
+            app.router.add_get("/", self._landing)
+        app.on_response_prepare.append(self._head)
+        sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
+        self._port = sockets[0].getsockname()[1]
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        for listening in sockets:
+            await web.SockSite(self._runner, listening, ssl_context=self._access.ssl if self._access else None).start()
+
+    async def stop(self) -> None:
+        """Stop listening, and give scrapes that are on their way a second."""
+        if self._runner:
+            await self._runner.cleanup()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def refresh(self) -> None:
+        """Render what the Board shows now, in the worker thread, so that no scrape has to wait for it."""
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._reader.refresh)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        form, content_type = negotiate(request.headers.get("Accept", ""))
+        gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
+        pieces = await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self._reader.page(form, gzip=gzip))
+        response = web.StreamResponse(headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"})
+        if gzip:
+            response.headers["Content-Encoding"] = "gzip"
+        response.content_length = sum(map(len, pieces))
+        await response.prepare(request)
+        if request.method != "HEAD":
+            for piece in pieces:
+                await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _head(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "otel-openai-usage"  # aiohttp would name itself and Python with their versions
+        if self._access:
+            response.headers.update(self._access.headers)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = self._not_ready()
+        text = "".join(f"{reason}\n" for reason in reasons)
+        return web.Response(status=503 if reasons else 200, text=text or "ready\n")
+
+    async def _landing(self, _: web.Request) -> web.Response:
+        return web.Response(text=landing(self._board.current(), self._path, self._version), content_type="text/html")
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every address of the host; one that this machine does not have (IPv6 off) is left out."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ListenError(f"listen on {host}:{port}: {error.strerror or error}; name an address of this machine") from error
+    with ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        missing: OSError | None = None
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sockets.append(stack.enter_context(_listening(family, (address[0], port, *address[2:]))))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise ListenError(f"listen on {host}:{port}: {_reason(error)}") from error
+                missing = error
+            else:
+                port = port or sockets[0].getsockname()[1]
+        if missing and not sockets:
+            raise ListenError(f"listen on {host}:{port}: {_reason(missing)}") from missing
+        stack.pop_all()
+    return sockets
+
+
+def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 has a socket of its own
+        sock.bind(address)
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the address is in use; stop the other process, or choose another port"
+        case errno.EACCES:
+            return "not permitted; choose a port above 1023"
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            return "this machine does not have that address; name one of its own"
+    return f"{error.strerror or error}; choose another address"
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")

@@ -1,0 +1,195 @@
+"""The Prometheus listener, over real HTTP."""
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from otel_openai_usage.core.snapshot import Board, Snapshot
+from otel_openai_usage.errors import ListenError
+from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.web.server import Server
+from tests.metrics.boards import HOUSE, board, snapshot
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+
+
+class House:
+    """A running server, the board behind it, and what it thinks of itself."""
+
+    def __init__(self) -> None:
+        self.board = board(HOUSE)
+        self.reader = PrometheusReader(self.board)
+        self.own = Own(self.board, Resource({"service.name": "test"}), [self.reader])
+        self.reasons: list[str] = []
+        self.server = Server(self.reader, self.board, lambda: self.reasons, host="127.0.0.1", port=0, version="1.2.3")
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """A house with its server running."""
+    made = House()
+    await made.server.start()
+    yield made
+    await made.server.stop()
+    made.own.shutdown()
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that leaves what it gets as it is."""
+    async with aiohttp.ClientSession(house.server.url, auto_decompress=False) as session:
+        yield session
+
+
+async def test_a_scrape_shows_the_board_and_our_health(client: aiohttp.ClientSession) -> None:
+    """Text by default, parsed by Prometheus' own parser: usage, health, process and target_info in one page."""
+    async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        families = {family.name: family for family in parse_text(await answer.text())}  # type: ignore[no-untyped-call]
+    assert sum(sample.value for sample in families["openai_api_tokens"].samples) == 13_345_684
+    assert families["target_info"].samples[0].labels == {"service_name": "test"}
+    assert families["otel_openai_usage_build_info"].samples[0].value == 1
+    assert families["process_resident_memory_bytes"].samples[0].value > 0
+
+
+async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
+    """Prometheus' Accept gets OpenMetrics with one end, which Prometheus' own strict parser reads."""
+    async with client.get("/metrics", headers={"Accept": OPENMETRICS, "Accept-Encoding": "identity"}) as answer:
+        text = await answer.text()
+        assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
+    assert (text.count("# EOF"), text[-6:]) == (1, "# EOF\n")
+    assert "openai_api_tokens" in {family.name for family in parse_openmetrics(text)}
+
+
+async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
+    """A compressed scrape is whole for clients that stop after the first gzip member, and its length is right."""
+    async with client.get("/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
+        raw = await answer.read()
+        assert (answer.headers["Content-Encoding"], int(answer.headers["Content-Length"])) == ("gzip", len(raw))
+    async with aiohttp.request("GET", answer.url, headers={"Accept-Encoding": "gzip"}) as again:
+        assert "otel_openai_usage_build_info" in await again.text()
+    assert gzip.decompress(raw).decode().startswith("# HELP openai_api_tokens_total")
+
+
+async def test_a_published_snapshot_is_seen_by_the_next_scrape(house: House, client: aiohttp.ClientSession) -> None:
+    """No scrape shows what was before the last publish, refreshed or not."""
+    for version, refreshed in ((2, True), (3, False)):
+        house.board.publish(snapshot({"openai.api.images": [({"organization": "acme"}, version)]}, version))
+        if refreshed:
+            await house.server.refresh()
+        async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
+            assert f'openai_api_images_total{{organization="acme"}} {version}.0' in await answer.text()
+
+
+async def test_many_scrapes_at_once_are_all_whole(client: aiohttp.ClientSession) -> None:
+    """Concurrent scrapes do not mix."""
+
+    async def scrape() -> int:
+        async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
+            return len([line for line in (await answer.text()).splitlines() if line.startswith("openai_")])
+
+    assert set(await asyncio.gather(*(scrape() for _ in range(30)))) == {12}
+
+
+async def test_head_has_no_body(client: aiohttp.ClientSession) -> None:
+    """HEAD answers as GET does, without the body."""
+    async with client.head("/metrics") as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+        assert int(answer.headers["Content-Length"]) > 1000
+
+
+async def test_probes(house: House, client: aiohttp.ClientSession) -> None:
+    """/healthz says ok; /readyz says ready, or 503 and every reason why not."""
+    async with client.get("/healthz") as answer:
+        assert (answer.status, await answer.text()) == (200, "ok\n")
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.text()) == (200, "ready\n")
+    house.reasons = ["costs: not tried yet", "state: disk full"]
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.text()) == (503, "costs: not tried yet\nstate: disk full\n")
+
+
+async def test_the_page_for_people(house: House, client: aiohttp.ClientSession) -> None:
+    """/ links the rest, tells the version and how each source does, escapes what it shows, and fetches nothing."""
+    house.board.publish(
+        snapshot(
+            {
+                "openai.api.up": [({"organization": "<b>", "source": "costs"}, 1), ({"organization": "<b>", "source": "names"}, 0)],
+                "openai.api.last_success": [({"organization": "<b>", "source": "costs"}, 1_763_700_000.0)],
+            }
+        )
+    )
+    async with client.get("/") as answer:
+        page = await answer.text()
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert 'href="/metrics"' in page
+    assert "1.2.3" in page
+    assert '<td>&lt;b&gt;<td>costs<td class="up">up<td>2025-11-21 04:40:00 UTC' in page
+    assert '<td>&lt;b&gt;<td>names<td class="down">down<td>never' in page
+    assert "<b>" not in page
+    assert "http://" not in page
+
+
+async def test_an_empty_page_before_the_first_poll(house: House, client: aiohttp.ClientSession) -> None:
+    """Before anything is published / says so."""
+    house.board.publish(Snapshot())
+    async with client.get("/") as answer:
+        assert "No source was asked yet" in await answer.text()
+
+
+async def test_elsewhere_is_nothing(client: aiohttp.ClientSession) -> None:
+    """Another path is 404, another method 405, and no answer names the software below us."""
+    async with client.get("/nothing") as answer:
+        assert (answer.status, answer.headers["Server"]) == (404, "otel-openai-usage")
+    async with client.post("/metrics") as answer:
+        assert answer.status == 405
+
+
+async def test_a_used_port_is_said_in_a_sentence(house: House) -> None:
+    """A port in use is a ListenError that names it and what to do."""
+    port = int(house.server.url.rpartition(":")[2])
+    second = Server(house.reader, house.board, list, host="127.0.0.1", port=port)
+    with pytest.raises(ListenError, match=rf"listen on 127\.0\.0\.1:{port}: the address is in use; .* another port"):
+        await second.start()
+    await second.stop()
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+async def test_a_foreign_address_is_said_in_a_sentence(house: House, host: str) -> None:
+    """An address that is not ours, or no address at all, is a ListenError."""
+    other = Server(house.reader, house.board, list, host=host, port=0)
+    with pytest.raises(ListenError, match=f"listen on {host}:0: .*; name"):
+        await other.start()
+    await other.stop()
+
+
+async def test_localhost_listens_on_all_its_addresses_with_one_port(house: House) -> None:
+    """`localhost` answers on 127.0.0.1, and on ::1 where there is IPv6, with the same port."""
+    other = Server(house.reader, house.board, list, host="localhost", port=0)
+    await other.start()
+    port = int(other.url.rpartition(":")[2])
+    for address in {found[4][0] for found in socket.getaddrinfo("localhost", None)}:
+        try:
+            with socket.create_connection((str(address), port), timeout=1) as connection:
+                assert connection.getpeername()[1] == port
+        except OSError as error:
+            assert ":" in str(address), error  # noqa: PT017  # this machine has no IPv6
+    await other.stop()
+
+
+async def test_stopping_frees_the_port(unused_tcp_port_factory: Callable[[], int]) -> None:
+    """After stop, the same port can be listened on at once."""
+    port = unused_tcp_port_factory()
+    for _ in range(2):
+        shown = Board()
+        server = Server(PrometheusReader(shown), shown, list, host="127.0.0.1", port=port)
+        await server.start()
+        await server.stop()
