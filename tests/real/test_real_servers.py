@@ -30,13 +30,14 @@ def test_the_collectors_configuration_is_valid() -> None:
 
 def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
     """`otelcol validate` is not a rubber stamp: a misspelt key fails."""
-    (tmp_path / "config.yaml").write_text(CONFIG.read_text().replace("metric_expiration", "metric_expiry"))
+    (tmp_path / "config.yaml").write_text(CONFIG.read_text().replace("check_interval", "check_every"))
     assert validate(tmp_path / "config.yaml").returncode != 0
 
 
 def test_the_commented_examples_are_valid_too(tmp_path: Path) -> None:
     """What is commented out in collector-config.yaml can be commented in."""
-    text = re.sub(r"^  # (prometheusremotewrite:|otlphttp/vendor:|  )", r"  \1", CONFIG.read_text(), flags=re.MULTILINE)
+    example = re.compile(r"^(  |    )# (prometheusremotewrite:|otlphttp/vendor:|resource_constant_labels:|  )", re.MULTILINE)
+    text = example.sub(r"\1\2", CONFIG.read_text())
     text = text.replace("exporters: [debug]", "exporters: [otlphttp/vendor]")
     text = text.replace("exporters: [prometheus, debug]", "exporters: [prometheus, prometheusremotewrite, debug]")
     (tmp_path / "config.yaml").write_text(text)
