@@ -1,0 +1,124 @@
+"""What the simulated API answers to a usage or costs question, and its errors."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from otel_openai_usage.core.kinds import COSTS
+from otel_openai_usage.core.model import Dims, Window, floor
+from otel_openai_usage.simulator import wire
+from otel_openai_usage.simulator.faults import Fault
+from otel_openai_usage.simulator.query import CURSOR, Query
+from otel_openai_usage.simulator.traffic import Flow
+from otel_openai_usage.simulator.wire import Style
+from otel_openai_usage.simulator.world import CostRow, World
+
+_MONEY = {"money_string": "string", "money_long": "long", "money_long_string": "long_string"}
+
+
+def _styled(style: Style, kinds: set[str]) -> Style:
+    """`style` with the odd spellings that some faults ask for."""
+    for kind in kinds & _MONEY.keys():
+        style = replace(style, money=_MONEY[kind])
+    return replace(
+        style,
+        integral_floats=style.integral_floats or "integral_floats" in kinds,
+        unknown_fields=style.unknown_fields or "unknown_fields" in kinds,
+        missing_optional=style.missing_optional or "missing_optional" in kinds,
+        iso=style.iso and "no_iso" not in kinds,
+    )
+
+
+def page(world: World, query: Query, now: datetime, style: Style, struck: Iterable[Fault] = ()) -> bytes:
+    """One page of buckets at `now`, changed by the faults that struck."""
+    kinds = {fault.kind for fault in struck}
+    style = _styled(style, kinds)
+    until = min(query.end, floor(query.start, query.width) + query.limit * query.width)
+    buckets: list[str] = []
+    if query.start < until:
+        rows = _costs(world, query, until, now, style, kinds) if query.kind is COSTS else _usage(world, query, until, now, style, kinds)
+        buckets = [wire.bucket(start, min(floor(start, query.width) + query.width, until), text, style) for start, text in rows]
+    more = until < query.end
+    return wire.page(buckets, *_continued(query, until, more, bool(buckets), kinds), style)
+
+
+def _continued(query: Query, until: int, more: bool, some: bool, kinds: set[str]) -> tuple[bool, str | None]:
+    if "null_cursor" in kinds:
+        return True, None
+    if "repeated_cursor" in kinds:
+        return True, query.page or query.cursor(query.start)
+    if "empty_more" in kinds and some:
+        return True, query.cursor(until)
+    return more, query.cursor(until) if more else None
+
+
+def _usage(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
+    readings = world.readings(query.kind.name, Window(query.start, until), query.width, query.group_by, now, query.filters)
+    if "null_dims" in kinds:
+        lost = {query.kind.dimensions.index(name) for name in ("user_id", "api_key_id") if name in query.kind.dimensions}
+        readings = [(start, [(_without(dims, lost), flow) for dims, flow in rows]) for start, rows in readings]
+    if "duplicate_rows" in kinds:
+        readings = [(start, _doubled(rows)) for start, rows in readings]
+    return [(start, wire.usage_rows(query.kind, rows, style)) for start, rows in readings]
+
+
+def _costs(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
+    readings = world.cost_readings(Window(query.start, until), query.group_by, now, query.filters)
+    if "duplicate_rows" in kinds:
+        readings = [(start, _doubled_costs(rows)) for start, rows in readings]
+    return [(start, wire.cost_rows(query.kind, rows, style)) for start, rows in readings]
+
+
+def _without(dims: Dims, lost: set[int]) -> Dims:
+    return tuple(None if place in lost else value for place, value in enumerate(dims))
+
+
+def _doubled(rows: list[tuple[Dims, Flow]]) -> list[tuple[Dims, Flow]]:
+    parts = [(dims, tuple(amount // 2 for amount in flow)) for dims, flow in rows]
+    rests = [(dims, tuple(amount - amount // 2 for amount in flow)) for dims, flow in rows]
+    return parts + rests
+
+
+def _doubled_costs(rows: list[CostRow]) -> list[CostRow]:
+    parts = [replace(row, cost=row.cost / 2, quantity=None if row.quantity is None else row.quantity / 2) for row in rows]
+    return parts + parts
+
+
+def error(message: str, *, param: str | None = None, code: str | None = None, type: str = "invalid_request_error") -> dict[str, object]:
+    """OpenAI's error envelope."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def wrong_key(key: str) -> dict[str, object]:
+    """The body of the 401 for a key that is not accepted; it shows the key's ends, as OpenAI's does."""
+    shown = f"{key[:8]}{'*' * 8}{key[-4:]}" if len(key) > 16 else "*" * len(key)
+    where = "https://platform.openai.com/account/api-keys"
+    return error(f"Incorrect API key provided: {shown}. You can find your API key at {where}.", code="invalid_api_key")
+
+
+NO_KEY = error(
+    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    "(i.e. Authorization: Bearer YOUR_KEY)."
+)
+"""The body of the 401 for a request without a key."""
+
+
+SERVER_ERROR = error("The server had an error while processing your request. Sorry about that!", type="server_error")
+TOO_FAR_BACK = error("The requested time range lies further back than is reported.", param="start_time", code="reporting_lookback_exceeded")
+BAD_CURSOR = error(CURSOR, code="invalid_request_error")
+
+
+def missing_scope(scope: str) -> dict[str, object]:
+    """The body of the 403 (or 401) for a key that may not do this."""
+    return error(
+        f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you have the correct role in your "
+        "organization (Reader, Writer, Owner) and project (Member, Owner), and if you're using a restricted API key, that it has the "
+        "necessary scopes."
+    )
+
+
+HTML = (
+    "<html>\r\n<head><title>{status} Bad Gateway</title></head>\r\n<body>\r\n"
+    "<center><h1>{status} Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+"""The page of a proxy on the way."""

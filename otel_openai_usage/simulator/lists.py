@@ -1,0 +1,228 @@
+"""The company as OpenAI's lists and objects: projects, keys, users, service accounts, admin keys, spend limits."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeAlias, TypeVar
+
+from otel_openai_usage.simulator.company import Key, Person, Project, ServiceAccount
+from otel_openai_usage.simulator.query import Parameters, Refused, values
+from otel_openai_usage.simulator.world import World
+
+Object: TypeAlias = dict[str, object]
+Identified = TypeVar("Identified", Key, Person, Project, ServiceAccount)
+
+
+class Absent(Exception):
+    """A 404; the message is OpenAI's."""
+
+
+def listed(items: Sequence[Object], parameters: Parameters) -> Object:
+    """One page of a list: `after` an id, at most `limit` (20; 1 to 100). last_id is there on the last page, too."""
+    sent = dict(parameters)
+    text = sent.get("limit", "20")
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise Refused(f"Invalid 'limit': expected a value between 1 and 100, but got {text!r} instead.", "limit", "integer_out_of_range")
+    first = 0
+    if (after := sent.get("after")) is not None:
+        first = next((place + 1 for place, item in enumerate(items) if item["id"] == after), -1)
+        if first < 0:
+            raise Refused(f"Invalid 'after': no object with id '{after}'.", "after", "invalid_value")
+    part = items[first : first + int(text)]
+    return {
+        "object": "list",
+        "data": list(part),
+        "first_id": part[0]["id"] if part else None,
+        "last_id": part[-1]["id"] if part else None,
+        "has_more": first + len(part) < len(items),
+    }
+
+
+def _project(project: Project) -> Object:
+    return {
+        "id": project.id,
+        "object": "organization.project",
+        "name": project.name,
+        "created_at": project.since,
+        "archived_at": project.archived_at,
+        "status": "archived" if project.archived_at else "active",
+        "external_key_id": None,
+    }
+
+
+def _owner(key: Key) -> Object:
+    if key.account is not None:
+        account = key.account
+        inner: Object = {"id": account.id, "name": account.name, "created_at": account.since, "role": "member"}
+        return {"type": "service_account", "service_account": inner}
+    person = key.owner
+    inner = {"id": person.id, "email": person.email, "name": person.name, "created_at": person.since, "role": person.role}
+    return {"type": "user", "user": inner}
+
+
+def _key(key: Key, now: datetime) -> Object:
+    return {
+        "object": "organization.project.api_key",
+        "id": key.id,
+        "name": key.name,
+        "redacted_value": f"sk-proj-***{key.tail}",
+        "created_at": key.since,
+        "last_used_at": int(now.timestamp()) // 86400 * 86400,
+        "expires_at": None,
+        "owner_project_access": "inactive" if key.orphan else "active",
+        "owner": _owner(key),
+    }
+
+
+def _user(person: Person) -> Object:
+    nested: Object = {"object": "user", "id": person.id, "email": person.email, "name": person.name, "picture": None, "enabled": True}
+    return {
+        "object": "organization.user",
+        "id": person.id,
+        "name": person.name,
+        "email": person.email,
+        "role": person.role,
+        "added_at": person.since,
+        "created": person.since,
+        "is_default": False,
+        "is_service_account": person.service,
+        "user": nested,
+    }
+
+
+def _member(person: Person) -> Object:
+    return {
+        "object": "organization.project.user",
+        "id": person.id,
+        "name": person.name,
+        "email": person.email,
+        "role": "owner" if person.role == "owner" else "member",
+        "added_at": person.since,
+    }
+
+
+def _account(account: ServiceAccount) -> Object:
+    return {
+        "object": "organization.project.service_account",
+        "id": account.id,
+        "name": account.name,
+        "role": "member",
+        "created_at": account.since,
+    }
+
+
+def _limit(name: str, cents: int | None, spent: Decimal) -> Object:
+    if cents is None:
+        raise Absent("No spend limit is configured.")
+    status = "enforcing" if spent * 100 >= cents else "inactive"
+    return {"object": name, "threshold_amount": cents, "currency": "USD", "interval": "month", "enforcement": {"status": status}}
+
+
+class Lists:
+    """Answers about who is there. Raises Absent for what is not, Refused for what may not be asked."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._company = world.company
+
+    def projects(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """Active projects, and archived ones if asked for."""
+        archived = dict(parameters).get("include_archived", "false") == "true"
+        return listed([_project(one) for one in self._company.projects if archived or not one.archived_at], parameters)
+
+    def project(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """One project, archived or not."""
+        return _project(self._project(path))
+
+    def keys(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The keys of an active project; those whose owner has left only if asked for."""
+        access = dict(parameters).get("owner_project_access", "active")
+        if access not in ("active", "inactive", "any"):
+            raise Refused(f"Invalid value: '{access}'.", "owner_project_access", "invalid_value")
+        keys = [_key(key, now) for key in self._keys(path)]
+        return listed([key for key in keys if access in ("any", key["owner_project_access"])], parameters)
+
+    def key(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """One key of an active project."""
+        return _key(_found(self._keys(path), path["key_id"], "API key"), now)
+
+    def service_accounts(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The service accounts of an active project."""
+        return listed([_account(one) for one in self._accounts(path)], parameters)
+
+    def service_account(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """One service account of an active project."""
+        return _account(_found(self._accounts(path), path["account_id"], "service account"))
+
+    def members(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The people in an active project."""
+        return listed([_member(person) for person in self._company.members(self._active(path))], parameters)
+
+    def users(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The people in the organization, or those with the given `emails`."""
+        emails = values(parameters, "emails")
+        return listed([_user(person) for person in self._company.people if not emails or person.email in emails], parameters)
+
+    def user(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """One of the people in the organization."""
+        return _user(_found(self._company.people, path["user_id"], "user"))
+
+    def admin_keys(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The organization's admin keys, oldest first unless `order` is desc."""
+        owner = self._company.people[0]
+        holder: Object = {
+            "type": "user",
+            "object": "organization.user",
+            "id": owner.id,
+            "name": owner.name,
+            "created_at": owner.since,
+            "role": "owner",
+        }
+        names = ("Usage exporter", "Terraform")
+        keys: list[Object] = [
+            {
+                "object": "organization.admin_api_key",
+                "id": f"key_admin{place}",
+                "name": name,
+                "redacted_value": f"sk-admin...{place}ed",
+                "created_at": owner.since + 86400 * (place + 1),
+                "expires_at": None,
+                "last_used_at": None,
+                "owner": holder,
+            }
+            for place, name in enumerate(names)
+        ]
+        return listed(keys[::-1] if dict(parameters).get("order") == "desc" else keys, parameters)
+
+    def limit(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The spend limit of the organization."""
+        return _limit("organization.spend_limit", self._company.limit_cents, self._world.spent(None, now))
+
+    def project_limit(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+        """The spend limit of an active project, if it has one."""
+        project = self._active(path)
+        return _limit("project.spend_limit", project.limit_cents, self._world.spent(project.id, now))
+
+    def _project(self, path: Mapping[str, str]) -> Project:
+        return _found(self._company.projects, path["project_id"], "project")
+
+    def _active(self, path: Mapping[str, str]) -> Project:
+        project = self._project(path)
+        if project.archived_at:
+            raise Refused(f"Project '{project.id}' is archived.", None, "project_archived")
+        return project
+
+    def _keys(self, path: Mapping[str, str]) -> list[Key]:
+        project = self._active(path)
+        return [key for key in self._company.keys if key.project == project and not key.deleted]
+
+    def _accounts(self, path: Mapping[str, str]) -> list[ServiceAccount]:
+        project = self._active(path)
+        return [account for account in self._company.accounts if account.project == project]
+
+
+def _found(items: Sequence[Identified], id: str, what: str) -> Identified:
+    for item in items:
+        if item.id == id:
+            return item
+    raise Absent(f"No {what} found with id '{id}'.")

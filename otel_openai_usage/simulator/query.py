@@ -1,0 +1,173 @@
+"""The question in a usage or costs request: validated, with its cursor. (The live API's texts for most 400s are unknown.)"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+from zlib import crc32
+
+from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
+from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.simulator.world import Filters
+
+Parameters: TypeAlias = Sequence[tuple[str, str]]
+"""Names and values, in order, as they were sent."""
+
+_SINGLE = frozenset({"start_time", "end_time", "bucket_width", "limit", "page", "batch"})
+_FILTERS = {
+    "project_ids": "project_id",
+    "user_ids": "user_id",
+    "api_key_ids": "api_key_id",
+    "models": "model",
+    "sources": "source",
+    "sizes": "size",
+    "vector_store_ids": "vector_store_id",
+    "context_levels": "context_level",
+    "line_items": "line_item",
+}
+_NO_FILTER = {"costs": frozenset({"user_ids"})}
+_DEFAULTS = {Width.MINUTE: 60, Width.HOUR: 24, Width.DAY: 7}
+CURSOR = "The page token is invalid, have you modified the query parameters?"
+
+
+class Refused(Exception):
+    """A 400. `param` is the parameter that is at fault."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        self.message, self.param, self.code = message, param, code
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for: buckets of `width` from `start` until `end`, at most `limit` of them.
+
+    `asked` is when the first page was asked for, `hash` stands for all parameters but the page.
+    """
+
+    kind: Kind
+    start: int
+    end: int
+    width: Width
+    limit: int
+    group_by: tuple[str, ...]
+    filters: Filters
+    asked: int
+    hash: int
+    page: str | None
+
+    def cursor(self, start: int) -> str:
+        """The page token for the buckets from `start` on."""
+        packed = self.asked.to_bytes(8, "big") + self.hash.to_bytes(4, "big") + start.to_bytes(8, "big")
+        return "page_" + base64.urlsafe_b64encode(packed).decode()
+
+
+def values(parameters: Parameters, name: str) -> list[str]:
+    """Every value of an array parameter, however it is spelt: `a=1&a=2`, `a[]=1&a[]=2` or `a=1,2`."""
+    found = [text for key, text in parameters if key in (name, f"{name}[]")]
+    # A line item has a comma of its own, so it can only be repeated.
+    return found if name == "line_items" else [part for text in found for part in text.split(",") if part]
+
+
+def query(kind: Kind, parameters: Parameters, now: int) -> Query:
+    """The question of a request made at `now`. Raises Refused."""
+    sent = dict(parameters)
+    _known(kind, parameters)
+    width = _width(kind, sent.get("bucket_width"))
+    start = _integer(sent, "start_time")
+    if start is None:
+        raise Refused("Missing required parameter: 'start_time'.", "start_time", "missing_required_parameter")
+    found = Query(
+        kind=kind,
+        start=start,
+        end=-1,
+        width=width,
+        limit=_limit(kind, width, _integer(sent, "limit")),
+        group_by=_group_by(kind, values(parameters, "group_by")),
+        filters=_filters(kind, parameters),
+        asked=now,
+        hash=_hash(kind, parameters),
+        page=sent.get("page"),
+    )
+    if found.page is not None:
+        found = _turned(found, found.page)
+    return _bounded(found, start, _integer(sent, "end_time"), now)
+
+
+def _known(kind: Kind, parameters: Parameters) -> None:
+    allowed = _SINGLE - ({"batch"} if "batch" not in kind.dimensions else set())
+    for name, _ in parameters:
+        plain = name.removesuffix("[]")
+        dimension = _FILTERS.get(plain)
+        if plain in _NO_FILTER.get(kind.name, ()) or not (plain in allowed or plain == "group_by" or dimension in kind.dimensions):
+            raise Refused(f"Unknown parameter: '{plain}'.", plain, "unknown_parameter")
+
+
+def _integer(sent: dict[str, str], name: str) -> int | None:
+    text = sent.get(name)
+    if text is None:
+        return None
+    if not text.removeprefix("-").isdecimal() or not 0 <= int(text) < 1 << 40:
+        raise Refused(f"Invalid type for '{name}': expected an integer, but got {text!r} instead.", name, "invalid_type")
+    return int(text)
+
+
+def _one_of(name: str, text: str, allowed: Iterable[str]) -> str:
+    if text not in (known := tuple(allowed)):
+        raise Refused(f"Invalid value: '{text}'. Supported values are: {', '.join(map(repr, known))}.", name, "invalid_value")
+    return text
+
+
+def _width(kind: Kind, text: str | None) -> Width:
+    return Width.parse(_one_of("bucket_width", text or Width.DAY.text, (width.text for width in kind.widths)))
+
+
+def _limit(kind: Kind, width: Width, limit: int | None) -> int:
+    most = COST_LIMIT if kind is COSTS else LIMITS[width]
+    if limit is None:
+        return _DEFAULTS[width]
+    if not 1 <= limit <= most:
+        raise Refused(f"Invalid 'limit': expected a value between 1 and {most}, but got {limit} instead.", "limit", "integer_out_of_range")
+    return limit
+
+
+def _group_by(kind: Kind, wanted: list[str]) -> tuple[str, ...]:
+    for name in wanted:
+        _one_of("group_by", name, kind.group_by)
+    return kind.grouping(tuple(wanted))
+
+
+def _filters(kind: Kind, parameters: Parameters) -> Filters:
+    found = {dimension: frozenset(wanted) for name, dimension in _FILTERS.items() if (wanted := values(parameters, name))}
+    if batch := values(parameters, "batch"):
+        found["batch"] = frozenset({_one_of("batch", batch[0].lower(), ("true", "false"))})
+    return found
+
+
+def _hash(kind: Kind, parameters: Parameters) -> int:
+    return crc32(repr((kind.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode())
+
+
+def _turned(found: Query, page: str) -> Query:
+    try:
+        packed = base64.urlsafe_b64decode(page.removeprefix("page_"))
+    except (binascii.Error, ValueError):
+        packed = b""
+    if len(packed) != 20 or int.from_bytes(packed[8:12], "big") != found.hash:
+        raise Refused(CURSOR, None, "invalid_request_error")
+    return replace(found, asked=int.from_bytes(packed[:8], "big"), start=int.from_bytes(packed[12:], "big"))
+
+
+def _bounded(found: Query, first: int, end: int | None, now: int) -> Query:
+    """With its end: never beyond now, and for costs in whole UTC days, which are compared as dates."""
+    if end is not None and end <= first:
+        raise Refused("Invalid 'end_time': expected a time after 'start_time'.", "end_time", "invalid_value")
+    if found.kind is not COSTS:
+        return replace(found, start=floor(found.start, 60), end=min(end if end is not None else found.asked, now))
+    midnight = floor(now, Width.DAY) + Width.DAY
+    start = floor(found.start, Width.DAY)
+    until = floor(end, Width.DAY) if end is not None else floor(found.asked, Width.DAY) + Width.DAY
+    if end is not None and until <= floor(first, Width.DAY):
+        raise Refused("Invalid 'end_time': 'start_time' and 'end_time' must not fall on the same date.", "end_time", "invalid_value")
+    return replace(found, start=start, end=min(until, midnight))

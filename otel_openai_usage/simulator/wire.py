@@ -1,0 +1,126 @@
+"""Rows to the JSON that OpenAI answers with. Text templates, because a day of minutes has a hundred thousand rows."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from functools import lru_cache
+
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.model import Dims
+from otel_openai_usage.simulator.traffic import Flow
+from otel_openai_usage.simulator.world import CostRow
+
+_ONE_TOKEN_FIELDS = (
+    "input_tokens", "output_tokens", "num_model_requests", "input_cached_tokens", "input_uncached_tokens", "input_cache_write_tokens",
+    "input_cache_write_30m_tokens", "input_cache_write_12h_tokens", "input_text_tokens", "output_text_tokens", "input_cached_text_tokens",
+    "input_audio_tokens", "input_cached_audio_tokens", "output_audio_tokens", "input_image_tokens", "input_cached_image_tokens",
+    "output_image_tokens",
+)  # fmt: skip
+_REQUIRED_TOKEN_FIELDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an answer is spelt. `money`: number, string, long, long_string (34 digits, 0E-6176)."""
+
+    money: str = "number"
+    integral_floats: bool = False
+    unknown_fields: bool = False
+    missing_optional: bool = False
+    iso: bool = True
+    organization: str | None = None
+
+
+def _token_fields(flow: Flow) -> tuple[int, ...]:
+    into, out, cached, audio_in, audio_out, written, requests, image_in, image_out = flow
+    uncached = into - cached - written
+    text_in, text_out = uncached - audio_in - image_in, out - audio_out - image_out
+    return (into, out, requests, cached, uncached, written, written, 0, text_in, text_out, cached,
+            audio_in, 0, audio_out, image_in, 0, image_out)  # fmt: skip
+
+
+def _same(flow: Flow) -> tuple[int, ...]:
+    return flow
+
+
+@lru_cache(512)
+def _template(kind: Kind, style: Style) -> tuple[str, Callable[[Flow], tuple[int, ...]], int | None]:
+    """The numbers of a row as a format, what turns a flow into those numbers, and how many of them are taken."""
+    tokens = kind.name in ("completions", "decisions")
+    names = _ONE_TOKEN_FIELDS if tokens else tuple(measure.field for measure in kind.measures)
+    count = _REQUIRED_TOKEN_FIELDS if tokens and style.missing_optional else None
+    number = "%d.0" if style.integral_floats else "%d"
+    body = ",".join(f'"{name}":{number}' for name in names[:count])
+    return f'{{"object":"{kind.object}",{body},', _token_fields if tokens else _same, count
+
+
+@lru_cache(8192)
+def _tail(kind: Kind, dims: Dims, style: Style) -> str:
+    """The dimensions of a row, and its end."""
+    fields: dict[str, object] = dict(zip(kind.dimensions, dims, strict=True))
+    if fields.get("batch") is not None:
+        fields["batch"] = fields["batch"] == "true"
+    if style.missing_optional:
+        fields = {name: value for name, value in fields.items() if value is not None}
+    if style.unknown_fields:
+        fields |= {"region": "eu-north-1", "labels": [{"team": None}]}
+    return json.dumps(fields, separators=(",", ":"))[1:] if fields else '"model":null}'
+
+
+def usage_rows(kind: Kind, rows: Iterable[tuple[Dims, Flow]], style: Style) -> str:
+    """The `results` of one bucket."""
+    template, numbers, count = _template(kind, style)
+    return ",".join([template % numbers(flow)[:count] + _tail(kind, dims, style) for dims, flow in rows])
+
+
+def cost_rows(kind: Kind, rows: Iterable[CostRow], style: Style) -> str:
+    """The `results` of one day of costs; amounts are exact decimals, also as JSON numbers."""
+    return ",".join([_cost_row(kind, row, style) for row in rows])
+
+
+def _cost_row(kind: Kind, row: CostRow, style: Style) -> str:
+    fields: dict[str, object] = dict(zip(kind.dimensions, row.dims, strict=True))
+    currency = fields.pop("currency")
+    quantity = "null" if row.quantity is None else money(row.quantity, "number")
+    tail = {**fields, "quantity_unit": row.unit}
+    if style.organization:
+        tail["organization_id"] = style.organization
+    if style.unknown_fields:
+        tail["billing_cycle"] = {"day": 1}
+    amount = f'{{"value":{money(row.cost, style.money)},"currency":"{currency}"}}'
+    return f'{{"object":"{kind.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
+
+
+def money(value: Decimal, style: str) -> str:
+    """A decimal as JSON. The long styles are the text of an IEEE decimal128: 34 digits, and zero as 0E-6176."""
+    text = f"{value.normalize():f}"
+    if style.startswith("long"):
+        text = _long(value)
+    return f'"{text}"' if style.endswith("string") else text
+
+
+def _long(value: Decimal) -> str:
+    if not value:
+        return "0E-6176"
+    places = 33 - value.adjusted()
+    return str(value.quantize(Decimal(1).scaleb(-places), context=Context(prec=34)))
+
+
+def bucket(start: int, end: int, results: str, style: Style) -> str:
+    """One bucket."""
+    iso = f'"start_time_iso":"{_iso(start)}","end_time_iso":"{_iso(end)}",' if style.iso else ""
+    odd = '"settled":false,' if style.unknown_fields else ""
+    return f'{{"object":"bucket","start_time":{start},"end_time":{end},{iso}{odd}"results":[{results}]}}'
+
+
+def _iso(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat()
+
+
+def page(buckets: Iterable[str], has_more: bool, next_page: str | None, style: Style) -> bytes:
+    """The whole answer."""
+    odd = '"data_as_of":null,' if style.unknown_fields else ""
+    more = json.dumps(has_more)
+    return f'{{"object":"page",{odd}"data":[{",".join(buckets)}],"has_more":{more},"next_page":{json.dumps(next_page)}}}'.encode()

@@ -1,0 +1,311 @@
+"""The simulated organization: what it used, and what OpenAI shows of that by a given time."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Self, TypeAlias
+
+from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
+from otel_openai_usage.core.model import Amounts, Dims, Rows, Width, Window, floor
+from otel_openai_usage.simulator import bill
+from otel_openai_usage.simulator.chance import spread
+from otel_openai_usage.simulator.company import found
+from otel_openai_usage.simulator.lateness import DEMO, Delays, Fate, Lateness
+from otel_openai_usage.simulator.traffic import WIDE, Flow, Traffic, plus
+from otel_openai_usage.simulator.workloads import Stream, streams
+
+Filters: TypeAlias = Mapping[str, Collection[str]]
+"""Dimension to the values that are wanted."""
+Reading: TypeAlias = tuple[int, list[tuple[Dims, Flow]]]
+"""A bucket's start and its rows, in which one key may stand twice."""
+CostReading: TypeAlias = tuple[int, list["CostRow"]]
+
+_NO_FILTERS: Filters = {}
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """What one day's `dims` cost, aligned to the dimensions of costs. `quantity` is None unless grouped by line item."""
+
+    dims: Dims
+    cost: Decimal
+    quantity: Decimal | None
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class _View:
+    """The streams that a question is about, each with the dimensions it is reported under."""
+
+    kind: Kind
+    kept: tuple[bool, ...]
+    members: tuple[tuple[Stream, Dims], ...]
+
+    def shown(self, dims: Dims) -> Dims:
+        """`dims` with those not grouped by left out."""
+        return tuple(value if keep else None for value, keep in zip(dims, self.kept, strict=True))
+
+
+class World:
+    """A company and its usage, a pure function of the seed and the minute.
+
+    `projects`, `keys`, `users` and `models` (of chats; None: those of the price table) make it small or big, `activity`
+    scales its requests. `lateness` is what is visible when, and may be exchanged at any time. All times are floored
+    to the minute. Safe to ask in any order; keeps only a bounded part of what it worked out.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        projects: int = 5,
+        keys: int = 12,
+        users: int = 10,
+        models: int | None = None,
+        activity: float = 1.0,
+        lateness: Lateness = DEMO,
+    ) -> None:
+        if min(projects, keys, users) < 1 or (models is not None and models < 1) or activity < 0:
+            raise ValueError("a world has at least one project, key, user and model, and no negative activity")
+        self.seed = seed
+        self.company = found(seed, projects, keys, users)
+        self.streams = streams(self.company, seed, models, activity)
+        self.traffic = Traffic(self.streams)
+        self.lateness = lateness
+        self._luck = lru_cache(max(1000, len(self.streams) * 80))(self._draw_luck)
+        self._views = lru_cache(256)(self._build_view)
+
+    @classmethod
+    def tiny(cls, seed: int = 1, *, lateness: Lateness = DEMO, activity: float = 1.0) -> Self:
+        """Two projects, two keys and two users that still use every kind."""
+        return cls(seed, projects=2, keys=2, users=2, models=4, activity=activity, lateness=lateness)
+
+    @property
+    def lateness(self) -> Lateness:
+        """What is visible when."""
+        return self._delays.lateness
+
+    @lateness.setter
+    def lateness(self, lateness: Lateness) -> None:
+        self._delays = Delays(lateness)
+
+    @property
+    def settles_after(self) -> timedelta:
+        """So long after a bucket's end what is visible of it is the truth."""
+        return self.lateness.settles_after
+
+    # --- the truth
+
+    def totals(self, kind: str, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS) -> dict[Dims, Amounts]:
+        """What was really used in a window, by the dimensions grouped by; of a level, its value in the last minute."""
+        if kind == COSTS.name:
+            return self.cost_totals(window, group_by, filters)
+        view = self._view(kind, group_by, filters)
+        return _trimmed(view, self._truth(view, _minute(window.start), -(-window.end // 60)))
+
+    def cost_totals(self, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS) -> dict[Dims, Amounts]:
+        """What the UTC days that a window touches really cost: (cost in US dollars, quantity)."""
+        sums: dict[Dims, Amounts] = {}
+        for day in range(floor(window.start, Width.DAY), window.end, Width.DAY):
+            for row in self._costs(day, day // 60 + 1440, group_by, filters, None):
+                cost, quantity = sums.get(row.dims, (Decimal(0), Decimal(0)))
+                sums[row.dims] = (cost + row.cost, quantity + (row.quantity or 0))
+        return sums
+
+    # --- what is visible
+
+    def visible(self, kind: str, window: Window, width: Width, group_by: Sequence[str], now: datetime,
+                filters: Filters = _NO_FILTERS) -> dict[int, Rows]:  # fmt: skip
+        """What the API shows of a window at `now`, by bucket start; rows of one key are summed. Buckets without rows are there, empty."""
+        if kind == COSTS.name:
+            return {start: _summed_costs(rows) for start, rows in self.cost_readings(window, group_by, now, filters)}
+        view = self._view(kind, group_by, filters)
+        return {start: _trimmed(view, _summed(rows)) for start, rows in self.readings(kind, window, width, group_by, now, filters)}
+
+    def readings(self, kind: str, window: Window, width: Width, group_by: Sequence[str], now: datetime,
+                 filters: Filters = _NO_FILTERS) -> list[Reading]:  # fmt: skip
+        """As `visible`, but as the API says it: rows of one key may come as two, and token rows have image tokens after the measures."""
+        view, time = self._view(kind, group_by, filters), now.timestamp()
+        found: dict[int, dict[Dims, Flow]] = {start: {} for start in _starts(window, width)}
+        final = min(max(int(time - self._delays.settles) // 60, _minute(window.start)), -(-window.end // 60))
+        if view.kind.level:
+            self._show_levels(view, window, width, time, found)
+        elif width is Width.MINUTE:
+            self._show_minutes(view, _minute(window.start), -(-window.end // 60), final, time, width, found)
+        else:
+            # The settled part is had in one piece; only what is still moving is looked at minute by minute.
+            for start in found:
+                until = min(floor(start, width) + width, floor(final * 60, 60))
+                if until > start:
+                    found[start] = self._truth(view, _minute(start), until // 60)
+            self._show_minutes(view, final, -(-window.end // 60), final, time, width, found)
+        return [(start, self._split(view.kind.name, start, rows)) for start, rows in found.items()]
+
+    def cost_readings(self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS) -> list[CostReading]:
+        """What the costs endpoint shows at `now` of each UTC day that a window touches."""
+        known = int(now.timestamp() - self.lateness.costs_delay.total_seconds()) // 60
+        return [
+            (day, self._costs(day, min(known, day // 60 + 1440), group_by, filters, now.timestamp()))
+            for day in range(floor(window.start, Width.DAY), window.end, Width.DAY)
+        ]
+
+    def spent(self, project_id: str | None, now: datetime) -> Decimal:
+        """What the organization, or one of its projects, has visibly spent in the UTC month of `now`."""
+        first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        window = Window(int(first.timestamp()), int(now.timestamp()) + 1)
+        filters = {"project_id": (project_id,)} if project_id else _NO_FILTERS
+        return sum((row.cost for _, rows in self.cost_readings(window, (), now, filters) for row in rows), Decimal(0))
+
+    # --- inside
+
+    def _view(self, kind: str, group_by: Sequence[str], filters: Filters) -> _View:
+        return self._views(kind, tuple(group_by), tuple(sorted((name, tuple(values)) for name, values in filters.items())))
+
+    def _build_view(self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]) -> _View:
+        kind = KINDS[name]
+        if strangers := [dimension for dimension in group_by if dimension not in kind.group_by]:
+            raise ValueError(f"{name} cannot be grouped by {', '.join(strangers)}")
+        wanted = [(kind.dimensions.index(dimension), values) for dimension, values in filters]
+        shell = _View(kind, tuple(dimension in group_by for dimension in kind.dimensions), ())
+        members = (stream for stream in self.streams if stream.work.kind == name)
+        chosen = (stream for stream in members if all(stream.dims[place] in values for place, values in wanted))
+        return _View(kind, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen))
+
+    def _truth(self, view: _View, first: int, last: int) -> dict[Dims, Flow]:
+        sums: dict[Dims, Flow] = {}
+        for stream, dims in view.members:
+            used = (self.traffic.level(stream, last - 1),) if view.kind.level else self.traffic.between(stream, first, last)
+            if used:
+                sums[dims] = plus(sums[dims], used) if dims in sums else used
+        return sums
+
+    def _show_minutes(
+        self, view: _View, first: int, last: int, final: int, time: float, width: Width, found: dict[int, dict[Dims, Flow]]
+    ) -> None:
+        last = min(last, int(time // 60))  # nothing is known of a minute that has not ended
+        origin = min(found, default=0)
+        for stream, dims in view.members:
+            for hour in range(first // 60, -(-last // 60)):
+                flows = self.traffic.hour(stream.index, hour)
+                luck = self._luck(stream.index, hour) if (hour + 1) * 60 > final else b""
+                for minute in range(max(first, hour * 60), min(last, hour * 60 + 60)):
+                    flow = flows[minute - hour * 60]
+                    if flow is None:
+                        continue
+                    at, seen = dims, flow
+                    if minute >= final:
+                        at, seen = self._seen(view, stream, dims, flow, luck, minute, time)
+                        if not any(seen):
+                            continue
+                    rows = found[max(floor(minute * 60, width), origin)]
+                    rows[at] = plus(rows[at], seen) if at in rows else seen
+
+    def _seen(self, view: _View, stream: Stream, dims: Dims, flow: Flow, luck: bytes, minute: int, time: float) -> tuple[Dims, Flow]:
+        part = self._delays.part(luck, minute % 60, time - minute * 60 - 60)
+        if part.num == part.den:
+            return (dims if part.fate is Fate.PLAIN else view.shown(self._elsewhere(view, stream, part.fate, minute))), flow
+        return dims, tuple(amount * part.num // part.den for amount in flow)
+
+    def _elsewhere(self, view: _View, stream: Stream, fate: Fate, minute: int) -> Dims:
+        """Where a minute that is not yet put to the right key stands."""
+        names = view.kind.dimensions
+        others = [other for other, _ in view.members if other is not stream]
+        stranger = others[spread(len(others), stream.seed, "moved", minute)] if others and fate is Fate.MOVED else None
+        lost = {"api_key_id", "user_id"} if fate is Fate.NAMELESS or stranger is None else {"api_key_id", "user_id", "project_id"}
+        elsewhere = stranger.dims if stranger else (None,) * len(names)
+        return tuple(elsewhere[place] if name in lost else stream.dims[place] for place, name in enumerate(names))
+
+    def _show_levels(self, view: _View, window: Window, width: Width, time: float, found: dict[int, dict[Dims, Flow]]) -> None:
+        known = int(time - self.lateness.delay[1].total_seconds()) // 60
+        for start, rows in found.items():
+            last = min(-(-min(floor(start, width) + width, window.end) // 60), known)
+            if last > _minute(start):
+                rows.update(self._truth(view, _minute(start), last))
+
+    def _split(self, kind: str, start: int, rows: dict[Dims, Flow]) -> list[tuple[Dims, Flow]]:
+        share = round(self.lateness.split * 1024)
+        if not share:
+            return list(rows.items())
+        found = []
+        for dims, flow in rows.items():
+            part = tuple(amount // 3 for amount in flow) if spread(1024, self.seed, kind, start, dims) < share else ()
+            if any(part):
+                found.append((dims, part))
+                flow = tuple(amount - less for amount, less in zip(flow, part, strict=True))
+            found.append((dims, flow))
+        return found
+
+    def _costs(self, day: int, known: int, group_by: Sequence[str], filters: Filters, time: float | None) -> list[CostRow]:
+        """The costs of a UTC day up to the minute `known`; at `time` some are too high, None: the truth."""
+        if known <= day // 60:
+            return []
+        sums: dict[Dims, CostRow] = {}
+        kept = tuple(name in group_by or name == "currency" for name in COSTS.dimensions)
+        for dims, charge in self._charges(day, known):
+            if not _matches(dims, filters):
+                continue
+            group = tuple(value if keep else None for value, keep in zip(dims, kept, strict=True))
+            cost = charge.cost * self._excess(day, dims, time)
+            before = sums.get(group)
+            itemised = "line_item" in group_by
+            quantity = (before.quantity or 0 if before else 0) + charge.quantity if itemised else None
+            sums[group] = CostRow(group, cost + (before.cost if before else 0), quantity, charge.unit if itemised else None)
+        return list(sums.values())
+
+    def _charges(self, day: int, known: int) -> list[tuple[Dims, bill.Charge]]:
+        found: list[tuple[Dims, bill.Charge]] = [((None, "priority support", None, None, None, "usd"), bill.support(known - day // 60))]
+        for stream in self.streams:
+            who = dict(zip(KINDS[stream.work.kind].dimensions, stream.dims, strict=True))
+            for charge in self._charges_of(stream, day, known):
+                found.append(
+                    ((who["project_id"], charge.line_item, who.get("api_key_id"), who.get("user_id"), who.get("api_source"), "usd"), charge)
+                )
+        return found
+
+    def _charges_of(self, stream: Stream, day: int, known: int) -> list[bill.Charge]:
+        if KINDS[stream.work.kind].level:
+            hours = range(day // 60, known, 60)
+            return [bill.storage(sum(self.traffic.level(stream, minute) for minute in hours))]
+        flow = self.traffic.between(stream, day // 60, known)
+        return bill.charges(stream, flow) if flow else []
+
+    def _excess(self, day: int, dims: Dims, time: float | None) -> Decimal:
+        share = self.lateness.costs_restated
+        if time is None or not share or time >= day + Width.DAY + self.lateness.restated_after[1].total_seconds():
+            return Decimal(1)
+        return Decimal("1.1") if spread(1024, self.seed, "cost", day, dims) < round(share * 1024) else Decimal(1)
+
+    def _draw_luck(self, index: int, hour: int) -> bytes:
+        return self._delays.luck(self.streams[index].seed, hour)
+
+
+def _minute(unix: int) -> int:
+    return unix // 60
+
+
+def _starts(window: Window, width: Width) -> list[int]:
+    """Bucket starts: the window's own, floored to the minute, then the edges of the width."""
+    first = floor(window.start, 60)
+    return [first, *range(floor(first, width) + width, window.end, width)]
+
+
+def _matches(dims: Dims, filters: Filters) -> bool:
+    return all(dims[COSTS.dimensions.index(name)] in values for name, values in filters.items())
+
+
+def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
+    sums: dict[Dims, Flow] = {}
+    for dims, flow in rows:
+        sums[dims] = plus(sums[dims], flow) if dims in sums else flow
+    return sums
+
+
+def _trimmed(view: _View, rows: dict[Dims, Flow]) -> dict[Dims, Amounts]:
+    extra = WIDE.get(view.kind.name, 0)
+    return {dims: flow[: len(flow) - extra] for dims, flow in rows.items()}
+
+
+def _summed_costs(rows: list[CostRow]) -> dict[Dims, Amounts]:
+    return {row.dims: (row.cost, row.quantity or Decimal(0)) for row in rows}
