@@ -20,6 +20,7 @@ from tests.real.prometheus import Prometheus
 
 QUICK = {"usage": {"interval": "1s"}, "costs": {"interval": "2s"}, "attributes": {"zero_hold": "0s"}}
 """Settings that show within seconds what usually takes minutes."""
+TYPES = ("input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write")
 
 
 @pytest.fixture
@@ -61,15 +62,13 @@ def test_prometheus_sees_what_openai_counted(
 
     def agree() -> bool:
         now = int(time.time())
-        today = Window(floor(now, 86400), floor(now, 60))
-        if today.start == today.end:
-            return False
-        truth = simulator.visible("completions", today, ("project_id", "model"))
+        truth = simulator.totals("completions", Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60)), "project_id", "model")
         requests = {key: row["requests"] for key, row in truth.items() if row["requests"]}
-        tokens = {(*key, kind): row[kind] for key, row in truth.items() for kind in ("input", "output", "input_cached") if row[kind]}
-        wanted = {key: value for key, value in counted("openai_api_tokens_total", "project_id", "model", "token_type").items()
-                  if key[2] in ("input", "output", "input_cached")}  # fmt: skip
-        return bool(truth) and requests == counted("openai_api_requests_total", "project_id", "model") and tokens == wanted
+        tokens = {(*key, kind): row[kind] for key, row in truth.items() for kind in TYPES if row[kind]}
+        return (requests, tokens) == (
+            counted("openai_api_requests_total", "project_id", "model"),
+            counted("openai_api_tokens_total", "project_id", "model", "token_type"),
+        )
 
     wait_for(agree, "Prometheus and the simulated organization to agree", 90, 0.5)
 

@@ -1,8 +1,11 @@
 """The installed command as processes: a simulated OpenAI organization, and exporters that read it."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +13,7 @@ from typing import TypeAlias
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from otel_openai_usage.core.model import Window
 from tests.real.processes import Process, free_port, get
 
 COMMAND = Path(sys.executable).with_name("otel-openai-usage")
@@ -52,7 +56,7 @@ class Surroundings:
 
 
 class Simulator:
-    """A simulated OpenAI organization on a port of its own."""
+    """A simulated OpenAI organization on a port of its own. What it used shows when the minute ends."""
 
     def __init__(self, surroundings: Surroundings, options: Sequence[str] = ()) -> None:
         port = free_port()
@@ -63,6 +67,22 @@ class Simulator:
             surroundings.home / "simulate.log", surroundings.env(),
         )  # fmt: skip
         self.process.ready(f"{self.base_url}/organization/costs?start_time=1", status=401)
+        self.post("lateness", {"preset": "prompt"})
+
+    def post(self, control: str, document: Mapping[str, object]) -> None:
+        """Tell the simulation how to behave: `faults`, `lateness` or `keys`."""
+        request = urllib.request.Request(f"{self.url}/simulator/{control}", json.dumps(document).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def totals(self, kind: str, window: Window, *group_by: str) -> dict[tuple[str | None, ...], dict[str, int]]:
+        """What was truly used in a window: values of `group_by` to amounts by measure."""
+        asked = [("kind", kind), ("start", window.start), ("end", window.end), *(("group_by", name) for name in group_by)]
+        status, body = get(f"{self.url}/simulator/totals?{urllib.parse.urlencode(asked)}")
+        assert status == 200, body
+        return {
+            tuple(row["dims"][name] for name in group_by): {measure: int(amount) for measure, amount in row["amounts"].items()}
+            for row in json.loads(body)["rows"]
+        }
 
 
 class Exporter:
