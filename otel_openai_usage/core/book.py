@@ -75,8 +75,11 @@ class Book:
         return chosen
 
     def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
-        """Let a changed grouping apply from `midnight` on. True if that is news."""
+        """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True if that is news."""
         before = list(self.groupings)
+        if not self.leaves and not self.progress.complete:
+            self.groupings = [(0, wanted)]
+            return before != self.groupings
         self.groupings = [(since, grouping) for since, grouping in self.groupings if since < midnight]
         if self.groupings[-1][1] != wanted:
             self.groupings.append((midnight, wanted))

@@ -68,10 +68,14 @@ class Display:
                 rows["openai.api.last_success"].append((who, float(status.last_success)))
             if status.newest_bucket:
                 rows["openai.api.newest_bucket"].append((who, float(status.newest_bucket)))
+        for instrument, pending in self.shape.restated_pending().items():
+            rows[RESTATED] += [({"instrument": instrument, **attributes}, float(value)) for attributes, value in pending]
         return rows
 
 
+RESTATED = "otel_openai_usage.restated_pending"
 _TABLES = (
+    RESTATED,
     "openai.api.daily_cost",
     "openai.api.spend_limit",
     "openai.api.spend_limit_enforcing",

@@ -15,8 +15,6 @@ from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
 Attributes: TypeAlias = dict[str, AttributeValue]
 
-NAME_WAIT = 30
-"""Seconds that a new series waits for its name (CONTRACT section 4.4)."""
 UNKNOWN = "unknown"
 OVERFLOW = "otel.metric.overflow"
 _KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
@@ -25,13 +23,14 @@ _NANO = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How series look. `zero_hold` in seconds; `max_series` per instrument."""
+    """How series look. `zero_hold` and `name_wait` (how long a new series waits for its name) in seconds; `max_series` per instrument."""
 
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
     skip_zero: bool = False
     zero_hold: float = 60
     max_series: int = 100_000
+    name_wait: float = 30
 
     def attributes(self, raw: Attributes) -> Attributes:
         """Renamed, and without what is dropped."""
@@ -158,7 +157,7 @@ class Shape:
         if not leaf.changed:
             return []
         dims, names = dimensions(book, leaf), self._names.get(book.organization, NO_NAMES)
-        if now - leaf.first_seen < NAME_WAIT and unnamed(dims, names):
+        if now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):
             self._waiting[leaf.id] = (book, leaf)
             return []
         raw = named({"organization": book.organization, "operation": book.kind.name, **dims}, names)

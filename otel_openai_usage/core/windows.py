@@ -133,6 +133,8 @@ class _Splitter:
         yield from self._tiles(start, border, _MINUTE if _MINUTE in self.limits else width, coarse)
 
     def _tiles(self, start: int, end: int, width: Width, coarse: bool) -> Iterator[Step]:
+        if start >= end:
+            return
         span, coarser = self.limits[width] * width, {_MINUTE: _HOUR, _HOUR: _DAY, _DAY: _DAY}[width]
         while start < end:
             # Whole hours (days) in one tile: what a reading covers in full it may replace, a half never.

@@ -1,0 +1,243 @@
+"""The composition root: settings in, a running exporter out. Wires; decides nothing."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import otel_openai_usage
+from otel_openai_usage.config import Settings
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, USAGE_KINDS, Kind
+from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.metrics.resource import resource
+from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.key import Key
+from otel_openai_usage.openai.limits import OpenAILimits
+from otel_openai_usage.openai.names import OpenAINames
+from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, UsagePoll, load_days, usage_rules
+from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.web.server import Server
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN = 8.0
+"""Seconds that stopping may take in all; the contract allows 10."""
+
+
+@dataclass(slots=True)
+class Exporter:
+    """Everything that runs, wired."""
+
+    keeper: Keeper
+    own: Own
+    board: Board
+    prometheus: PrometheusReader
+    loops: list[Loop]
+    names: list[NamesPoll]
+    books: list[Book]
+    server: Server | None
+
+    def not_ready(self) -> list[str]:
+        """Why /readyz says no."""
+        untried = [f"{loop.organization} {loop.source}: not polled yet" for loop in self.loops if not loop.tried]
+        return untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in self.loops if loop.rejected]
+
+    async def publish(self) -> None:
+        """Show what is new now."""
+        if await self.keeper.do(self.keeper.publish):
+            await self.render()
+
+    async def render(self) -> None:
+        """Make what is shown ready for scrapes."""
+        await asyncio.to_thread(self.prometheus.refresh)
+
+
+def run(settings: Settings, *, once: bool = False) -> int:
+    """Run the exporter until SIGTERM or SIGINT, or for one poll of everything. The exit code. Raises ExporterError."""
+    return asyncio.run(_run(settings, once=once))
+
+
+async def _run(settings: Settings, *, once: bool) -> int:
+    for warning in settings.warnings:
+        log.warning(warning)
+    async with AsyncExitStack() as stack:
+        exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once)
+        if once:
+            return await _once(exporter)
+        return await _forever(exporter)
+
+
+async def _once(exporter: Exporter) -> int:
+    await asyncio.gather(*(loop.once() for loop in exporter.loops))
+    await exporter.publish()
+    failed = [loop for loop in exporter.loops if loop.error and not loop.bearable]
+    print(b"".join(exporter.prometheus.page()).decode(), end="")
+    return 1 if failed else 0
+
+
+async def _forever(exporter: Exporter) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stopping, stop)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
+        tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
+        tasks.append(group.create_task(exporter.keeper.publish_forever(exporter.render)))
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+    log.info("stopped")
+    return 0
+
+
+def _stopping(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(130)  # asked twice: no more waiting; what is committed is safe
+    log.info("stopping")
+    stop.set()
+
+
+async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: Mapping[str, str], once: bool = False) -> Exporter:
+    """Make every part and join them; `stack` takes them apart again, last made first. Raises ExporterError."""
+    store = Store(state_path(settings, env))
+    stack.callback(store.close)
+    board = Board()
+    who = resource(store.instance_id, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
+    prometheus = PrometheusReader(board)
+    own = Own(board, who, [prometheus])
+    stack.callback(own.shutdown)
+    ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
+    display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
+    keeper = Keeper(store, display, board, clock, own, otlp=False)
+    stack.callback(keeper.close)
+    exporter = Exporter(keeper, own, board, prometheus, [], [], [], None)
+    for organization in settings.organizations:
+        key = Key((organization.admin_key.get_secret_value() if organization.admin_key else ""), path=organization.admin_key_file)
+        client = Client(
+            name=organization.name,
+            base_url=str(organization.base_url),
+            key=key,
+            timeout=settings.api.timeout.total_seconds(),
+            max_concurrency=settings.api.max_concurrency,
+            requests_per_minute=settings.api.requests_per_minute,
+            retries=settings.api.retries,
+            observe=_observer(own, organization.name),
+        )
+        await stack.enter_async_context(client)
+        _add_organization(exporter, settings, organization.name, client, int(clock.now()))
+        own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
+    names = {organization.name: store.names(organization.name) for organization in settings.organizations}
+    keeper.fold(display.load(exporter.books, names, clock.now()))
+    await exporter.publish()
+    if settings.prometheus.enabled and not once and not settings.sdk_disabled:
+        exporter.server = Server(
+            prometheus,
+            board,
+            exporter.not_ready,
+            host=settings.prometheus.host,
+            port=settings.prometheus.port,
+            path=settings.prometheus.path,
+            web_config_file=settings.prometheus.web_config_file,
+            version=otel_openai_usage.__version__,
+        )
+        await exporter.server.start()
+        stack.push_async_callback(exporter.server.stop)
+        log.info("listening", extra={"url": exporter.server.url + settings.prometheus.path})
+    return exporter
+
+
+def _observer(own: Own, organization: str) -> Callable[[str, str, float], None]:
+    def observe(endpoint: str, status: str, seconds: float) -> None:
+        own.request(organization, endpoint, int(status) if status.isdigit() else None, seconds)
+
+    return observe
+
+
+def _add_organization(exporter: Exporter, settings: Settings, name: str, client: Client, now: int) -> None:
+    keeper, books = exporter.keeper, []
+    kinds = [USAGE_KINDS[endpoint] for endpoint in settings.usage.endpoints] if settings.usage.enabled else []
+    for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
+        poll, interval = _usage_poll(keeper, settings, name, kind, client, now)
+        books.append(poll.book)
+        exporter.loops.append(Loop(name, kind.source, interval, poll.poll, keeper, _shown_in(poll.book)))
+    exporter.books += books
+    if settings.names.enabled:
+        names = NamesPoll(keeper, OpenAINames(client), name, books)
+        exporter.names.append(names)
+        exporter.loops.append(Loop(name, "names", settings.names.interval.total_seconds(), names.poll, keeper, names.status))
+    if settings.limits.enabled:
+        limits = LimitsPoll(keeper, OpenAILimits(client), name)
+        exporter.loops.append(Loop(name, "limits", settings.limits.interval.total_seconds(), limits.poll, keeper, limits.status))
+
+
+def _shown_in(book: Book) -> Callable[[bool], None]:
+    def status(up: bool) -> None:  # noqa: FBT001
+        book.up = up
+
+    return status
+
+
+def _usage_poll(keeper: Keeper, settings: Settings, organization: str, kind: Kind, client: Client, now: int) -> tuple[UsagePoll, float]:
+    began = epoch(settings.usage.start, now)
+    part = settings.costs if kind is COSTS else settings.usage
+    grouping = kind.grouping(part.group_by)
+    if kind is COSTS:
+        reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
+        rules = Rules(Width.DAY, int(reconcile), int(reconcile), {Width.DAY: COST_LIMIT}, (settings.costs.days - 1) * Width.DAY)
+        began = floor(began, Width.DAY)
+    else:
+        width = Width.parse(settings.usage.bucket_width)
+        rules = usage_rules(width, settings.usage.settle.total_seconds(), settings.usage.reconcile.total_seconds())
+    book = keeper.store.book(organization, kind, began, grouping)
+    if book.regroup(grouping, floor(now, Width.DAY) + Width.DAY):
+        keeper.store.regroup(book)
+    cost_days = settings.costs.days if kind is COSTS else 0
+    if cost_days:
+        load_days(keeper.store, book, now, cost_days)
+    poll = UsagePoll(
+        keeper, UsageSource(client, kind), book, rules, settings.usage.reconcile_interval.total_seconds(), cost_days=cost_days
+    )
+    return poll, part.interval.total_seconds()
+
+
+def look(settings: Settings, *, once: bool = False) -> Look:
+    """How series look, as configured."""
+    attributes = settings.attributes
+    return Look(
+        rename=attributes.rename,
+        drop=frozenset(attributes.drop),
+        skip_zero=attributes.skip_zero,
+        zero_hold=attributes.zero_hold.total_seconds(),
+        max_series=attributes.max_series,
+        name_wait=30.0 if settings.names.enabled and not once else 0.0,
+    )
+
+
+def epoch(start: str | timedelta, now: int) -> int:
+    """When counting begins on the very first start, Unix seconds, a whole minute."""
+    if start == "today":
+        return floor(now, Width.DAY)
+    back = start.total_seconds() if isinstance(start, timedelta) else 0
+    return floor(now - int(back), Width.MINUTE)
+
+
+def state_path(settings: Settings, env: Mapping[str, str]) -> str:
+    """Where the state is: as configured, or in the user's state directory (XDG Base Directory)."""
+    if settings.state.path is not None:
+        return str(settings.state.path)
+    home = env.get("XDG_STATE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".local" / "state")
+    return str(Path(home) / "otel-openai-usage" / "state.db")
