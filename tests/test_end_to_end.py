@@ -62,7 +62,8 @@ def test_prometheus_sees_what_openai_counted(
 
     def agree() -> bool:
         now = int(time.time())
-        truth = simulator.totals("completions", Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60)), "project_id", "model")
+        today = Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60))
+        truth = simulator.totals("completions", today, "project_id", "model")
         requests = {key: row["requests"] for key, row in truth.items() if row["requests"]}
         tokens = {(*key, kind): row[kind] for key, row in truth.items() for kind in TYPES if row[kind]}
         return (requests, tokens) == (
