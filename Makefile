@@ -42,11 +42,11 @@ check: setup ## Lint, types, floors: what needs no running
 format: setup ## Sort imports and repair what ruff can repair by itself
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure: requests, seconds and memory of polling and of a scrape
-	$(BIN)/pytest -m bench --override-ini 'addopts=' -s benchmarks
+bench: setup ## Measure: requests, seconds and memory of polls and scrapes
+	@$(BIN)/python tools/bench.py
 
 docs: setup ## Write the generated documentation anew
-	$(BIN)/python tools/docs.py
+	@$(BIN)/python tools/docs.py
 
 clean: ## Remove what can be made again (keeps .venv)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from otel_openai_usage.core.catalogue import INSTRUMENTS
 
 ROOT = Path(__file__).parent.parent
 LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
@@ -45,3 +48,19 @@ def test_make_lists_every_target() -> None:
     """`make` alone says what can be done, one line per target."""
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"make ([a-z-]+)", listed)) == TARGETS
+
+
+def test_generated_pages_are_fresh() -> None:
+    """The metrics table of the README, docs/metrics.md and docs/configuration.md say what the code says."""
+    done = subprocess.run([sys.executable, ROOT / "tools" / "docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_shows_metrics_that_exist() -> None:
+    """Every `openai_…` name in the README is one that we expose; what it calls exporters run is a verb of the command."""
+    text = (ROOT / "README.md").read_text()
+    known = {item.prometheus for item in INSTRUMENTS.values()}
+    assert set(re.findall(r"\bopenai_api_\w+", text)) <= known
+    verbs = set(re.findall(r"otel-openai-usage ([a-z]+)", text))
+    usage = subprocess.run([sys.executable, "-m", "otel_openai_usage", "--help"], capture_output=True, text=True, check=True).stdout
+    assert {verb for verb in verbs if verb not in usage.split()} == set()
