@@ -1,17 +1,18 @@
 """What the simulated API answers to a usage or costs question, and its errors."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from otel_openai_usage.core.kinds import COSTS
 from otel_openai_usage.core.model import Dims, Window, floor
 from otel_openai_usage.simulator import wire
+from otel_openai_usage.simulator.costs import CostRow
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.query import CURSOR, Query
 from otel_openai_usage.simulator.traffic import Flow
 from otel_openai_usage.simulator.wire import Style
-from otel_openai_usage.simulator.world import CostRow, World
+from otel_openai_usage.simulator.world import World
 
 _MONEY = {"money_string": "string", "money_long": "long", "money_long_string": "long_string"}
 
@@ -29,14 +30,35 @@ def _styled(style: Style, kinds: set[str]) -> Style:
     )
 
 
-def page(world: World, query: Query, now: datetime, style: Style, struck: Iterable[Fault] = ()) -> bytes:
+class Shelf:
+    """Settled buckets as they were written, for they are asked for again and again. Emptied when it holds `limit` characters."""
+
+    def __init__(self, limit: int = 64_000_000) -> None:
+        self._limit, self._size = limit, 0
+        self._rows: dict[Hashable, dict[int, str]] = {}
+
+    def rows(self, question: Hashable) -> Mapping[int, str]:
+        """What is there for a question, by bucket start."""
+        return self._rows.get(question, {})
+
+    def keep(self, question: Hashable, start: int, text: str) -> None:
+        """Put the results of one bucket on the shelf."""
+        self._size += len(text)
+        if self._size > self._limit:
+            self._rows, self._size = {}, len(text)
+        self._rows.setdefault(question, {})[start] = text
+
+
+def page(world: World, query: Query, now: datetime, style: Style, shelf: Shelf, struck: Iterable[Fault] = ()) -> bytes:
     """One page of buckets at `now`, changed by the faults that struck."""
     kinds = {fault.kind for fault in struck}
     style = _styled(style, kinds)
     until = min(query.end, floor(query.start, query.width) + query.limit * query.width)
     buckets: list[str] = []
     if query.start < until:
-        rows = _costs(world, query, until, now, style, kinds) if query.kind is COSTS else _usage(world, query, until, now, style, kinds)
+        rows = (
+            _costs(world, query, until, now, style, kinds) if query.kind is COSTS else _usage(world, query, until, now, style, kinds, shelf)
+        )
         buckets = [wire.bucket(start, min(floor(start, query.width) + query.width, until), text, style) for start, text in rows]
     more = until < query.end
     return wire.page(buckets, *_continued(query, until, more, bool(buckets), kinds), style)
@@ -52,14 +74,32 @@ def _continued(query: Query, until: int, more: bool, some: bool, kinds: set[str]
     return more, query.cursor(until) if more else None
 
 
-def _usage(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
-    readings = world.readings(query.kind.name, Window(query.start, until), query.width, query.group_by, now, query.filters)
+def _usage(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str], shelf: Shelf) -> list[tuple[int, str]]:
+    question = (query.kind.name, query.width, query.group_by, frozenset(query.filters.items()), style, frozenset(kinds), world.lateness)
+    kept = shelf.rows(question)
+    rows, start = [], query.start
+    while start + query.width <= until and start in kept:
+        rows.append((start, kept[start]))
+        start += query.width
+    if start < until:
+        fresh = _read(world, query, Window(start, until), now, style, kinds)
+        settled = now.timestamp() - world.settles_after.total_seconds()
+        for begin, text in fresh:
+            if begin % query.width == 0 and begin + query.width <= min(settled, until):
+                shelf.keep(question, begin, text)
+        rows += fresh
+    return rows
+
+
+def _read(world: World, query: Query, window: Window, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
+    readings = world.readings(query.kind.name, window, query.width, query.group_by, now, query.filters)
     if "null_dims" in kinds:
         lost = {query.kind.dimensions.index(name) for name in ("user_id", "api_key_id") if name in query.kind.dimensions}
         readings = [(start, [(_without(dims, lost), flow) for dims, flow in rows]) for start, rows in readings]
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled(rows)) for start, rows in readings]
-    return [(start, wire.usage_rows(query.kind, rows, style)) for start, rows in readings]
+    renderer = wire.Renderer(query.kind, style)
+    return [(start, renderer.rows(rows)) for start, rows in readings]
 
 
 def _costs(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
@@ -84,9 +124,9 @@ def _doubled_costs(rows: list[CostRow]) -> list[CostRow]:
     return parts + parts
 
 
-def error(message: str, *, param: str | None = None, code: str | None = None, type: str = "invalid_request_error") -> dict[str, object]:
+def error(message: str, *, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, object]:
     """OpenAI's error envelope."""
-    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def wrong_key(key: str) -> dict[str, object]:
@@ -103,7 +143,7 @@ NO_KEY = error(
 """The body of the 401 for a request without a key."""
 
 
-SERVER_ERROR = error("The server had an error while processing your request. Sorry about that!", type="server_error")
+SERVER_ERROR = error("The server had an error while processing your request. Sorry about that!", kind="server_error")
 TOO_FAR_BACK = error("The requested time range lies further back than is reported.", param="start_time", code="reporting_lookback_exceeded")
 BAD_CURSOR = error(CURSOR, code="invalid_request_error")
 

@@ -16,7 +16,11 @@ _KEYS = (
     "search-embeddings-prod", "search-ranking", "invoice-extraction", "voice-notes", "data-quality-agents",
     "hack-week-demo", "legacy-crm-sync",
 )  # fmt: skip
+_HOMES = (0, 1, 0, 2, 3, 1, 1, 2, 2, 3, 4, 0)
 _DELETED = "legacy-crm-sync"
+_MACHINES = {"Support Copilot": "copilot-backend", "Data Platform": "scheduler"}
+_LIMITS = (250_000, 400_000, None, 500_000)
+"""Monthly, in cents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,12 @@ def _since(seed: int, what: str, index: int) -> int:
 def _project(seed: int, index: int, archivable: bool) -> Project:
     name = _PROJECTS[index] if index < len(_PROJECTS) else f"Team {index + 1}"
     archived = archivable and name == _ARCHIVED
-    limit = (None, 50_000, 250_000)[index % 3]
     return Project(
         id="proj_" + code(24, seed, "project", index),
         name=name,
         since=_since(seed, "project", index),
         archived_at=1767225600 if archived else None,
-        limit_cents=None if archived else limit,
+        limit_cents=None if archived else _LIMITS[index % len(_LIMITS)],
     )
 
 
@@ -111,7 +114,7 @@ def _person(seed: int, index: int) -> Person:
 
 
 def _account(seed: int, project: Project) -> ServiceAccount:
-    name = "ci-runner"
+    name = _MACHINES[project.name]
     since = project.since + 86400
     person = Person("user-" + code(24, seed, "service", project.id), name, f"{name}@larkspur.example", "reader", since, True)
     return ServiceAccount("svc_acct_" + code(20, seed, "account", project.id), name, project, person, since)
@@ -119,8 +122,9 @@ def _account(seed: int, project: Project) -> ServiceAccount:
 
 def _key(seed: int, index: int, projects: tuple[Project, ...], people: tuple[Person, ...], accounts: tuple[ServiceAccount, ...]) -> Key:
     name = _KEYS[index] if index < len(_KEYS) else f"service-{index + 1}"
-    project = projects[index % len(projects)]
-    account = next((one for one in accounts if one.project == project), None) if index >= len(projects) else None
+    home = _HOMES[index] if len(projects) == len(_PROJECTS) and index < len(_HOMES) else index
+    project = projects[home % len(projects)]
+    account = next((one for one in accounts if one.project == project and index % 4 == 0), None)
     return Key(
         id="key_" + code(16, seed, "key", index),
         name=name,
@@ -135,10 +139,10 @@ def _key(seed: int, index: int, projects: tuple[Project, ...], people: tuple[Per
 
 
 def found(seed: int, projects: int, keys: int, users: int) -> Company:
-    """The company of a seed with so many of each; every project beyond the first two may hold service accounts."""
+    """The company of a seed with so many of each."""
     houses = tuple(_project(seed, index, projects > 2) for index in range(projects))
     people = tuple(_person(seed, index) for index in range(users))
-    accounts = (_account(seed, houses[0]),) if keys > len(houses) else ()
+    accounts = tuple(_account(seed, house) for house in houses if house.name in _MACHINES)
     return Company(
         id="org-" + code(24, seed, "organization"),
         name="Larkspur Labs",

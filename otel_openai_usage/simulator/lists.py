@@ -1,16 +1,28 @@
 """The company as OpenAI's lists and objects: projects, keys, users, service accounts, admin keys, spend limits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias, TypeVar
 
 from otel_openai_usage.simulator.company import Key, Person, Project, ServiceAccount
+from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.query import Parameters, Refused, values
 from otel_openai_usage.simulator.world import World
 
 Object: TypeAlias = dict[str, object]
 Identified = TypeVar("Identified", Key, Person, Project, ServiceAccount)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that passed the door: the parts of its path, its parameters, its time, and the faults that struck it."""
+
+    path: Mapping[str, str]
+    parameters: Parameters
+    now: datetime
+    struck: Sequence[Fault] = ()
 
 
 class Absent(Exception):
@@ -125,49 +137,49 @@ class Lists:
         self._world = world
         self._company = world.company
 
-    def projects(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def projects(self, ask: Ask) -> Object:
         """Active projects, and archived ones if asked for."""
-        archived = dict(parameters).get("include_archived", "false") == "true"
-        return listed([_project(one) for one in self._company.projects if archived or not one.archived_at], parameters)
+        archived = dict(ask.parameters).get("include_archived", "false") == "true"
+        return listed([_project(one) for one in self._company.projects if archived or not one.archived_at], ask.parameters)
 
-    def project(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def project(self, ask: Ask) -> Object:
         """One project, archived or not."""
-        return _project(self._project(path))
+        return _project(self._project(ask.path))
 
-    def keys(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def keys(self, ask: Ask) -> Object:
         """The keys of an active project; those whose owner has left only if asked for."""
-        access = dict(parameters).get("owner_project_access", "active")
+        access = dict(ask.parameters).get("owner_project_access", "active")
         if access not in ("active", "inactive", "any"):
             raise Refused(f"Invalid value: '{access}'.", "owner_project_access", "invalid_value")
-        keys = [_key(key, now) for key in self._keys(path)]
-        return listed([key for key in keys if access in ("any", key["owner_project_access"])], parameters)
+        keys = [_key(key, ask.now) for key in self._keys(ask.path)]
+        return listed([key for key in keys if access in ("any", key["owner_project_access"])], ask.parameters)
 
-    def key(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def key(self, ask: Ask) -> Object:
         """One key of an active project."""
-        return _key(_found(self._keys(path), path["key_id"], "API key"), now)
+        return _key(_found(self._keys(ask.path), ask.path["key_id"], "API key"), ask.now)
 
-    def service_accounts(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def service_accounts(self, ask: Ask) -> Object:
         """The service accounts of an active project."""
-        return listed([_account(one) for one in self._accounts(path)], parameters)
+        return listed([_account(one) for one in self._accounts(ask.path)], ask.parameters)
 
-    def service_account(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def service_account(self, ask: Ask) -> Object:
         """One service account of an active project."""
-        return _account(_found(self._accounts(path), path["account_id"], "service account"))
+        return _account(_found(self._accounts(ask.path), ask.path["account_id"], "service account"))
 
-    def members(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def members(self, ask: Ask) -> Object:
         """The people in an active project."""
-        return listed([_member(person) for person in self._company.members(self._active(path))], parameters)
+        return listed([_member(person) for person in self._company.members(self._active(ask.path))], ask.parameters)
 
-    def users(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def users(self, ask: Ask) -> Object:
         """The people in the organization, or those with the given `emails`."""
-        emails = values(parameters, "emails")
-        return listed([_user(person) for person in self._company.people if not emails or person.email in emails], parameters)
+        emails = values(ask.parameters, "emails")
+        return listed([_user(person) for person in self._company.people if not emails or person.email in emails], ask.parameters)
 
-    def user(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def user(self, ask: Ask) -> Object:
         """One of the people in the organization."""
-        return _user(_found(self._company.people, path["user_id"], "user"))
+        return _user(_found(self._company.people, ask.path["user_id"], "user"))
 
-    def admin_keys(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def admin_keys(self, ask: Ask) -> Object:
         """The organization's admin keys, oldest first unless `order` is desc."""
         owner = self._company.people[0]
         holder: Object = {
@@ -192,16 +204,16 @@ class Lists:
             }
             for place, name in enumerate(names)
         ]
-        return listed(keys[::-1] if dict(parameters).get("order") == "desc" else keys, parameters)
+        return listed(keys[::-1] if dict(ask.parameters).get("order") == "desc" else keys, ask.parameters)
 
-    def limit(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def limit(self, ask: Ask) -> Object:
         """The spend limit of the organization."""
-        return _limit("organization.spend_limit", self._company.limit_cents, self._world.spent(None, now))
+        return _limit("organization.spend_limit", self._company.limit_cents, self._world.spent(None, ask.now))
 
-    def project_limit(self, path: Mapping[str, str], parameters: Parameters, now: datetime) -> Object:
+    def project_limit(self, ask: Ask) -> Object:
         """The spend limit of an active project, if it has one."""
-        project = self._active(path)
-        return _limit("project.spend_limit", project.limit_cents, self._world.spent(project.id, now))
+        project = self._active(ask.path)
+        return _limit("project.spend_limit", project.limit_cents, self._world.spent(project.id, ask.now))
 
     def _project(self, path: Mapping[str, str]) -> Project:
         return _found(self._company.projects, path["project_id"], "project")
@@ -221,8 +233,8 @@ class Lists:
         return [account for account in self._company.accounts if account.project == project]
 
 
-def _found(items: Sequence[Identified], id: str, what: str) -> Identified:
+def _found(items: Sequence[Identified], wanted: str, what: str) -> Identified:
     for item in items:
-        if item.id == id:
+        if item.id == wanted:
             return item
-    raise Absent(f"No {what} found with id '{id}'.")
+    raise Absent(f"No {what} found with id '{wanted}'.")

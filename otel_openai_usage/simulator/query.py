@@ -9,7 +9,7 @@ from zlib import crc32
 
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
 from otel_openai_usage.core.model import Width, floor
-from otel_openai_usage.simulator.world import Filters
+from otel_openai_usage.simulator.costs import Filters
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
 """Names and values, in order, as they were sent."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from otel_openai_usage.errors import ListenError
 from otel_openai_usage.simulator import answers, lateness
 from otel_openai_usage.simulator.chance import code
 from otel_openai_usage.simulator.faults import ANSWERS, Fault, Faults
-from otel_openai_usage.simulator.lists import Absent, Lists
+from otel_openai_usage.simulator.lists import Absent, Ask, Lists
 from otel_openai_usage.simulator.query import Parameters, Refused, query, values
 from otel_openai_usage.simulator.wire import Style
 from otel_openai_usage.simulator.world import World
@@ -27,7 +27,7 @@ USAGE = "api.usage.read"
 MANAGEMENT = "api.management.read"
 Body: TypeAlias = bytes | dict[str, object]
 Clock: TypeAlias = Callable[[], datetime]
-Answer: TypeAlias = Callable[[Mapping[str, str], Parameters, datetime, Sequence[Fault]], Body]
+Answer: TypeAlias = Callable[[Ask], Body]
 PREFIX = "/v1/organization/"
 _LATENESS = {"prompt": lateness.PROMPT, "demo": lateness.DEMO, "harsh": lateness.HARSH}
 
@@ -62,7 +62,7 @@ class Simulation:
         """All that the API offers."""
         lists = Lists(self.world)
         project = "projects/{project_id}"
-        named = {
+        named: dict[str, Answer] = {
             "projects": lists.projects,
             project: lists.project,
             f"{project}/api_keys": lists.keys,
@@ -77,13 +77,13 @@ class Simulation:
             "admin_api_keys": lists.admin_keys,
         }
         found = [Route(kind.path, USAGE, self._buckets(kind)) for kind in KINDS.values()]
-        return found + [Route(path, MANAGEMENT, _listing(answer)) for path, answer in named.items()]
+        return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
 
     def _buckets(self, kind: Kind) -> Answer:
-        style = Style(organization=self.world.company.id)
+        style, shelf = Style(organization=self.world.company.id), answers.Shelf()
 
-        def answer(path: Mapping[str, str], parameters: Parameters, now: datetime, struck: Sequence[Fault]) -> Body:
-            return answers.page(self.world, query(kind, parameters, int(now.timestamp())), now, style, struck)
+        def answer(ask: Ask) -> Body:
+            return answers.page(self.world, query(kind, ask.parameters, int(ask.now.timestamp())), ask.now, style, shelf, ask.struck)
 
         return answer
 
@@ -132,7 +132,7 @@ class Simulation:
         if trouble is not None and trouble.kind not in ("truncated", "cut"):
             return await self._trouble(trouble, route, request)
         try:
-            body = route.answer(request.match_info, parameters, now, struck)
+            body = route.answer(Ask(request.match_info, parameters, now, struck))
         except Refused as error:
             return self._json(answers.error(error.message, param=error.param, code=error.code), 400)
         except Absent as error:
@@ -173,7 +173,7 @@ class Simulation:
 
     def _limited(self, wait: int | None) -> web.Response:
         message = "Rate limit reached for organization reports on requests per min (RPM)."
-        response = self._json(answers.error(message, type="requests", code="rate_limit_exceeded"), 429)
+        response = self._json(answers.error(message, kind="requests", code="rate_limit_exceeded"), 429)
         if wait is not None:
             response.headers["Retry-After"] = str(wait)
         return response
@@ -194,13 +194,6 @@ class Simulation:
 
 def _encoded(body: Body) -> bytes:
     return body if isinstance(body, bytes) else json.dumps(body).encode()
-
-
-def _listing(answer: Callable[[Mapping[str, str], Parameters, datetime], dict[str, object]]) -> Answer:
-    def listing(path: Mapping[str, str], parameters: Parameters, now: datetime, struck: Sequence[Fault]) -> Body:
-        return answer(path, parameters, now)
-
-    return listing
 
 
 SIMULATION: web.AppKey[Simulation] = web.AppKey("simulation", Simulation)
@@ -291,7 +284,7 @@ def application(world: World, *, faults: Faults | None = None, clock: Clock = _c
     simulation = Simulation(world, faults=faults, clock=clock, admin_key=admin_key)
     control = _Control(simulation)
 
-    async def banner(request: web.Request) -> web.Response:
+    async def banner(_: web.Request) -> web.Response:
         paths = "".join(f"<li><code>GET {PREFIX}{route.path}</code></li>" for route in simulation.routes())
         text = _BANNER.format(company=world.company, seed=world.seed, key=admin_key, paths=paths)
         return web.Response(text=text, content_type="text/html")

@@ -49,11 +49,11 @@ def _sized(count: int, sizes: Sizes, salt: int) -> Flow:
     return (_upto(count, sizes.size, salt), count)
 
 
-def _several(count: int, sizes: Sizes, salt: int) -> Flow:
+def _several(count: int, sizes: Sizes, _salt: int) -> Flow:
     return (count + (count * sizes.extra >> 10), count)
 
 
-def _counted(count: int, sizes: Sizes, salt: int) -> Flow:
+def _counted(count: int, _sizes: Sizes, _salt: int) -> Flow:
     return (count,)
 
 

@@ -1,16 +1,15 @@
 """Rows to the JSON that OpenAI answers with. Text templates, because a day of minutes has a hundred thousand rows."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from functools import lru_cache
 
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Dims
 from otel_openai_usage.simulator.traffic import Flow
-from otel_openai_usage.simulator.world import CostRow
+from otel_openai_usage.simulator.costs import CostRow
 
 _ONE_TOKEN_FIELDS = (
     "input_tokens", "output_tokens", "num_model_requests", "input_cached_tokens", "input_uncached_tokens", "input_cache_write_tokens",
@@ -41,38 +40,37 @@ def _token_fields(flow: Flow) -> tuple[int, ...]:
             audio_in, 0, audio_out, image_in, 0, image_out)  # fmt: skip
 
 
-def _same(flow: Flow) -> tuple[int, ...]:
-    return flow
+class Renderer:
+    """Writes rows of one kind in one style; what it wrote of dimensions it keeps, for they come again every minute."""
 
+    def __init__(self, kind: Kind, style: Style) -> None:
+        self._kind, self._style = kind, style
+        self._tokens = kind.name in ("completions", "decisions")
+        self._count = _REQUIRED_TOKEN_FIELDS if self._tokens and style.missing_optional else None
+        names = _ONE_TOKEN_FIELDS if self._tokens else tuple(measure.field for measure in kind.measures)
+        number = "%d.0" if style.integral_floats else "%d"
+        body = ",".join(f'"{name}":{number}' for name in names[: self._count])
+        self._head = f'{{"object":"{kind.object}",{body},'
+        self._tails: dict[Dims, str] = {}
 
-@lru_cache(512)
-def _template(kind: Kind, style: Style) -> tuple[str, Callable[[Flow], tuple[int, ...]], int | None]:
-    """The numbers of a row as a format, what turns a flow into those numbers, and how many of them are taken."""
-    tokens = kind.name in ("completions", "decisions")
-    names = _ONE_TOKEN_FIELDS if tokens else tuple(measure.field for measure in kind.measures)
-    count = _REQUIRED_TOKEN_FIELDS if tokens and style.missing_optional else None
-    number = "%d.0" if style.integral_floats else "%d"
-    body = ",".join(f'"{name}":{number}' for name in names[:count])
-    return f'{{"object":"{kind.object}",{body},', _token_fields if tokens else _same, count
+    def rows(self, rows: Iterable[tuple[Dims, Flow]]) -> str:
+        """The `results` of one bucket."""
+        head, tails = self._head, self._tails
+        if self._tokens:
+            rows = [(dims, _token_fields(flow)[: self._count]) for dims, flow in rows]
+        return ",".join([head % flow + (tails.get(dims) or self._tail(dims)) for dims, flow in rows])
 
-
-@lru_cache(8192)
-def _tail(kind: Kind, dims: Dims, style: Style) -> str:
-    """The dimensions of a row, and its end."""
-    fields: dict[str, object] = dict(zip(kind.dimensions, dims, strict=True))
-    if fields.get("batch") is not None:
-        fields["batch"] = fields["batch"] == "true"
-    if style.missing_optional:
-        fields = {name: value for name, value in fields.items() if value is not None}
-    if style.unknown_fields:
-        fields |= {"region": "eu-north-1", "labels": [{"team": None}]}
-    return json.dumps(fields, separators=(",", ":"))[1:] if fields else '"model":null}'
-
-
-def usage_rows(kind: Kind, rows: Iterable[tuple[Dims, Flow]], style: Style) -> str:
-    """The `results` of one bucket."""
-    template, numbers, count = _template(kind, style)
-    return ",".join([template % numbers(flow)[:count] + _tail(kind, dims, style) for dims, flow in rows])
+    def _tail(self, dims: Dims) -> str:
+        """The dimensions of a row, and its end."""
+        fields: dict[str, object] = dict(zip(self._kind.dimensions, dims, strict=True))
+        if fields.get("batch") is not None:
+            fields["batch"] = fields["batch"] == "true"
+        if self._style.missing_optional:
+            fields = {name: value for name, value in fields.items() if value is not None} or {"project_id": None}
+        if self._style.unknown_fields:
+            fields |= {"region": "eu-north-1", "labels": [{"team": None}]}
+        tail = self._tails[dims] = json.dumps(fields, separators=(",", ":"))[1:]
+        return tail
 
 
 def cost_rows(kind: Kind, rows: Iterable[CostRow], style: Style) -> str:

@@ -178,9 +178,9 @@ def _works(key: Key, index: int, names: tuple[str, ...], keys: int, seed: int) -
     for work in _WORK[index % len(_WORK)]:
         model = work.dims.get("model")
         if model in known and model not in names:
-            work = replace(work, dims={**work.dims, "model": names[spread(len(names), seed, key.id, model)]})
-        used.add(work.dims.get("model"))
-        yield work
+            model = names[spread(len(names), seed, key.id, model)]
+        used.add(model)
+        yield replace(work, dims={**work.dims, "model": model}) if model else work
     for name in names[index::keys]:
         if name not in used:
             yield _chat(name, 150, OFFICE, _COPILOT)

@@ -1,38 +1,27 @@
 """The simulated organization: what it used, and what OpenAI shows of that by a given time."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from operator import sub
 from typing import Self, TypeAlias
 
 from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
 from otel_openai_usage.core.model import Amounts, Dims, Rows, Width, Window, floor
-from otel_openai_usage.simulator import bill
 from otel_openai_usage.simulator.chance import spread
 from otel_openai_usage.simulator.company import found
+from otel_openai_usage.simulator.costs import CostRow, Costs, Filters, summed
 from otel_openai_usage.simulator.lateness import DEMO, Delays, Fate, Lateness
 from otel_openai_usage.simulator.traffic import WIDE, Flow, Traffic, plus
 from otel_openai_usage.simulator.workloads import Stream, streams
 
-Filters: TypeAlias = Mapping[str, Collection[str]]
-"""Dimension to the values that are wanted."""
 Reading: TypeAlias = tuple[int, list[tuple[Dims, Flow]]]
 """A bucket's start and its rows, in which one key may stand twice."""
-CostReading: TypeAlias = tuple[int, list["CostRow"]]
+CostReading: TypeAlias = tuple[int, list[CostRow]]
 
 _NO_FILTERS: Filters = {}
-
-
-@dataclass(frozen=True, slots=True)
-class CostRow:
-    """What one day's `dims` cost, aligned to the dimensions of costs. `quantity` is None unless grouped by line item."""
-
-    dims: Dims
-    cost: Decimal
-    quantity: Decimal | None
-    unit: str | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +62,7 @@ class World:
         self.company = found(seed, projects, keys, users)
         self.streams = streams(self.company, seed, models, activity)
         self.traffic = Traffic(self.streams)
+        self._costs = Costs(seed, self.streams, self.traffic)
         self.lateness = lateness
         self._luck = lru_cache(max(1000, len(self.streams) * 80))(self._draw_luck)
         self._views = lru_cache(256)(self._build_view)
@@ -109,9 +99,9 @@ class World:
         """What the UTC days that a window touches really cost: (cost in US dollars, quantity)."""
         sums: dict[Dims, Amounts] = {}
         for day in range(floor(window.start, Width.DAY), window.end, Width.DAY):
-            for row in self._costs(day, day // 60 + 1440, group_by, filters, None):
-                cost, quantity = sums.get(row.dims, (Decimal(0), Decimal(0)))
-                sums[row.dims] = (cost + row.cost, quantity + (row.quantity or 0))
+            for dims, (cost, quantity) in summed(self._costs.day(day, day // 60 + 1440, group_by, filters)).items():
+                before = sums.get(dims, (Decimal(0), Decimal(0)))
+                sums[dims] = (before[0] + cost, before[1] + quantity)
         return sums
 
     # --- what is visible
@@ -120,7 +110,7 @@ class World:
                 filters: Filters = _NO_FILTERS) -> dict[int, Rows]:  # fmt: skip
         """What the API shows of a window at `now`, by bucket start; rows of one key are summed. Buckets without rows are there, empty."""
         if kind == COSTS.name:
-            return {start: _summed_costs(rows) for start, rows in self.cost_readings(window, group_by, now, filters)}
+            return {start: summed(rows) for start, rows in self.cost_readings(window, group_by, now, filters)}
         view = self._view(kind, group_by, filters)
         return {start: _trimmed(view, _summed(rows)) for start, rows in self.readings(kind, window, width, group_by, now, filters)}
 
@@ -145,9 +135,14 @@ class World:
 
     def cost_readings(self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS) -> list[CostReading]:
         """What the costs endpoint shows at `now` of each UTC day that a window touches."""
-        known = int(now.timestamp() - self.lateness.costs_delay.total_seconds()) // 60
+        time, late = now.timestamp(), self.lateness
+        known = int(time - late.costs_delay.total_seconds()) // 60
+
+        def excess(day: int) -> float:
+            return late.costs_restated if time < day + Width.DAY + late.restated_after[1].total_seconds() else 0.0
+
         return [
-            (day, self._costs(day, min(known, day // 60 + 1440), group_by, filters, now.timestamp()))
+            (day, self._costs.day(day, min(known, day // 60 + 1440), group_by, filters, excess(day)))
             for day in range(floor(window.start, Width.DAY), window.end, Width.DAY)
         ]
 
@@ -230,52 +225,12 @@ class World:
             return list(rows.items())
         found = []
         for dims, flow in rows.items():
-            part = tuple(amount // 3 for amount in flow) if spread(1024, self.seed, kind, start, dims) < share else ()
-            if any(part):
-                found.append((dims, part))
-                flow = tuple(amount - less for amount, less in zip(flow, part, strict=True))
-            found.append((dims, flow))
+            part = tuple(amount // 3 for amount in flow)
+            if any(part) and spread(1024, self.seed, kind, start, dims) < share:
+                found += [(dims, part), (dims, tuple(map(sub, flow, part)))]
+            else:
+                found.append((dims, flow))
         return found
-
-    def _costs(self, day: int, known: int, group_by: Sequence[str], filters: Filters, time: float | None) -> list[CostRow]:
-        """The costs of a UTC day up to the minute `known`; at `time` some are too high, None: the truth."""
-        if known <= day // 60:
-            return []
-        sums: dict[Dims, CostRow] = {}
-        kept = tuple(name in group_by or name == "currency" for name in COSTS.dimensions)
-        for dims, charge in self._charges(day, known):
-            if not _matches(dims, filters):
-                continue
-            group = tuple(value if keep else None for value, keep in zip(dims, kept, strict=True))
-            cost = charge.cost * self._excess(day, dims, time)
-            before = sums.get(group)
-            itemised = "line_item" in group_by
-            quantity = (before.quantity or 0 if before else 0) + charge.quantity if itemised else None
-            sums[group] = CostRow(group, cost + (before.cost if before else 0), quantity, charge.unit if itemised else None)
-        return list(sums.values())
-
-    def _charges(self, day: int, known: int) -> list[tuple[Dims, bill.Charge]]:
-        found: list[tuple[Dims, bill.Charge]] = [((None, "priority support", None, None, None, "usd"), bill.support(known - day // 60))]
-        for stream in self.streams:
-            who = dict(zip(KINDS[stream.work.kind].dimensions, stream.dims, strict=True))
-            for charge in self._charges_of(stream, day, known):
-                found.append(
-                    ((who["project_id"], charge.line_item, who.get("api_key_id"), who.get("user_id"), who.get("api_source"), "usd"), charge)
-                )
-        return found
-
-    def _charges_of(self, stream: Stream, day: int, known: int) -> list[bill.Charge]:
-        if KINDS[stream.work.kind].level:
-            hours = range(day // 60, known, 60)
-            return [bill.storage(sum(self.traffic.level(stream, minute) for minute in hours))]
-        flow = self.traffic.between(stream, day // 60, known)
-        return bill.charges(stream, flow) if flow else []
-
-    def _excess(self, day: int, dims: Dims, time: float | None) -> Decimal:
-        share = self.lateness.costs_restated
-        if time is None or not share or time >= day + Width.DAY + self.lateness.restated_after[1].total_seconds():
-            return Decimal(1)
-        return Decimal("1.1") if spread(1024, self.seed, "cost", day, dims) < round(share * 1024) else Decimal(1)
 
     def _draw_luck(self, index: int, hour: int) -> bytes:
         return self._delays.luck(self.streams[index].seed, hour)
@@ -291,10 +246,6 @@ def _starts(window: Window, width: Width) -> list[int]:
     return [first, *range(floor(first, width) + width, window.end, width)]
 
 
-def _matches(dims: Dims, filters: Filters) -> bool:
-    return all(dims[COSTS.dimensions.index(name)] in values for name, values in filters.items())
-
-
 def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
     sums: dict[Dims, Flow] = {}
     for dims, flow in rows:
@@ -305,7 +256,3 @@ def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
 def _trimmed(view: _View, rows: dict[Dims, Flow]) -> dict[Dims, Amounts]:
     extra = WIDE.get(view.kind.name, 0)
     return {dims: flow[: len(flow) - extra] for dims, flow in rows.items()}
-
-
-def _summed_costs(rows: list[CostRow]) -> dict[Dims, Amounts]:
-    return {row.dims: (row.cost, row.quantity or Decimal(0)) for row in rows}
