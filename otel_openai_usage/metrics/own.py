@@ -18,6 +18,8 @@ from otel_openai_usage.core.catalogue import INSTRUMENTS, Instrument
 from otel_openai_usage.core.snapshot import AttributeValue, Board
 from otel_openai_usage.metrics.instruments import SCOPE
 
+HEALTH_SCOPE = f"{SCOPE}.health"
+
 CARDINALITY: CardinalityLimits = dict.fromkeys(
     (sdk.Counter, sdk.Histogram, sdk.ObservableCounter, sdk.ObservableGauge), 100_000
 )  # fmt: skip
@@ -178,7 +180,7 @@ class Own:
         self._provider.shutdown()
 
     def _create(self) -> None:
-        meter = self._provider.get_meter(SCOPE, otel_openai_usage.__version__)
+        meter = self._provider.get_meter(HEALTH_SCOPE, otel_openai_usage.__version__)
         for row in OWN.values():
             if row.kind == "counter":
                 self._counters[row.name] = meter.create_counter(row.name, row.unit, row.description)

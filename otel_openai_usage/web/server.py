@@ -58,8 +58,7 @@ class Server:
         app.router.add_get(self._path, self._metrics)
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/readyz", self._readyz)
-        if self._path != "/":
-            app.router.add_get("/", self._landing)
+        app.router.add_get("/", self._landing)
         app.on_response_prepare.append(self._head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]

@@ -1,0 +1,108 @@
+"""Small Collectors: they take OTLP, remember it, and can be slow, refuse, or not be there."""
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceServicer, add_MetricsServiceServicer_to_server
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
+
+
+class Received:
+    """What a Collector got, request by request, and how it behaves."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[ExportMetricsServiceRequest] = []
+        self.headers: list[dict[str, str]] = []
+        self.refusing = False
+        self.delay = 0.0
+
+    def take(self, request: ExportMetricsServiceRequest, headers: dict[str, str]) -> bool:
+        """Remember, after a while if slow; False if refusing."""
+        time.sleep(self.delay)
+        if not self.refusing:
+            self.requests.append(request)
+            self.headers.append(headers)
+        return not self.refusing
+
+    def points(self) -> list[tuple[str, dict[str, str], NumberDataPoint]]:
+        """All number points of all requests: metric, attributes (as text), point."""
+        return [
+            (metric.name, {pair.key: pair.value.string_value for pair in point.attributes}, point)
+            for request in self.requests
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in (*metric.sum.data_points, *metric.gauge.data_points)
+        ]
+
+
+@contextmanager
+def grpc_collector() -> Iterator[Received]:
+    """A gRPC Collector with the default limit of 4 MiB."""
+    received = Received()
+
+    class Service(MetricsServiceServicer):
+        def Export(self, request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:  # noqa: N802
+            headers = {str(key): str(value) for key, value in context.invocation_metadata()}
+            if not received.take(request, headers):
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
+            return ExportMetricsServiceResponse()
+
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    received.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield received
+    server.stop(None).wait()
+
+
+@contextmanager
+def http_collector() -> Iterator[Received]:
+    """An HTTP Collector at /v1/metrics."""
+    received = Received()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            ok = self.path == "/v1/metrics" and received.take(ExportMetricsServiceRequest.FromString(body), headers)
+            self.send_response(200 if ok else 403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    received.url = f"http://127.0.0.1:{server.server_port}/v1/metrics"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield received
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of something that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def dead() -> str:
+    """A URL where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
