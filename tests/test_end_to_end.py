@@ -14,11 +14,16 @@ import yaml
 
 from otel_openai_usage.core.model import Window, floor
 from tests.real.collector import Collector
-from tests.real.installed import KEY, Exporter, Samples, Simulator, Surroundings, samples
-from tests.real.processes import free_port, get, wait_for
+from tests.real.installed import COMMAND, KEY, Exporter, Samples, Simulator, Surroundings, samples
+from tests.real.processes import Process, free_port, get, wait_for
 from tests.real.prometheus import Prometheus
 
-QUICK = {"usage": {"interval": "1s"}, "costs": {"interval": "2s"}, "attributes": {"zero_hold": "0s"}}
+QUICK = {
+    "api": {"requests_per_minute": 6000},
+    "usage": {"interval": "1s"},
+    "costs": {"interval": "2s"},
+    "attributes": {"zero_hold": "0s"},
+}
 """Settings that show within seconds what usually takes minutes."""
 TYPES = ("input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write")
 
@@ -55,23 +60,25 @@ def test_prometheus_sees_what_openai_counted(
 ) -> None:
     """PromQL over a real Prometheus gives the simulated organization's own totals of today, to the token and request."""
     server = prometheus([run("-c", config()).address])
+    wait_for(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 90, 0.5)
+
+
+def agree(server: Prometheus, simulator: Simulator) -> bool:
+    """Whether Prometheus and the simulation say the same of today's completions, by project, model and token type."""
 
     def counted(metric: str, *by: str) -> dict[tuple[str, ...], float]:
         answer = server.query(f"sum by ({', '.join(by)}) ({metric}{{operation='completions'}}) > 0")
         return {tuple(dict(labels).get(name, "") for name in by): value for labels, value in answer.items()}
 
-    def agree() -> bool:
-        now = int(time.time())
-        today = Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60))
-        truth = simulator.totals("completions", today, "project_id", "model")
-        requests = {key: row["requests"] for key, row in truth.items() if row["requests"]}
-        tokens = {(*key, kind): row[kind] for key, row in truth.items() for kind in TYPES if row[kind]}
-        return (requests, tokens) == (
-            counted("openai_api_requests_total", "project_id", "model"),
-            counted("openai_api_tokens_total", "project_id", "model", "token_type"),
-        )
-
-    wait_for(agree, "Prometheus and the simulated organization to agree", 90, 0.5)
+    now = int(time.time())
+    today = Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60))
+    truth = simulator.totals("completions", today, "project_id", "model")
+    requests = {key: row["requests"] for key, row in truth.items() if row["requests"]}
+    tokens = {(*key, kind): row[kind] for key, row in truth.items() for kind in TYPES if row[kind]}
+    return (requests, tokens) == (
+        counted("openai_api_requests_total", "project_id", "model"),
+        counted("openai_api_tokens_total", "project_id", "model", "token_type"),
+    )
 
 
 @pytest.mark.real
@@ -141,6 +148,40 @@ def test_a_killed_exporter_goes_on_where_it_was(run: Callable[..., Exporter], co
 
 def _counters(scrape: Samples) -> Samples:
     return {key: value for key, value in scrape.items() if key[0].endswith("_total") and value}
+
+
+TROUBLE = [
+    {"kind": "rate_limit", "probability": 0.1, "retry_after": 1}, {"kind": "error", "probability": 0.1},
+    {"kind": "disconnect", "probability": 0.05}, {"kind": "cut", "probability": 0.05}, {"kind": "html", "probability": 0.05},
+    {"kind": "duplicate_rows", "probability": 0.2}, {"kind": "slow", "probability": 0.1, "seconds": 1},
+]  # fmt: skip
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_a_bad_evening_costs_nothing(
+    surroundings: Surroundings, prometheus: Callable[..., Prometheus], config: Callable[..., Path]
+) -> None:
+    """After minutes of faults and six kill -9 nothing is lost, nothing counted twice, and no counter ever fell."""
+    simulator = Simulator(surroundings)
+    try:
+        simulator.post("faults", {"faults": TROUBLE})
+        port = free_port()
+        server = prometheus([f"127.0.0.1:{port}"])
+        command: list[str | Path] = [COMMAND, "run", "-c", config(prometheus={"host": "127.0.0.1", "port": port})]
+        environment = surroundings.env(OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+        for _ in range(6):
+            victim = Process(command, surroundings.home / "run.log", environment)
+            time.sleep(25)
+            assert victim.running, victim.output
+            victim.kill()
+        simulator.post("faults", {"faults": []})
+        survivor = Process(command, surroundings.home / "run.log", environment)
+        survivor.until(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 120)
+        survivor.stop()
+        assert server.query("resets({__name__=~'openai_.*_total'}[10m]) > 0") == {}
+    finally:
+        simulator.process.stop()
 
 
 # --- starting and stopping
@@ -357,9 +398,6 @@ def test_metrics_lists_the_catalogue(surroundings: Surroundings) -> None:
 
 def test_the_demo_needs_no_key(surroundings: Surroundings) -> None:
     """`demo` prints the addresses to open, shows a simulated organization's tokens, and stops when told."""
-    from tests.real.installed import COMMAND
-    from tests.real.processes import Process
-
     port = free_port()
     process = Process([COMMAND, "demo", "--port", str(port)], surroundings.home / "demo.log", surroundings.env())
     try:
