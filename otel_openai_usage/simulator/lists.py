@@ -123,6 +123,30 @@ def _account(account: ServiceAccount) -> Object:
     }
 
 
+def _admin_keys(owner: Person) -> list[Object]:
+    holder: Object = {
+        "type": "user",
+        "object": "organization.user",
+        "id": owner.id,
+        "name": owner.name,
+        "created_at": owner.since,
+        "role": "owner",
+    }
+    return [
+        {
+            "object": "organization.admin_api_key",
+            "id": f"key_admin{place}",
+            "name": name,
+            "redacted_value": f"sk-admin...{place}ed",
+            "created_at": owner.since + 86400 * (place + 1),
+            "expires_at": None,
+            "last_used_at": None,
+            "owner": holder,
+        }
+        for place, name in enumerate(("Usage exporter", "Terraform"))
+    ]
+
+
 def _limit(name: str, cents: int | None, spent: Decimal) -> Object:
     if cents is None:
         raise Absent("No spend limit is configured.")
@@ -170,6 +194,10 @@ class Lists:
         """The people in an active project."""
         return listed([_member(person) for person in self._company.members(self._active(ask.path))], ask.parameters)
 
+    def member(self, ask: Ask) -> Object:
+        """One of the people in an active project."""
+        return _member(_found(self._company.members(self._active(ask.path)), ask.path["user_id"], "user"))
+
     def users(self, ask: Ask) -> Object:
         """The people in the organization, or those with the given `emails`."""
         emails = values(ask.parameters, "emails")
@@ -181,30 +209,15 @@ class Lists:
 
     def admin_keys(self, ask: Ask) -> Object:
         """The organization's admin keys, oldest first unless `order` is desc."""
-        owner = self._company.people[0]
-        holder: Object = {
-            "type": "user",
-            "object": "organization.user",
-            "id": owner.id,
-            "name": owner.name,
-            "created_at": owner.since,
-            "role": "owner",
-        }
-        names = ("Usage exporter", "Terraform")
-        keys: list[Object] = [
-            {
-                "object": "organization.admin_api_key",
-                "id": f"key_admin{place}",
-                "name": name,
-                "redacted_value": f"sk-admin...{place}ed",
-                "created_at": owner.since + 86400 * (place + 1),
-                "expires_at": None,
-                "last_used_at": None,
-                "owner": holder,
-            }
-            for place, name in enumerate(names)
-        ]
+        keys = _admin_keys(self._company.people[0])
         return listed(keys[::-1] if dict(ask.parameters).get("order") == "desc" else keys, ask.parameters)
+
+    def admin_key(self, ask: Ask) -> Object:
+        """One of the organization's admin keys."""
+        for key in _admin_keys(self._company.people[0]):
+            if key["id"] == ask.path["key_id"]:
+                return key
+        raise Absent(f"No admin API key found with id '{ask.path['key_id']}'.")
 
     def limit(self, ask: Ask) -> Object:
         """The spend limit of the organization."""

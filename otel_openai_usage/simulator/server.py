@@ -70,11 +70,13 @@ class Simulation:
             f"{project}/service_accounts": lists.service_accounts,
             f"{project}/service_accounts/{{account_id}}": lists.service_account,
             f"{project}/users": lists.members,
+            f"{project}/users/{{user_id}}": lists.member,
             f"{project}/spend_limit": lists.project_limit,
             "spend_limit": lists.limit,
             "users": lists.users,
             "users/{user_id}": lists.user,
             "admin_api_keys": lists.admin_keys,
+            "admin_api_keys/{key_id}": lists.admin_key,
         }
         found = [Route(kind.path, USAGE, self._buckets(kind)) for kind in KINDS.values()]
         return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]

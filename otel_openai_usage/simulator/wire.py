@@ -8,8 +8,8 @@ from decimal import Context, Decimal
 
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Dims
-from otel_openai_usage.simulator.traffic import Flow
 from otel_openai_usage.simulator.costs import CostRow
+from otel_openai_usage.simulator.traffic import Flow
 
 _ONE_TOKEN_FIELDS = (
     "input_tokens", "output_tokens", "num_model_requests", "input_cached_tokens", "input_uncached_tokens", "input_cache_write_tokens",
