@@ -118,6 +118,14 @@ def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, st
     return {key: (variable, env[variable]) for variable, key in _ORGANIZATION if env.get(variable, "").strip() and (alone or key != "id")}
 
 
+def variables() -> Iterator[tuple[str, str]]:
+    """Every variable that fills a key, and the key's path; for the documentation."""
+    yield from ((variable, f"organizations[].{key}") for variable, key in _ORGANIZATION)
+    yield "OPENAI_SECRET_KEY", "organizations[].admin_key"
+    yield from ((variable, path) for variable, path, _ in _PLAIN)
+    yield from ((f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", path) for suffix, path, _ in _OTLP)
+
+
 def _variables(env: Mapping[str, str]) -> Iterator[tuple[str, str, str, Callable[[str], Any]]]:
     for variable, path, parse in _PLAIN:
         if value := env.get(variable, "").strip():

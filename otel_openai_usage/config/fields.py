@@ -129,8 +129,8 @@ def _whole(value: object) -> object:
     return value
 
 
-Whole: TypeAlias = Annotated[int, BeforeValidator(_told(_whole))]
-"""An int; pydantic would also take true and 1.0."""
+WHOLE = BeforeValidator(_told(_whole))
+"""Goes with int; pydantic alone would also take true and 1.0."""
 
 
 def _emptied(value: object) -> object:

@@ -1,6 +1,6 @@
 """pydantic's errors as sentences in our own words."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -93,12 +93,21 @@ def _keys(section: Sequence[str | int]) -> Collection[str]:
     model: type[BaseModel] | None = Settings
     for part in section:
         if isinstance(part, str) and model is not None:
-            model = _model(model.model_fields[part].annotation) if part in model.model_fields else None
+            model = section_of(model.model_fields[part].annotation) if part in model.model_fields else None
     return [] if model is None else [name for name in model.model_fields if name not in OUTSIDE_THE_FILE]
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section in an annotation such as `Api`, `tuple[Organization, ...]` or `Tls | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_model, get_args(annotation))), None)
+    return next(filter(None, map(section_of, get_args(annotation))), None)
+
+
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The section in an annotation, and those inside it."""
+    section = section_of(annotation)
+    if section is not None:
+        yield section
+        for field in section.model_fields.values():
+            yield from sections_in(field.annotation)

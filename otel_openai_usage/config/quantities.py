@@ -31,13 +31,10 @@ def parse_duration(text: object) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest text that `parse_duration` reads as this duration (to the millisecond)."""
-    left = duration // timedelta(milliseconds=1)
-    parts = []
-    for unit, size in _MILLISECONDS.items():
-        count, left = divmod(left, size)
-        parts.append(f"{count}{unit}" if count else "")
-    return "".join(parts) or "0s"
+    """The duration in the largest unit that makes it a whole number (to the millisecond): 90 s are `90s`, 60 s `1m`."""
+    milliseconds = duration // timedelta(milliseconds=1)
+    unit = next(unit for unit, size in _MILLISECONDS.items() if milliseconds % size == 0 and (milliseconds or unit == "s"))
+    return f"{milliseconds // _MILLISECONDS[unit]}{unit}"
 
 
 def parse_size(value: object) -> int:

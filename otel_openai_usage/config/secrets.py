@@ -3,7 +3,8 @@
 import re
 
 MASK = "****"
-_KEY = re.compile(r"\bsk-[A-Za-z0-9_*-]{3,}|(?<=[Bb]earer )[^\s\"',]+")
+_SIGN = "[A-Za-z0-9_*-]"
+_KEY = re.compile(rf"\bsk-(?!(?:admin|proj|svcacct)-(?!{_SIGN})){_SIGN}{{3,}}|(?<=[Bb]earer )[^\s\"',]+")  # `sk-admin-…` is no key
 
 
 def redact(text: str) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from otel_openai_usage.config.fields import (
+    WHOLE,
     Auto,
     Duration,
     File,
@@ -22,13 +23,12 @@ from otel_openai_usage.config.fields import (
     Start,
     Text,
     Url,
-    Whole,
     problem,
 )
 from otel_openai_usage.core.kinds import USAGE_KINDS
 
-_Positive = Annotated[Whole, Field(ge=1)]
-_Port = Annotated[Whole, Field(ge=0, le=65535)]
+_Positive = Annotated[int, Field(ge=1), WHOLE]
+_Port = Annotated[int, Field(ge=0, le=65535), WHOLE]
 
 
 class Organization(Section):
@@ -55,7 +55,7 @@ class Api(Section):
     """Requests at the same time, per organization."""
     requests_per_minute: _Positive = 60
     """Requests in a minute, per organization, all sources together; usage and costs go first."""
-    retries: Annotated[Whole, Field(ge=0)] = 5
+    retries: Annotated[int, Field(ge=0), WHOLE] = 5
     """How often a failed request is tried again, with growing pauses; Retry-After is obeyed."""
 
 
@@ -91,7 +91,7 @@ class Costs(Section):
     """How often, at least 1s."""
     group_by: tuple[str, ...] = ("project_id", "line_item")
     """The dimensions that are asked for."""
-    days: Annotated[Whole, Field(ge=1, le=180)] = 2
+    days: Annotated[int, Field(ge=1, le=180), WHOLE] = 2
     """How many UTC days `openai.api.daily_cost` shows."""
     reconcile: Duration = timedelta(days=7)
     """How far back days are read again."""
@@ -110,7 +110,7 @@ class Names(Section):
     """Names of projects, API keys and users."""
 
     enabled: bool = True
-    """Whether they are polled; without them the names are `unknown`."""
+    """Whether they are polled; without them names are `unknown`."""
     interval: Interval = timedelta(hours=1)
     """How often, at least 1s."""
 

@@ -1,0 +1,216 @@
+"""What `check` looks at: the key, the collector, the state file. Changes nothing; one finding for each."""
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from otel_openai_usage.config import Organization, Settings, not_yet, state_file
+from otel_openai_usage.errors import ConfigError, MissingScope, NotOffered, RateLimited, Rejected, SourceError, StateError
+from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.key import Key
+from otel_openai_usage.state.file import inspect
+
+Level = Literal["ok", "warn", "fail"]
+
+SKEW = 30.0
+"""Seconds that our clock may be off before it matters: the freshest bucket is read soon after it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    subject: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.subject}: {self.told}"
+
+
+def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
+    """Everything that was looked at; with `offline` nobody is asked."""
+    yield Finding("ok", "configuration", f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}")
+    for warning in (*settings.warnings, *not_yet(settings)):
+        yield Finding("warn", "configuration", warning)
+    for one in settings.organizations:
+        yield from asyncio.run(_asked(settings, one, offline))
+    if settings.otlp.on:
+        yield asyncio.run(_otlp(settings, offline))
+    yield _state(state_file(settings, env))
+
+
+async def _asked(settings: Settings, one: Organization, offline: bool) -> list[Finding]:
+    uses = [probe for probe in _PROBES if getattr(settings, probe.section).enabled]
+    if not uses:
+        return []
+    try:
+        key = Key(one.admin_key.get_secret_value() if one.admin_key else "", path=one.admin_key_file)
+        kind = _kind(one.name, await key.current())
+    except ConfigError as error:
+        return [Finding("fail", f"{one.name}: key", str(error))]
+    if offline or kind.level == "fail":
+        return [kind]
+    return [kind, *[finding async for finding in _answers(settings, one, key, uses)]]
+
+
+_ORDINARY = ("sk-proj-", "sk-svcacct-", "sk-None-")
+
+
+def _kind(name: str, secret: str) -> Finding:
+    """What can be told from the key's first letters."""
+    if secret.startswith(_ORDINARY):
+        what = "this is a key of a project, which cannot read usage; an owner of the organization makes an admin key (sk-admin-…)"
+        return Finding("fail", f"{name}: key", what)
+    if not secret.startswith("sk-admin-"):
+        return Finding("warn", f"{name}: key", "it does not begin with sk-admin-, as admin keys do")
+    return Finding("ok", f"{name}: key", "an admin key")
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """One cheap call that shows whether a source may be read. `needed`: without it the exporter is of little use."""
+
+    section: str
+    path: str
+    params: Callable[[int], tuple[tuple[str, str], ...]]
+    needed: bool
+
+
+def _yesterday(today: int) -> tuple[tuple[str, str], ...]:
+    return (("start_time", str(today - 86400)), ("bucket_width", "1d"), ("limit", "1"))
+
+
+def _one(_: int) -> tuple[tuple[str, str], ...]:
+    return (("limit", "1"),)
+
+
+def _nothing(_: int) -> tuple[tuple[str, str], ...]:
+    return ()
+
+
+_PROBES = (
+    _Probe("usage", "organization/usage/completions", _yesterday, needed=True),
+    _Probe("costs", "organization/costs", _yesterday, needed=True),
+    _Probe("names", "organization/projects", _one, needed=False),
+    _Probe("names", "organization/users", _one, needed=False),
+    _Probe("limits", "organization/spend_limit", _nothing, needed=False),
+)
+
+
+async def _answers(settings: Settings, one: Organization, key: Key, probes: list[_Probe]) -> AsyncIterator[Finding]:
+    dates: list[tuple[float, str]] = []
+    async with Client(
+        name=one.name,
+        base_url=one.base_url,
+        key=key,
+        timeout=settings.api.timeout.total_seconds(),
+        retries=1,
+        session=_session_that_notes(dates),
+    ) as client:
+        today = int(time.time()) // 86400 * 86400
+        for probe in probes:
+            try:
+                yield await _probed(one.name, probe, client.get(probe.path, probe.params(today), endpoint=probe.path))
+            except Rejected as error:  # it will be for all
+                yield Finding("fail", f"{one.name}: key", f"{error}")
+                break
+    if dates:
+        yield _clock(one.name, *dates[-1])
+
+
+async def _probed(name: str, probe: _Probe, answer: Awaitable[bytes]) -> Finding:
+    """What an answer says of a source. Raises Rejected when the key itself is not accepted."""
+    subject = f"{name}: {probe.section}"
+    level: Level = "fail" if probe.needed else "warn"
+    try:
+        await answer
+    except MissingScope as error:
+        lacks = f"the key lacks {', '.join(error.scopes) or 'a scope'} for {probe.path}"
+        return Finding(level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false")
+    except NotOffered:
+        told = "no limit is set" if probe.section == "limits" else f"OpenAI does not offer {probe.path} here; see base_url"
+        return Finding("ok" if probe.section == "limits" else "warn", subject, told)
+    except RateLimited as error:
+        return Finding("warn", subject, f"{error}")
+    except Rejected:
+        raise
+    except SourceError as error:
+        return Finding(level, subject, f"{error}")
+    return Finding("ok", subject, f"{probe.path} answers")
+
+
+def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp.ClientSession]:
+    """A ClientSession that notes the Date of each answer beside our own time."""
+
+    async def note(_: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestEndParams) -> None:
+        if date := end.response.headers.get("Date"):
+            dates.append((time.time(), date))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(note)
+
+    def session(**options: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(trace_configs=[trace], **options)
+
+    return session
+
+
+def _clock(name: str, ours: float, date: str) -> Finding:
+    """Compare our time with an HTTP Date, which is of whole seconds."""
+    try:
+        skew = (datetime.fromtimestamp(ours, UTC) - parsedate_to_datetime(date).astimezone(UTC)).total_seconds()
+    except ValueError:
+        return Finding("warn", f"{name}: clock", f"the answer's Date is {date!r}, which is no time")
+    if abs(skew) > SKEW:
+        return Finding("warn", f"{name}: clock", f"ours is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; set it by NTP")
+    return Finding("ok", f"{name}: clock", "agrees with OpenAI's")
+
+
+async def _otlp(settings: Settings, offline: bool) -> Finding:
+    otlp = settings.otlp
+    endpoint = otlp.endpoint or ""
+    if offline:
+        return Finding("ok", "otlp", f"{endpoint} was not tried")
+    url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme, 4317)
+    try:
+        context = None if otlp.insecure else _tls(settings)
+        async with asyncio.timeout(otlp.timeout.total_seconds()):
+            _, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
+            writer.close()
+    except TimeoutError:
+        return Finding("fail", "otlp", f"connecting to {endpoint}: nobody answered; see otlp.endpoint and the network")
+    except OSError as error:
+        why = os.strerror(error.errno) if isinstance(error, ConnectionError) and error.errno else str(error)
+        return Finding("fail", "otlp", f"connecting to {endpoint}: {why}; is the collector running, and otlp.endpoint right?")
+    return Finding("ok", "otlp", f"{endpoint} accepts connections")
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    tls = settings.otlp.tls
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls and tls.ca_file else None)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if tls and tls.cert_file and tls.key_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def _state(path: Path) -> Finding:
+    if str(path) == ":memory:":
+        return Finding("warn", "state", "kept in memory, so totals begin anew with every start; set state.path")
+    try:
+        return Finding("ok", "state", inspect(path))
+    except StateError as error:
+        return Finding("fail", "state", str(error))

@@ -1,0 +1,373 @@
+"""The command line: arguments to the rooms below, errors to sentences and exit codes.
+
+What a verb needs is imported inside it, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from otel_openai_usage.errors import ConfigError, ExporterError
+
+if TYPE_CHECKING:
+    from otel_openai_usage.config import Settings
+
+NAME = "otel-openai-usage"
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+_OVERRIDES = {"path": "prometheus.path", "interval": "usage.interval", "log_level": "log.level"}
+"""Options of `run`, and the settings that they override."""
+
+_OLD_FLAGS = {
+    "web.listen-address": "run --listen HOST:PORT",
+    "web.telemetry-path": "run --path PATH",
+    "scrape.interval": "run --interval DURATION",
+    "log.level": "run --log-level LEVEL",
+}
+"""Flags of openai-exporter, and what they are here."""
+
+
+class _InOrder(click.Group):
+    """Lists its verbs as they are written below: the common ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs."""
+        return list(self.commands)
+
+
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Host and port of `HOST:PORT`, `[::1]:PORT`, or `:PORT` for every interface."""
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (":" in host and host[0] + host[-1] != "[]"):
+        raise click.BadParameter(f"expected HOST:PORT such as localhost:9185 or :9185, got {value!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what `:9185` asks for
+
+
+_config = click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+                       help="The configuration; without it the file that OTEL_OPENAI_USAGE_CONFIG names, if any.")  # fmt: skip
+
+
+def _port(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port; 0 is any free one.")
+
+
+def _verb(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
+    """A verb whose docstring is its help; the layout of its examples is kept by their \\b."""
+    return group.command(name)
+
+
+@click.group(NAME, cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name=NAME, prog_name=NAME)
+def cli() -> None:
+    """Exports what OpenAI says you used and spent to Prometheus and OpenTelemetry.
+
+    \b
+    With an admin key in the environment it runs without any configuration:
+      OPENAI_ADMIN_KEY=sk-admin-... otel-openai-usage run
+      curl localhost:9185/metrics
+
+    \b
+    To see it without a key:    otel-openai-usage demo
+    To test a configuration:    otel-openai-usage check -c FILE
+
+    Exit codes: 0 done, 1 it ran and failed, 2 wrong usage or configuration, 130 interrupted twice.
+    """
+
+
+@_verb(cli, "run")
+@_config
+@click.option("--listen", callback=_address, metavar="HOST:PORT", help="Serve the metrics there (prometheus.host, prometheus.port).")
+@click.option("--path", metavar="PATH", help="The path of the metrics (prometheus.path).")
+@click.option("--interval", metavar="DURATION", help="How often usage is polled, such as 30s or 5m (usage.interval).")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged (log.level).")
+@click.option("--once", is_flag=True, help="Poll every source once, export once, and end.")
+def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options: str | None) -> int:
+    """Run the exporter: poll OpenAI, keep what it says, expose it.
+
+    It runs until SIGTERM or SIGINT. The options override the file.
+
+    \b
+      otel-openai-usage run
+      otel-openai-usage run -c otel-openai-usage.yaml --listen :9185
+      otel-openai-usage run --once
+    """
+    from otel_openai_usage import app
+    from otel_openai_usage.config import not_yet, require_keys
+
+    host, port = listen or (None, None)
+    given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
+    settings = _settings(file, {key: value for key, value in given.items() if value is not None})
+    require_keys(settings)
+    _log("not built yet", not_yet(settings))
+    return app.run(settings, once=once)
+
+
+@_verb(cli, "check")
+@_config
+@click.option("--offline", is_flag=True, help="Ask nobody: look at the configuration and the state file only.")
+def check(file: Path | None, offline: bool) -> int:
+    """Test the configuration, the key, the collector and the state file.
+
+    One line for each: ok, warn or fail, and what to do. It changes nothing. Ends with 1 if anything fails, and with 2
+    if the configuration is wrong or a key is missing.
+
+    \b
+      otel-openai-usage check -c otel-openai-usage.yaml
+    """
+    from otel_openai_usage.check import findings
+    from otel_openai_usage.config import require_keys
+
+    try:
+        settings = _settings(file)
+        require_keys(settings)
+    except ConfigError as error:
+        count = len(error.problems)
+        click.echo(f"fail  configuration: {count} problem{'s' * (count > 1)}, told on stderr")
+        raise
+    failed = False
+    for finding in findings(settings, os.environ, offline=offline):
+        failed |= finding.level == "fail"
+        click.echo(str(finding))
+    return FAILED if failed else 0
+
+
+@_verb(cli, "verify")
+@_config
+@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
+@click.option("--to", "until", metavar="DATE", help="The last UTC day.")
+def verify(**_: object) -> int:
+    """Compare what was counted with OpenAI's own daily totals."""
+    _not_yet("verify")
+
+
+@_verb(cli, "simulate")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@_port(8080)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed is another company.")
+@click.option("--projects", type=click.IntRange(1), default=5, show_default=True, help="How many projects it has.")
+@click.option("--keys", type=click.IntRange(1), default=12, show_default=True, help="How many API keys.")
+@click.option("--users", type=click.IntRange(1), default=10, show_default=True, help="How many users.")
+@click.option("--models", type=click.IntRange(1), help="How many models its chats use.")
+@click.option("--activity", type=click.FloatRange(0), default=1.0, show_default=True, help="More than 1 is more requests.")
+@click.option("--lateness", type=click.Choice(["prompt", "demo", "harsh"]), default="demo", show_default=True,
+              help="How late usage is reported.")  # fmt: skip
+@click.option("--requests-per-minute", type=click.IntRange(1), help="Answer 429 beyond that.")
+def simulate(host: str, port: int, seed: int, lateness: str, requests_per_minute: int | None, **size: Any) -> int:
+    """Serve a simulated OpenAI organization, with the admin key sk-admin-simulated.
+
+    Its usage is a pure function of the seed and the minute. It can be told to misbehave while it runs: see its page /.
+
+    \b
+      otel-openai-usage simulate --port 8080
+      OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_ADMIN_KEY=sk-admin-simulated otel-openai-usage run
+    """
+    import asyncio
+    import contextlib
+
+    from otel_openai_usage import logs
+    from otel_openai_usage.simulator import lateness as late
+    from otel_openai_usage.simulator.faults import Faults
+    from otel_openai_usage.simulator.server import ADMIN_KEY, serve
+    from otel_openai_usage.simulator.world import World
+
+    logs.setup("info", "text")
+    presets = {"prompt": late.PROMPT, "demo": late.DEMO, "harsh": late.HARSH}
+    world = World(seed, lateness=presets[lateness], **size)
+
+    def ready(url: str) -> None:
+        click.echo(f"A simulated OpenAI organization: {url}\nOPENAI_BASE_URL={url}/v1 OPENAI_ADMIN_KEY={ADMIN_KEY}")
+
+    serving = serve(host, port, world=world, faults=Faults(requests_per_minute=requests_per_minute), ready=ready)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_until_stopped(serving))
+    return 0
+
+
+@_verb(cli, "demo")
+@_port(9185)
+def demo(port: int) -> int:
+    """Show it with a simulated organization: needs no key, keeps nothing.
+
+    Prints what to open in a browser and runs until SIGTERM or SIGINT. The port is that of the metrics.
+
+    \b
+      otel-openai-usage demo
+    """
+    from otel_openai_usage import app, logs
+
+    logs.setup("warning", "text")
+    return app.demo(port=port)
+
+
+@_verb(cli, "backfill")
+@_config
+@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
+@click.option("--to", "until", metavar="DATE", help="The last UTC day; by default the day before counting began.")
+@click.option("--openmetrics", metavar="FILE", help="Write it as OpenMetrics with timestamps.")
+@click.option("--otlp", is_flag=True, help="Send it over OTLP with its own times.")
+def backfill(**_: object) -> int:
+    """Read past usage and costs into the store."""
+    _not_yet("backfill")
+
+
+@_verb(cli, "export")
+@_config
+@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
+@click.option("--to", "until", metavar="DATE", help="The last UTC day.")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "focus"]), default="csv", show_default=True, help="The format.")
+@click.option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
+def export(**_: object) -> int:
+    """Write usage and cost history from the store."""
+    _not_yet("export")
+
+
+@_verb(cli, "dashboard")
+@_config
+@click.option("--host", default="localhost", show_default=True, help="The address to listen on.")
+@_port(8050)
+def dashboard(**_: object) -> int:
+    """Serve the expenditure dashboard."""
+    _not_yet("dashboard")
+
+
+@_verb(cli, "metrics")
+@click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True, help="The format.")
+def metrics(form: str) -> int:
+    """List every metric, with its OpenTelemetry and its Prometheus name.
+
+    \b
+      otel-openai-usage metrics --format json
+    """
+    from otel_openai_usage import listing
+
+    click.echo(listing.as_json() if form == "json" else listing.markdown(), nl=False)
+    return 0
+
+
+@cli.group("config", cls=_InOrder)
+def config() -> None:
+    """Look at the configuration: what is in effect, what may be written."""
+
+
+@_verb(config, "show")
+@_config
+def show(file: Path | None) -> int:
+    """Print the effective configuration as YAML, secrets masked."""
+    from otel_openai_usage.config.show import show as shown
+
+    click.echo(shown(_settings(file)), nl=False)
+    return 0
+
+
+@_verb(config, "schema")
+def schema() -> int:
+    """Print the JSON Schema of the configuration, for editors.
+
+    \b
+      otel-openai-usage config schema > otel-openai-usage.schema.json
+    """
+    import json
+
+    from otel_openai_usage.config.schema import schema as made
+
+    click.echo(json.dumps(made(), indent=2))
+    return 0
+
+
+def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Settings":
+    """The settings, once logging follows them."""
+    from otel_openai_usage import logs
+    from otel_openai_usage.config import load
+
+    settings = load(file, os.environ, overrides)
+    logs.setup(settings.log.level, settings.log.format)
+    return settings
+
+
+def _log(event: str, sentences: Sequence[str]) -> None:
+    import logging
+
+    for sentence in sentences:
+        logging.getLogger(__name__).info(event, extra={"what": sentence})
+
+
+def _not_yet(verb: str) -> NoReturn:
+    raise ExporterError(f"{verb}: not built yet in this version")
+
+
+async def _until_stopped(work: Any) -> None:
+    """Do it until SIGTERM or SIGINT."""
+    import asyncio
+    import signal
+
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await task
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script: run a verb and exit with its code. Never a traceback for what was foreseen."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(answer(given))
+
+
+def answer(arguments: Sequence[str]) -> int:
+    """The exit code of a command line; what goes wrong is told on stderr."""
+    try:
+        done = cli.main(list(arguments), prog_name=NAME, standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last net: a bug is told in a sentence too
+        return _told(error, arguments)
+    return done if isinstance(done, int) else 0
+
+
+def _told(error: BaseException, arguments: Sequence[str]) -> int:
+    match error:
+        case click.ClickException():
+            error.show()
+            _hint(arguments)
+            return error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED
+        case BrokenPipeError():  # the reader of our output went away, as in `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case ConfigError():
+            _tell(*error.problems)
+            return MISUSED
+        case ExporterError():
+            _tell(str(error))
+            return FAILED
+        case _:
+            return _bug(error)
+
+
+def _tell(*sentences: str) -> None:
+    from otel_openai_usage.config.secrets import redact
+
+    for sentence in sentences:
+        click.echo(f"{NAME}: {redact(sentence)}", err=True)
+
+
+def _hint(arguments: Sequence[str]) -> None:
+    """What the flags of openai-exporter are called here."""
+    for argument in arguments:
+        old = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and old in _OLD_FLAGS:
+            click.echo(f"-{old} of openai-exporter is here: {NAME} {_OLD_FLAGS[old]}", err=True)
+
+
+def _bug(error: BaseException) -> int:
+    """Tell of a bug; its traceback goes to the log at level debug."""
+    import logging
+
+    _tell(f"this should not happen, so it is a bug of {NAME}: {type(error).__name__}: {error}. Report it with what --log-level debug shows")
+    logging.getLogger(__name__).debug("bug", exc_info=error)
+    return FAILED

@@ -1,0 +1,57 @@
+"""What settings ask for: keys that must be there, features that are not yet, a place for the state."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from otel_openai_usage.config.settings import Organization, Settings
+from otel_openai_usage.errors import ConfigError
+
+_HOW = (
+    "Set OPENAI_ADMIN_KEY, or admin_key_file in the configuration. An owner of the organization makes an admin key (sk-admin-…) at"
+    " https://platform.openai.com/settings/organization/admin-keys; one that may only read usage (api.usage.read) is enough for usage"
+    " and costs, with api.management.read it gets names and limits too"
+)
+
+_NOT_YET: Mapping[str, Callable[[Settings], bool]] = {
+    "legacy": lambda settings: settings.legacy.enabled,
+    "events": lambda settings: settings.events.enabled,
+    "prices": lambda settings: settings.prices.enabled,
+}
+"""Sections whose feature is not built yet, and whether they ask for it."""
+
+
+def not_yet(settings: Settings) -> list[str]:
+    """What is asked for but not built yet, one sentence each."""
+    return [f"{section}: not built yet in this version; ignored" for section, wanted in _NOT_YET.items() if wanted(settings)]
+
+
+def require_keys(settings: Settings) -> None:
+    """Raise ConfigError unless every organization has an admin key that an enabled source needs."""
+    users = [name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled]
+    problems = [problem for index, one in enumerate(settings.organizations) for problem in _missing(index, one)] if users else []
+    if problems:
+        raise ConfigError([*problems[:-1], f"{problems[-1]}; without one {', '.join(users)} cannot be read. {_HOW}"])
+
+
+def _missing(index: int, one: Organization) -> Iterator[str]:
+    if one.admin_key_file is not None:
+        if reason := _unreadable(one.admin_key_file):
+            yield f"organizations[{index}].admin_key_file: {reason}"
+    elif one.admin_key is None:
+        yield f"organizations[{index}].admin_key: {one.name!r} has no admin key"
+
+
+def _unreadable(file: Path) -> str | None:
+    try:
+        empty = not file.read_bytes().strip()
+    except OSError as error:
+        return f"reading {str(file)!r}: {error.strerror or error}"
+    return f"{str(file)!r} is empty" if empty else None
+
+
+def state_file(settings: Settings, env: Mapping[str, str]) -> Path:
+    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays as it is."""
+    if settings.state.path is not None:
+        return settings.state.path
+    home = Path(env.get("HOME") or "~").expanduser()
+    return Path(env.get("XDG_STATE_HOME") or home / ".local" / "state") / "otel-openai-usage" / "state.db"

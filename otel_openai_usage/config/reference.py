@@ -1,0 +1,120 @@
+"""docs/configuration.md: every key with its type, its default and its meaning, and every variable that is read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from otel_openai_usage.config.environment import variables
+from otel_openai_usage.config.problems import section_of
+from otel_openai_usage.config.quantities import DURATION_PATTERN, SIZE_PATTERN
+from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Settings
+
+_INTRODUCTION = """\
+# Configuration
+
+<!-- Made by `make docs` from otel_openai_usage/config/. -->
+
+A YAML file, named by `-c FILE` or by `OTEL_OPENAI_USAGE_CONFIG`. Every key has a default, so the file may be short, or not
+there at all. [config/otel-openai-usage.yaml](../config/otel-openai-usage.yaml) has every key with its default,
+[config/examples](../config/examples) has whole files for common cases. `otel-openai-usage check` tells every problem at once,
+`otel-openai-usage config show` shows what is in effect, and `otel-openai-usage config schema` prints a JSON Schema for your editor.
+
+- **Precedence**: command line, file, environment, default.
+- **Durations** are whole numbers with a unit: `500ms`, `30s`, `5m`, `3h`, `7d`; several may follow each other from long to short (`1h30m`).
+- **Sizes** are bytes, or `64KiB`, `1MiB`, `10MB`.
+- **`${env:NAME}`** in a value is replaced by that variable, **`${env:NAME:-default}`** by the default if it is not set; `${NAME}` is
+  the same. A variable that is set but empty counts as set. Without a default it must be set. `$$` is a plain `$`. A value that is
+  one placeholder is typed by the rules of YAML, so `port: ${env:PORT:-9185}` is a number and `group_by: ${env:GROUPS}` may be a list.
+  What a variable holds is never replaced again.
+- **A key without a value** (`usage:`) says nothing: the environment or the default stands.
+- **Unknown keys** are errors that name the nearest known one; a key that stands twice is an error too.
+- **YAML 1.2**: `no`, `on` and `2026-01-01` are text, `010` is ten.
+- **Paths** may begin with `~`; relative ones begin where the program was started.
+"""
+
+_ENVIRONMENT = """\
+## Environment
+
+Variables that are read where the file and the command line say nothing. Of the OTLP ones the `OTEL_EXPORTER_OTLP_METRICS_` form wins.
+An `OTEL_` variable that is empty counts as not set; one that makes no sense is an error, like a key of the file.
+
+| variable | sets |
+| --- | --- |
+"""
+
+_SPECIAL = {
+    "OPENAI_SECRET_KEY": "the same, if `OPENAI_ADMIN_KEY` is empty",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "`otlp.endpoint`, as it is; to the form without METRICS_, `/v1/metrics` is appended for HTTP",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "nothing: temporality is cumulative. `delta` is answered with a warning",
+    "OTEL_METRICS_EXPORTER": "`otlp.enabled`, `prometheus.enabled`, the console of `run --once`: some of otlp, prometheus, console, none",
+    "OTEL_RESOURCE_ATTRIBUTES": "`attributes.resource`, key by key",
+    "OTEL_SERVICE_NAME": "`service.name` in `attributes.resource`",
+    "OTEL_SDK_DISABLED": "`true`: nothing is exported",
+    "OTEL_OPENAI_USAGE_CONFIG": "the file, without `-c`",
+}
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    parts = [_INTRODUCTION, *_sections(), _ENVIRONMENT + "".join(f"| `{name}` | {what} |\n" for name, what in _variables().items())]
+    return "\n".join(parts)
+
+
+def _sections() -> Iterator[str]:
+    shown = Settings().model_dump()
+    properties = Settings.model_json_schema()["$defs"]
+    for name, field in Settings.model_fields.items():
+        section = section_of(field.annotation)
+        if name in OUTSIDE_THE_FILE or section is None:
+            continue
+        default = shown[name][0] if name == "organizations" else shown[name]
+        rows = "".join(_rows("", section, default, properties))
+        heading = f"## {name}{' (a list)' if name == 'organizations' else ''}\n\n{field.description}\n\n"
+        yield f"{heading}| key | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}"
+
+
+def _rows(prefix: str, section: type[BaseModel], defaults: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    for key, field in section.model_fields.items():
+        inner = section_of(field.annotation)
+        kind = "mapping" if inner else _kind(schemas[section.__name__]["properties"][key])
+        yield _row(f"{prefix}{key}", kind, defaults[key], field)
+        if inner is not None:
+            yield from _rows(f"{prefix}{key}.", inner, inner().model_dump(), schemas)
+
+
+def _row(key: str, kind: str, default: object, field: FieldInfo) -> str:
+    return f"| `{key}` | {kind} | {_default(default)} | {field.description} |\n"
+
+
+def _default(value: object) -> str:
+    if value is None or value == "" or (isinstance(value, Sequence | Mapping) and not value):
+        return "–"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """What a JSON Schema allows, in words."""
+    if "anyOf" in schema:
+        return " or ".join(word for word in dict.fromkeys(map(_kind, schema["anyOf"])) if word != "null")
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{item}`" for item in schema.get("enum", [schema.get("const")]))
+    if schema.get("pattern") in (DURATION_PATTERN, SIZE_PATTERN):
+        return "duration" if schema["pattern"] == DURATION_PATTERN else "size"
+    if schema.get("type") == "integer":
+        return _range(schema)
+    if schema.get("type") == "string":
+        return {"password": "secret", "path": "path"}.get(schema.get("format", ""), "text")
+    return {"boolean": "true or false", "array": "list", "object": "mapping", "null": "null"}[schema["type"]]
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    return f"number {least} to {most}" if most is not None else f"number from {least}"
+
+
+def _variables() -> dict[str, str]:
+    return {name: f"`{path}`" for name, path in variables()} | _SPECIAL
