@@ -3,8 +3,12 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from otel_openai_usage.cli import cli
 from otel_openai_usage.config.reference import page
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 
@@ -18,6 +22,23 @@ def metrics() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
+def commands() -> str:
+    """The help of every verb, as it is printed 100 columns wide."""
+    parts = ["# The command line\n\n<!-- Made by `make docs` from `--help`. -->\n"]
+    for path, command in verbs("", cli):
+        with click.Context(command, info_name=f"otel-openai-usage{path}", terminal_width=100, help_option_names=["-h", "--help"]) as context:
+            parts.append(f"## otel-openai-usage{path}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def verbs(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, with the words that call them."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from verbs(f"{path} {name}", below)
+
+
 def readme() -> str:
     """The README with its metrics table made anew."""
     rows = "".join(f"| `{item.prometheus}` | {item.kind} | {item.description} |\n" for item in INSTRUMENTS.values())
@@ -27,7 +48,8 @@ def readme() -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page and what should stand in it."""
-    return {ROOT / "README.md": readme(), ROOT / "docs" / "metrics.md": metrics(), ROOT / "docs" / "configuration.md": page()}
+    made = {"metrics.md": metrics(), "configuration.md": page(), "cli.md": commands()}
+    return {ROOT / "README.md": readme()} | {ROOT / "docs" / name: text for name, text in made.items()}
 
 
 def main() -> int:
