@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 MINUTE = 60.0
+_TICK = 1e-6
 
 
 class Gate:
@@ -51,7 +52,8 @@ class Gate:
 
     def _admit(self) -> None:
         now = asyncio.get_running_loop().time()
-        while self._passed and self._passed[0] <= now - MINUTE:
+        # A timer may fire a clock tick early; without the tolerance it would be set again and again.
+        while self._passed and self._passed[0] + MINUTE <= now + _TICK:
             self._passed.popleft()
         while self._waiting and self._free:
             priority, _, turn = self._waiting[0]
