@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -103,3 +104,10 @@ def test_names_in_the_catalogue_are_the_exporters() -> None:
     text, _ = stock_prometheus(board(EVERYTHING))
     printed = [line.split(b"{")[0].decode() for line in text.splitlines() if not line.startswith(b"#")]
     assert printed == [row.prometheus for row in INSTRUMENTS.values()]
+
+
+def test_the_golden_scrape(golden: Callable[[str, str], None]) -> None:
+    """What Prometheus sees of a house made by hand, in full."""
+    pages = Exposition(INSTRUMENTS).render(snapshot(HOUSE))
+    golden("exposition.prom", plain(pages.text).decode())
+    golden("exposition.openmetrics", plain(pages.openmetrics).decode())
