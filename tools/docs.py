@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,9 +25,10 @@ def metrics() -> str:
 
 def commands() -> str:
     """The help of every verb, as it is printed 100 columns wide."""
+    like: dict[str, Any] = {"terminal_width": 100, "help_option_names": ["-h", "--help"]}
     parts = ["# The command line\n\n<!-- Made by `make docs` from `--help`. -->\n"]
     for path, command in verbs("", cli):
-        with click.Context(command, info_name=f"otel-openai-usage{path}", terminal_width=100, help_option_names=["-h", "--help"]) as context:
+        with click.Context(command, info_name=f"otel-openai-usage{path}", **like) as context:
             parts.append(f"## otel-openai-usage{path}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -105,11 +105,12 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
 
     def walk(value: object, path: str) -> object:
         if isinstance(value, dict):
-            return {str(key): walk(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+            named = {_characters(str(key)): item for key, item in value.items()}
+            return {key: walk(item, f"{path}.{key}" if path else key) for key, item in named.items()}
         if isinstance(value, list):
             return [walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
         try:
-            return expand(value, env, typed) if isinstance(value, str) else value
+            return expand(_characters(value), env, typed) if isinstance(value, str) else value
         except Unresolved as error:
             unresolved[path] = str(error)
             return None
@@ -118,3 +119,8 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
         return Document(cast(Tree, walk(tree, "")), unresolved)
     except RecursionError:
         raise ConfigError(["the configuration is nested too deeply, or in itself"]) from None
+
+
+def _characters(text: str) -> str:
+    """The text with whole characters: `"\\ud83d\\ude00"` is one, half of one is replaced."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

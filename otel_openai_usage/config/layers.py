@@ -55,13 +55,16 @@ def paths(tree: object, prefix: str = "") -> Iterator[str]:
 
 def cut(tree: Tree, loc: Sequence[str | int]) -> None:
     """Take out the value at `loc`; of a list the whole list, so that its default comes in."""
+    if not loc or loc[0] not in tree:
+        tree.clear()
+        return
     at: object = tree
-    holder, last = tree, loc[0]
+    holder, last = tree, str(loc[0])
     for part in loc:
         if isinstance(at, dict) and part in at:
-            holder, last, at = at, part, at[part]
+            holder, last, at = at, str(part), at[part]
         elif isinstance(at, list) and isinstance(part, int) and part < len(at):
             at = at[part]
         else:
             break
-    holder.pop(str(last), None)
+    holder.pop(last, None)

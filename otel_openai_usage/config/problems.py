@@ -23,7 +23,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "tuple_type": "a list such as [a, b]",
     "too_short": "one or more of them",
-    "dict_type": "a mapping such as {a: b}",
+    "dict_type": "a mapping such as {{a: b}}",
     "model_type": "a mapping of its settings",
     "greater_than_equal": "a number of at least {ge}",
     "less_than_equal": "a number of at most {le}",
@@ -77,15 +77,13 @@ def dotted(loc: Sequence[str | int]) -> str:
 def _unknown(loc: Sequence[str | int]) -> str:
     *section, key = loc
     siblings = _keys(section)
-    close = nearest(str(key), siblings, 0.6)
-    if close is None and (elsewhere := _elsewhere(str(key))):
-        return f"there is no such key; did you mean {elsewhere}?"
-    return f"there is no such key; did you mean {dotted([*section, close or nearest(str(key), siblings) or ''])}?"
+    return f"there is no such key; did you mean {_elsewhere(str(key)) or dotted([*section, nearest(str(key), siblings) or ''])}?"
 
 
 def _elsewhere(key: str) -> str | None:
     """The path of a key of that very name in some section."""
-    return next((dotted([name, key]) for name in _keys([]) if key in _keys([name])), None)
+    sections = sorted(_keys([]), key=lambda name: name in ("legacy", "events"))  # those are seldom meant
+    return next((dotted([name, key]) for name in sections if key in _keys([name])), None)
 
 
 def _keys(section: Sequence[str | int]) -> Collection[str]:

@@ -24,7 +24,8 @@ def parse_duration(text: object) -> timedelta:
     match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if match is None:
         raise ValueError(f"expected a duration such as 500ms, 30s, 5m, 3h or 7d, got {_shown(text)}")
-    found = sum(int(count[:18]) * unit for count, unit in zip(match.groups(), _MILLISECONDS.values(), strict=True) if count)
+    counts = (int((count or "0").lstrip("0")[:18] or 0) for count in match.groups())
+    found = sum(count * unit for count, unit in zip(counts, _MILLISECONDS.values(), strict=True))
     if found > _LONGEST // timedelta(milliseconds=1):
         raise ValueError(f"expected a duration of at most {format_duration(_LONGEST)}, got {text!r}")
     return timedelta(milliseconds=found)
