@@ -53,11 +53,13 @@ class Api:
 
 @pytest.fixture
 def world() -> World:
+    """The default company, every minute of which is known when it ends."""
     return World(7, lateness=PROMPT)
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
+    """Its API, on a Thursday afternoon."""
     moment = datetime.fromtimestamp(THURSDAY + 15 * HOUR + 40, UTC)
     app: web.Application = application(world, clock=lambda: found.now)
     async with running(app) as url, aiohttp.ClientSession() as session:

@@ -75,7 +75,7 @@ async def test_every_answer_is_as_the_document_says(api: Api, path: str) -> None
     """Every GET path of the document is answered, and validly; buckets grouped by all and by nothing, at each width."""
     name = concrete(path, api.simulation.world)
     kind = KINDS.get(name.removeprefix("usage/"))
-    asked: list[dict[str, object]] = [{}]
+    asked: list[dict[str, Any]] = [{}]
     if kind is not None:
         dates = {"start_time": THURSDAY - 2 * DAY, "end_time": THURSDAY}
         hours = {"start_time": THURSDAY + 12 * HOUR, "end_time": THURSDAY + 14 * HOUR}

@@ -24,15 +24,18 @@ LATER = utc(THURSDAY + 40 * DAY)
 
 @pytest.fixture
 def tiny() -> World:
+    """A small world whose lateness a test may change."""
     return World.tiny(5, lateness=PROMPT)
 
 
 @pytest.fixture(scope="module")
 def company() -> World:
+    """The default world; nobody changes it."""
     return World(5, lateness=PROMPT)
 
 
 def summed(buckets: dict[int, Rows]) -> dict[Dims, Amounts]:
+    """The sum over all buckets."""
     sums: dict[Dims, Amounts] = {}
     for rows in buckets.values():
         for dims, amounts in rows.items():
