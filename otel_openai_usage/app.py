@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import otel_openai_usage
-from otel_openai_usage.config import Settings
+from otel_openai_usage.config import Settings, load
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, USAGE_KINDS, Kind
@@ -20,8 +20,10 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.metrics import otlp
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.metrics.readers import Sender
 from otel_openai_usage.metrics.resource import resource
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
@@ -29,13 +31,14 @@ from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, UsagePoll, load_days, usage_rules
+from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.server import Server
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN = 8.0
-"""Seconds that stopping may take in all; the contract allows 10."""
+OTLP_SHUTDOWN = 5.0
+"""Seconds that the last export may take; stopping may take 10 in all."""
 
 
 @dataclass(slots=True)
@@ -48,8 +51,8 @@ class Exporter:
     prometheus: PrometheusReader
     loops: list[Loop]
     names: list[NamesPoll]
-    books: list[Book]
-    server: Server | None
+    server: Server | None = None
+    sender: Sender | None = None
 
     def not_ready(self) -> list[str]:
         """Why /readyz says no."""
@@ -84,9 +87,9 @@ async def _run(settings: Settings, *, once: bool) -> int:
 async def _once(exporter: Exporter) -> int:
     await asyncio.gather(*(loop.once() for loop in exporter.loops))
     await exporter.publish()
-    failed = [loop for loop in exporter.loops if loop.error and not loop.bearable]
-    print(b"".join(exporter.prometheus.page()).decode(), end="")
-    return 1 if failed else 0
+    print(b"".join(await asyncio.to_thread(exporter.prometheus.page)).decode(), end="")
+    sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
+    return 0 if sent and not any(loop.error and not loop.bearable for loop in exporter.loops) else 1
 
 
 async def _forever(exporter: Exporter) -> int:
@@ -104,6 +107,43 @@ async def _forever(exporter: Exporter) -> int:
     return 0
 
 
+def demo(*, port: int) -> int:
+    """Run a simulated organization and an exporter of it until SIGTERM or SIGINT. Keeps nothing. Raises ExporterError."""
+    return asyncio.run(_demo(port))
+
+
+async def _demo(port: int) -> int:
+    from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
+    from otel_openai_usage.simulator.world import World
+
+    async with running(application(World())) as url, AsyncExitStack() as stack:
+        env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
+        settings = load(None, env, {"prometheus.port": port, **DEMO})
+        exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
+        assert exporter.server is not None
+        print(_DEMO_TEXT.format(url=exporter.server.url, simulator=url), flush=True)
+        return await _forever(exporter)
+
+
+DEMO: Mapping[str, object] = {
+    "state.path": MEMORY,
+    "api.requests_per_minute": 1200,
+    "usage.interval": "10s",
+    "usage.reconcile_interval": "1m",
+    "costs.interval": "30s",
+    "attributes.zero_hold": "15s",
+}
+_DEMO_TEXT = """
+A simulated company uses OpenAI; its usage since midnight UTC is counted, and goes on live.
+
+  {url}/            what is exported, and how the sources are doing
+  {url}/metrics     the metrics, as Prometheus scrapes them
+  {simulator}/            the simulated organization
+
+Try:  curl -s {url}/metrics | grep openai_api_tokens_total | head
+Ctrl-C ends it; nothing is kept."""
+
+
 def _stopping(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(130)  # asked twice: no more waiting; what is committed is safe
@@ -118,13 +158,14 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     board = Board()
     who = resource(store.instance_id, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
     prometheus = PrometheusReader(board)
-    own = Own(board, who, [prometheus])
+    sends = settings.otlp.on and not settings.sdk_disabled
+    own = Own(board, who, [prometheus], exporters=["otlp"] if sends else [], state_size=lambda: size(store.path))
     stack.callback(own.shutdown)
     ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
     display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
-    keeper = Keeper(store, display, board, clock, own, otlp=False)
-    stack.callback(keeper.close)
-    exporter = Exporter(keeper, own, board, prometheus, [], [], [], None)
+    keeper = Keeper(store, display, board, clock, own, otlp=sends)
+    stack.push_async_callback(keeper.close)
+    exporter = Exporter(keeper, own, board, prometheus, [], [])
     for organization in settings.organizations:
         key = Key((organization.admin_key.get_secret_value() if organization.admin_key else ""), path=organization.admin_key_file)
         client = Client(
@@ -141,8 +182,21 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
     names = {organization.name: store.names(organization.name) for organization in settings.organizations}
-    keeper.fold(display.load(exporter.books, names, clock.now()))
+    keeper.fold(display.load(keeper.books, names, clock.now()))
     await exporter.publish()
+    if sends:
+        exporter.sender = Sender(
+            otlp.exporter(settings.otlp),
+            board,
+            own,
+            who,
+            interval=settings.otlp.interval.total_seconds(),
+            to_resource=[settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource],
+            attempted=keeper.sent,
+        )
+        if not once:
+            exporter.sender.start()
+        stack.push_async_callback(asyncio.to_thread, exporter.sender.shutdown, OTLP_SHUTDOWN)
     if settings.prometheus.enabled and not once and not settings.sdk_disabled:
         exporter.server = Server(
             prometheus,
@@ -160,6 +214,11 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     return exporter
 
 
+def size(path: str) -> int:
+    """Bytes of the state on disk, what waits to be written back included."""
+    return sum(os.path.getsize(name) for name in (path, f"{path}-wal") if os.path.exists(name))
+
+
 def _observer(own: Own, organization: str) -> Callable[[str, str, float], None]:
     def observe(endpoint: str, status: str, seconds: float) -> None:
         own.request(organization, endpoint, int(status) if status.isdigit() else None, seconds)
@@ -174,7 +233,7 @@ def _add_organization(exporter: Exporter, settings: Settings, name: str, client:
         poll, interval = _usage_poll(keeper, settings, name, kind, client, now)
         books.append(poll.book)
         exporter.loops.append(Loop(name, kind.source, interval, poll.poll, keeper, _shown_in(poll.book)))
-    exporter.books += books
+    keeper.books += books
     if settings.names.enabled:
         names = NamesPoll(keeper, OpenAINames(client), name, books)
         exporter.names.append(names)
@@ -208,9 +267,7 @@ def _usage_poll(keeper: Keeper, settings: Settings, organization: str, kind: Kin
     cost_days = settings.costs.days if kind is COSTS else 0
     if cost_days:
         load_days(keeper.store, book, now, cost_days)
-    poll = UsagePoll(
-        keeper, UsageSource(client, kind), book, rules, settings.usage.reconcile_interval.total_seconds(), cost_days=cost_days
-    )
+    poll = UsagePoll(keeper, UsageSource(client, kind), book, rules, settings.usage.reconcile_interval.total_seconds(), cost_days=cost_days)
     return poll, part.interval.total_seconds()
 
 

@@ -109,7 +109,9 @@ def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], 
 
 def _make_good(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], now: int) -> Change:
     suspicions = store.suspicions(book, step.width, step.window.start, step.window.end)
-    return ledger.make_good(step.width, reading, _parts(store, book, step.width, reading), suspicions, now, book.progress.epoch, book.kind.zero)
+    return ledger.make_good(
+        step.width, reading, _parts(store, book, step.width, reading), suspicions, now, book.progress.epoch, book.kind.zero
+    )
 
 
 def _parts(store: Store, book: Book, width: Width, reading: Mapping[int, Rows]) -> list[ledger.Row]:

@@ -60,6 +60,7 @@ class Keeper:
         self.store, self.display, self.board, self.clock, self.telemetry = store, display, board, clock, telemetry
         self.attempted: int | None = 0 if otlp else None
         self.changed = asyncio.Event()
+        self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
 
     async def do(self, work: Callable[[], T]) -> T:
@@ -107,9 +108,17 @@ class Keeper:
             finally:
                 self.changed.clear()
 
-    def close(self) -> None:
-        """End the thread after what it is doing."""
-        self._thread.shutdown(wait=True)
+    async def close(self) -> None:
+        """Write down how far reading has come, and end the thread after what it is doing."""
+        await self.do(self._keep)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _keep(self) -> None:
+        for book in self.books:
+            try:
+                pipeline.keep(self.store, book, int(self.clock.now()))
+            except StateError as error:
+                log.warning("keeping how far reading has come", extra={"error": str(error)})
 
 
 @dataclass(slots=True)
@@ -270,7 +279,12 @@ class UsagePoll:
     def _tell_lookback(self, step: Step, error: LookbackExceeded) -> None:
         if not self._told_lookback:
             self._told_lookback = True
-            facts = {"organization": self.book.organization, "source": self.book.kind.source, "window": str(step.window), "error": str(error)}
+            facts = {
+                "organization": self.book.organization,
+                "source": self.book.kind.source,
+                "window": str(step.window),
+                "error": str(error),
+            }
             log.warning("OpenAI does not report that far back; lower usage.reconcile", extra=facts)
 
 

@@ -71,5 +71,3 @@ def days_shown(now: int, days: int) -> range:
     """The starts of the last `days` UTC days, today's included."""
     today = floor(now, Width.DAY)
     return range(today - (days - 1) * Width.DAY, today + 1, Width.DAY)
-
-

@@ -98,7 +98,9 @@ def replace(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], ep
     return change
 
 
-def _replace_bucket(change: Change, width: int, start: int, rows: Rows, before: Mapping[Dims, Amounts], counts: bool, zero: Amounts) -> None:
+def _replace_bucket(
+    change: Change, width: int, start: int, rows: Rows, before: Mapping[Dims, Amounts], counts: bool, zero: Amounts
+) -> None:
     for dims, amounts in rows.items():
         old = before.get(dims)
         if old != amounts:
@@ -192,5 +194,3 @@ def latest(reading: Mapping[int, Rows]) -> dict[Dims, tuple[int, Amounts]]:
         for dims, amounts in reading[start].items():
             found[dims] = (start, amounts)
     return found
-
-

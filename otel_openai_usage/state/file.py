@@ -47,7 +47,9 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise StateInUse(f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path") from None
+            raise StateInUse(
+                f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path"
+            ) from None
 
     def release(self) -> None:
         os.close(self._file)
@@ -72,12 +74,18 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
         if not empty and owner != APPLICATION_ID:
             raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
         if version > VERSION:
-            raise StateTooNew(f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage")
+            raise StateTooNew(
+                f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage"
+            )
         if not empty and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StateCorrupt(f"the state file {path} is damaged ({found}); restore it from a backup, or move it away to begin counting anew")
+            raise StateCorrupt(
+                f"the state file {path} is damaged ({found}); restore it from a backup, or move it away to begin counting anew"
+            )
     with told(path, "migrated"):
         for number in range(version, VERSION):
-            db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;")
+            db.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;"
+            )
 
 
 def inspect(path: Path) -> str:

@@ -158,7 +158,7 @@ class Run:
 
     def stop(self) -> None:
         """End this life. Nothing is written on the way out: a kill would not do so either."""
-        self.keeper.close()
+        self.keeper._thread.shutdown()
         self.store.close()
 
 
@@ -172,7 +172,9 @@ def truth(world: World, kind: Kind, start: int, now: float, group_by: Sequence[s
     """What the world says was used from `start` until `now`, by a world that hides nothing any more."""
     end = floor(int(now), kind.widths[0])
     if kind is COSTS:
-        seen = world.visible(kind.name, Window(start, end + DAY), Width.DAY, kind.grouping(tuple(group_by)), datetime.fromtimestamp(now, UTC))
+        seen = world.visible(
+            kind.name, Window(start, end + DAY), Width.DAY, kind.grouping(tuple(group_by)), datetime.fromtimestamp(now, UTC)
+        )
         return added(seen.values())
     return added([world.totals(kind.name, Window(start, end), kind.grouping(tuple(group_by)))])
 
