@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 ANSWERS: Final = (
-    "rate_limit",  # 429, with Retry-After if `retry_after` is set
+    "rate_limit",  # 429, with Retry-After if `retry_after` is set (seconds, or an HTTP date)
     "error",  # `status` (500): an error in OpenAI's envelope
     "html",  # `status` (502): a proxy's page instead of JSON
     "truncated",  # the first half of the right answer, as if that were all
@@ -55,7 +55,7 @@ class Fault:
     times: int | None = None
     status: int = 0
     seconds: float = 0.0
-    retry_after: int | None = None
+    retry_after: int | str | None = None
     group: str = ""
 
     def __post_init__(self) -> None:

@@ -173,7 +173,7 @@ class Simulation:
         """The 404 of a path that is not offered."""
         return self._json(answers.error(f"Invalid URL ({request.method} {request.path})"), 404)
 
-    def _limited(self, wait: int | None) -> web.Response:
+    def _limited(self, wait: int | str | None) -> web.Response:
         message = "Rate limit reached for organization reports on requests per min (RPM)."
         response = self._json(answers.error(message, kind="requests", code="rate_limit_exceeded"), 429)
         if wait is not None:

@@ -85,8 +85,8 @@ class Traffic:
         self._streams = streams
         count = max(len(streams), 1)
         self._day = lru_cache(count * 40)(self._plan)
-        self._cuts = lru_cache(max(2000, count * 6))(self._cut)
-        self.hour = lru_cache(max(1000, count * 6))(self._hour)
+        self._cuts = lru_cache(max(2000, min(count * 60, 6000)))(self._cut)
+        self.hour = lru_cache(max(1000, min(count * 60, 6000)))(self._hour)
 
     def requests(self, stream: Stream, day: int) -> int:
         """How many requests a stream makes on a day (in days since 1970)."""

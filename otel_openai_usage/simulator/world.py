@@ -41,8 +41,8 @@ class World:
     """A company and its usage, a pure function of the seed and the minute.
 
     `projects`, `keys`, `users` and `models` (of chats; None: those of the price table) make it small or big, `activity`
-    scales its requests. `lateness` is what is visible when, and may be exchanged at any time. All times are floored
-    to the minute. Safe to ask in any order; keeps only a bounded part of what it worked out.
+    scales its requests. `lateness` is what is visible when, and may be exchanged at any time. The start of a window
+    is floored to the minute and its end raised. Safe to ask in any order; keeps only a bounded part of what it worked out.
     """
 
     def __init__(

@@ -228,6 +228,8 @@ async def test_a_hard_rate_limit(api: Api) -> None:
     assert [reply.status for reply in replies] == [200, 200, 200, 429, 429]
     api.now += timedelta(seconds=int(replies[-1].headers["Retry-After"]))
     assert (await api.get("users")).status == 200
+    api.simulation.faults.add(Fault("rate_limit", retry_after="Thu, 19 Nov 2026 15:05:00 GMT"))
+    assert (await api.get("users")).headers["Retry-After"] == "Thu, 19 Nov 2026 15:05:00 GMT"
 
 
 @pytest.mark.parametrize(
@@ -337,9 +339,9 @@ async def test_money_is_exact_however_it_is_written(api: Api, fault: str, writte
     read = json.loads(reply.text, parse_float=Decimal, parse_int=Decimal)
     sums: dict[str, Decimal] = {}
     for row in read["data"][0]["results"]:
-        value = row["amount"]["value"]
+        value: Any = row["amount"]["value"]
         assert type(value) is written
-        sums[row["line_item"]] = sums.get(row["line_item"], Decimal(0)) + Decimal(value)
+        sums[row["line_item"]] = sums.get(row["line_item"], Decimal(0)) + Decimal(str(value))
     truth = api.simulation.world.cost_totals(Window(THURSDAY - DAY, THURSDAY), ("line_item",))
     assert sums == {dims[1]: amounts[0] for dims, amounts in truth.items()}
     assert ("0E-6176" in reply.text) == fault.startswith("money_long")
