@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -15,7 +16,7 @@ import otel_openai_usage
 from otel_openai_usage.config import Settings, load
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
-from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, USAGE_KINDS, Kind
+from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS, Kind
 from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
@@ -30,7 +31,7 @@ from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
-from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, UsagePoll, load_days, usage_rules
+from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, UsagePoll, load_days
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.server import Server
@@ -87,7 +88,7 @@ async def _run(settings: Settings, *, once: bool) -> int:
 async def _once(exporter: Exporter) -> int:
     await asyncio.gather(*(loop.once() for loop in exporter.loops))
     await exporter.publish()
-    print(b"".join(await asyncio.to_thread(exporter.prometheus.page)).decode(), end="")
+    sys.stdout.write(b"".join(await asyncio.to_thread(exporter.prometheus.page)).decode())
     sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
     return 0 if sent and not any(loop.error and not loop.bearable for loop in exporter.loops) else 1
 
@@ -120,8 +121,8 @@ async def _demo(port: int) -> int:
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
         settings = load(None, env, {"prometheus.port": port, **DEMO})
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
-        assert exporter.server is not None
-        print(_DEMO_TEXT.format(url=exporter.server.url, simulator=url), flush=True)
+        sys.stdout.write(_DEMO_TEXT.format(url=exporter.server.url if exporter.server else "", simulator=url))
+        sys.stdout.flush()
         return await _forever(exporter)
 
 
@@ -141,7 +142,8 @@ A simulated company uses OpenAI; its usage since midnight UTC is counted, and go
   {simulator}/            the simulated organization
 
 Try:  curl -s {url}/metrics | grep openai_api_tokens_total | head
-Ctrl-C ends it; nothing is kept."""
+Ctrl-C ends it; nothing is kept.
+"""
 
 
 def _stopping(stop: asyncio.Event) -> None:
@@ -216,7 +218,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
 
 def size(path: str) -> int:
     """Bytes of the state on disk, what waits to be written back included."""
-    return sum(os.path.getsize(name) for name in (path, f"{path}-wal") if os.path.exists(name))
+    return sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
 
 
 def _observer(own: Own, organization: str) -> Callable[[str, str, float], None]:
@@ -244,7 +246,7 @@ def _add_organization(exporter: Exporter, settings: Settings, name: str, client:
 
 
 def _shown_in(book: Book) -> Callable[[bool], None]:
-    def status(up: bool) -> None:  # noqa: FBT001
+    def status(up: bool) -> None:
         book.up = up
 
     return status
@@ -260,7 +262,7 @@ def _usage_poll(keeper: Keeper, settings: Settings, organization: str, kind: Kin
         began = floor(began, Width.DAY)
     else:
         width = Width.parse(settings.usage.bucket_width)
-        rules = usage_rules(width, settings.usage.settle.total_seconds(), settings.usage.reconcile.total_seconds())
+        rules = Rules(width, int(settings.usage.settle.total_seconds()), int(settings.usage.reconcile.total_seconds()), LIMITS)
     book = keeper.store.book(organization, kind, began, grouping)
     if book.regroup(grouping, floor(now, Width.DAY) + Width.DAY):
         keeper.store.regroup(book)

@@ -122,8 +122,8 @@ def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list
             new.append(grown(fresh, growth, now))
         elif any(growth):
             moved.append(grown(leaf, growth, now))
-    for dims in change.before_epoch - change.growth.keys() - book.leaves.keys():
-        new.append(Leaf(0, dims, book.kind.zero, book.kind.zero, False, now, 0))
+    older = change.before_epoch - change.growth.keys() - book.leaves.keys()
+    new += [Leaf(0, dims, book.kind.zero, book.kind.zero, False, now, 0) for dims in older]
     return new, moved
 
 

@@ -42,7 +42,8 @@ class Change:
     """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that are no more.
 
     `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every attribute set
-    that the reading spoke of, also where nothing moved; `before_epoch` those with rows that do not count. `grown` is what was added, by the end of its bucket.
+    that the reading spoke of, also where nothing moved; `before_epoch` those with rows that do not count. `grown` is
+    what was added, by the end of its bucket.
     """
 
     writes: list[Row] = field(default_factory=list)
@@ -176,6 +177,8 @@ def late(grown: Iterable[tuple[int, Amounts]], measures: Sequence[int], now: int
     """How much was first seen how long after its bucket ended; `measures` are the indices that are added up."""
     found: dict[str, int] = {}
     for end, moved in grown:
+        if end > now:
+            continue  # a bucket that still runs
         amount = sum(int(moved[index]) for index in measures if moved[index] > 0)
         if amount:
             name = _lag(now - end, lags)

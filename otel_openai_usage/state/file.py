@@ -84,7 +84,8 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     with told(path, "migrated"):
         for number in range(version, VERSION):
             db.executescript(
-                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;"
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]}"
+                f" PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;"
             )
 
 

@@ -1,0 +1,8 @@
+"""One loop per source: poll, book, wait. A known failure is told and waited out; a bug ends the run."""
+
+from otel_openai_usage.poller.keeper import Clock, Keeper, Telemetry
+from otel_openai_usage.poller.loop import Loop
+from otel_openai_usage.poller.names import LimitsPoll, NamesPoll
+from otel_openai_usage.poller.usage import UsagePoll, load_days
+
+__all__ = ["Clock", "Keeper", "LimitsPoll", "Loop", "NamesPoll", "Telemetry", "UsagePoll", "load_days"]

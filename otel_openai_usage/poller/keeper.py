@@ -1,0 +1,110 @@
+"""The one thread in which books, store and display are touched, and what is published out of it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from otel_openai_usage import pipeline
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.ports import Store
+from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.errors import StateError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PUBLISH_GAP = 0.25
+"""Seconds between two snapshots at the least, so that sources that end together are shown together."""
+PUBLISH_ANYWAY = 15.0
+"""Seconds after which the Board is looked over even if no source said anything: midnight comes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from. `now` in Unix seconds; `mono` never steps."""
+
+    now: Callable[[], float]
+    mono: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class Telemetry(Protocol):
+    """Whom to tell how polling goes."""
+
+    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def late(self, organization: str, source: str, lag: str, tokens: int) -> None: ...
+    def gap(self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float) -> None: ...
+    def series(self, instrument: str, live: int, folded: int) -> None: ...
+
+
+class Keeper:
+    """The one thread in which books, store and display are touched, and what is published out of it."""
+
+    def __init__(self, store: Store, display: Display, board: Board, clock: Clock, telemetry: Telemetry, *, otlp: bool) -> None:
+        self.store, self.display, self.board, self.clock, self.telemetry = store, display, board, clock, telemetry
+        self.attempted: int | None = 0 if otlp else None
+        self.changed = asyncio.Event()
+        self.books: list[Book] = []
+        self._thread = ThreadPoolExecutor(1, "keeper")
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def sent(self, version: int, ok: bool) -> None:
+        """OTLP tried to send that version; whether it arrived does not matter here."""
+        self.attempted = version
+
+    def fold(self, folds: Sequence[Folded]) -> None:
+        """Remember what was folded, before it is shown."""
+        if folds:
+            self.store.fold(folds)
+
+    def publish(self) -> bool:
+        """Put on the Board what is new. In the thread. True if anything was."""
+        now, mono, shape = self.clock.now(), self.clock.mono(), self.display.shape
+        self.fold(shape.resume(now))
+        if released := shape.due(mono, self.attempted):
+            self.store.release(released)
+            shape.released(released)
+        snapshot = self.display.snapshot(now, mono)
+        if snapshot is None:
+            return False
+        self.board.publish(snapshot)
+        for instrument, (live, folded) in shape.counts().items():
+            self.telemetry.series(instrument, live, folded)
+        return True
+
+    async def publish_forever(self, render: Callable[[], Awaitable[None]]) -> None:
+        """Publish what changes, soon after it did; `render` makes it ready for readers."""
+        while True:
+            try:
+                if await self.do(self.publish):
+                    await render()
+            except StateError as error:
+                log.error("publishing", extra={"error": str(error)})
+            await self.clock.sleep(PUBLISH_GAP)
+            pause = PUBLISH_GAP if self.display.shape.waits else PUBLISH_ANYWAY
+            try:
+                await asyncio.wait_for(self.changed.wait(), pause)
+            except TimeoutError:
+                continue
+            finally:
+                self.changed.clear()
+
+    async def close(self) -> None:
+        """Write down how far reading has come, and end the thread after what it is doing."""
+        await self.do(self._keep)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _keep(self) -> None:
+        for book in self.books:
+            try:
+                pipeline.keep(self.store, book, int(self.clock.now()))
+            except StateError as error:
+                log.warning("keeping how far reading has come", extra={"error": str(error)})

@@ -1,0 +1,123 @@
+"""Polls what is not counted: names and spend limits."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from otel_openai_usage.core.book import Book, Status
+from otel_openai_usage.core.model import NO_NAMES, Names
+from otel_openai_usage.core.ports import LimitSource, NameSource
+from otel_openai_usage.core.shape import dimensions, unnamed
+from otel_openai_usage.errors import ExporterError, MissingScope
+from otel_openai_usage.poller.keeper import Keeper
+
+log = logging.getLogger(__name__)
+
+
+class NamesPoll:
+    """Polls names, all of them every interval and single ones as they turn up."""
+
+    def __init__(self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]) -> None:
+        self._keeper, self._source, self._organization, self._books = keeper, source, organization, books
+        self._status = Status(organization, "names")
+        keeper.display.statuses.append(self._status)
+
+    def status(self, up: bool) -> None:
+        """Show how it went."""
+        self._status.up = up
+        if up:
+            self._status.last_success = int(self._keeper.clock.now())
+
+    async def poll(self) -> None:
+        """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or StateError."""
+        try:
+            await self._keep(await self._source.read())
+        except MissingScope:
+            # Nobody will name them: show them as unknown instead of waiting.
+            projects, keys = await self._keeper.do(self._unnamed)
+            await self._keep(Names(dict.fromkeys(projects), dict.fromkeys(key for _, key in keys), {}))
+            raise
+        await self.look_up()
+
+    async def look_up(self) -> None:
+        """Ask for single ids that have no name yet."""
+        projects, keys = await self._keeper.do(self._unnamed)
+        if projects or keys:
+            await self._keep(await self._source.lookup(projects, keys))
+
+    async def forever_look_up(self) -> None:
+        """Look for unnamed ids every few seconds; asks OpenAI only when there are some."""
+        while True:
+            await self._keeper.clock.sleep(5.0)
+            if self._status.up:
+                try:
+                    await self.look_up()
+                except ExporterError as error:
+                    log.debug("looking up names", extra={"organization": self._organization, "error": str(error)})
+
+    def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:
+        names = self._keeper.display.names.get(self._organization, NO_NAMES)
+        projects: dict[str, None] = {}
+        keys: dict[tuple[str, str], None] = {}
+        for book in self._books:
+            for leaf in book.leaves.values():
+                dims = dimensions(book, leaf)
+                if unnamed(dims, names):
+                    project, key = dims.get("project_id"), dims.get("api_key_id")
+                    if project and project not in names.projects:
+                        projects[project] = None
+                    if key and project and key not in names.api_keys:
+                        keys[project, key] = None
+        return list(projects), list(keys)
+
+    async def _keep(self, found: Names) -> None:
+        keeper = self._keeper
+
+        def work() -> None:
+            before = keeper.display.names.get(self._organization, NO_NAMES)
+            after = merged(before, found)
+            if after != before:
+                keeper.store.keep_names(self._organization, after)
+                keeper.fold(keeper.display.named(self._organization, after, keeper.clock.now()))
+
+        await keeper.do(work)
+        keeper.changed.set()
+
+
+class LimitsPoll:
+    """Polls spend limits of the organization and of the projects whose names are known."""
+
+    def __init__(self, keeper: Keeper, source: LimitSource, organization: str) -> None:
+        self._keeper, self._source, self._organization = keeper, source, organization
+        self._status = Status(organization, "limits")
+        keeper.display.statuses.append(self._status)
+
+    def status(self, up: bool) -> None:
+        """Show how it went."""
+        self._status.up = up
+        if up:
+            self._status.last_success = int(self._keeper.clock.now())
+
+    async def poll(self) -> None:
+        """Read the limits. Raises SourceError."""
+        names = await self._keeper.do(lambda: self._keeper.display.names.get(self._organization, NO_NAMES))
+        limits = await self._source.read(sorted(id_ for id_, name in names.projects.items() if name is not None))
+
+        def work() -> None:
+            self._keeper.display.limits[self._organization] = limits
+
+        await self._keeper.do(work)
+
+
+def merged(before: Names, found: Names) -> Names:
+    """What was known and what was found; a name once known outlives the thing that it names."""
+
+    def both(old: Iterable[tuple[str, str | None]], new: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+        names = dict(old)
+        names.update((id_, name) for id_, name in new if name is not None or names.get(id_) is None)
+        return names
+
+    return Names(
+        both(before.projects.items(), found.projects.items()),
+        both(before.api_keys.items(), found.api_keys.items()),
+        both(before.users.items(), found.users.items()),
+    )

@@ -1,0 +1,135 @@
+"""Polls one usage endpoint, or costs, into its book."""
+
+import logging
+from collections.abc import Sequence
+
+from otel_openai_usage import pipeline
+from otel_openai_usage.core import windows
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.kinds import LIMITS
+from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window
+from otel_openai_usage.core.ports import Source, Store
+from otel_openai_usage.core.windows import Plan, Step
+from otel_openai_usage.errors import LookbackExceeded
+from otel_openai_usage.pipeline import Absorbed
+from otel_openai_usage.poller.keeper import Keeper
+
+log = logging.getLogger(__name__)
+
+DAYS_PER_HOURS = 4
+"""Days are compared so many times less often than hours."""
+
+
+class UsagePoll:
+    """Polls one usage endpoint, or costs, into its book."""
+
+    def __init__(
+        self, keeper: Keeper, source: Source, book: Book, rules: windows.Rules, reconcile_interval: float, *, cost_days: int = 0
+    ) -> None:
+        self._keeper, self._source, self.book, self._rules = keeper, source, book, rules
+        self._every = {Width.HOUR: reconcile_interval, Width.DAY: reconcile_interval * DAYS_PER_HOURS}
+        self._done: dict[Width, float] = {}
+        self._cost_days = cost_days
+        self._told_lookback = False
+
+    async def poll(self) -> None:
+        """Read every step that is due, freshest first. Raises SourceError or StateError."""
+        clock, book = self._keeper.clock, self.book
+        began, now = clock.mono(), int(clock.now())
+        hours, days = (self._due(width, began) for width in (Width.HOUR, Width.DAY))
+        plan = await self._keeper.do(lambda: pipeline.due(book, now, self._rules, hours=hours, days=days))
+        self._tell_lost(plan)
+        rows = 0
+        for step in plan.steps:
+            rows += await self._step(step, plan)
+        if plan.gaps and book.progress.complete:
+            self._tell_healed(plan)
+        self._done |= {width: began for width, was in ((Width.HOUR, hours or bool(plan.gaps)), (Width.DAY, days)) if was}
+        await self._keeper.do(lambda: self._finish(now))
+        self._keeper.telemetry.polled(book.organization, book.kind.source, clock.mono() - began, rows)
+
+    def _due(self, width: Width, mono: float) -> bool:
+        last = self._done.get(width)
+        return last is None or mono - last >= self._every[width]
+
+    async def _step(self, step: Step, plan: Plan) -> int:
+        try:
+            buckets = await self._source.read(step.window, step.width, self.book.group_by(step.window.start))
+        except LookbackExceeded as error:
+            if not step.coarse:
+                raise
+            self._tell_lookback(step, error)
+            return 0
+        absorbed = await self._absorb(step, buckets, plan)
+        rows = absorbed.rows
+        if absorbed.finer:
+            for window in _joined(absorbed.finer):
+                rows += await self._step(Step(window, Width.HOUR, coarse=True), plan)
+            rows += (await self._absorb(step, buckets, plan, drilled=True)).rows
+        return rows
+
+    async def _absorb(self, step: Step, buckets: Sequence[Bucket], plan: Plan, *, drilled: bool = False) -> Absorbed:
+        keeper, book = self._keeper, self.book
+
+        def work() -> Absorbed:
+            now = keeper.clock.now()
+            absorbed = pipeline.absorb(
+                keeper.store, book, self._source.parse, step, buckets, int(now), fine_from=plan.fine_from, drilled=drilled
+            )
+            keeper.fold(keeper.display.took(book, absorbed.leaves, now))
+            return absorbed
+
+        absorbed = await keeper.do(work)
+        for lag, tokens in absorbed.late.items():
+            keeper.telemetry.late(book.organization, book.kind.source, lag, tokens)
+        return absorbed
+
+    def _finish(self, now: int) -> None:
+        keeper, book = self._keeper, self.book
+        if self._cost_days:
+            load_days(keeper.store, book, now, self._cost_days)
+        if pipeline.finish(keeper.store, book, now):
+            keeper.fold(keeper.display.took(book, list(book.leaves.values()), keeper.clock.now()))
+
+    def _tell_lost(self, plan: Plan) -> None:
+        for window in plan.lost:
+            facts = {"organization": self.book.organization, "source": self.book.kind.source, "window": str(window)}
+            log.warning("usage lies further back than `reconcile`: it is not counted", extra=facts)
+            self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "lost", window.end - window.start)
+
+    def _tell_healed(self, plan: Plan) -> None:
+        seconds = sum(window.end - window.start for window in plan.gaps)
+        facts = {"organization": self.book.organization, "source": self.book.kind.source, "seconds": seconds}
+        log.info("a gap was read", extra=facts)
+        self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "healed", seconds)
+
+    def _tell_lookback(self, step: Step, error: LookbackExceeded) -> None:
+        if not self._told_lookback:
+            self._told_lookback = True
+            facts = {
+                "organization": self.book.organization,
+                "source": self.book.kind.source,
+                "window": str(step.window),
+                "error": str(error),
+            }
+            log.warning("OpenAI does not report that far back; lower usage.reconcile", extra=facts)
+
+
+def load_days(store: Store, book: Book, now: int, days: int) -> None:
+    """Have the last days' costs at hand, as they are stored."""
+    end = now - now % Width.DAY + Width.DAY
+    found: dict[int, dict[Dims, Amounts]] = {}
+    for row in store.rows_within(book, (Width.DAY,), end - days * Width.DAY, end):
+        found.setdefault(row.start, {})[row.dims] = row.amounts
+    book.days = found
+
+
+def _joined(days: Sequence[Window]) -> list[Window]:
+    """Neighbouring days as one window, up to a week: so many hours fit in one call."""
+    joined: list[Window] = []
+    for day in days:
+        if joined and joined[-1].end == day.start and day.end - joined[-1].start <= LIMITS[Width.HOUR] * Width.HOUR:
+            joined[-1] = Window(joined[-1].start, day.end)
+        else:
+            joined.append(day)
+    return joined
