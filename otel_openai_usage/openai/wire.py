@@ -81,15 +81,12 @@ def rows(kind: Kind, results: bytes) -> _Results:
     negative (10.0 is 10); an optional count that is missing or null is 0. Money is an exact Decimal.
     """
     if kind.measures[0].money:
-        return _sum(money.results(kind, results), money.add)
+        return _sum(*_unzipped(money.results(kind, results)), money.add)
     try:
-        keyed = _quick(kind)(results)
+        dims, amounts = _quick(kind)(results)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        keyed = None
-    # An empty string is None too; the quick way does not look for it.
-    if keyed is None or b'""' in results:
-        keyed = list(_slow(kind, results))
-    return _sum(keyed, _add)
+        dims, amounts = _unzipped(_slow(kind, results))
+    return _sum(dims, amounts, _add)
 
 
 _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
@@ -110,17 +107,21 @@ def _bucket(item: _Bucket, endpoint: str) -> Bucket:
     return bucket(int(item.start_time), results)
 
 
-_Keyed = Iterable[tuple[Dims, Amounts]]
+_Columns = tuple[list[Dims], list[Amounts]]
 
 
-def _sum(keyed: _Keyed, add: Callable[[Amounts, Amounts], Amounts]) -> _Results:
-    pairs = list(keyed)
-    found = dict(pairs)
-    if len(found) == len(pairs):
+def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
+    kept = list(pairs)
+    return [dims for dims, _ in kept], [amounts for _, amounts in kept]
+
+
+def _sum(dims: list[Dims], amounts: list[Amounts], add: Callable[[Amounts, Amounts], Amounts]) -> _Results:
+    found = dict(zip(dims, amounts, strict=True))
+    if len(found) == len(dims):
         return found
     found = {}
-    for dims, amounts in pairs:
-        found[dims] = add(found[dims], amounts) if dims in found else amounts
+    for key, value in zip(dims, amounts, strict=True):
+        found[key] = add(found[key], value) if key in found else value
     return found
 
 
@@ -132,23 +133,20 @@ def _add(one: Amounts, other: Amounts) -> Amounts:
 
 
 @functools.cache
-def _quick(kind: Kind) -> Callable[[bytes], _Keyed]:
+def _quick(kind: Kind) -> Callable[[bytes], _Columns]:
     count = Annotated[int, msgspec.Meta(ge=0)]
     required = [(m.field, count) for m in kind.measures if m.required]
     optional = [(m.field, count, 0) for m in kind.measures if not m.required]
-    dimensions = [(name, bool | str | None if name == "batch" else str | None, None) for name in kind.dimensions]
+    dimensions = [(name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions]
     # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
     shape: Any = msgspec.defstruct(kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False)
     decoder = msgspec.json.Decoder(list[shape])
     amounts_of, dims_of = _getter([m.field for m in kind.measures]), _getter(list(kind.dimensions))
-    at = kind.dimensions.index("batch") if "batch" in kind.dimensions else None
 
-    def read(results: bytes) -> _Keyed:
+    def read(results: bytes) -> _Columns:
         items = decoder.decode(results)
-        dims: Iterable[Any] = map(dims_of, items)
-        if at is not None:
-            dims = [(*d[:at], _batch(d[at]), *d[at + 1 :]) for d in dims]
-        return zip(map(_shared, dims), map(amounts_of, items), strict=True)
+        # Looked up as they came (batch still a boolean), so that a known series costs one look and no new object.
+        return [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)], list(map(amounts_of, items))
 
     return read
 
@@ -158,7 +156,7 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda item: (get(item),)
 
 
-_BATCH: dict[object, str | None] = {True: "true", False: "false", None: None, "true": "true", "false": "false"}
+_BATCH: dict[object, str | None] = {True: "true", False: "false", None: None, "": None, "true": "true", "false": "false"}
 
 
 def _batch(value: object) -> str | None:
@@ -168,19 +166,16 @@ def _batch(value: object) -> str | None:
         raise msgspec.ValidationError(f"expected true, false or null for batch, got {value!r}") from None
 
 
-_pool: dict[Dims, Dims] = {}
+_pool: dict[tuple[object, ...], Dims] = {}
 _POOL_SIZE = 200_000
 
 
-def _shared(dims: Dims) -> Dims:
-    """One copy of equal dimensions, however many buckets name them."""
-    known = _pool.get(dims)
-    if known is None:
-        if len(_pool) >= _POOL_SIZE:
-            _pool.clear()
-        known = tuple(intern(value) if value is not None else None for value in dims)
-        _pool[known] = known
-    return known
+def _share(raw: tuple[object, ...]) -> Dims:
+    """One copy of equal dimensions, however many buckets name them; empty is None, and a boolean can only be `batch`."""
+    if len(_pool) >= _POOL_SIZE:
+        _pool.clear()
+    dims = tuple((intern(value) or None) if isinstance(value, str) else _BATCH[value] for value in raw)
+    return _pool.setdefault(raw, _pool.setdefault(dims, dims))
 
 
 # --- the slow way: the same with every oddity that we bear, and a message that says what was met ---
@@ -193,20 +188,20 @@ _DIMENSION = msgspec.json.Decoder(bool | str | None)
 def _slow(kind: Kind, results: bytes) -> Iterable[tuple[Dims, Amounts]]:
     for item in decode(_OBJECTS.decode, results, kind.path):
         dims = tuple(_dimension(item, name, kind.path) for name in kind.dimensions)
-        yield _shared(dims), tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures)
+        yield _share(dims), tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures)
 
 
 def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | None:
     raw = bytes(item.get(name, b"null"))
     try:
-        value = _DIMENSION.decode(raw)
+        value: bool | str | None = _DIMENSION.decode(raw)
         if name == "batch":
-            return _batch(value or None if value == "" else value)
+            return _batch(value)
         if isinstance(value, bool):
             raise msgspec.ValidationError("expected a string")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadResponse(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
-    return value or None
+    return value
 
 
 def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: str) -> Amount:

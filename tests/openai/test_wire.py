@@ -35,15 +35,18 @@ EXAMPLES = {
 
 
 def encoded(*results: dict[str, Any]) -> bytes:
+    """An array of results."""
     return msgspec.json.encode(list(results))
 
 
 def completion(**fields: Any) -> dict[str, Any]:
+    """A completions result with all that is required."""
     return {"input_tokens": 10, "output_tokens": 5, "num_model_requests": 1, **fields}
 
 
-def cost(value: str, rest: str = "") -> bytes:
-    return b'[{"amount":{"value":%s,"currency":"usd"}%s}]' % (value.encode(), rest.encode())
+def cost(value: str) -> bytes:
+    """An array of one cost, its value as that JSON text."""
+    return b'[{"amount":{"value":%s,"currency":"usd"}}]' % value.encode()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
@@ -151,7 +154,9 @@ def test_batch(sent: object, kept: str | None) -> None:
 
 def test_an_empty_dimension_is_none() -> None:
     """A model called "" is no model, and its row joins the one without."""
-    rows = wire.rows(EMBEDDINGS, encoded({"input_tokens": 1, "num_model_requests": 1, "model": ""}, {"input_tokens": 2, "num_model_requests": 1}))
+    rows = wire.rows(
+        EMBEDDINGS, encoded({"input_tokens": 1, "num_model_requests": 1, "model": ""}, {"input_tokens": 2, "num_model_requests": 1})
+    )
     assert rows == {(None,) * 4: (3, 2)}
 
 
@@ -166,7 +171,11 @@ counts = st.integers(0, 2**53)
 results = st.lists(
     st.fixed_dictionaries(
         {"input_tokens": counts, "num_model_requests": counts},
-        optional={"model": st.sampled_from(["a", "b", "", None]), "project_id": st.sampled_from(["p", None]), "new": st.integers() | st.text()},
+        optional={
+            "model": st.sampled_from(["a", "b", "", None]),
+            "project_id": st.sampled_from(["p", None]),
+            "new": st.integers() | st.text(),
+        },
     ),
     max_size=8,
 )
@@ -217,7 +226,7 @@ def test_amounts_seen_on_the_wire(text: str, value: str) -> None:
 @pytest.mark.parametrize("text", ['"NaN"', '"Infinity"', '"-Infinity"', '"sNaN"', '"1E+999999"', '"twelve"', '""', "true", "[]"])
 def test_what_is_no_amount(text: str) -> None:
     """What is no finite amount is refused."""
-    with pytest.raises(BadResponse, match="^costs: "):
+    with pytest.raises(BadResponse, match=r"^costs: "):
         wire.rows(COSTS, cost(text))
 
 

@@ -1,5 +1,6 @@
 """A scripted upstream: a real HTTP server that answers from a list and remembers what it was asked."""
 
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from aiohttp import web
 PAYLOADS = Path(__file__).parent / "payloads"
 
 Answer = web.StreamResponse | dict[str, Any] | bytes | Callable[[web.Request], Any]
-"""A response as it is, a JSON object, a raw body of a 200, or a function of the request that makes one of them."""
+"""A response as it is, a JSON object, a raw body of a 200, or a function (async, too) of the request that makes one of them."""
 
 
 def payload(name: str) -> Any:
@@ -44,7 +45,7 @@ class Asked:
 
 @dataclass
 class Upstream:
-    """Answers from `script`, then by `routes` (path without the base), else 404. The last answer is repeated if `forever`."""
+    """Answers from `script`, then by `routes` (path without the base), else 404."""
 
     script: list[Answer] = field(default_factory=list)
     routes: dict[str, Answer] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Upstream:
         answer = self.script.pop(0) if self.script else self.routes.get(path, refusal(404, f"Invalid URL (GET {request.path})"))
         if callable(answer) and not isinstance(answer, web.StreamResponse):
             answer = answer(request)
+            answer = await answer if inspect.isawaitable(answer) else answer
         if isinstance(answer, bytes):
             return web.Response(body=answer, content_type="application/json")
         return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
