@@ -48,7 +48,8 @@ class Keeper:
     def __init__(self, store: Store, display: Display, board: Board, clock: Clock, telemetry: Telemetry, *, otlp: bool) -> None:
         self.store, self.display, self.board, self.clock, self.telemetry = store, display, board, clock, telemetry
         self.attempted: int | None = 0 if otlp else None
-        self.changed = asyncio.Event()
+        self._told, self._shown = 0, 0
+        self._changed = asyncio.Event()
         self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
 
@@ -59,6 +60,16 @@ class Keeper:
     def sent(self, version: int, ok: bool) -> None:
         """OTLP tried to send that version; whether it arrived does not matter here."""
         self.attempted = version
+
+    def tell(self) -> int:
+        """Something may have changed; the number by which `shows` knows it."""
+        self._told += 1
+        self._changed.set()
+        return self._told
+
+    def shows(self, told: int) -> bool:
+        """Whether what was told then is on the Board, and ready for readers."""
+        return self._shown >= told
 
     def fold(self, folds: Sequence[Folded]) -> None:
         """Remember what was folded, before it is shown."""
@@ -83,19 +94,21 @@ class Keeper:
     async def publish_forever(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changes, soon after it did; `render` makes it ready for readers."""
         while True:
+            told = self._told
             try:
                 if await self.do(self.publish):
                     await render()
+                self._shown = told
             except StateError as error:
                 log.error("publishing", extra={"error": str(error)})
             await self.clock.sleep(PUBLISH_GAP)
             pause = PUBLISH_GAP if self.display.shape.waits else PUBLISH_ANYWAY
             try:
-                await asyncio.wait_for(self.changed.wait(), pause)
+                await asyncio.wait_for(self._changed.wait(), pause)
             except TimeoutError:
                 continue
             finally:
-                self.changed.clear()
+                self._changed.clear()
 
     async def close(self) -> None:
         """Write down how far reading has come, and end the thread after what it is doing."""

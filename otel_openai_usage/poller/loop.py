@@ -26,7 +26,7 @@ class Loop:
     poll: Callable[[], Awaitable[None]]
     keeper: Keeper
     status: Callable[[bool], None]
-    tried: bool = False
+    _tried: int | None = None
     error: ExporterError | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _said: tuple[str, float] = ("", 0.0)
@@ -39,10 +39,10 @@ class Loop:
         except ExporterError as error:
             self.error = error
         self._say()
-        self.tried = True
         up = self.error is None
         await self.keeper.do(lambda: self.status(up))
-        self.keeper.changed.set()
+        told = self.keeper.tell()
+        self._tried = self._tried or told
         return up
 
     async def forever(self) -> None:
@@ -76,6 +76,11 @@ class Loop:
         elif text != self._said[0] or mono - self._said[1] >= SAY_AGAIN_AFTER:
             log.log(logging.INFO if self.bearable else logging.WARNING, "poll failed", extra={**facts, "error": text})
             self._said = (text, mono)
+
+    @property
+    def tried(self) -> bool:
+        """Whether the first poll was tried, and what it brought is shown."""
+        return self._tried is not None and self.keeper.shows(self._tried)
 
     @property
     def bearable(self) -> bool:

@@ -80,7 +80,7 @@ class NamesPoll:
                 keeper.fold(keeper.display.named(self._organization, after, keeper.clock.now()))
 
         await keeper.do(work)
-        keeper.changed.set()
+        keeper.tell()
 
 
 class LimitsPoll:
