@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -122,33 +123,47 @@ async def _answers(settings: Settings, one: Organization, key: Key, probes: list
         today = int(time.time()) // 86400 * 86400
         for probe in probes:
             try:
-                yield await _probed(one.name, probe, client.get(probe.path, probe.params(today), endpoint=probe.path))
-            except Rejected as error:  # it will be for all
-                yield Finding("fail", f"{one.name}: key", f"{error}")
-                break
+                body = await client.get(probe.path, probe.params(today), endpoint=probe.path)
+            except SourceError as error:
+                yield _trouble(one.name, probe, error)
+                if isinstance(error, Rejected) and not isinstance(error, MissingScope):  # it will be for all
+                    break
+                continue
+            yield Finding("ok", f"{one.name}: {probe.section}", f"{probe.path} answers")
+            if probe.section == "costs":
+                for finding in _organization(one, body):
+                    yield finding
     if dates:
         yield _clock(one.name, *dates[-1])
 
 
-async def _probed(name: str, probe: _Probe, answer: Awaitable[bytes]) -> Finding:
-    """What an answer says of a source. Raises Rejected when the key itself is not accepted."""
+def _trouble(name: str, probe: _Probe, error: SourceError) -> Finding:
+    """What an error says of a source, or of the key."""
     subject = f"{name}: {probe.section}"
     level: Level = "fail" if probe.needed else "warn"
-    try:
-        await answer
-    except MissingScope as error:
-        lacks = f"the key lacks {', '.join(error.scopes) or 'a scope'} for {probe.path}"
-        return Finding(level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false")
-    except NotOffered:
-        told = "no limit is set" if probe.section == "limits" else f"OpenAI does not offer {probe.path} here; see base_url"
-        return Finding("ok" if probe.section == "limits" else "warn", subject, told)
-    except RateLimited as error:
-        return Finding("warn", subject, f"{error}")
-    except Rejected:
-        raise
-    except SourceError as error:
-        return Finding(level, subject, f"{error}")
-    return Finding("ok", subject, f"{probe.path} answers")
+    match error:
+        case MissingScope():
+            lacks = f"the key lacks {', '.join(error.scopes) or 'a scope'} for {probe.path}"
+            return Finding(level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false")
+        case Rejected():
+            return Finding("fail", f"{name}: key", str(error))
+        case NotOffered() if probe.section == "limits":
+            return Finding("ok", subject, "no limit is set")
+        case NotOffered():
+            return Finding("warn", subject, f"OpenAI does not offer {probe.path} here; see base_url")
+        case RateLimited():
+            return Finding("warn", subject, str(error))
+        case _:
+            return Finding(level, subject, str(error))
+
+
+def _organization(one: Organization, body: bytes) -> Iterator[Finding]:
+    """Whose costs these are; nothing if there were none."""
+    ids = sorted({match.decode() for match in re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)})
+    if ids and one.id and ids != [one.id]:
+        yield Finding("warn", f"{one.name}: organization", f"the key is one of {', '.join(ids)}, but organizations[].id is {one.id}")
+    elif ids:
+        yield Finding("ok", f"{one.name}: organization", ", ".join(ids))
 
 
 def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp.ClientSession]:

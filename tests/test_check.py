@@ -111,6 +111,17 @@ def test_missing_scopes_are_named(look: Look, upstream: Upstream) -> None:
     assert "names.enabled: false" in found["names"][0].told
 
 
+def test_the_organization_is_told(look: Look, upstream: Upstream) -> None:
+    """Costs tell whose key it is; another id in the configuration is a warning."""
+    results = [{"organization_id": "org-1"}, {"organization_id": "org-1"}]
+    upstream.answers = {"costs": (200, EMPTY | {"data": [{"results": results}]})}
+    assert [finding.told for finding in look()["organization"]] == ["org-1"]
+    other = look(OPENAI_ORG_ID="org-2")["organization"][0]
+    assert other.level == "warn"
+    assert "org-1" in other.told
+    assert "org-2" in other.told
+
+
 def test_a_wrong_key_is_said_once(look: Look, upstream: Upstream) -> None:
     """A key that is refused everywhere is one failure, and is not shown."""
     upstream.answers = {"usage/completions": (401, {"error": {"message": "Incorrect API key provided: sk-admin-hush"}})}

@@ -423,7 +423,8 @@ def test_the_sdk_may_be_disabled() -> None:
     ("name", "value"),
     [("OTEL_EXPORTER_PROMETHEUS_PORT", "many"), ("OTEL_METRIC_EXPORT_INTERVAL", "5s"), ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
      ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"), ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
-     ("OTEL_EXPORTER_OTLP_HEADERS", "hush"), ("OTEL_RESOURCE_ATTRIBUTES", "hush"), ("OTEL_METRICS_EXPORTER", "zipkin"),
+     ("OTEL_EXPORTER_OTLP_HEADERS", "hush"), ("OTEL_EXPORTER_OTLP_HEADERS", "a=hush%0Ab:c"),
+     ("OTEL_RESOURCE_ATTRIBUTES", "hush"), ("OTEL_METRICS_EXPORTER", "zipkin"),
      ("OTEL_SDK_DISABLED", "perhaps"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
      ("OPENAI_BASE_URL", "nonsense")],
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,13 +85,13 @@ def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options
       otel-openai-usage run --once
     """
     from otel_openai_usage import app
-    from otel_openai_usage.config import not_yet, require_keys
+    from otel_openai_usage.config import require_keys
 
     host, port = listen or (None, None)
     given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
     settings = _settings(file, {key: value for key, value in given.items() if value is not None})
     require_keys(settings)
-    _log("not built yet", not_yet(settings))
+    _tell_of_later_features(settings)
     return app.run(settings, once=once)
 
 
@@ -277,11 +277,15 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     return settings
 
 
-def _log(event: str, sentences: Sequence[str]) -> None:
+def _tell_of_later_features(settings: "Settings") -> None:
+    """Log what is not built yet: as a warning if somebody asked for it, not if it is only a default."""
     import logging
 
-    for sentence in sentences:
-        logging.getLogger(__name__).info(event, extra={"what": sentence})
+    from otel_openai_usage.config import Settings, not_yet
+
+    by_default = not_yet(Settings())
+    for sentence in not_yet(settings):
+        logging.getLogger(__name__).log(logging.INFO if sentence in by_default else logging.WARNING, sentence)
 
 
 def _not_yet(verb: str) -> NoReturn:

@@ -82,8 +82,10 @@ def _validated(tree: Tree, problems: list[_Problem]) -> tuple[Settings, list[_Pr
 def _told(problem: _Problem, origins: Mapping[str, str], overrides: Mapping[str, object]) -> str:
     """The problem as one sentence, which begins with where the value was given."""
     place, sentence = problem
-    where = f"{place} (on the command line)" if place in overrides else origins.get(place, place)
-    return f"{where}: {sentence}"
+    if place in overrides:
+        return f"{place} (on the command line): {sentence}"
+    variable = next((origins[above] for above in (place, place.rpartition(".")[0]) if above in origins), None)
+    return f"{variable or place}: {sentence}"
 
 
 def _resolved(settings: Settings, warnings: Sequence[str], origins: Mapping[str, str]) -> Settings:
