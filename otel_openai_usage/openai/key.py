@@ -57,7 +57,6 @@ class Key:
         return self._secret
 
     def _complain(self, path: Path, reason: str) -> None:
-        self._stamp = None  # so that the file is read again until it holds a key
         if self._complained != reason:
             log.warning("key file gives no key, keeping the last one", extra={"path": str(path), "reason": reason})
         self._complained = reason

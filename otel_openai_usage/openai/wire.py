@@ -136,7 +136,7 @@ def _add(one: Amounts, other: Amounts) -> Amounts:
 def _quick(kind: Kind) -> Callable[[bytes], _Columns]:
     count = Annotated[int, msgspec.Meta(ge=0)]
     required = [(m.field, count) for m in kind.measures if m.required]
-    optional = [(m.field, count, 0) for m in kind.measures if not m.required]
+    optional = [(m.field, count | None, 0) for m in kind.measures if not m.required]
     dimensions = [(name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions]
     # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
     shape: Any = msgspec.defstruct(kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False)
@@ -146,7 +146,8 @@ def _quick(kind: Kind) -> Callable[[bytes], _Columns]:
     def read(results: bytes) -> _Columns:
         items = decoder.decode(results)
         # Looked up as they came (batch still a boolean), so that a known series costs one look and no new object.
-        return [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)], list(map(amounts_of, items))
+        dims = [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)]
+        return dims, [tuple(n or 0 for n in ns) if None in ns else ns for ns in map(amounts_of, items)]
 
     return read
 

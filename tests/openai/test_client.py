@@ -198,7 +198,7 @@ async def test_no_secret_anywhere(upstream: Upstream, connect: Connect, caplog: 
     client = await connect(key=key)
     told = [repr(key), repr(client)]
     for status in (400, 401, 403, 404, 418):
-        upstream.script = [refusal(status, f"Incorrect API key provided: {SECRET}, or {SECRET[:12]}***")]
+        upstream.script = [refusal(status, f"Incorrect API key provided: {SECRET}, or {SECRET[:20]}***")]
         with pytest.raises(Exception, match=str(status)) as caught:
             await ask(client)
         told += [str(caught.value), repr(caught.value)]

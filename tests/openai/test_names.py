@@ -29,14 +29,15 @@ def refusing(status: int, message: str = "no") -> Callable[[web.Request], web.Re
 
 @pytest.fixture
 def company(upstream: Upstream) -> Upstream:
-    """Two projects and an archived one, with a key each, a user and a service account."""
+    """Two projects and two archived ones, with a key each, a user and a service account."""
     human = {"type": "user", "user": {"id": "user-1", "name": "Ada", "email": "ada@example.com"}}
     robot = {"type": "service_account", "service_account": {"id": "sa-1", "name": "robot"}}
     upstream.routes = {
         PROJECTS: listing(
             {"id": "p1", "name": "One", "status": "active"},
             {"id": "p2", "name": None, "status": "active"},
-            {"id": "p3", "name": "Old", "status": "archived", "archived_at": 1},
+            {"id": "p3", "name": "Old", "status": "archived"},
+            {"id": "p4", "name": "Older", "archived_at": 1},
         ),
         USERS: listing({"id": "user-1", "name": "Ada L."}, {"id": "user-2", "name": "", "email": "b@example.com"}, {"id": "user-3"}),
         KEYS.format("p1"): listing({"id": "k1", "name": "prod", "owner": human}),
@@ -54,7 +55,7 @@ async def test_the_examples_of_openai(upstream: Upstream, client: Client) -> Non
 async def test_everything(company: Upstream, client: Client) -> None:
     """All names come, archived projects, keys of absent owners and service accounts included; children of archived ones are not asked."""
     assert await OpenAINames(client).read() == Names(
-        {"p1": "One", "p2": None, "p3": "Old"},
+        {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
         {"k1": "prod", "k2": "batch"},
         {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None, "sa-1": "robot"},
     )
@@ -101,11 +102,16 @@ async def test_one_project_never_fails_the_rest(status: int, company: Upstream, 
 @pytest.mark.parametrize(
     ("refused", "expected"),
     [
-        ([USERS], Names({"p1": "One", "p2": None, "p3": "Old"}, {"k1": "prod", "k2": "batch"}, {"user-1": "Ada", "sa-1": "robot"})),
+        (
+            [USERS],
+            Names({"p1": "One", "p2": None, "p3": "Old", "p4": "Older"}, {"k1": "prod", "k2": "batch"}, {"user-1": "Ada", "sa-1": "robot"}),
+        ),
         ([PROJECTS], Names({}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None})),
         (
             [KEYS.format("p1"), KEYS.format("p2")],
-            Names({"p1": "One", "p2": None, "p3": "Old"}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None}),
+            Names(
+                {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None}
+            ),
         ),
     ],
 )
