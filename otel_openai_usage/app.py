@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import otel_openai_usage
-from otel_openai_usage.config import Settings, load
+from otel_openai_usage.config import Organization, Settings, load, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS, Kind
@@ -155,7 +155,7 @@ def _stopping(stop: asyncio.Event) -> None:
 
 async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: Mapping[str, str], once: bool = False) -> Exporter:
     """Make every part and join them; `stack` takes them apart again, last made first. Raises ExporterError."""
-    store = Store(state_path(settings, env))
+    store = Store(state_file(settings, env))
     stack.callback(store.close)
     board = Board()
     who = resource(store.instance_id, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
@@ -169,17 +169,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     stack.push_async_callback(keeper.close)
     exporter = Exporter(keeper, own, board, prometheus, [], [])
     for organization in settings.organizations:
-        key = Key((organization.admin_key.get_secret_value() if organization.admin_key else ""), path=organization.admin_key_file)
-        client = Client(
-            name=organization.name,
-            base_url=str(organization.base_url),
-            key=key,
-            timeout=settings.api.timeout.total_seconds(),
-            max_concurrency=settings.api.max_concurrency,
-            requests_per_minute=settings.api.requests_per_minute,
-            retries=settings.api.retries,
-            observe=_observer(own, organization.name),
-        )
+        client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
@@ -214,6 +204,21 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
         stack.push_async_callback(exporter.server.stop)
         log.info("listening", extra={"url": exporter.server.url + settings.prometheus.path})
     return exporter
+
+
+def openai_client(settings: Settings, organization: Organization, observe: Callable[[str, str, float], None] | None = None) -> Client:
+    """The client of one organization, as configured."""
+    secret = organization.admin_key.get_secret_value() if organization.admin_key else ""
+    return Client(
+        name=organization.name,
+        base_url=str(organization.base_url),
+        key=Key(secret, path=organization.admin_key_file),
+        timeout=settings.api.timeout.total_seconds(),
+        max_concurrency=settings.api.max_concurrency,
+        requests_per_minute=settings.api.requests_per_minute,
+        retries=settings.api.retries,
+        observe=observe,
+    )
 
 
 def size(path: str) -> int:
@@ -292,11 +297,3 @@ def epoch(start: str | timedelta, now: int) -> int:
         return floor(now, Width.DAY)
     back = start.total_seconds() if isinstance(start, timedelta) else 0
     return floor(now - int(back), Width.MINUTE)
-
-
-def state_path(settings: Settings, env: Mapping[str, str]) -> str:
-    """Where the state is: as configured, or in the user's state directory (XDG Base Directory)."""
-    if settings.state.path is not None:
-        return str(settings.state.path)
-    home = env.get("XDG_STATE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".local" / "state")
-    return str(Path(home) / "otel-openai-usage" / "state.db")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ FAILED = 1
 
 _OVERRIDES = {"path": "prometheus.path", "interval": "usage.interval", "log_level": "log.level"}
 """Options of `run`, and the settings that they override."""
+
 
 class _InOrder(click.Group):
     """Lists its verbs as they are written below: the common ones first."""
@@ -126,11 +128,37 @@ def check(file: Path | None, offline: bool) -> int:
 
 @_verb(cli, "verify")
 @_config
-@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
-@click.option("--to", "until", metavar="DATE", help="The last UTC day.")
-def verify(**_: object) -> int:
-    """Compare what was counted with OpenAI's own daily totals."""
-    _not_yet("verify")
+@click.option(
+    "--from", "since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The first UTC day; default: as far as usage.reconcile."
+)
+@click.option("--to", "until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The last UTC day; default: yesterday.")
+def verify(file: Path | None, since: datetime | None, until: datetime | None) -> int:
+    """Compare what was counted for past days with OpenAI's own daily totals, series by series.
+
+    One line for each day and source; it changes nothing, and the exporter may go on running. Ends with 1 if anything
+    differs. Days that OpenAI has not settled yet may differ until the exporter has read them again.
+
+    \b
+      otel-openai-usage verify
+      otel-openai-usage verify --from 2026-11-01 --to 2026-11-07
+    """
+    import asyncio
+    import time
+
+    from otel_openai_usage.config import require_keys
+    from otel_openai_usage.verify import verdicts
+
+    settings = _settings(file)
+    require_keys(settings)
+
+    async def compare() -> bool:
+        differs, days = False, (since.date() if since else None, until.date() if until else None)
+        async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
+            differs |= bool(verdict.differences)
+            click.echo(str(verdict))
+        return differs
+
+    return FAILED if asyncio.run(compare()) else 0
 
 
 @_verb(cli, "simulate")

@@ -28,7 +28,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     item.name: item
     for item in (
         Instrument("openai.api.tokens", "counter", "{token}", "openai_api_tokens_total",
-                   "Tokens used since counting began, as OpenAI reports them, as of the last poll; input_* and output_* are parts of the two",
+                   "Tokens used since counting began, as OpenAI reports them, as of the last poll; input_* and output_* are parts of them",
                    ("organization", *_KEYED, "token_type")),
         Instrument("openai.api.requests", "counter", "{request}", "openai_api_requests_total",
                    "Requests to models since counting began (OpenAI's num_model_requests), as of the last poll",

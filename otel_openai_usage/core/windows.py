@@ -84,6 +84,12 @@ def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool,
     return Plan(tuple(steps), fine, end, tuple(_within(unread, oldest, end)), gaps, lost)
 
 
+def past_days(progress: Progress, start: int, end: int, limits: dict[Width, int], cuts: Sequence[int] = ()) -> list[Step]:
+    """The steps that read the counted part of whole days, [start, end), oldest first."""
+    split = _Splitter(progress.whole_days_from, limits, tuple(cuts))
+    return list(split(max(start, progress.epoch), end, _DAY, coarse=True))[::-1] if progress.epoch < end else []
+
+
 def _hours_from(progress: Progress, rules: Rules, oldest: int, fine: int, gaps: Sequence[Window]) -> int:
     """Where the hours belt begins: yesterday, or earlier when a gap or the first poll asks for more."""
     if rules.width == _DAY:

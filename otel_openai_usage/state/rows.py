@@ -39,6 +39,12 @@ def leaves(db: sqlite3.Connection, source: int, kind: Kind) -> Iterator[Leaf]:
         yield Leaf(id_, dims(text, kind), amounts(total, kind), amounts(shown, kind), bool(released), first_seen, changed)
 
 
+def groupings(db: sqlite3.Connection, source: int) -> list[tuple[int, tuple[str, ...]]]:
+    """The groupings of a source, each with the time from which it applies."""
+    found = db.execute("SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start", (source,))
+    return [(start, tuple(text.split(",")) if text else ()) for start, text in found]
+
+
 def add_leaves(db: sqlite3.Connection, book: Book, new: Iterable[Leaf]) -> None:
     """Store leaves and give them their ids."""
     names = book.kind.dimensions

@@ -65,10 +65,7 @@ class Store:
             ).fetchone()
             db.execute("INSERT INTO groupings SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = ?)",
                        (id_, 0, ",".join(group_by), id_))  # fmt: skip
-            groupings = [
-                (start, tuple(text.split(",")) if text else ())
-                for start, text in db.execute("SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start", (id_,))
-            ]
+            groupings = rows.groupings(db, id_)
             leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
         progress = Progress(began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread)))
         return Book(id_, organization, kind, progress, groupings, leaves, {leaf.id: leaf for leaf in leaves.values()},

@@ -1,0 +1,57 @@
+"""Looks at the state while another process may be writing it. Changes nothing."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.core.ledger import total
+from otel_openai_usage.core.model import Amounts, Dims, Width, Window
+from otel_openai_usage.core.windows import Progress
+from otel_openai_usage.errors import StateError
+from otel_openai_usage.state import rows
+from otel_openai_usage.state.file import inspect, told
+
+
+class Reader:
+    """Made by `reading`. Every method raises StateError."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db, self._path = db, path
+
+    def books(self, organization: str) -> list[Book]:
+        """Everything kept of an organization's sources, in the order of `KINDS`."""
+        with told(str(self._path), "read"):
+            found = self._db.execute(
+                "SELECT id, kind, epoch, complete, horizon, unread FROM sources WHERE organization = ?", (organization,)
+            ).fetchall()
+            books = [self._book(organization, *row) for row in found if row[1] in KINDS]
+        return sorted(books, key=lambda book: list(KINDS).index(book.kind.name))
+
+    def _book(self, organization: str, id_: int, name: str, epoch: int, complete: int, horizon: int | None, unread: str) -> Book:
+        kind = KINDS[name]
+        leaves = {leaf.dims: leaf for leaf in rows.leaves(self._db, id_, kind)}
+        progress = Progress(epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread)))
+        by_id = {leaf.id: leaf for leaf in leaves.values()}
+        return Book(id_, organization, kind, progress, rows.groupings(self._db, id_), leaves, by_id)
+
+    def counted(self, book: Book, start: int, end: int) -> dict[Dims, Amounts]:
+        """What is booked of buckets that begin in [start, end), by attribute set; without those that used nothing."""
+        sums: dict[Dims, Amounts] = {}
+        with told(str(self._path), "read"):
+            for row in rows.between(self._db, book, tuple(Width), start, end):
+                sums[row.dims] = total(sums.get(row.dims, book.kind.zero), row.amounts)
+        return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Reader]:
+    """A Reader of the state at `path`. Raises StateError, also when there is none."""
+    if not path.exists():
+        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
+    inspect(path)
+    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
+        yield Reader(db, path)

@@ -1,0 +1,92 @@
+"""The verb `verify`: what we counted for past days against OpenAI's own daily totals, series by series."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from otel_openai_usage.app import openai_client
+from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.core import windows
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS
+from otel_openai_usage.core.ledger import total
+from otel_openai_usage.core.model import Amounts, Dims, Width, floor, seconds, utc
+from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.state.reader import Reader, reading
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One day of one source. `differences` has OpenAI's and our amounts of each attribute set that differs."""
+
+    day: date
+    book: Book
+    compared: int
+    differences: Mapping[Dims, tuple[Amounts, Amounts]]
+
+    def __str__(self) -> str:
+        head = f"{self.day} {self.book.organization} {self.book.kind.source}"
+        if not self.differences:
+            return f"ok    {head}: {self.compared} attribute sets equal"
+        lines = [f"  {self._named(dims)}: {self._compared(*pair)}" for dims, pair in self.differences.items()]
+        return "\n".join([f"fail  {head}: {len(self.differences)} of {self.compared} attribute sets differ", *lines])
+
+    def _named(self, dims: Dims) -> str:
+        pairs = zip(self.book.kind.dimensions, dims, strict=True)
+        return " ".join(f"{name}={value}" for name, value in pairs if value is not None) or "(no dimensions)"
+
+    def _compared(self, theirs: Amounts, ours: Amounts) -> str:
+        names = [measure.name for measure in self.book.kind.measures]
+        return ", ".join(
+            f"{name} OpenAI {their} ours {our} ({our - their:+})"
+            for name, their, our in zip(names, theirs, ours, strict=True)
+            if their != our
+        )
+
+
+async def verdicts(settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None) -> AsyncIterator[Verdict]:
+    """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else yesterday), both included.
+
+    Only whole past UTC days, and of the first only what was counted. Raises SourceError or StateError.
+    """
+    end = min(_midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
+    with reading(state_file(settings, env)) as reader:
+        for organization in settings.organizations:
+            reach = settings.usage.reconcile.total_seconds()
+            start = _midnight(since) if since else floor(now - int(reach), Width.DAY)
+            async for verdict in _of(settings, organization, reader, start, end):
+                yield verdict
+
+
+async def _of(settings: Settings, organization: Organization, reader: Reader, start: int, end: int) -> AsyncIterator[Verdict]:
+    wanted = {name for name in settings.usage.endpoints if settings.usage.enabled and not USAGE_KINDS[name].level}
+    wanted |= {COSTS.name} if settings.costs.enabled else set()
+    async with openai_client(settings, organization) as client:
+        for book in reader.books(organization.name):
+            if book.kind.name in wanted:
+                for verdict in await _days(UsageSource(client, book.kind), book, reader, start, end):
+                    yield verdict
+
+
+async def _days(source: UsageSource, book: Book, reader: Reader, start: int, end: int) -> list[Verdict]:
+    limits = {Width.DAY: COST_LIMIT} if book.kind is COSTS else LIMITS
+    theirs: dict[int, dict[Dims, Amounts]] = {}
+    for step in windows.past_days(book.progress, start, end, limits, book.cuts):
+        for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
+            theirs.setdefault(day, {})
+        for bucket in await source.read(step.window, step.width, book.group_by(step.window.start)):
+            day_sums = theirs[floor(bucket.start, Width.DAY)]
+            for dims, amounts in source.parse(bucket.results).items():
+                day_sums[dims] = total(day_sums.get(dims, book.kind.zero), amounts)
+    return [_verdict(book, day, said, reader) for day, said in theirs.items()]
+
+
+def _verdict(book: Book, day: int, theirs: Mapping[Dims, Amounts], reader: Reader) -> Verdict:
+    ours, zero = reader.counted(book, max(day, book.progress.epoch), day + Width.DAY), book.kind.zero
+    keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
+    pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
+    return Verdict(utc(day).date(), book, len(pairs), {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]})
+
+
+def _midnight(day: date) -> int:
+    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
