@@ -116,6 +116,31 @@ async def test_a_settled_bucket_is_the_same_from_the_shelf(api: Api) -> None:
     assert edges(part)[1] == (9 * HOUR + 660, 9 * HOUR + 690)
 
 
+async def test_a_clipped_bucket_is_a_part_of_the_whole(api: Api) -> None:
+    """An hour that the question cuts in half says less than the whole hour, though the whole one was asked for before."""
+    hour: dict[str, Any] = {"start_time": THURSDAY + 9 * HOUR, "bucket_width": "1h"}
+    (whole,) = rows(await api.get(COMPLETIONS, **hour, end_time=THURSDAY + 10 * HOUR))
+    (half,) = rows(await api.get(COMPLETIONS, **hour, end_time=THURSDAY + 9 * HOUR + 1800))
+    (rest,) = rows(await api.get(COMPLETIONS, **hour | {"start_time": THURSDAY + 9 * HOUR + 1800}, end_time=THURSDAY + 10 * HOUR))
+    assert half["input_tokens"] + rest["input_tokens"] == whole["input_tokens"]
+    assert half["input_tokens"] > 0 < rest["input_tokens"]
+
+
+async def test_token_fields_add_up_as_openai_says(api: Api) -> None:
+    """Input is uncached, cached and written; uncached is text, audio and image; output is text, audio and image."""
+    found = rows(await api.get(COMPLETIONS, start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="model"))
+    assert len(found) >= 10
+    for row in found:
+        assert row["input_tokens"] == row["input_uncached_tokens"] + row["input_cached_tokens"] + row["input_cache_write_tokens"]
+        assert row["input_uncached_tokens"] == row["input_text_tokens"] + row["input_audio_tokens"] + row["input_image_tokens"]
+        assert row["input_cached_tokens"] == sum(row[f"input_cached_{what}_tokens"] for what in ("text", "audio", "image"))
+        assert row["output_tokens"] == row["output_text_tokens"] + row["output_audio_tokens"] + row["output_image_tokens"]
+        assert row["input_cache_write_tokens"] == row["input_cache_write_30m_tokens"] + row["input_cache_write_12h_tokens"]
+    assert any(row["output_image_tokens"] for row in found)
+    assert any(row["input_audio_tokens"] for row in found)
+    assert any(row["input_cache_write_tokens"] for row in found)
+
+
 # --- cursors
 
 

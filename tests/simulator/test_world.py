@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from otel_openai_usage.core.kinds import KINDS, USAGE_KINDS, Kind
 from otel_openai_usage.core.model import Amounts, Dims, Rows, Width, Window, utc
-from otel_openai_usage.simulator.lateness import DEMO, HARSH, PROMPT, Lateness
+from otel_openai_usage.simulator.lateness import DEMO, HARSH, PROMPT, Delays, Fate, Lateness
 from otel_openai_usage.simulator.world import World
 
 THURSDAY = 1795046400
@@ -151,6 +151,29 @@ def test_each_lateness_shows_something_else_first(tiny: World, lateness: Latenes
     assert settled == truth
 
 
+def test_growing_minutes_come_in_equal_steps(tiny: World) -> None:
+    """With all minutes growing in four steps over an hour, a quarter more of each is seen every quarter of an hour."""
+    tiny.lateness = Lateness(growing=1.0, grows_for=timedelta(hours=1), steps=4)
+    hour = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR)
+    minute = next(m for m in range(hour.start, hour.end, 60) if len(tiny.totals("moderations", Window(m, m + 60))) == 1)
+    ((whole,),) = ([int(a[0]) for a in tiny.totals("moderations", Window(minute, minute + 60)).values()],)
+    window, end = Window(minute, minute + 60), minute + 60
+    seen = [tiny.visible("moderations", window, Width.MINUTE, (), utc(end + age))[minute] for age in (0, 899, 900, 1800, 2699, 2700)]
+    assert [rows[None, None, None, None][0] for rows in seen] == [whole * part // 4 for part in (1, 1, 2, 3, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "lateness", [PROMPT, DEMO, HARSH, Lateness(restated=0.3, moved=0.3, vanishing=0.4)], ids=["prompt", "demo", "harsh", "wrong"]
+)
+def test_settles_after_is_a_bound_for_every_minute(lateness: Lateness) -> None:
+    """Whatever a minute's fate, at the age of `settles_after` all of it is seen at its own place."""
+    delays = Delays(lateness)
+    parts = [delays.part(delays.luck(seed, 1), minute, delays.settles) for seed in range(200) for minute in range(60)]
+    assert {(part.num, part.den, part.fate) for part in parts} == {(1, 1, Fate.PLAIN)} | (
+        {(4, 4, Fate.PLAIN)} if lateness.growing else set()
+    )
+
+
 def test_restated_minutes_go_up_and_down(tiny: World) -> None:
     """Among restated minutes some are shown too high and some too low before they are right."""
     tiny.lateness = Lateness(restated=1.0)
@@ -214,6 +237,10 @@ def test_costs_are_usage_times_prices(company: World) -> None:
     cost, quantity = next(amounts for dims, amounts in company.cost_totals(day, ("line_item",)).items() if dims[1] == f"{model}, output")
     assert cost == full * Decimal("0.000002") + half * Decimal("0.000001")
     assert quantity == full + half
+    items = {dims[1]: amounts for dims, amounts in company.cost_totals(day, ("line_item",)).items()}
+    rows = [a for found in (used, decided) for d, a in found.items() if d[3] == model]
+    assert items[f"{model}, input"][1] + items[f"{model}, cached input"][1] == sum(int(a[0]) for a in rows)
+    assert items[f"{model}, cached input"][1] == sum(int(a[2]) for a in rows)
 
 
 def test_it_looks_like_a_company(company: World) -> None:
