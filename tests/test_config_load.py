@@ -163,6 +163,7 @@ PROBLEMS = [
     ("otlp: {endpoint: 'http://x:port'}", "otlp.endpoint: expected a URL such as http://collector:4317"),
     ("otlp: {headers: {'a b': c}}", "otlp.headers: 'a b' cannot be the name of a header"),
     ("otlp: {tls: {key_file: /dev/null}}", "otlp.tls.cert_file: cert_file and key_file go together; cert_file is missing"),
+    ("state: {path: ~nobody-here/x}", "state.path: expected a path, got '~nobody-here/x', and there is no such home directory"),
     ("otlp: {tls: {ca_file: /nowhere}}", "otlp.tls.ca_file: reading '/nowhere': No such file or directory"),
     ("otlp: {tls: {cafile: x}}", "otlp.tls.cafile: there is no such key; did you mean otlp.tls.ca_file?"),
     ("attributes: {drop: [date]}", "attributes.drop: date cannot be dropped"),

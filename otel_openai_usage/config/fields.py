@@ -181,7 +181,10 @@ def _path(value: object) -> object:
         return value
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"expected a path, got {value!r}")
-    return Path(value).expanduser() if value else None
+    try:
+        return Path(value).expanduser() if value else None
+    except RuntimeError:
+        raise ValueError(f"expected a path, got {value!r}, and there is no such home directory") from None
 
 
 File: TypeAlias = Annotated[

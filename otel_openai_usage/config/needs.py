@@ -50,8 +50,14 @@ def _unreadable(file: Path) -> str | None:
 
 
 def state_file(settings: Settings, env: Mapping[str, str]) -> Path:
-    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays as it is."""
+    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays as it is.
+
+    Raises ConfigError if there is no such directory.
+    """
     if settings.state.path is not None:
         return settings.state.path
-    home = Path(env.get("HOME") or "~").expanduser()
-    return Path(env.get("XDG_STATE_HOME") or home / ".local" / "state") / "otel-openai-usage" / "state.db"
+    try:
+        home = env.get("XDG_STATE_HOME") or Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
+    except RuntimeError:  # a user without a home, as in some containers
+        raise ConfigError(["state.path: this user has no home directory; name a file, or set HOME or XDG_STATE_HOME"]) from None
+    return Path(home) / "otel-openai-usage" / "state.db"
