@@ -219,7 +219,7 @@ def test_what_is_not_built_yet_is_logged(ran: list[tuple[Settings, bool]], tmp_p
     assert lines == {"legacy:": "WARNING", "prices:": "INFO"}
 
 
-@pytest.mark.parametrize("verb", ["verify", "backfill", "export", "dashboard"])
+@pytest.mark.parametrize("verb", ["backfill", "export", "dashboard"])
 def test_verbs_of_later_versions_say_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A verb that is not built yet says so, with code 1."""
     assert cli.answer([verb]) == 1
