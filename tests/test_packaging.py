@@ -17,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_openai_usage"
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+DEVELOPMENT: list[str] = PYPROJECT["dependency-groups"]["dev"]
 
 
 @pytest.fixture(scope="session")
@@ -41,33 +43,29 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def imported() -> Iterator[str]:
-    """The top-level names that the package imports from elsewhere."""
-    for module in PACKAGE.rglob("*.py"):
+def imported(folder: Path) -> Iterator[str]:
+    """The top-level names that a folder's modules import."""
+    for module in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Import):
                 yield from (alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
-                yield node.module if node.module.startswith("opentelemetry.") else node.module.split(".")[0]
+                yield node.module.split(".")[0]
 
 
-def provides(distribution: str) -> set[str]:
-    """The modules that an installed distribution brings."""
-    return {
-        str(file.with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        for file in importlib.metadata.files(distribution) or ()
-        if file.suffix in {".py", ".so"}
-    }
+def provided(requirements: list[str]) -> set[str]:
+    """The top-level names that installed distributions bring."""
+    names = [re.split(r"[\[>=<~ ]", text)[0] for text in requirements]
+    files = [file for name in names for file in importlib.metadata.files(name) or () if file.suffix in {".py", ".so"}]
+    return {file.parts[0].split(".")[0] for file in files}
 
 
-def test_every_import_is_a_declared_dependency() -> None:
-    """What the package imports, pyproject.toml asks for; nothing is there by luck of another's dependency."""
-    names = [re.split(r"[\[>=<~ ]", text)[0] for text in PROJECT["dependencies"]]
-    ours = set().union(*(provides(name) for name in names)) | {"otel_openai_usage"}
-    tops = {name.split(".")[0] for name in ours} | set(sys.stdlib_module_names)
-    extra = {"dash", "tiktoken", "plotly"}  # the extras' own
-    wanted = {name for name in imported() if not name.startswith("opentelemetry.")}
-    assert wanted - tops - extra == set()
+@pytest.mark.parametrize(("folder", "group"), [("otel_openai_usage", []), ("tests", DEVELOPMENT), ("tools", DEVELOPMENT)])
+def test_every_import_is_a_declared_dependency(folder: str, group: list[str]) -> None:
+    """What is imported, pyproject.toml asks for; nothing is there by luck of another's dependency."""
+    ours = {"otel_openai_usage", "tests"} | set(sys.stdlib_module_names)
+    optional = {"dash", "plotly", "tiktoken"}  # the extras' own
+    assert set(imported(ROOT / folder)) - provided(PROJECT["dependencies"] + group) - ours - optional == set()
 
 
 def test_the_wheel_runs_in_an_empty_environment(installed: Path) -> None:
