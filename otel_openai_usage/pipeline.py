@@ -129,10 +129,14 @@ def _compactable(book: Book, fine_from: int) -> bool:
 
 def _remember(book: Book, step: Step, fresh: Sequence[Bucket], reading: Mapping[int, Rows], change: Change, compact: int | None) -> None:
     """Keep fingerprints of what agrees with the store, so that it need not be decoded again; forget what was outrun."""
-    doubted = {start for _, start, _ in change.suspects}
+    doubted = {start for (_, start, _), suspicion in change.suspects.items() if suspicion}
+    for width, start, _ in change.drops:  # what another width superseded must be decoded if it is ever read again
+        book.prints.pop((width, start), None)
     for bucket in fresh:
         if bucket.start in reading and bucket.start not in doubted:
             book.prints[step.width, bucket.start] = bucket.fingerprint
+        else:  # an older fingerprint no longer tells what is stored
+            book.prints.pop((step.width, bucket.start), None)
     touched = {row.start for row in change.writes} | {start for _, start, _ in change.drops}
     for width in Width:
         if width > step.width:
