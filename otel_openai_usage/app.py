@@ -31,7 +31,7 @@ from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
-from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, UsagePoll, load_days
+from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, Trouble, UsagePoll, load_days
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.server import Server
@@ -234,20 +234,20 @@ def _observer(own: Own, organization: str) -> Callable[[str, str, float], None]:
 
 
 def _add_organization(exporter: Exporter, settings: Settings, name: str, client: Client, now: int) -> None:
-    keeper, books = exporter.keeper, []
+    keeper, books, trouble = exporter.keeper, [], Trouble(name)
     kinds = [USAGE_KINDS[endpoint] for endpoint in settings.usage.endpoints] if settings.usage.enabled else []
     for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
         poll, interval = _usage_poll(keeper, settings, name, kind, client, now)
         books.append(poll.book)
-        exporter.loops.append(Loop(name, kind.source, interval, poll.poll, keeper, _shown_in(poll.book)))
+        exporter.loops.append(Loop(kind.source, interval, poll.poll, keeper, _shown_in(poll.book), trouble))
     keeper.books += books
     if settings.names.enabled:
         names = NamesPoll(keeper, OpenAINames(client), name, books)
         exporter.names.append(names)
-        exporter.loops.append(Loop(name, "names", settings.names.interval.total_seconds(), names.poll, keeper, names.status))
+        exporter.loops.append(Loop("names", settings.names.interval.total_seconds(), names.poll, keeper, names.status, trouble))
     if settings.limits.enabled:
         limits = LimitsPoll(keeper, OpenAILimits(client), name)
-        exporter.loops.append(Loop(name, "limits", settings.limits.interval.total_seconds(), limits.poll, keeper, limits.status))
+        exporter.loops.append(Loop("limits", settings.limits.interval.total_seconds(), limits.poll, keeper, limits.status, trouble))
 
 
 def _shown_in(book: Book) -> Callable[[bool], None]:

@@ -3,6 +3,7 @@
 from otel_openai_usage.poller.keeper import Clock, Keeper, Telemetry
 from otel_openai_usage.poller.loop import Loop
 from otel_openai_usage.poller.names import LimitsPoll, NamesPoll
+from otel_openai_usage.poller.trouble import Trouble
 from otel_openai_usage.poller.usage import UsagePoll, load_days
 
-__all__ = ["Clock", "Keeper", "LimitsPoll", "Loop", "NamesPoll", "Telemetry", "UsagePoll", "load_days"]
+__all__ = ["Clock", "Keeper", "LimitsPoll", "Loop", "NamesPoll", "Telemetry", "Trouble", "UsagePoll", "load_days"]

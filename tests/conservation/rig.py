@@ -17,7 +17,7 @@ from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
 from otel_openai_usage.errors import Unavailable
-from otel_openai_usage.poller import Clock, Keeper, Loop, UsagePoll
+from otel_openai_usage.poller import Clock, Keeper, Loop, Trouble, UsagePoll
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.state.sqlite import Store
 
@@ -136,7 +136,7 @@ class Run:
         def status(up: bool) -> None:
             book.up = up
 
-        self.loops.append(Loop(organization, kind.source, 60, poll.poll, self.keeper, status))
+        self.loops.append(Loop(kind.source, 60, poll.poll, self.keeper, status, Trouble(organization)))
 
     async def poll(self) -> None:
         """One poll of everything, and what is then to be shown."""
