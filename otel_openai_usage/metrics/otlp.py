@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 
@@ -47,9 +48,17 @@ def _grpc(otlp: Otlp) -> MetricExporter:
 def _http(otlp: Otlp) -> MetricExporter:
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from requests import Session
+
+    class OwnAuthority(Session):
+        """A session whose `verify` counts: requests lets REQUESTS_CA_BUNDLE beat it."""
+
+        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+            return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
 
     tls = otlp.tls
     return OTLPMetricExporter(
+        session=OwnAuthority(),
         endpoint=otlp.endpoint,
         certificate_file=str(tls.ca_file) if tls and tls.ca_file else None,
         client_certificate_file=str(tls.cert_file) if tls and tls.cert_file else None,
@@ -78,7 +87,7 @@ def overheard() -> Iterator[list[str]]:
 
     loggers = [logging.getLogger(name) for name in _LOUD]
     for logger in loggers:
-        logger.addFilter(listen)
+        logger.filters.insert(0, listen)  # before the SDK's own filter, which drops what was said within the last minute
     try:
         yield said
     finally:

@@ -112,7 +112,10 @@ class Own:
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
         self._provider = MeterProvider([*readers, self._reader], resource, shutdown_on_exit=False)
-        self._board, self._state_size, self._now = board, state_size, now
+        self._board, self._now = board, now
+        self._asked: dict[str, Callable[[], float | None]] = {f"{SCOPE}.snapshot.age": self._age}
+        if state_size:
+            self._asked[f"{SCOPE}.state.size"] = state_size
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._gauges: dict[str, dict[_Labels, float]] = {}
@@ -193,17 +196,19 @@ class Own:
                 meter.create_observable_gauge(row.name, [self._look(row)], row.unit, row.description)
 
     def _look(self, row: Row) -> Callable[[CallbackOptions], list[Observation]]:
+        ask, told = self._asked.get(row.name), self._gauges[row.name]
+
         def callback(_: CallbackOptions) -> list[Observation]:
-            self._look_around()
-            return [Observation(value, _attributes(row, labels)) for labels, value in list(self._gauges[row.name].items())]
+            if ask is None:
+                return [Observation(value, _attributes(row, labels)) for labels, value in list(told.items())]
+            value = ask()
+            return [] if value is None else [Observation(value)]
 
         return callback
 
-    def _look_around(self) -> None:
-        if time := self._board.current().time:
-            self._set("snapshot.age", (), max(0.0, self._now() - time / 1e9))
-        if self._state_size:
-            self._set("state.size", (), self._state_size())
+    def _age(self) -> float | None:
+        published = self._board.current().time
+        return max(0.0, self._now() - published / 1e9) if published else None
 
     def _add(self, name: str, value: float, *labels: str) -> None:
         row = OWN[f"{SCOPE}.{name}"]

@@ -45,7 +45,8 @@ class PrometheusReader(PrometheusMetricReader):
 
     def page(self, form: Format = "text", *, gzip: bool = False) -> list[bytes]:
         """A whole scrape, in pieces that are to be sent one after the other; as one gzip member if `gzip`."""
-        page = getattr(self.refresh(), form)
+        pages = self.refresh()
+        page = pages.text if form == "text" else pages.openmetrics
         with self._lock:  # the stock collector keeps what it collects in an unlocked queue
             health = generate_text(self._health) if form == "text" else _openmetrics(self._health)
         return _zipped(page, health) if gzip else [*page.plain, health]

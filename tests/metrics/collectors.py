@@ -2,12 +2,14 @@
 
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -47,8 +49,8 @@ class Received:
 
 
 @contextmanager
-def grpc_collector() -> Iterator[Received]:
-    """A gRPC Collector with the default limit of 4 MiB."""
+def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Received]:
+    """A gRPC Collector with the default limit of 4 MiB; with TLS if it is given a certificate and key."""
     received = Received()
 
     class Service(MetricsServiceServicer):
@@ -60,15 +62,22 @@ def grpc_collector() -> Iterator[Received]:
 
     server = grpc.server(futures.ThreadPoolExecutor(4))
     add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
-    received.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if certificate:
+        chain, key = (path.read_bytes() for path in certificate)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    received.url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
     server.start()
-    yield received
-    server.stop(None).wait()
+    try:
+        yield received
+    finally:
+        server.stop(None).wait()
 
 
 @contextmanager
-def http_collector() -> Iterator[Received]:
-    """An HTTP Collector at /v1/metrics."""
+def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Received]:
+    """An HTTP Collector at /v1/metrics; with TLS if it is given a certificate and key."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,13 +95,19 @@ def http_collector() -> Iterator[Received]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received.url = f"http://127.0.0.1:{server.server_port}/v1/metrics"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    received.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/v1/metrics"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    yield received
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield received
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextmanager

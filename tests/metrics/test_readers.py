@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -21,6 +22,7 @@ from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.readers import Sender
 from tests.metrics.boards import HOUSE, START, board, snapshot
 from tests.metrics.collectors import Received, black_hole, dead, grpc_collector, http_collector
+from tests.web.certificates import Authority
 
 PROTOCOLS = ["grpc", "http/protobuf"]
 NOW = 1_763_800_000.0
@@ -89,6 +91,17 @@ def test_headers_and_compression(collector: Received, protocol: str) -> None:
         assert house.sender.flush() is True
         house.sender.shutdown()
     assert [headers["x-tenant"] for headers in collector.headers] == ["me", "me"]
+
+
+def test_tls(protocol: str, tmp_path: Path) -> None:
+    """https:// with our CA arrives; without it nothing is sent."""
+    authority = Authority(tmp_path)
+    with (grpc_collector if protocol == "grpc" else http_collector)(authority.issue("collector")) as received:
+        for tls, arrives in (({"ca_file": authority.file}, True), (None, False)):
+            house = House(received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1))
+            assert house.sender.flush() is arrives
+            house.sender.shutdown()
+    assert len(received.requests) == 1
 
 
 def test_attributes_move_to_resources(collector: Received, protocol: str) -> None:
