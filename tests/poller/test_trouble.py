@@ -9,51 +9,52 @@ from otel_openai_usage.poller.trouble import SAY_AGAIN_AFTER, Trouble
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What was logged, from info on."""
     caplog.set_level(logging.INFO)
-    return caplog.records
+    return caplog
 
 
-def test_one_wrong_key_is_said_once_for_all_sources(said: list[logging.LogRecord]) -> None:
+def test_one_wrong_key_is_said_once_for_all_sources(said: pytest.LogCaptureFixture) -> None:
     """A rejected key makes one line, not one for each source and poll, and one when it is over for all."""
     trouble = Trouble("acme")
     for mono in (0.0, 60.0, 120.0):
         for source in ("usage/completions", "usage/embeddings", "costs"):
             trouble.met(source, Rejected(f"GET {source}: 401"), mono)
-    assert [record.getMessage() for record in said] == ["poll failed"]
+    assert [record.getMessage() for record in said.records] == ["poll failed"]
     for source in ("usage/completions", "usage/embeddings", "costs"):
         trouble.over(source)
-    assert [record.getMessage() for record in said] == ["poll failed", "polls succeed again"]
+    assert [record.getMessage() for record in said.records] == ["poll failed", "polls succeed again"]
 
 
-def test_troubles_of_different_kinds_are_each_said(said: list[logging.LogRecord]) -> None:
+def test_troubles_of_different_kinds_are_each_said(said: pytest.LogCaptureFixture) -> None:
     """An odd answer of one endpoint is not hidden behind the outage of another."""
     trouble = Trouble("acme")
     trouble.met("costs", Unavailable("503"), 0.0)
     trouble.met("usage/images", BadResponse("no data"), 0.0)
     trouble.met("usage/audio_speeches", BadResponse("no data"), 0.0)
-    assert len(said) == 3
+    assert len(said.records) == 3
 
 
-def test_a_trouble_that_lasts_is_said_again_after_an_hour(said: list[logging.LogRecord]) -> None:
+def test_a_trouble_that_lasts_is_said_again_after_an_hour(said: pytest.LogCaptureFixture) -> None:
     """Somebody who reads only the last hour of the log sees it."""
     trouble = Trouble("acme")
     trouble.met("costs", Unavailable("503"), 0.0)
     trouble.met("costs", Unavailable("503"), SAY_AGAIN_AFTER - 1)
     trouble.met("costs", Unavailable("503"), SAY_AGAIN_AFTER)
-    assert len(said) == 2
+    assert len(said.records) == 2
 
 
-def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: list[logging.LogRecord]) -> None:
+def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: pytest.LogCaptureFixture) -> None:
     """After an outage that ends in a wrong key, recovery is said once."""
     trouble = Trouble("acme")
     trouble.met("costs", Unavailable("503"), 0.0)
     trouble.met("costs", Rejected("401"), 60.0)
     trouble.over("costs")
-    assert [record.getMessage() for record in said] == ["poll failed", "poll failed", "polls succeed again"]
+    assert [record.getMessage() for record in said.records] == ["poll failed", "poll failed", "polls succeed again"]
 
 
-def test_a_missing_scope_for_names_is_no_warning(said: list[logging.LogRecord]) -> None:
+def test_a_missing_scope_for_names_is_no_warning(said: pytest.LogCaptureFixture) -> None:
     """A key that may only read usage is a choice: said at level info."""
     Trouble("acme").met("names", MissingScope("403", scopes=["api.management.read"]), 0.0)
-    assert [record.levelno for record in said] == [logging.INFO]
+    assert [record.levelno for record in said.records] == [logging.INFO]
