@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.core.book import Book, Leaf, Status
-from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, spend_limits
+from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, spend_limits
 from otel_openai_usage.core.model import NO_NAMES, Limit, Names
 from otel_openai_usage.core.shape import Attributes, Folded, Look, Shape
 from otel_openai_usage.core.snapshot import Point, Snapshot
@@ -56,6 +56,8 @@ class Display:
                 shown = {day: book.days[day] for day in days if day in book.days}
                 id_ = book.organization_id or self._ids.get(book.organization)
                 rows["openai.api.daily_cost"] += daily_cost(book, shown, self.names.get(book.organization, NO_NAMES), look, id_)
+            if book.kind.level:
+                rows[LEVEL] += levels(book, self.names.get(book.organization, NO_NAMES), look)
         for organization, limits in self.limits.items():
             amounts, enforcing = spend_limits(organization, limits, self.names.get(organization, NO_NAMES), look)
             rows["openai.api.spend_limit"] += amounts
@@ -74,7 +76,9 @@ class Display:
 
 
 RESTATED = "otel_openai_usage.restated_pending"
+LEVEL = "openai.api.vector_store.usage"
 _TABLES = (
+    LEVEL,
     RESTATED,
     "openai.api.daily_cost",
     "openai.api.spend_limit",

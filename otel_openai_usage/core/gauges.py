@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.model import Limit, Names, Rows, Width, floor
-from otel_openai_usage.core.shape import Attributes, Look, named
+from otel_openai_usage.core.shape import Attributes, Look, dimensions, named
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
 
@@ -47,6 +47,22 @@ def daily_cost(
             before = found[key][1] if key in found else Decimal(0)
             found[key] = (attributes, before + amounts[0])
     return [(attributes, float(amount)) for attributes, amount in found.values()]
+
+
+LEVEL_LASTS = Width.DAY
+"""Seconds that a level is shown after its last bucket, measured by the newest bucket of its source: OpenAI says nothing more of
+what was deleted."""
+
+
+def levels(book: Book, names: Names, look: Look) -> list[tuple[Attributes, int | float]]:
+    """The newest value of each attribute set of a level; those that differ only in what is dropped are added up."""
+    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int]] = {}
+    for leaf in book.leaves.values():
+        if leaf.changed >= (book.newest_bucket or 0) - LEVEL_LASTS:
+            attributes = look.attributes(named({"organization": book.organization, **dimensions(book, leaf)}, names))
+            key = tuple(sorted(attributes.items()))
+            found[key] = (attributes, int(leaf.shown[0]) + (found[key][1] if key in found else 0))
+    return list(found.values())
 
 
 def spend_limits(

@@ -115,5 +115,27 @@ COSTS = Kind(
     derived=("currency",),
 )
 
+LEGACY = Kind(
+    name="legacy",
+    path="legacy",
+    object="list",
+    measures=(
+        Measure("requests", "n_requests", ""),
+        Measure("input", "n_context_tokens_total", ""),
+        Measure("output", "n_generated_tokens_total", ""),
+        Measure("input_cached", "n_cached_context_tokens_total", "", required=False),
+        Measure("images", "num_images", "", required=False),
+        Measure("characters", "num_characters", "", required=False),
+        Measure("audio", "num_seconds", "", required=False),
+    ),
+    group_by=(),
+    widths=(Width.HOUR,),
+    derived=("organization_id", "organization_name", "operation", "model", "project_id", "api_key_id", "user_id"),
+)
+"""What the undocumented `/v1/usage` says (openai-api.md section 6); kept as history only, so no measure has an instrument."""
+
 KINDS: dict[str, Kind] = {**USAGE_KINDS, COSTS.name: COSTS}
 """Every kind by its name; the path below `/v1/organization/` is `kind.path`."""
+
+STORED: dict[str, Kind] = {**KINDS, LEGACY.name: LEGACY}
+"""Every kind that may have rows in the store."""

@@ -98,7 +98,7 @@ class Folded:
 
 
 class Shape:
-    """The series of all books' counters and levels, kept up to date leaf by leaf."""
+    """The series of all books' counters, kept up to date leaf by leaf."""
 
     def __init__(self, look: Look, folded: Iterable[Folded] = ()) -> None:
         self.look = look
@@ -154,7 +154,7 @@ class Shape:
         if leaf.id in self._of_leaf:
             self._dirty.update(dict.fromkeys(self._of_leaf[leaf.id]))
             return []
-        if not leaf.changed:
+        if not leaf.changed or book.kind.level:
             return []
         dims, names = dimensions(book, leaf), self._names.get(book.organization, NO_NAMES)
         if now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):

@@ -62,7 +62,7 @@ class Plan:
 
 
 def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool, cuts: Sequence[int] = ()) -> Plan:
-    """The steps due at `now`. `hours` and `days` say whether those belts are due; a gap makes its hours due.
+    """The steps due at `now`. `hours` and `days` say whether those belts are due; a gap makes its belt due.
 
     `cuts` are instants that no step may cross (where the grouping changes).
     """
@@ -71,7 +71,7 @@ def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool,
     fine = min(max(oldest, floor(now - rules.settle, max(rules.width, _HOUR))), end - rules.width)
     unread = _with_new_time(progress, end)
     gaps = tuple(_within(unread, oldest, fine))
-    hours, days = hours or bool(gaps), days or not progress.complete
+    hours, days = hours or bool(gaps), days or not progress.complete or (bool(gaps) and rules.width == _DAY)
     middle = _hours_from(progress, rules, oldest, fine, gaps)
     shown = min(fine, floor(now, _DAY) - rules.show) if rules.show else fine
     split = _Splitter(progress.whole_days_from, rules.limits, tuple(cuts))
