@@ -9,6 +9,7 @@ from otel_openai_usage.core.ledger import Change
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
 from otel_openai_usage.core.ports import Store
 from otel_openai_usage.core.windows import Plan, Step
+from otel_openai_usage.errors import StateError
 
 KEEP_EVERY = 900
 """Seconds between two writes of a source that brings nothing new: so long a stop may look shorter than it was."""
@@ -30,13 +31,24 @@ class Absorbed:
 def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:
     """The steps of one poll, with the time since the last poll noted as unread.
 
-    Levels are read fresh only: an old level says nothing of now.
+    Levels are read fresh only: an old level says nothing of now, so it leaves no gap either.
     """
     plan = windows.plan(book.progress, now, rules, hours=hours, days=days, cuts=book.cuts)
-    book.progress = replace(book.progress, horizon=plan.end, unread=plan.unread)
     if book.kind.level:
-        return replace(plan, steps=tuple(step for step in plan.steps if not step.coarse))
+        plan = replace(plan, steps=tuple(step for step in plan.steps if not step.coarse), unread=(), gaps=(), lost=())
+    book.progress = replace(book.progress, horizon=plan.end, unread=plan.unread)
     return plan
+
+
+def give_up(book: Book, window: Window) -> Sequence[Window]:
+    """OpenAI does not report that far back: do not ask for it as a gap again. What of it no reading has covered."""
+    lost = [
+        Window(max(unread.start, window.start), min(unread.end, window.end))
+        for unread in book.progress.unread
+        if unread.start < window.end and window.start < unread.end
+    ]
+    book.progress = replace(book.progress, unread=windows.without(book.progress.unread, window))
+    return lost
 
 
 def absorb(
@@ -77,12 +89,20 @@ def absorb(
 
 
 def finish(store: Store, book: Book, now: int) -> bool:
-    """Note that every step of a poll was taken. True if it was the first such poll: the book may now be shown."""
-    first = not book.progress.complete
-    book.last_success = now
-    book.progress = replace(book.progress, complete=True)
+    """Note that every step of a poll was taken. True if it was the first such poll: the book may now be shown.
+
+    Raises StateError; the poll has not ended then.
+    """
+    first, before = not book.progress.complete, book.last_success
+    progress, book.last_success = replace(book.progress, complete=True), now
     if first or not 0 <= now - book.kept_at < KEEP_EVERY:
-        keep(store, book, now)
+        try:
+            store.commit(book, Commit(progress))
+        except StateError:
+            book.last_success = before
+            raise
+        book.kept_at = now
+    book.progress = progress
     return first
 
 

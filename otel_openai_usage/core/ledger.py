@@ -52,6 +52,7 @@ class Change:
     growth: dict[Dims, Amounts] = field(default_factory=dict)
     before_epoch: set[Dims] = field(default_factory=set)
     grown: list[tuple[int, Amounts]] = field(default_factory=list)
+    superseded: dict[Dims, Amounts] = field(default_factory=dict)
 
     def move(self, end: int, dims: Dims, before: Amounts, after: Amounts, *, counts: bool) -> None:
         """Let the total of `dims` follow its row; `counts` is false for buckets before the epoch."""
@@ -62,7 +63,22 @@ class Change:
             held = self.growth.get(dims)
             self.growth[dims] = moved if held is None else total(held, moved)
             if any(amount > 0 for amount in moved):
-                self.grown.append((end, moved))
+                self.grown.append((end, self._new(dims, moved)))
+
+    def supersede(self, row: Row, zero: Amounts, *, counts: bool) -> None:
+        """Drop a row of another width; what the reading says instead is not new."""
+        self.drops.append((row.width, row.start, row.dims))
+        self.move(row.start + row.width, row.dims, row.amounts, zero, counts=counts)
+        if counts:
+            self.superseded[row.dims] = total(self.superseded.get(row.dims, zero), row.amounts)
+
+    def _new(self, dims: Dims, moved: Amounts) -> Amounts:
+        known = self.superseded.get(dims)
+        if known is None:
+            return moved
+        again = tuple([max(0, min(a, b)) for a, b in zip(moved, known, strict=True)])
+        self.superseded[dims] = difference(known, again)
+        return difference(moved, again)
 
 
 def total(one: Amounts, other: Amounts) -> Amounts:
@@ -92,8 +108,7 @@ def replace(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], ep
         if row.width == width and row.start in same:
             same[row.start][row.dims] = row.amounts
         else:
-            change.drops.append((row.width, row.start, row.dims))
-            change.move(row.start + row.width, row.dims, row.amounts, zero, counts=row.start >= epoch)
+            change.supersede(row, zero, counts=row.start >= epoch)
     for start, rows in reading.items():
         _replace_bucket(change, width, start, rows, same[start], start >= epoch, zero)
     return change

@@ -1,7 +1,7 @@
 """Polls one usage endpoint, or costs, into its book."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import windows
@@ -31,6 +31,7 @@ class UsagePoll:
         self._done: dict[Width, float] = {}
         self._cost_days = cost_days
         self._told_lookback = False
+        self._given_up = 0
 
     async def poll(self) -> None:
         """Read every step that is due, freshest first. Raises SourceError or StateError."""
@@ -38,8 +39,8 @@ class UsagePoll:
         began, now = clock.mono(), int(clock.now())
         hours, days = (self._due(width, began) for width in (Width.HOUR, Width.DAY))
         plan = await self._keeper.do(lambda: pipeline.due(book, now, self._rules, hours=hours, days=days))
-        self._tell_lost(plan)
-        rows = 0
+        self._tell_lost(plan.lost)
+        rows = self._given_up = 0
         for step in plan.steps:
             rows += await self._step(step, plan)
         if plan.gaps and book.progress.complete:
@@ -59,6 +60,9 @@ class UsagePoll:
             if not step.coarse:
                 raise
             self._tell_lookback(step, error)
+            lost = await self._keeper.do(lambda: pipeline.give_up(self.book, step.window))
+            self._given_up += sum(window.end - window.start for window in lost)
+            self._tell_lost(lost)
             return 0
         absorbed = await self._absorb(step, buckets, plan)
         rows = absorbed.rows
@@ -91,14 +95,16 @@ class UsagePoll:
         if pipeline.finish(keeper.store, book, now):
             keeper.fold(keeper.display.took(book, list(book.leaves.values()), keeper.clock.now()))
 
-    def _tell_lost(self, plan: Plan) -> None:
-        for window in plan.lost:
+    def _tell_lost(self, lost: Iterable[Window]) -> None:
+        for window in lost:
             facts = {"organization": self.book.organization, "source": self.book.kind.source, "window": str(window)}
-            log.warning("usage lies further back than `reconcile`: it is not counted", extra=facts)
+            log.warning("usage lies further back than can be read: it is not counted", extra=facts)
             self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "lost", window.end - window.start)
 
     def _tell_healed(self, plan: Plan) -> None:
-        seconds = sum(window.end - window.start for window in plan.gaps)
+        seconds = sum(window.end - window.start for window in plan.gaps) - self._given_up
+        if not seconds:
+            return
         facts = {"organization": self.book.organization, "source": self.book.kind.source, "seconds": seconds}
         log.info("a gap was read", extra=facts)
         self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "healed", seconds)
