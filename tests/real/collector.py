@@ -31,7 +31,7 @@ class Collector:
         if override:
             command += ["--config", f"yaml:{json.dumps(override)}"]
         self.process = Process(command, folder / "otelcol.log")
-        self.process.until(lambda: "Everything is ready" in self.process.output, "the Collector")
+        self.process.started(lambda: "Everything is ready" in self.process.output, "the Collector")
 
     def scrape(self) -> str:
         """What its Prometheus exporter shows."""

@@ -75,8 +75,16 @@ class Process:
         return self._process.poll() is None
 
     def ready(self, url: str, seconds: float = 30, status: int = 200) -> None:
-        """Wait until GET `url` answers with `status`."""
-        self.until(lambda: get(url)[0] == status, f"{status} from {url}", seconds)
+        """Wait until GET `url` answers with `status`; in vain, then it is ended."""
+        self.started(lambda: get(url)[0] == status, f"{status} from {url}", seconds)
+
+    def started(self, ask: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        """Wait until `ask` is true; in vain, then it is ended."""
+        try:
+            self.until(ask, what, seconds)
+        except AssertionError:
+            self.kill()
+            raise
 
     def until(self, ask: Callable[[], T | None], what: str, seconds: float = 30) -> T:
         """The first true answer of `ask`; AssertionError with its output if it ends before, or in vain."""
