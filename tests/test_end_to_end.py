@@ -169,24 +169,29 @@ def test_a_bad_evening_costs_nothing(
 ) -> None:
     """After minutes of faults and six kill -9 nothing is lost, nothing counted twice, and no counter ever fell."""
     simulator = Simulator(surroundings)
+    started = [simulator.process]
+    port = free_port()
+    command: list[str | Path] = [COMMAND, "run", "-c", config(prometheus={"host": "127.0.0.1", "port": port})]
+    environment = surroundings.env(OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+
+    def start() -> Process:
+        started.append(Process(command, surroundings.home / "run.log", environment))
+        return started[-1]
+
     try:
         simulator.post("faults", {"faults": TROUBLE})
-        port = free_port()
         server = prometheus([f"127.0.0.1:{port}"])
-        command: list[str | Path] = [COMMAND, "run", "-c", config(prometheus={"host": "127.0.0.1", "port": port})]
-        environment = surroundings.env(OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
         for _ in range(6):
-            victim = Process(command, surroundings.home / "run.log", environment)
+            victim = start()
             time.sleep(25)
             assert victim.running, victim.output
             victim.kill()
         simulator.post("faults", {"faults": []})
-        survivor = Process(command, surroundings.home / "run.log", environment)
-        survivor.until(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 120)
-        survivor.stop()
+        start().until(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 120)
         assert server.query("resets({__name__=~'openai_.*_total'}[10m]) > 0") == {}
     finally:
-        simulator.process.stop()
+        for process in started:
+            process.kill()
 
 
 # --- starting and stopping
