@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 
 import otel_openai_usage
 from otel_openai_usage.core.catalogue import INSTRUMENTS, Instrument
+from otel_openai_usage.core.ledger import LAGS
 from otel_openai_usage.core.snapshot import AttributeValue, Board
 from otel_openai_usage.metrics.instruments import SCOPE
 
@@ -68,7 +69,7 @@ OWN: dict[str, Row] = {
         Row("otel_openai_usage.series", "gauge", "{series}", "otel_openai_usage_series",
             "Series of an instrument: state live is shown as itself, folded is part of its overflow series", ("instrument", "state")),
         Row("otel_openai_usage.late_tokens", "counter", "{token}", "otel_openai_usage_late_tokens_total",
-            "Tokens by how long after its bucket ended a token was first seen, at least 5m, 1h, 3h, 1d or 7d", (*_WHO, "lag")),
+            "Tokens first seen after their bucket had ended, by how long after: up to 5m, 1h, 3h, 1d, or 7d and more", (*_WHO, "lag")),
         Row("otel_openai_usage.gap", "counter", "s", "otel_openai_usage_gap_seconds_total",
             "Downtime by what became of it: healed was read afterwards, lost lay beyond what is read again", (*_WHO, "outcome")),
         Row("otel_openai_usage.unpriced_tokens", "counter", "{token}", "otel_openai_usage_unpriced_tokens_total",
@@ -87,8 +88,6 @@ OWN: dict[str, Row] = {
 }  # fmt: skip
 """By OpenTelemetry name. `RESTATED` belongs to the family, but lives on the Board."""
 
-LAGS = {"7d": 604800, "1d": 86400, "3h": 10800, "1h": 3600, "5m": 300}
-"""Values of `lag` and the seconds that they stand for, longest first."""
 OUTCOMES = ("accepted", "duplicate", "conflicting", "refused")
 
 _Labels = tuple[str, ...]
@@ -130,7 +129,7 @@ class Own:
             self._add("rows_read", 0, organization, source)
             for outcome in ("healed", "lost"):
                 self._add("gap", 0, organization, source, outcome)
-            for lag in LAGS if source.startswith("usage/") else ():
+            for lag in LAGS.values() if source.startswith("usage/") else ():
                 self._add("late_tokens", 0, organization, source, lag)
 
     def expect_events(self) -> None:
@@ -150,7 +149,7 @@ class Own:
         self._set("poll.lag", (organization, source), lag)
 
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None:
-        """Tokens were first seen that long (a key of `LAGS`) after their bucket had ended."""
+        """Tokens were first seen that long (a value of `LAGS`) after their bucket had ended."""
         self._add("late_tokens", tokens, organization, source, lag)
 
     def gap(self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float) -> None:
