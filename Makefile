@@ -37,7 +37,7 @@ test-long: setup servers ## The tests that take minutes
 check: setup ## Lint, types, floors: what needs no running
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache | tail -n 6
+	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }; tail -n 4 <<< "$$said"
 
 format: setup ## Sort imports and repair what ruff can repair by itself
 	$(BIN)/ruff check --fix .
