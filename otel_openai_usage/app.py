@@ -21,6 +21,8 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.errors import ExporterError
+from otel_openai_usage.events import Parser
 from otel_openai_usage.metrics import otlp
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
@@ -31,10 +33,12 @@ from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
-from otel_openai_usage.poller import Clock, Keeper, LimitsPoll, Loop, NamesPoll, Trouble, UsagePoll, load_days
+from otel_openai_usage.poller import Clock, Intake, Keeper, LimitsPoll, Loop, NamesPoll, Trouble, UsagePoll, load_days, metered_books
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.web.ingest import Ingest
 from otel_openai_usage.web.server import Server
+from otel_openai_usage.web.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class Exporter:
     loops: list[Loop]
     names: list[NamesPoll]
     server: Server | None = None
+    ingest: Ingest | None = None
     sender: Sender | None = None
 
     def not_ready(self) -> list[str]:
@@ -97,6 +102,27 @@ async def _forever(exporter: Exporter) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stopping, stop)
+    try:
+        await _until(stop, exporter)
+    except BaseExceptionGroup as group:
+        error = _first(group)
+        raise error from (None if error is group else group)
+    log.info("stopped")
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What is to be told of several things that ended the run: a trouble that we foresaw, else all of them as a bug."""
+    foreseen = group.subgroup(ExporterError)
+    while foreseen is not None:
+        error = foreseen.exceptions[0]
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        foreseen = error
+    return group
+
+
+async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
@@ -104,8 +130,6 @@ async def _forever(exporter: Exporter) -> int:
         await stop.wait()
         for task in tasks:
             task.cancel()
-    log.info("stopped")
-    return 0
 
 
 def demo(*, port: int) -> int:
@@ -173,6 +197,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
+    ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
     names = {organization.name: store.names(organization.name) for organization in settings.organizations}
     keeper.fold(display.load(keeper.books, names, clock.now()))
     await exporter.publish()
@@ -203,7 +228,31 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
         await exporter.server.start()
         stack.push_async_callback(exporter.server.stop)
         log.info("listening", extra={"url": exporter.server.url + settings.prometheus.path})
+    if ingest and not once:
+        await ingest.start()
+        stack.push_async_callback(ingest.stop)
+        log.info("listening for events", extra={"url": ingest.url})
+        exporter.ingest = ingest
     return exporter
+
+
+def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
+    """The listener for events, and their books."""
+    keeper, own, events = exporter.keeper, exporter.own, settings.events
+    organizations = [organization.name for organization in settings.organizations]
+    books = metered_books(store, organizations, events.attributes, int(keeper.clock.now()))
+    keeper.books += books.values()
+    own.expect_events()
+    intake = Intake(keeper, store, books, own, dedupe=int(events.dedupe.total_seconds()))
+    return Ingest(
+        intake.take,
+        lambda: own.event("refused"),
+        parser=Parser(events.attributes, next(iter(books.values())).kind.dimensions),
+        tokens=Tokens([token.get_secret_value() for token in events.tokens], events.tokens_file),
+        host=events.host,
+        port=events.port,
+        max_body=events.max_body,
+    )
 
 
 def openai_client(settings: Settings, organization: Organization, observe: Callable[[str, str, float], None] | None = None) -> Client:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from otel_openai_usage.errors import ExporterError
+from otel_openai_usage.errors import ExporterError, StateCorrupt
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.trouble import Trouble, bearable, rejected
 
@@ -25,9 +25,11 @@ class Loop:
     error: ExporterError | None = None
 
     async def once(self) -> bool:
-        """One poll. True if it succeeded; what went wrong is in `error`."""
+        """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that does not heal."""
         try:
             await self.poll()
+        except StateCorrupt:
+            raise
         except ExporterError as error:
             self.error = error
             self.trouble.met(self.source, error, self.keeper.clock.mono())
