@@ -52,18 +52,26 @@ class Entry:
     position: int = -1
     held_since: float | None = None
     held_version: int = 0
+    skipped: bool = False
+    floor: Amount = 0
 
     @property
     def released(self) -> bool:
-        return any(leaf.released for leaf, _ in self.members)
+        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0, however old its leaf."""
+        return not self.skipped and any(leaf.released for leaf, _ in self.members)
 
     def shown(self) -> Amount:
-        """The sum of what the members may show."""
-        return sum(leaf.shown[index] for leaf, index in self.members)
+        """The sum of what the members may show, and not less than what it showed before a member got another name."""
+        return max(self.floor, sum(leaf.shown[index] for leaf, index in self.members))
 
     def pending(self) -> Amount:
-        """How much of it OpenAI has taken back."""
-        return sum(leaf.shown[index] - leaf.total[index] for leaf, index in self.members)
+        """How much of it OpenAI has taken back, or belongs to another series now."""
+        return self.shown() - sum(leaf.total[index] for leaf, index in self.members)
+
+    def follow(self, old: "Entry") -> None:
+        """Go on where the same series was before all were shaped anew."""
+        self.held_since, self.held_version, self.skipped = old.held_since, old.held_version, old.skipped
+        self.floor = old.shown() if old.released else 0
 
     def number(self, amount: Amount) -> int | float:
         """As the instrument shows it: money becomes a float here and nowhere earlier."""
@@ -113,28 +121,32 @@ class Shape:
         self._points: dict[str, list[Point]] = {}
         self._dirty: dict[Entry, None] = {}
         self._held: dict[Entry, None] = {}
+        self._ripe: list[Entry] = []
         self._pending: dict[Entry, Amount] = {}
         self._waiting: dict[int, tuple[Book, Leaf]] = {}
 
     def load(self, books: Iterable[Book], names: Mapping[str, Names], now: float) -> list[Folded]:
         """Shape all books from the beginning; what had to be folded on the way."""
+        shown = self._of_leaf
         self._clear()
         self._books, self._names = list(books), dict(names)
         leaves = [(book, leaf) for book in self._books if book.progress.complete for leaf in book.leaves.values()]
-        leaves.sort(key=lambda pair: pair[1].id)  # first come stay
+        leaves.sort(key=lambda pair: (pair[1].id not in shown, pair[1].id))  # first come stay
         return [fold for book, leaf in leaves for fold in self.add(book, leaf, now)]
 
     def renamed(self, names: Mapping[str, Names], now: float) -> list[Folded]:
         """Take new names. Entries are shaped anew only if a name in use changed."""
         before, self._names = self._names, dict(names)
-        held = {(entry.instrument, repr(entry.series.attributes)): entry for entry in self._held}
-        if any(self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books):
-            folds = self.load(self._books, names, now)
-            for entry in self._held:  # a late name does not begin the hold again
-                if old := held.get((entry.instrument, repr(entry.series.attributes))):
-                    entry.held_since, entry.held_version = old.held_since, old.held_version
-            return folds
-        return self.resume(now)
+        if not any(self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books):
+            return self.resume(now)
+        old, held = self._entries, self._held
+        folds = self.load(self._books, names, now)
+        for instrument, entries in self._entries.items():
+            for key in entries.keys() & old.get(instrument, {}).keys():
+                entries[key].follow(old[instrument][key])
+                if old[instrument][key] in held:
+                    self._held[entries[key]] = None
+        return folds
 
     def _differs(self, book: Book, before: Names) -> bool:
         after = self._names.get(book.organization, NO_NAMES)
@@ -194,17 +206,19 @@ class Shape:
 
     def due(self, mono: float, attempted: int | None) -> list[Leaf]:
         """The leaves whose series have been shown as 0 for long enough; to be marked released in the store first."""
-        return [
-            leaf
+        self._ripe = [
+            entry
             for entry in self._held
             if entry.held_since is not None
             and mono - entry.held_since >= self.look.zero_hold
             and (attempted is None or attempted >= entry.held_version)
-            for leaf, _ in entry.members
         ]
+        return [leaf for entry in self._ripe for leaf, _ in entry.members]
 
     def released(self, leaves: Iterable[Leaf]) -> None:
-        """The store has it: show what these leaves are."""
+        """The store has it: show what these leaves, those last due, are."""
+        for entry in self._ripe:
+            entry.skipped = False
         for leaf in leaves:
             leaf.released = True
             self._dirty.update(dict.fromkeys(self._of_leaf.get(leaf.id, ())))
@@ -237,6 +251,7 @@ class Shape:
             self._pending.pop(entry, None)
         amount = entry.shown()
         if not amount and self.look.skip_zero and entry.position < 0:
+            entry.skipped = True
             return
         if entry.released:
             self._held.pop(entry, None)

@@ -1,0 +1,404 @@
+"""What a series shows: zero first, names in time, everything adding up, and never less than before."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_openai_usage.core.book import Book, Leaf
+from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
+from otel_openai_usage.core.model import NO_NAMES, Amounts, Dims, Names
+from otel_openai_usage.core.shape import Folded, Look, Shape
+from otel_openai_usage.core.snapshot import AttributeValue
+from tests.core.shelf import MIDNIGHT, book
+
+TOKENS, REQUESTS = "openai.api.tokens", "openai.api.requests"
+COMPLETIONS = USAGE_KINDS["completions"]
+
+
+@dataclass
+class Stage:
+    """Does with a Shape what the keeper does, at a time that is told."""
+
+    look: Look = field(default_factory=Look)
+    books: Sequence[Book] = ()
+    names: Mapping[str, Names] = field(default_factory=dict)
+    folded: list[Folded] = field(default_factory=list)
+    attempted: int | None = None
+    now: float = MIDNIGHT
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """A process begins, on the same state."""
+        self.shape = Shape(self.look, self.folded)
+        self.folded += self.shape.load(self.books, self.names, self.now)
+        self.publish()
+
+    def publish(self, later: float = 0) -> None:
+        """Show what is to be shown."""
+        self.now += later
+        self.folded += self.shape.resume(self.now)
+        self.shape.released(self.shape.due(self.now, self.attempted))
+        self.version += 1
+        self.points = self.shape.points(self.now, self.version)
+
+    def use(self, one: Book, dims: Dims, amounts: Amounts, *, released: bool = False, total: Amounts | None = None) -> Leaf:
+        """A reading says that so much was used, all in all."""
+        leaf = one.leaves.get(dims)
+        if leaf is None:
+            id_ = 1000 * one.id + len(one.leaves)
+            leaf = one.leaves[dims] = one.by_id[id_] = Leaf(id_, dims, amounts, amounts, released, int(self.now), int(self.now))
+        leaf.total, leaf.shown = total or amounts, amounts
+        self.folded += self.shape.add(one, leaf, self.now)
+        return leaf
+
+    def name(self, **projects: str | None) -> None:
+        """Names of projects were read."""
+        known = self.names.get("default", NO_NAMES)
+        self.names = {"default": Names({**known.projects, **projects}, known.api_keys, known.users)}
+        self.folded += self.shape.renamed(self.names, self.now)
+
+    def values(self, instrument: str = TOKENS, *by: str) -> dict[tuple[AttributeValue | None, ...], int | float]:
+        """What is shown, by some attributes; every series must be its own."""
+        found: dict[tuple[AttributeValue | None, ...], int | float] = {}
+        for point in self.points.get(instrument, ()):
+            key = tuple(point.series.attributes.get(name) for name in by)
+            assert key not in found
+            found[key] = point.value
+        return found
+
+    def total(self, instrument: str = TOKENS) -> float:
+        """The sum of an instrument's points."""
+        return sum(point.value for point in self.points.get(instrument, ()))
+
+
+def of(project: str | None, model: str = "m") -> Dims:
+    """Dimensions of embeddings."""
+    return (project, None, None, model)
+
+
+@pytest.fixture
+def one() -> Book:
+    """A book that has been polled before."""
+    return book()
+
+
+QUICK = Look(name_wait=0, zero_hold=60)
+
+
+# --- zero first
+
+
+def test_a_new_series_is_zero_first(one: Book) -> None:
+    """A series that is new after the first poll shows 0 for `zero_hold`, then what was used; what comes meanwhile included."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of(None), (7, 1))
+    stage.publish()
+    assert stage.values() == {(): 0}
+    stage.use(one, of(None), (9, 1))
+    stage.publish(59)
+    assert (stage.values(), stage.shape.waits) == ({(): 0}, True)
+    stage.publish(1)
+    assert (stage.values(), stage.values(REQUESTS), stage.shape.waits) == ({(): 9}, {(): 1}, False)
+
+
+def test_what_the_first_poll_finds_is_shown_at_once(one: Book) -> None:
+    """The day so far does not begin at 0: that would look like a spike."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of(None), (7, 1), released=True)
+    stage.publish()
+    assert stage.values() == {(): 7}
+
+
+def test_zero_waits_for_an_attempt_of_otlp(one: Book) -> None:
+    """With OTLP a series stays 0 until a snapshot that has it was tried to be sent, however long that takes."""
+    stage = Stage(QUICK, [one], attempted=0)
+    stage.use(one, of(None), (7, 1))
+    stage.publish()
+    seen = stage.version
+    stage.attempted = seen - 1
+    stage.publish(3600)
+    assert stage.values() == {(): 0}
+    stage.attempted = seen
+    stage.publish()
+    assert stage.values() == {(): 7}
+
+
+def test_a_restart_does_not_go_back_to_zero(one: Book) -> None:
+    """A series that was shown with its value is shown with it at once by the next process; one that was 0 stays 0 for its time."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.publish()
+    stage.publish(60)
+    stage.use(one, of("b"), (5, 1))
+    stage.publish()
+    stage.start()
+    assert stage.values(TOKENS, "project_id") == {("a",): 7, ("b",): 0}
+    stage.publish(60)
+    assert stage.values(TOKENS, "project_id") == {("a",): 7, ("b",): 5}
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        Look(name_wait=0, drop=frozenset({"project_id", "project_name"})),
+        Look(name_wait=0, rename={"model": "gen_ai.response.model"}),
+        Look(name_wait=0, skip_zero=True),
+        Look(name_wait=0, max_series=1),
+    ],
+)
+def test_another_look_does_not_go_back_to_zero(one: Book, look: Look) -> None:
+    """Dropping, renaming, folding or skipping zeros after a restart shows every series with its value at once."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.use(one, of("b"), (5, 1))
+    stage.publish()
+    stage.publish(60)
+    stage.look = look
+    stage.start()
+    assert stage.total() == 12
+
+
+def test_a_late_name_does_not_go_back_to_zero(one: Book) -> None:
+    """A series that gets its name late goes on under it with its value."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.publish()
+    stage.publish(60)
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 7}
+    stage.name(a="Atlas")
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("Atlas",): 7}
+
+
+def test_a_name_for_another_does_not_begin_the_hold_again(one: Book) -> None:
+    """Names that change elsewhere do not make a new series wait longer."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("old"), (1, 1), released=True)
+    stage.use(one, of(None), (7, 1))
+    stage.publish()
+    for number in range(6):
+        stage.name(old=f"name {number}")
+        stage.publish(10)
+    assert stage.values(TOKENS, "project_id") == {("old",): 1, (None,): 7}
+
+
+def test_with_skip_zero_a_late_measure_is_zero_first_too() -> None:
+    """Where zeros are left out, a token type that is first used later is shown as 0 first, though its attribute set is old."""
+    one = book(COMPLETIONS)
+    dims = (None,) * len(COMPLETIONS.dimensions)
+    stage = Stage(Look(name_wait=0, skip_zero=True), [one])
+    stage.use(one, dims, (7, 0, 0, 0, 0, 0, 1), released=True)
+    stage.publish()
+    assert stage.values(TOKENS, "token_type") == {("input",): 7}
+    stage.use(one, dims, (9, 4, 0, 0, 0, 0, 1))
+    stage.publish()
+    assert stage.values(TOKENS, "token_type") == {("input",): 9, ("output",): 0}
+    stage.publish(60)
+    assert stage.values(TOKENS, "token_type") == {("input",): 9, ("output",): 4}
+    stage.use(one, dims, (9, 5, 2, 0, 0, 0, 1))
+    stage.publish()
+    assert stage.values(TOKENS, "token_type") == {("input",): 9, ("output",): 5, ("input_cached",): 0}
+
+
+def test_without_skip_zero_every_token_type_is_there(one: Book) -> None:
+    """Zeros are shown, so that the first use of a token type is an increase."""
+    full = book(COMPLETIONS)
+    stage = Stage(QUICK, [full])
+    stage.use(full, (None,) * len(COMPLETIONS.dimensions), (7, 0, 0, 0, 0, 0, 1), released=True)
+    stage.publish()
+    assert sorted(stage.values(TOKENS, "token_type").values()) == [0, 0, 0, 0, 0, 7]
+
+
+# --- names
+
+
+def test_a_new_series_waits_for_its_name(one: Book) -> None:
+    """A series whose project has no name yet is not shown for up to 30 s, then as `unknown`."""
+    stage = Stage(Look(zero_hold=0), [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.publish(29)
+    assert stage.values() == {}
+    stage.publish(1)
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 7}
+
+
+@pytest.mark.parametrize(("name", "said"), [("Atlas", "Atlas"), (None, "unknown")])
+def test_a_name_that_comes_ends_the_wait(one: Book, name: str | None, said: str) -> None:
+    """As soon as the name is known, or known not to exist, the series is shown."""
+    stage = Stage(Look(zero_hold=0), [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.publish(5)
+    stage.name(a=name)
+    stage.publish()
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {(said,): 7}
+
+
+def test_a_name_that_leaves_a_shared_series_lowers_nothing(one: Book) -> None:
+    """With ids dropped, series of one name are one; when a name leaves it, it keeps its value and tells the rest as pending."""
+    stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"})), [one])
+    stage.use(one, of("a"), (7, 1), released=True)
+    stage.use(one, of("b"), (5, 1), released=True)
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 12}
+    stage.name(a="Atlas")
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 12, ("Atlas",): 7}
+    assert [pending for _, pending in stage.shape.restated_pending()[TOKENS]] == [7]
+    stage.use(one, of("b"), (20, 1))
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 20, ("Atlas",): 7}
+    assert TOKENS not in stage.shape.restated_pending()
+
+
+# --- adding up
+
+
+LEAVES = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c", None]), st.sampled_from(["m", "n", "o"]), st.integers(0, 100), st.integers(0, 9)), max_size=12
+)
+ATTRIBUTES = ["project_id", "project_name", "user_id", "api_key_id", "api_key_name", "model", "batch", "organization"]
+
+
+@given(LEAVES, st.sets(st.sampled_from(ATTRIBUTES)), st.integers(1, 8), st.booleans(), st.lists(st.sampled_from("abc"), max_size=4))
+def test_sums_survive_whatever_is_dropped_or_folded(
+    leaves: list[tuple[str | None, str, int, int]], drop: set[str], most: int, skip_zero: bool, named: list[str]
+) -> None:
+    """The sum over all series is the sum over all leaves, whatever is dropped, folded, named or left out, also after a restart."""
+    first, second = book(), book(id_=2, organization="other")
+    stage = Stage(Look(name_wait=0, zero_hold=0, drop=frozenset(drop), max_series=most, skip_zero=skip_zero), [first, second])
+    before: dict[int, float] = {}
+    for number, (project, model, tokens, requests) in enumerate(leaves):
+        one = (first, second)[number % 2]
+        old = one.leaves.get(of(project, model))
+        used = (tokens, requests) if old is None else (old.shown[0] + tokens, old.shown[1] + requests)
+        stage.use(one, of(project, model), used)
+        if named and number % 3 == 2:
+            stage.name(**{named.pop(): "Atlas"})
+        stage.publish()
+        stage.publish()
+        before = {id(point.series): point.value for point in stage.points.get(TOKENS, ())}
+    for _ in range(2):
+        stage.publish()
+        every = [leaf for one in stage.books for leaf in one.leaves.values()]
+        assert stage.total() - pending(stage, TOKENS) == sum(leaf.total[0] for leaf in every)
+        assert stage.total(REQUESTS) - pending(stage, REQUESTS) == sum(leaf.total[1] for leaf in every)
+        assert len(stage.points.get(TOKENS, ())) <= most + 2  # one overflow series for each organization
+        stage.start()
+        stage.publish()
+    assert len(before) <= most + 2
+
+
+def pending(stage: Stage, instrument: str) -> float:
+    """What is shown above what OpenAI reports."""
+    return sum(amount for _, amount in stage.shape.restated_pending().get(instrument, ()))
+
+
+def test_dropping_adds_up(one: Book) -> None:
+    """A series without an attribute is the sum of those that had it; a new one that joins it makes it grow at once."""
+    stage = Stage(Look(name_wait=0, drop=frozenset({"project_id", "project_name"})), [one])
+    stage.use(one, of("a"), (7, 1), released=True)
+    stage.publish()
+    stage.use(one, of("b"), (5, 1))
+    stage.publish()
+    assert stage.values() == {(): 12}
+
+
+def test_first_come_stay(one: Book) -> None:
+    """Beyond `max_series` later series fold into one that keeps organization, operation and token type, for good and remembered."""
+    stage = Stage(Look(name_wait=0, zero_hold=0, max_series=2), [one])
+    for number, project in enumerate("abcd"):
+        stage.use(one, of(project), (10**number, 1))
+    stage.publish()
+    stage.publish()
+    assert stage.values(TOKENS, "project_id") == {("a",): 1, ("b",): 10, (None,): 1100}
+    folded = next(point.series.attributes for point in stage.points[TOKENS] if "project_id" not in point.series.attributes)
+    assert folded == {"organization": "default", "operation": "embeddings", "token_type": "input", "otel.metric.overflow": True}
+    stage.look = Look(name_wait=0, zero_hold=0, max_series=100)
+    stage.start()
+    assert stage.values(TOKENS, "project_id") == {("a",): 1, ("b",): 10, (None,): 1100}
+    assert stage.shape.counts()[TOKENS] == (3, 2)
+
+
+def test_a_name_in_time_does_not_push_out_who_came_first(one: Book) -> None:
+    """A series that still waits for its name when the limit is reached does not take the place of one that is shown."""
+    stage = Stage(Look(zero_hold=0, max_series=1), [one])
+    stage.name(there="Here")
+    stage.use(one, of("late"), (7, 1))
+    stage.use(one, of("there"), (5, 1), released=True)
+    stage.publish()
+    assert stage.values(TOKENS, "project_id") == {("there",): 5}
+    stage.name(late="Atlas", there="There")
+    stage.publish()
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("There",): 5, (None,): 7}
+
+
+# --- what is taken back
+
+
+def test_what_is_taken_back_is_told_apart(one: Book) -> None:
+    """A total that falls leaves the counter where it was; the difference is told with the series' own attributes until it is overtaken."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of(None), (9, 2), released=True, total=(6, 2))
+    stage.publish()
+    assert stage.values() == {(): 9}
+    attributes = {"organization": "default", "operation": "embeddings", "model": "m", "token_type": "input"}
+    assert stage.shape.restated_pending() == {TOKENS: [(attributes, 3)]}
+    stage.use(one, of(None), (12, 2))
+    stage.publish()
+    assert (stage.values(), stage.shape.restated_pending()) == ({(): 12}, {})
+
+
+# --- start times and types
+
+
+def test_every_counter_carries_the_time_its_counting_began() -> None:
+    """The start time of every point of a book is its epoch, in nanoseconds, in every process."""
+    early, late = book(epoch=MIDNIGHT), book(epoch=MIDNIGHT + 77 * 60, id_=2, organization="other")
+    stage = Stage(QUICK, [early, late])
+    for one in (early, late):
+        stage.use(one, of(None), (7, 1), released=True)
+    for _ in range(2):
+        stage.publish()
+        starts = {point.series.attributes["organization"]: point.series.start for points in stage.points.values() for point in points}
+        assert starts == {"default": MIDNIGHT * 10**9, "other": (MIDNIGHT + 77 * 60) * 10**9}
+        stage.start()
+
+
+def test_a_series_never_changes_its_type() -> None:
+    """Counts are int and money is float, at zero as with a value."""
+    counts, money = book(), book(COSTS, id_=2)
+    stage = Stage(Look(name_wait=0, zero_hold=10), [counts, money])
+    stage.use(counts, of(None), (7, 1))
+    stage.use(money, (None, "item", None, None, None, "usd"), (3, 1))
+    for _ in range(2):
+        stage.publish(10)
+        assert {type(point.value) for point in stage.points[TOKENS]} == {int}
+        assert {type(point.value) for point in stage.points["openai.api.cost"]} == {float}
+
+
+def test_what_did_not_change_is_the_same_object(one: Book) -> None:
+    """A list of points, and a series, that did not change is the same object in the next snapshot."""
+    other = book(COSTS, id_=2)
+    stage = Stage(QUICK, [one, other])
+    stage.use(one, of(None), (7, 1), released=True)
+    stage.use(other, (None, "item", None, None, None, "usd"), (3, 1), released=True)
+    stage.publish()
+    before = stage.points
+    stage.use(one, of(None), (8, 1))
+    stage.publish()
+    assert stage.points["openai.api.cost"] is before["openai.api.cost"]
+    assert identities(stage.points[TOKENS]) == identities(before[TOKENS])
+
+
+def identities(points: Iterable[object]) -> list[int]:
+    """Which series objects stand there."""
+    return [id(getattr(point, "series", None)) for point in points]
