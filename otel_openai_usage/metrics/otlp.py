@@ -1,4 +1,7 @@
-"""The official OTLP exporters, made from our settings and kept from talking over us."""
+"""The official OTLP exporters, made from our settings and kept from talking over us.
+
+How a request is encoded is ours (encoding.py); connections, retries and time-outs are theirs.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +10,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
 from otel_openai_usage.config import Otlp
 
@@ -30,12 +33,21 @@ def _grpc(otlp: Otlp) -> MetricExporter:
     from grpc import Compression, ssl_channel_credentials
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
+    from otel_openai_usage.metrics.encoding import Encoder
+
+    class Quick(OTLPMetricExporter):
+        """Encodes with our encoder."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._translate_data = Encoder()  # type: ignore[method-assign]
+
     tls = otlp.tls
     credentials = None
     if not otlp.insecure:
         files = (tls.ca_file, tls.key_file, tls.cert_file) if tls else (None, None, None)
         credentials = ssl_channel_credentials(*map(_content, files))
-    return OTLPMetricExporter(
+    return Quick(
         endpoint=otlp.endpoint,
         insecure=otlp.insecure,
         credentials=credentials,
@@ -50,6 +62,18 @@ def _http(otlp: Otlp) -> MetricExporter:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from requests import Session
 
+    from otel_openai_usage.metrics.encoding import Encoder
+
+    class Quick(OTLPMetricExporter):
+        """Encodes with our encoder."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._encode = Encoder()
+
+        def export(self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **_: Any) -> MetricExportResult:
+            return MetricExportResult.FAILURE if self._shutdown else self._export_batch(self._encode(metrics_data))
+
     class OwnAuthority(Session):
         """A session whose `verify` counts: requests lets REQUESTS_CA_BUNDLE beat it."""
 
@@ -57,7 +81,7 @@ def _http(otlp: Otlp) -> MetricExporter:
             return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
 
     tls = otlp.tls
-    return OTLPMetricExporter(
+    return Quick(
         session=OwnAuthority(),
         endpoint=otlp.endpoint,
         certificate_file=str(tls.ca_file) if tls and tls.ca_file else None,

@@ -26,12 +26,10 @@ class Points(Sequence[NumberDataPoint]):
     """Data points that are made while they are looked at, so that 100,000 of them are never in memory at once."""
 
     def __init__(self, points: Sequence[Point], time: int, moved: Sequence[str] = ()) -> None:
-        self._points = points
-        self._time = time
-        self._moved = frozenset(moved)
+        self.points, self.time, self.moved = points, time, frozenset(moved)
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self.points)
 
     @overload
     def __getitem__(self, index: int) -> NumberDataPoint: ...
@@ -39,17 +37,17 @@ class Points(Sequence[NumberDataPoint]):
     def __getitem__(self, index: slice) -> "Points": ...
     def __getitem__(self, index: int | slice) -> "NumberDataPoint | Points":
         if isinstance(index, slice):
-            return Points(self._points[index], self._time, tuple(self._moved))
-        return self._point(self._points[index])
+            return Points(self.points[index], self.time, tuple(self.moved))
+        return self._point(self.points[index])
 
     def __iter__(self) -> Iterator[NumberDataPoint]:
-        return map(self._point, self._points)
+        return map(self._point, self.points)
 
     def _point(self, point: Point) -> NumberDataPoint:
         attributes = point.series.attributes
-        if self._moved:
-            attributes = {key: value for key, value in attributes.items() if key not in self._moved}
-        return NumberDataPoint(attributes, point.series.start, self._time, point.value, ())
+        if self.moved:
+            attributes = {key: value for key, value in attributes.items() if key not in self.moved}
+        return NumberDataPoint(attributes, point.series.start, self.time, point.value, ())
 
 
 def produce(
