@@ -1,0 +1,1 @@
+"""The expenditure dashboard: Dash over the store. Reads, never writes."""

@@ -1,0 +1,167 @@
+"""What the dashboard knows of one organization: its days as cubes, names, limits, and how fresh all that is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from otel_openai_usage.core.book import Status
+from otel_openai_usage.core.kinds import COSTS, STORED, USAGE_KINDS, Kind
+from otel_openai_usage.core.model import Limit, Names, floor
+from otel_openai_usage.dashboard.cube import DAY, Builder, Cube
+from otel_openai_usage.dashboard.items import split
+
+DIMENSIONS = ("project", "model", "key", "user", "operation")
+COST_DIMENSIONS = ("project", "model", "key", "user", "charged", "currency")
+_FIELDS = {"project": "project_id", "key": "api_key_id", "user": "user_id"}
+_MONEY = ("cost", "quantity", "estimate")
+
+
+class Past(Protocol):
+    """The store, as far as the dashboard reads it. Every method raises StateError."""
+
+    def sources(self, organization: str) -> Mapping[str, int]:
+        """The ids of an organization's sources, by kind."""
+        ...
+
+    def statuses(self, organization: str) -> Sequence[Status]:
+        """How far each source has come."""
+        ...
+
+    def first(self, organization: str) -> int | None:
+        """The start of the oldest row."""
+        ...
+
+    def leaves(self, source: int, kind: Kind) -> Mapping[int, Mapping[str, str | None]]:
+        """The attribute sets of a source, by id."""
+        ...
+
+    def rows(self, source: int, kind: Kind, since: int) -> Iterable[Sequence[float]]:
+        """(attribute set, day, the kind's measures) from a day on; a day may come in several parts."""
+        ...
+
+    def estimates(self, source: int, since: int) -> Iterable[Sequence[float]]:
+        """(attribute set, day, estimated cost) from a day on, where there is a price."""
+        ...
+
+    def names(self, organization: str) -> Names:
+        """The names that are known."""
+        ...
+
+    def limits(self, organization: str) -> Sequence[Limit]:
+        """The spend limits that OpenAI said last."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Everything shown of one organization. `first` is the oldest day; `now` when it was read. Legacy rows stand in for usage."""
+
+    organization: str
+    usage: Cube
+    costs: Cube
+    names: Names
+    limits: Sequence[Limit]
+    statuses: Sequence[Status]
+    first: int | None
+    now: float
+    legacy: bool = False
+    currencies: tuple[str, ...] = field(default=("usd",))
+
+    @property
+    def currency(self) -> str:
+        """The currency of the bill; others are told of, never added."""
+        return self.currencies[0]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show yet."""
+        return not (self.usage.amounts or self.costs.amounts)
+
+    @cached_property
+    def estimated(self) -> bool:
+        """Whether usage was priced."""
+        return "estimate" in self.usage.amounts
+
+    @cached_property
+    def billed_until(self) -> int | None:
+        """The end of the newest day that was billed, as far as it was yet."""
+        if "cost" not in self.costs.amounts:
+            return None
+        days = self.costs.amounts["cost"].any(axis=0).nonzero()[0]
+        return self.costs.start + (int(days[-1]) + 1) * DAY if len(days) else None
+
+    @property
+    def settled(self) -> int:
+        """Days before this one are over and billed."""
+        today = floor(int(self.now), DAY)
+        return min(today, self.billed_until or today)
+
+    def bills(self, dimension: str) -> bool:
+        """Whether the bill tells a dimension."""
+        column = self.costs.columns.get(dimension)
+        return column is not None and (dimension == "model" or any(value is not None for value in column.values))
+
+
+def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
+    """Everything of the last two years. Raises StateError."""
+    today = floor(int(now), DAY)
+    oldest, sources = past.first(organization), past.sources(organization)
+    first = None if oldest is None else max(floor(oldest, DAY), today - int(years * 365) * DAY)
+    start = today if first is None else first
+    days = (today - start) // DAY + 1
+    usage = _usage(past, sources, start, days, USAGE_KINDS)
+    legacy = not usage.amounts and "legacy" in sources
+    if legacy:
+        usage = _usage(past, sources, start, days, {"legacy": STORED["legacy"]})
+    costs, currencies = _costs(past, sources, start, days)
+    statuses = list(past.statuses(organization))
+    return Data(organization, usage, costs, past.names(organization), past.limits(organization), statuses, first, now, legacy, currencies)
+
+
+def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Kind]) -> Cube:
+    builder = Builder(DIMENSIONS, start, days, _MONEY)
+    for name, kind in kinds.items():
+        if name not in sources or kind.level:
+            continue
+        leaves = {id_: _leaf(leaf, name) for id_, leaf in past.leaves(sources[name], kind).items()}
+        places = builder.add(leaves, past.rows(sources[name], kind, start), [measure.name for measure in kind.measures])
+        builder.more(places, ((*row, 1) for row in past.estimates(sources[name], start)), ("estimate", "priced"))
+    cube = builder.build()
+    priced = cube.amounts.get("priced")
+    if priced is None:
+        return cube
+    tokens = np.zeros(priced.shape, dtype=np.int64)
+    for name in ("input", "output"):
+        tokens += cube.amounts[name].astype(np.int64) if name in cube.amounts else 0
+    return replace(cube, amounts={**cube.amounts, "unpriced": np.where(priced > 0, 0, tokens)})
+
+
+def _leaf(leaf: Mapping[str, str | None], kind: str) -> Mapping[str, str | None]:
+    operation = leaf.get("operation") or kind
+    found = {name: leaf.get(field) for name, field in _FIELDS.items()}
+    return {**found, "operation": operation, "model": leaf.get("model") or operation.replace("_", " ")}
+
+
+def _costs(past: Past, sources: Mapping[str, int], start: int, days: int) -> tuple[Cube, tuple[str, ...]]:
+    builder = Builder(COST_DIMENSIONS, start, days, _MONEY)
+    if COSTS.name in sources:
+        leaves = {id_: _charge(leaf) for id_, leaf in past.leaves(sources[COSTS.name], COSTS).items()}
+        builder.add(leaves, past.rows(sources[COSTS.name], COSTS, start), [measure.name for measure in COSTS.measures])
+    cube = builder.build()
+    if "cost" not in cube.amounts:
+        return cube, ("usd",)
+    column = cube.columns["currency"]
+    sums = column.summed(cube.amounts["cost"].sum(axis=1, keepdims=True), None)[:, 0]
+    ranked = tuple(column.values[place] or "usd" for place in sums.argsort()[::-1])
+    main = column.among([ranked[0]])
+    columns = {name: replace(each, codes=each.codes[main]) for name, each in cube.columns.items()}
+    return Cube(cube.start, cube.days, columns, {name: rows[main] for name, rows in cube.amounts.items()}), ranked
+
+
+def _charge(leaf: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    item = split(leaf.get("line_item"))
+    found = {name: leaf.get(field) for name, field in _FIELDS.items()}
+    return {**found, "model": item.label, "charged": item.charged, "currency": leaf.get("currency") or "usd"}

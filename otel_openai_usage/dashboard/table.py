@@ -1,0 +1,41 @@
+"""The table as CSV: every line of it, exact numbers, safe to open in a spreadsheet."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from otel_openai_usage.core.model import utc
+from otel_openai_usage.dashboard.queries import Entry, Report
+from otel_openai_usage.dashboard.view import DAY
+
+_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def safe(text: str) -> str:
+    """Text that a spreadsheet takes for text: what it would take for a formula gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_DANGEROUS) else text
+
+
+def render(report: Report) -> str:
+    """The table of a report, in its order."""
+    money = report.data.currency
+    head = ["from", "to", report.view.by, f"{report.view.by}_id", f"cost_{money}", "basis", f"cost_before_{money}", f"estimated_{money}",
+            "requests", "input_tokens", "input_cached_tokens", "output_tokens"]  # fmt: skip
+    first, last = (f"{utc(day):%Y-%m-%d}" for day in (report.asked.start, report.asked.end - DAY))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(head)
+    for entry in report.entries:
+        writer.writerow([first, last, *_cells(entry, report.basis)])
+    return out.getvalue()
+
+
+def _cells(entry: Entry, basis: str) -> Sequence[str | int]:
+    return [
+        safe(entry.label), safe(entry.id or ""), _money(entry.cost), basis if entry.cost is not None else "", _money(entry.before),
+        _money(entry.estimated), entry.requests, entry.input, entry.cached, entry.output,
+    ]  # fmt: skip
+
+
+def _money(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
