@@ -42,24 +42,24 @@ class Lock:
     """Held by the one process that may write; the system lets go of it when the process ends, however it ends."""
 
     def __init__(self, path: str) -> None:
-        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._file)
+            self._file.close()
             raise StateInUse(
                 f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path"
             ) from None
 
     def release(self) -> None:
-        os.close(self._file)
+        """Let others have the state. Doing so twice does no harm."""
+        self._file.close()
 
 
 def connect(path: str) -> sqlite3.Connection:
     """A connection for the one writer, its durability settings made. Raises StateError."""
     with told(path, "opened"):
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256)
-        db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # a commit that returned survives a power cut
         db.execute("PRAGMA temp_store = MEMORY")
         return db
@@ -81,6 +81,8 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
             raise StateCorrupt(
                 f"the state file {path} is damaged ({found}); restore it from a backup, or move it away to begin counting anew"
             )
+    with told(path, "written"):
+        db.execute("PRAGMA journal_mode = WAL")  # only now: somebody else's database stays as it is
     with told(path, "migrated"):
         for number in range(version, VERSION):
             db.executescript(

@@ -28,8 +28,12 @@ class Store:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
                 self._lock = Lock(self.path)
         self._db = connect(self.path)
-        prepare(self._db, self.path)
-        self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+        try:
+            prepare(self._db, self.path)
+            self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file."""
