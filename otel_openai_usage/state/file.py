@@ -27,7 +27,7 @@ def told(path: str, doing: str) -> Iterator[None]:
 def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateError:
     what = f"{doing} the state file {path}: {error}"
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "unsupported file format" in str(error):
         return StateCorrupt(f"{what}; restore it from a backup, or move it away to begin counting anew (the counters then start again)")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{what}; another program has it locked: end that one")

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book, Commit, Leaf
@@ -22,24 +22,20 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self._lock: Lock | None = None
-        if self.path != MEMORY:
-            with told(self.path, "opened"):
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                self._lock = Lock(self.path)
-        self._db = connect(self.path)
-        try:
+        with ExitStack() as opening:
+            if self.path != MEMORY:
+                with told(self.path, "opened"):
+                    Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                    opening.callback(Lock(self.path).release)
+            self._db = connect(self.path)
+            opening.callback(self._db.close)
             prepare(self._db, self.path)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opening.pop_all()
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
-        if self._lock:
-            self._lock.release()
+        self._opened.close()
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
