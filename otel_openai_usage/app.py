@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import otel_openai_usage
-from otel_openai_usage.config import Organization, Settings, load, state_file
+from otel_openai_usage.config import Organization, Settings, load, needs_key, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS, Kind
@@ -192,7 +192,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
     exporter = Exporter(keeper, own, board, prometheus, [], [])
-    for organization in settings.organizations:
+    for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))

@@ -14,6 +14,7 @@ Every error this package raises on purpose:
     + RateLimited        429; waiting helps
     + Unavailable        5xx, a timeout, a broken or refused connection
     + BadResponse        an answer of a shape that we do not know
+  x Busy                 more comes in than the disk takes; waiting helps
   x StateError           the disk's fault
     + StateInUse         another process has it
     + StateTooNew        a newer version of this program wrote it
@@ -91,6 +92,10 @@ class Unavailable(SourceError):
 
 class BadResponse(SourceError):
     """An answer that is not of the shape we know; a developer should look."""
+
+
+class Busy(ExporterError):
+    """More comes in than can be kept now. Nothing of it was taken; waiting helps."""
 
 
 class StateError(ExporterError):

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from otel_openai_usage.core import ledger, windows
+from otel_openai_usage.core import ledger, metered, windows
 from otel_openai_usage.core.book import Book, Commit, Leaf, accept, leaves_after, levels_after
 from otel_openai_usage.core.ledger import Change
+from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
-from otel_openai_usage.core.ports import Store
+from otel_openai_usage.core.ports import EventStore, Store
 from otel_openai_usage.core.windows import Plan, Step
 from otel_openai_usage.errors import StateError
 
@@ -169,3 +170,35 @@ def _remember(book: Book, step: Step, fresh: Sequence[Bucket], reading: Mapping[
         book.compacted = floor(compact, Width.HOUR)
         for key in [key for key in book.prints if key[0] == Width.MINUTE and key[1] < compact]:
             del book.prints[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What became of events, and the leaves that they made or moved."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    leaves: Sequence[tuple[Book, Sequence[Leaf]]] = ()
+
+
+def book_events(store: EventStore, books: Mapping[str, Book], events: Sequence[Event], now: int, dedupe: int) -> Booked:
+    """Count every event once: those whose identity was seen less than `dedupe` seconds ago are left out.
+
+    `books` has one of each organization; the first is for events that name none of them. Raises StateError; nothing
+    changed then.
+    """
+    found = metered.sift(events, store.known_events([event.identity for event in events], now - dedupe))
+    bookings = [
+        _booking(books[name], part, now)
+        for name, part in metered.by_organization(found.fresh, next(iter(books)), books.__contains__).items()
+    ]
+    if found.fresh:
+        store.book_events(found.fresh, bookings, now)
+    leaves = [(booking.book, accept(booking.book, booking.new, booking.moved)) for booking in bookings]
+    return Booked(len(found.fresh), found.duplicates, found.conflicts, leaves)
+
+
+def _booking(book: Book, events: Sequence[Event], now: int) -> Booking:
+    hours = metered.hours(events, now)
+    return Booking(book, hours, *leaves_after(book, metered.change(hours), now))

@@ -14,7 +14,6 @@ _HOW = (
 
 _NOT_YET: Mapping[str, Callable[[Settings], bool]] = {
     "legacy": lambda settings: settings.legacy.enabled,
-    "events": lambda settings: settings.events.enabled,
     "prices": lambda settings: settings.prices.enabled,
 }
 """Sections whose feature is not built yet, and whether they ask for it."""
@@ -25,9 +24,14 @@ def not_yet(settings: Settings) -> list[str]:
     return [f"{section}: not built yet in this version; ignored" for section, wanted in _NOT_YET.items() if wanted(settings)]
 
 
+def needs_key(settings: Settings) -> list[str]:
+    """The enabled sections that read from OpenAI with an admin key."""
+    return [name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled]
+
+
 def require_keys(settings: Settings) -> None:
     """Raise ConfigError unless every organization has an admin key that an enabled source needs."""
-    users = [name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled]
+    users = needs_key(settings)
     problems = [problem for index, one in enumerate(settings.organizations) for problem in _missing(index, one)] if users else []
     if problems:
         raise ConfigError([*problems[:-1], f"{problems[-1]}; without one {', '.join(users)} cannot be read. {_HOW}"])

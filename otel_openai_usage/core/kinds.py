@@ -27,7 +27,8 @@ class Kind:
     """One endpoint: where it is, what a result is called, what it counts, how it can be grouped.
 
     `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A `level` is a
-    value to show (bytes stored), not a flow to add up.
+    value to show (bytes stored), not a flow to add up. `free` dimensions are named by the configuration: the store has
+    no columns for them.
     """
 
     name: str
@@ -38,11 +39,12 @@ class Kind:
     level: bool = False
     widths: tuple[Width, ...] = (Width.MINUTE, Width.HOUR, Width.DAY)
     derived: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
         """Every dimension a row may have, in the order of `Dims`."""
-        return self.group_by + self.derived
+        return self.group_by + self.derived + self.free
 
     @cached_property
     def source(self) -> str:

@@ -6,6 +6,7 @@ from typing import Protocol
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
+from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Dims, Limit, Names, Rows, Width, Window
 from otel_openai_usage.core.shape import Folded
 
@@ -93,4 +94,20 @@ class Store(Protocol):
 
     def keep_names(self, organization: str, names: Names) -> None:
         """Keep the names that are known."""
+        ...
+
+    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
+        """Keep the spend limits, in place of those of last time."""
+        ...
+
+
+class EventStore(Protocol):
+    """What survives of metered events. Every method raises StateError."""
+
+    def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
+        """The content of those of these events that were seen since then, by identity."""
+        ...
+
+    def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
+        """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
         ...

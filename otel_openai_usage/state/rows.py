@@ -47,14 +47,14 @@ def groupings(db: sqlite3.Connection, source: int) -> list[tuple[int, tuple[str,
 
 def add_leaves(db: sqlite3.Connection, book: Book, new: Iterable[Leaf]) -> None:
     """Store leaves and give them their ids."""
-    names = book.kind.dimensions
+    names = book.kind.group_by + book.kind.derived
     sql = (
         f"INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, {', '.join(names)})"
         f" VALUES (?, ?, ?, ?, ?, ?, ?, {', '.join('?' * len(names))})"
     )
     for leaf in new:
         values = (book.id, key(leaf.dims, book.kind), _text(leaf.total), _text(leaf.shown), leaf.released, leaf.first_seen, leaf.changed)
-        leaf.id = db.execute(sql, (*values, *leaf.dims)).lastrowid or 0
+        leaf.id = db.execute(sql, (*values, *leaf.dims[: len(names)])).lastrowid or 0
 
 
 def move_leaves(db: sqlite3.Connection, moved: Iterable[Leaf]) -> None:

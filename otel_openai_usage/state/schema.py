@@ -5,6 +5,7 @@ coarse rows, which hold only what the finer ones lack. Columns that an endpoint 
 """
 
 from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.state import metered
 
 APPLICATION_ID = 0x6F6F7531  # "oou1": tells our files from other people's
 
@@ -39,6 +40,20 @@ CREATE TABLE names (organization TEXT NOT NULL, what TEXT NOT NULL, id TEXT NOT 
     PRIMARY KEY (organization, what, id)) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_HISTORY = """
+ALTER TABLE dims ADD COLUMN "organization_id" TEXT;
+ALTER TABLE dims ADD COLUMN "organization_name" TEXT;
+ALTER TABLE dims ADD COLUMN "operation" TEXT;
+ALTER TABLE dims ADD COLUMN "estimate" TEXT;
+ALTER TABLE dims ADD COLUMN "estimate_shown" TEXT;
+CREATE TABLE estimates (source_id INTEGER NOT NULL, dims INTEGER NOT NULL REFERENCES dims, day INTEGER NOT NULL, cost TEXT NOT NULL,
+    PRIMARY KEY (source_id, dims, day)) WITHOUT ROWID;
+CREATE TABLE backfilled (source_id INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    PRIMARY KEY (source_id, start)) WITHOUT ROWID;
+CREATE TABLE limits (organization TEXT NOT NULL, project_id TEXT NOT NULL, amount TEXT NOT NULL, currency TEXT NOT NULL,
+    enforcing INTEGER NOT NULL, PRIMARY KEY (organization, project_id)) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION)
 """Step n brings a file of `user_version` n to n + 1. Never edit one that was released; append."""
 VERSION = len(MIGRATIONS)

@@ -10,10 +10,11 @@ from pathlib import Path
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
+from otel_openai_usage.core.metered import METERED, Booking, Event
 from otel_openai_usage.core.model import Dims, Names, Window
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress
-from otel_openai_usage.state import rows
+from otel_openai_usage.state import metered, rows
 from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, told
 
 
@@ -147,3 +148,31 @@ class Store:
                 "INSERT INTO names VALUES (?, ?, ?, ?)",
                 [(organization, what, id_, name) for what, known in every.items() for id_, name in known.items() if name is not None],
             )
+
+    def event_attributes(self) -> list[str]:
+        """The attributes that booked events carry beyond the usual ones, of all time."""
+        with told(self.path, "read"):
+            found = self._db.execute(
+                "SELECT DISTINCT json_each.key FROM dims JOIN sources ON sources.id = dims.source_id, json_each(dims.key) WHERE kind = ?",
+                (METERED.name,),
+            )
+            return sorted(name for (name,) in found if name not in METERED.dimensions)
+
+    def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
+        """The content of those of these events that were seen since then, by identity."""
+        with told(self.path, "read"):
+            return metered.known(self._db, identities, since)
+
+    def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
+        """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
+        with self._transaction("written") as db:
+            metered.remember(db, events, now)
+            for booking in bookings:
+                rows.add_leaves(db, booking.book, booking.new)
+                rows.move_leaves(db, booking.moved)
+                metered.add(db, booking.book, booking.hours, {leaf.dims: leaf.id for leaf in booking.new})
+
+    def forget_events(self, part: int, before: int) -> int:
+        """Forget the identities in one of `SLICES` parts that were last seen before then. How many there were."""
+        with self._transaction("written") as db:
+            return metered.forget(db, part, before)

@@ -1,0 +1,124 @@
+"""Takes events from any number of requests and books what waits in one transaction."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
+
+from otel_openai_usage import pipeline
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.metered import Event, metered
+from otel_openai_usage.core.ports import EventStore, Store
+from otel_openai_usage.errors import Busy, StateError
+from otel_openai_usage.pipeline import Booked
+from otel_openai_usage.poller.keeper import Keeper
+
+WAITING = 20_000
+"""Events that may wait for the disk; who comes then is sent away."""
+AT_ONCE = 5_000
+"""Events of one transaction at the most, so that polling gets its turns."""
+PARTS = 256
+"""Identities are forgotten in so many parts, one after the other, all of them in a day."""
+_DAY = 86400
+
+
+class Shelf(EventStore, Protocol):
+    """An EventStore that forgets."""
+
+    def forget_events(self, part: int, before: int) -> int: ...
+
+
+class Books(Store, Protocol):
+    """A Store that remembers which attributes events had."""
+
+    def event_attributes(self) -> list[str]: ...
+
+
+def metered_books(store: Books, organizations: Iterable[str], attributes: Iterable[str], now: int) -> dict[str, Book]:
+    """The books of metered events, by organization, all with one kind; new ones begin to count now."""
+    kind = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
+    books = {name: store.book(name, kind, now, kind.group_by) for name in organizations}
+    for book in books.values():
+        if not book.progress.complete:  # nothing was there before us: every series may begin at 0
+            book.progress = replace(book.progress, complete=True)
+            pipeline.keep(store, book, now)
+    return books
+
+
+class Counts(Protocol):
+    """Whom to tell what became of events."""
+
+    def event(self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1) -> None: ...
+
+
+class Intake:
+    """Books events into `books`, one of each organization. Identities are known for `dedupe` seconds."""
+
+    def __init__(self, keeper: Keeper, store: Shelf, books: Mapping[str, Book], counts: Counts, *, dedupe: int) -> None:
+        self._keeper, self._store, self._books, self._counts, self._dedupe = keeper, store, books, counts, dedupe
+        self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
+        self._count = 0
+        self._worker: asyncio.Task[None] | None = None
+        self._part, self._forgot = 0, keeper.clock.mono()
+
+    async def take(self, events: Sequence[Event]) -> None:
+        """Returns when all of them are on the disk, or were before. Raises Busy or StateError; nothing was kept then."""
+        if self._count and self._count + len(events) > WAITING:
+            raise Busy(f"{self._count} events wait for the disk; send this again in a second")
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
+        self._count += len(events)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._book_all())
+        await future
+
+    async def _book_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._book_some()
+        finally:
+            self._worker = None
+
+    async def _book_some(self) -> None:
+        taken = self._next()
+        events = [event for some, _ in taken for event in some]
+        error: BaseException | None = None
+        try:
+            booked = await self._keeper.do(lambda: self._book(events))
+            self._tell(booked)
+        except StateError as trouble:
+            error = trouble
+        except BaseException as bug:
+            error = bug
+            raise
+        finally:
+            self._count -= len(events)
+            for _, future in taken:
+                if not future.done():
+                    future.set_exception(error) if error else future.set_result(None)
+
+    def _next(self) -> list[tuple[Sequence[Event], asyncio.Future[None]]]:
+        count, taken = 0, 0
+        while taken < len(self._waiting) and (not taken or count + len(self._waiting[taken][0]) <= AT_ONCE):
+            count += len(self._waiting[taken][0])
+            taken += 1
+        found, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return found
+
+    def _book(self, events: Sequence[Event]) -> Booked:
+        clock, keeper = self._keeper.clock, self._keeper
+        now = clock.now()
+        booked = pipeline.book_events(self._store, self._books, events, int(now), self._dedupe)
+        for book, leaves in booked.leaves:
+            keeper.fold(keeper.display.took(book, leaves, now))
+        if clock.mono() - self._forgot >= _DAY / PARTS:
+            self._store.forget_events(self._part, int(now) - self._dedupe)
+            self._part, self._forgot = (self._part + 1) % PARTS, clock.mono()
+        return booked
+
+    def _tell(self, booked: Booked) -> None:
+        for outcome, count in (("accepted", booked.accepted), ("duplicate", booked.duplicates), ("conflicting", booked.conflicts)):
+            if count:
+                self._counts.event(outcome, count)
+        if booked.leaves:
+            self._keeper.tell()
