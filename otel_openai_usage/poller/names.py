@@ -98,11 +98,13 @@ class LimitsPoll:
             self._status.last_success = int(self._keeper.clock.now())
 
     async def poll(self) -> None:
-        """Read the limits. Raises SourceError."""
+        """Read the limits. Raises SourceError or StateError."""
         names = await self._keeper.do(lambda: self._keeper.display.names.get(self._organization, NO_NAMES))
         limits = await self._source.read(sorted(id_ for id_, name in names.projects.items() if name is not None))
 
         def work() -> None:
+            if self._keeper.display.limits.get(self._organization) != limits:
+                self._keeper.store.keep_limits(self._organization, limits)
             self._keeper.display.limits[self._organization] = limits
 
         await self._keeper.do(work)

@@ -9,7 +9,7 @@ from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import USAGE_KINDS, Kind
 from otel_openai_usage.core.ledger import Row, Suspicion, total
-from otel_openai_usage.core.model import NO_NAMES, Amount, Amounts, Bucket, Dims, Names, Rows, Width, Window, floor
+from otel_openai_usage.core.model import NO_NAMES, Amount, Amounts, Bucket, Dims, Limit, Names, Rows, Width, Window, floor
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress, Step
 from otel_openai_usage.errors import StateError
@@ -98,6 +98,8 @@ class Shelf:
         return NO_NAMES
 
     def keep_names(self, organization: str, names: Names) -> None: ...
+
+    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
 
     def _refuse(self) -> None:
         if self.full:

@@ -1,0 +1,78 @@
+"""What the store does for its history when nothing else is to be done: old rows are made coarser, older ones let go.
+
+No total moves by it: totals are kept beside the rows. Every function is one small step inside its caller's transaction.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+
+from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.core.windows import Progress
+
+_DAY, _HOUR = int(Width.DAY), int(Width.HOUR)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Hours that began before `hours` become days, days before `days` go; Unix seconds, UTC midnights.
+
+    `hours` must lie further back than anything that is still read again.
+    """
+
+    hours: int
+    days: int
+
+    @classmethod
+    def at(cls, now: int, *, hours: int, days: int, reconcile: int) -> "Retention":
+        """For rows to be kept so many seconds; what may be read again within `reconcile` is kept as it is."""
+        return cls(floor(now - max(hours, reconcile + _DAY), _DAY), floor(now - max(days, reconcile + _DAY), _DAY))
+
+
+def step(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention) -> bool:
+    """Do one small piece of what is to be done for a source. False if there was nothing."""
+    return _coarsen(db, source, kind, progress, keep) or _let_go(db, source, keep)
+
+
+def _coarsen(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention) -> bool:
+    """The oldest day of hours becomes days. The day that counting began in stays: half of it does not count."""
+    began = (floor(progress.epoch, _DAY), progress.whole_days_from)
+    (oldest,) = db.execute(
+        "SELECT min(start) FROM readings WHERE source_id = ? AND width = 3600 AND start < ? AND NOT (start >= ? AND start < ?)",
+        (source, keep.hours, *began),
+    ).fetchone()
+    if oldest is None:
+        return False
+    day = floor(oldest, _DAY)
+    names = [measure.name for measure in kind.measures]
+    picked = ", ".join(f"{name} AS {name}" if kind.level else f"sum({name}) AS {name}" for name in names)
+    update = ", ".join(f"{name} = excluded.{name}" if kind.level else f"{name} = {name} + excluded.{name}" for name in names)
+    last = ", max(start)" if kind.level else ", 0"  # of a level SQLite takes the columns of the row that has the maximum
+    db.execute(
+        f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)})"
+        f" SELECT {source:d}, {_DAY}, {day}, dims, {', '.join(names)} FROM (SELECT dims, {picked}{last}"
+        f" FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ? GROUP BY dims) WHERE true"
+        f" ON CONFLICT DO UPDATE SET {update}",
+        (source, day, day + _DAY),
+    )
+    db.execute(f"DELETE FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ?", (source, day, day + _DAY))
+    return True
+
+
+def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
+    """The oldest day that is older than anybody wants to know."""
+    for width in Width:
+        (oldest,) = db.execute(
+            "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?", (source, int(width), keep.days)
+        ).fetchone()
+        if oldest is not None:
+            break
+    else:
+        return False
+    day = floor(oldest, _DAY)
+    for table in ("readings", "suspicions"):
+        for width in Width:
+            sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
+            db.execute(sql, (source, int(width), day, day + _DAY))
+    db.execute("DELETE FROM estimates WHERE source_id = ? AND day = ?", (source, day))
+    return True
