@@ -10,6 +10,7 @@ from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import USAGE_KINDS, Kind
 from otel_openai_usage.core.ledger import Row, Suspicion, total
 from otel_openai_usage.core.model import NO_NAMES, Amount, Amounts, Bucket, Dims, Limit, Names, Rows, Width, Window, floor
+from otel_openai_usage.core.ports import Store
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress, Step
 from otel_openai_usage.errors import StateError
@@ -101,6 +102,8 @@ class Shelf:
 
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
 
+    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
+
     def _refuse(self) -> None:
         if self.full:
             raise StateError("written the state file: the disk is full")
@@ -157,7 +160,7 @@ def coarser(reading: Mapping[int, Rows], width: int) -> dict[int, dict[Dims, Amo
 
 
 def read(
-    shelf: Shelf,
+    shelf: Store,
     book: Book,
     width: Width,
     reading: Mapping[int, Rows],
