@@ -100,10 +100,6 @@ class Store(Protocol):
         """Keep the spend limits, in place of those of last time."""
         ...
 
-    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
-        """Keep the spend limits, in place of those of last time."""
-        ...
-
 
 class EventStore(Protocol):
     """What survives of metered events. Every method raises StateError."""

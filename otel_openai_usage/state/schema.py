@@ -5,6 +5,7 @@ coarse rows, which hold only what the finer ones lack. Columns that an endpoint 
 """
 
 from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.state import metered
 
 APPLICATION_ID = 0x6F6F7531  # "oou1": tells our files from other people's
 
@@ -53,6 +54,6 @@ CREATE TABLE limits (organization TEXT NOT NULL, project_id TEXT NOT NULL, amoun
     enforcing INTEGER NOT NULL, PRIMARY KEY (organization, project_id)) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION)
 """Step n brings a file of `user_version` n to n + 1. Never edit one that was released; append."""
 VERSION = len(MIGRATIONS)

@@ -4,16 +4,17 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
+from otel_openai_usage.core.metered import METERED, Booking, Event
 from otel_openai_usage.core.model import Dims, Limit, Names, Window
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress
-from otel_openai_usage.state import rows, upkeep
+from otel_openai_usage.state import metered, rows, upkeep
 from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, told
 
 
@@ -22,20 +23,20 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self._lock: Lock | None = None
-        if self.path != MEMORY:
-            with told(self.path, "opened"):
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                self._lock = Lock(self.path)
-        self._db = connect(self.path)
-        prepare(self._db, self.path)
-        self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+        with ExitStack() as opening:
+            if self.path != MEMORY:
+                with told(self.path, "opened"):
+                    Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                    opening.callback(Lock(self.path).release)
+            self._db = connect(self.path)
+            opening.callback(self._db.close)
+            prepare(self._db, self.path)
+            self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+            self._opened = opening.pop_all()
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
-        if self._lock:
-            self._lock.release()
+        self._opened.close()
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
@@ -147,6 +148,34 @@ class Store:
                 "INSERT INTO names VALUES (?, ?, ?, ?)",
                 [(organization, what, id_, name) for what, known in every.items() for id_, name in known.items() if name is not None],
             )
+
+    def event_attributes(self) -> list[str]:
+        """The attributes that booked events carry beyond the usual ones, of all time."""
+        with told(self.path, "read"):
+            found = self._db.execute(
+                "SELECT DISTINCT json_each.key FROM dims JOIN sources ON sources.id = dims.source_id, json_each(dims.key) WHERE kind = ?",
+                (METERED.name,),
+            )
+            return sorted(name for (name,) in found if name not in METERED.dimensions)
+
+    def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
+        """The content of those of these events that were seen since then, by identity."""
+        with told(self.path, "read"):
+            return metered.known(self._db, identities, since)
+
+    def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
+        """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
+        with self._transaction("written") as db:
+            metered.remember(db, events, now)
+            for booking in bookings:
+                rows.add_leaves(db, booking.book, booking.new)
+                rows.move_leaves(db, booking.moved)
+                metered.add(db, booking.book, booking.hours, {leaf.dims: leaf.id for leaf in booking.new})
+
+    def forget_events(self, part: int, before: int) -> int:
+        """Forget the identities in one of `SLICES` parts that were last seen before then. How many there were."""
+        with self._transaction("written") as db:
+            return metered.forget(db, part, before)
 
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
         """Keep the spend limits, so that whoever looks at the store knows them."""
