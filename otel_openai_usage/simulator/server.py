@@ -16,6 +16,7 @@ from otel_openai_usage.core.model import Window
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.simulator import answers, lateness
 from otel_openai_usage.simulator.chance import code
+from otel_openai_usage.simulator.chat import Models
 from otel_openai_usage.simulator.faults import ANSWERS, Fault, Faults
 from otel_openai_usage.simulator.lists import Absent, Ask, Lists
 from otel_openai_usage.simulator.query import Parameters, Refused, query, values
@@ -274,7 +275,8 @@ class _Control:
 _BANNER = """<!doctype html><html lang=en><meta charset=utf-8><title>A simulated OpenAI organization</title>
 <h1>A simulated OpenAI organization</h1>
 <p>This is not OpenAI. {company.name} ({company.id}) does not exist: its usage is made up from seed {seed}, the same every time.
-<p>Base URL <code>/v1</code>, admin key <code>{key}</code>.
+<p>Base URL <code>/v1</code>, admin key <code>{key}</code>; chat completions, responses and embeddings take any key that begins with
+<code>sk-</code>.
 <ul>{paths}</ul>
 <p>For tests, without a key: <code>/simulator/totals?kind=&amp;start=&amp;end=&amp;group_by=</code> (the truth),
 <code>/simulator/faults</code>, <code>/simulator/lateness</code>, <code>/simulator/keys</code>, <code>/simulator/requests</code></html>
@@ -299,6 +301,7 @@ def application(world: World, *, faults: Faults | None = None, clock: Clock = _c
     app.router.add_get("/", banner)
     for route in simulation.routes():
         app.router.add_get(PREFIX + route.path, simulation.handler(route))
+    Models(world.seed, clock).add_to(app.router)
     app.router.add_get("/simulator/totals", control.totals)
     for path, handler in (("faults", control.faults), ("lateness", control.lateness)):
         app.router.add_get(f"/simulator/{path}", handler)
