@@ -102,8 +102,6 @@ class Shelf:
 
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
 
-    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
-
     def _refuse(self) -> None:
         if self.full:
             raise StateError("written the state file: the disk is full")
