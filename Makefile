@@ -42,8 +42,8 @@ check: setup ## Lint, types, floors: what needs no running
 format: setup ## Sort imports and repair what ruff can repair by itself
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure: requests, seconds and memory of polls and scrapes
-	@$(BIN)/python tools/bench.py
+bench: setup servers ## Measure polls, scrapes, exports and memory beside the stock exporter and Go's; BENCH=--quick for less
+	@$(BIN)/python -m tools.bench $(BENCH)
 
 docs: setup ## Write the generated documentation anew
 	@$(BIN)/python tools/docs.py
