@@ -51,10 +51,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one poll, freshest first. `fine_from` is where the fine belt begins; `lost` can never be read."""
+    """The steps of one poll, freshest first. `lost` can never be read.
+
+    `fine_from` and `hours_from` are where those belts begin: from `hours_from` on no day is read whole.
+    """
 
     steps: tuple[Step, ...]
     fine_from: int
+    hours_from: int
     end: int
     unread: tuple[Window, ...]
     gaps: tuple[Window, ...]
@@ -81,7 +85,7 @@ def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool,
     if days:
         steps += split(oldest, middle, _DAY, coarse=True)
     lost = tuple(_within(unread, 0, oldest)) if progress.complete else ()
-    return Plan(tuple(steps), fine, end, tuple(_within(unread, oldest, end)), gaps, lost)
+    return Plan(tuple(steps), fine, middle, end, tuple(_within(unread, oldest, end)), gaps, lost)
 
 
 def past_days(progress: Progress, start: int, end: int, limits: dict[Width, int], cuts: Sequence[int] = ()) -> list[Step]:

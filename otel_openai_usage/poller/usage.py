@@ -78,8 +78,9 @@ class UsagePoll:
         def work() -> Absorbed:
             now = keeper.clock.now()
             absorbed = pipeline.absorb(
-                keeper.store, book, self._source.parse, step, buckets, int(now), fine_from=plan.fine_from, drilled=drilled
-            )
+                keeper.store, book, self._source.parse, step, buckets, int(now),
+                fine_from=plan.fine_from, hours_from=plan.hours_from, drilled=drilled,
+            )  # fmt: skip
             keeper.fold(keeper.display.took(book, absorbed.leaves, now))
             return absorbed
 
