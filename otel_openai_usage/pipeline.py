@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from otel_openai_usage.core import ledger, metered, windows
-from otel_openai_usage.core.book import Book, Commit, Leaf, accept, leaves_after, levels_after
+from otel_openai_usage.core.book import Book, Commit, Leaf, accept, grown, leaves_after, levels_after, priced
+from otel_openai_usage.core.estimate import Estimate, PriceBook, by_name, estimate
 from otel_openai_usage.core.ledger import Change
 from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
@@ -21,12 +23,14 @@ class Absorbed:
     """What a reading brought: leaves that are new or moved, how many rows were looked at, how much of it was late.
 
     `finer` has the days that disagree with their hours, so that those should be read before this is absorbed again.
+    `unpriced` has the tokens by model that no price is known of.
     """
 
     leaves: Sequence[Leaf] = ()
     rows: int = 0
     late: Mapping[str, int] = field(default_factory=dict)
     finer: Sequence[Window] = ()
+    unpriced: Mapping[str, int] = field(default_factory=dict)
 
 
 def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:
@@ -61,27 +65,30 @@ def absorb(
     now: int,
     *,
     fine_from: int,
-    hours_from: int | None = None,
     drilled: bool = False,
+    prices: PriceBook | None = None,
 ) -> Absorbed:
     """Book one step's reading and keep it, all or nothing.
 
-    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
+    `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
     """
     fresh = [bucket for bucket in buckets if book.prints.get((step.width, bucket.start)) != bucket.fingerprint]
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
     finer = _disagreeing(store, book, reading) if step.coarse and step.width == Width.DAY > min(book.kind.widths) and not drilled else []
     if finer:
         reading = {start: rows for start, rows in reading.items() if start not in finer}
-    if step.coarse:
-        change = _make_good(store, book, step, reading, now)
-    else:
-        change = _replace(store, book, step, reading, step.window.start if hours_from is None else hours_from)
+    change = (_make_good if step.coarse else _replace)(store, book, step, reading, now)
     new, moved = levels_after(book, ledger.latest(reading), now) if book.kind.level else leaves_after(book, change, now)
+    found = estimate(book.kind, book.organization, change.moves, prices) if prices and not book.kind.level else Estimate()
+    # Where only the price moved: usage is now known to be of another hour.
+    dear = found.growth.keys() - {leaf.dims for leaf in (*new, *moved)}
+    moved += [grown(leaf, book.kind.zero, leaf.changed) for dims in dear if (leaf := book.leaves.get(dims)) and found.growth[dims]]
+    for leaf in (*new, *moved):
+        priced(leaf, found.growth.get(leaf.dims))
     progress = replace(book.progress, unread=windows.without(book.progress.unread, step.window)) if not finer else book.progress
     compact = fine_from if not step.coarse and _compactable(book, fine_from) else None
     if change.writes or change.drops or change.suspects or new or moved or compact is not None:
-        store.commit(book, Commit(progress, change, new, moved, compact))
+        store.commit(book, Commit(progress, change, new, moved, compact, found.days))
         book.kept_at = now
     book.progress = progress
     _remember(book, step, fresh, reading, change, compact)
@@ -90,7 +97,15 @@ def absorb(
         sum(map(len, reading.values())),
         ledger.late(change.grown, _tokens(book), now) if progress.complete else {},
         [Window(start, start + Width.DAY) for start in sorted(finer)],
+        found.unpriced,
     )
+
+
+def price(book: Book, prices: PriceBook, now: int) -> None:
+    """Let the leaves that have a price now, but had none, begin at 0: so their first cost is an increase."""
+    for leaf in book.leaves.values():
+        if leaf.estimate is None and leaf.changed and prices.rates(book.organization, book.kind, by_name(book.kind, leaf.dims), now):
+            leaf.estimate = leaf.estimate_shown = Decimal(0)
 
 
 def finish(store: Store, book: Book, now: int) -> bool:
@@ -121,15 +136,14 @@ def _tokens(book: Book) -> list[int]:
     return [index for index, measure in enumerate(book.kind.measures) if measure.token_type in ("input", "output")]
 
 
-def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], hours_from: int) -> Change:
-    """A fine reading replaces its own rows and those of any other width that it touches.
-
-    Rows of days that are now read in hours go, too: their hours are compared in this poll or soon, and both would add up.
-    """
+def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], _: int) -> Change:
+    """A fine reading replaces its own rows, finer ones, and coarser ones that lie wholly inside."""
     stored = store.rows(book, step.width, sorted(reading))
     start, end = step.window.start, step.window.end
     for width in set(Width) - {step.width}:
-        stored += store.rows_within(book, (width,), min(start, hours_from) if width == Width.DAY else start, end)
+        inside = end if width <= max(step.width, Width.HOUR) else end - width + 1
+        if inside > start:
+            stored += store.rows_within(book, (width,), start, inside)
     return ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
 
 

@@ -5,7 +5,9 @@ Written only by the pipeline, in its one thread, after a commit; read by nobody 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
+from otel_openai_usage.core.estimate import add
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Change, highest, total
 from otel_openai_usage.core.model import Amounts, Dims
@@ -18,7 +20,7 @@ class Leaf:
 
     `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it has only rows from
     before the epoch, so that no counter speaks of it. For a level `total` and `shown` are the newest value, and `changed`
-    is its bucket.
+    is its bucket. `estimate` is what it costs by the price list, None while nothing of it has a price.
     """
 
     id: int
@@ -28,6 +30,8 @@ class Leaf:
     released: bool
     first_seen: int
     changed: int
+    estimate: Decimal | None = None
+    estimate_shown: Decimal | None = None
 
 
 @dataclass(slots=True)
@@ -95,7 +99,8 @@ class Book:
 class Commit:
     """One transaction: what a reading changed, the leaves that it made and moved, and how far reading has come.
 
-    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours.
+    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours. `estimates` is what estimated costs grow by,
+    by attribute set and UTC day.
     """
 
     progress: Progress
@@ -103,12 +108,22 @@ class Commit:
     new: Sequence[Leaf] = ()
     moved: Sequence[Leaf] = ()
     compact_before: int | None = None
+    estimates: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
 
 
 def grown(leaf: Leaf, moved: Amounts, now: int) -> Leaf:
     """The leaf after its total moved."""
     after = total(leaf.total, moved)
-    return Leaf(leaf.id, leaf.dims, after, highest(leaf.shown, after), leaf.released, leaf.first_seen, now)
+    return Leaf(
+        leaf.id, leaf.dims, after, highest(leaf.shown, after), leaf.released, leaf.first_seen, now, leaf.estimate, leaf.estimate_shown
+    )
+
+
+def priced(leaf: Leaf, growth: Decimal | None) -> None:
+    """Let the estimated cost of a leaf that is not committed yet grow."""
+    if growth is not None:
+        leaf.estimate = add(leaf.estimate or Decimal(0), growth)
+        leaf.estimate_shown = max(leaf.estimate_shown or Decimal(0), leaf.estimate)
 
 
 def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list[Leaf]]:
@@ -148,5 +163,6 @@ def accept(book: Book, new: Iterable[Leaf], moved: Iterable[Leaf]) -> list[Leaf]
     for leaf in moved:
         known = book.leaves[leaf.dims]
         known.total, known.shown, known.changed = leaf.total, leaf.shown, leaf.changed
+        known.estimate, known.estimate_shown = leaf.estimate, leaf.estimate_shown
         held.append(known)
     return held

@@ -37,6 +37,15 @@ class Suspicion(NamedTuple):
     since: int
 
 
+class Move(NamedTuple):
+    """By how much a row of an attribute set moved; `end` is that of its bucket, `counts` is false before the epoch."""
+
+    end: int
+    dims: Dims
+    moved: Amounts
+    counts: bool
+
+
 @dataclass(slots=True)
 class Change:
     """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that are no more.
@@ -53,13 +62,16 @@ class Change:
     before_epoch: set[Dims] = field(default_factory=set)
     grown: list[tuple[int, Amounts]] = field(default_factory=list)
     superseded: dict[Dims, Amounts] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
 
     def move(self, end: int, dims: Dims, before: Amounts, after: Amounts, *, counts: bool) -> None:
         """Let the total of `dims` follow its row; `counts` is false for buckets before the epoch."""
+        moved = difference(after, before)
+        if any(moved):
+            self.moves.append(Move(end, dims, moved, counts))
         if not counts:
             self.before_epoch.add(dims)
         else:
-            moved = difference(after, before)
             held = self.growth.get(dims)
             self.growth[dims] = moved if held is None else total(held, moved)
             if any(amount > 0 for amount in moved):

@@ -6,10 +6,12 @@ comes out the same.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TypeAlias
 
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.model import NO_NAMES, Amount, Names
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
@@ -19,6 +21,7 @@ UNKNOWN = "unknown"
 OVERFLOW = "otel.metric.overflow"
 _KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
 _NANO = 1_000_000_000
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,19 @@ class Entry:
     def number(self, amount: Amount) -> int | float:
         """As the instrument shows it: money becomes a float here and nowhere earlier."""
         return float(amount) if self.floating else int(amount)
+
+
+@dataclass(slots=True, eq=False)
+class Estimated(Entry):
+    """The estimated cost of its members."""
+
+    def shown(self) -> Amount:
+        """The sum of what the members may show, and not less than before."""
+        return max(self.floor, sum((leaf.estimate_shown or _NOTHING for leaf, _ in self.members), _NOTHING))
+
+    def pending(self) -> Amount:
+        """How much of it was taken back."""
+        return self.shown() - sum((leaf.estimate or _NOTHING for leaf, _ in self.members), _NOTHING)
 
 
 def dimensions(book: Book, leaf: Leaf) -> dict[str, str]:
@@ -164,8 +180,9 @@ class Shape:
     def add(self, book: Book, leaf: Leaf, now: float) -> list[Folded]:
         """Take in a leaf that is new, or has moved."""
         if leaf.id in self._of_leaf:
+            folds = self._price(book, leaf)
             self._dirty.update(dict.fromkeys(self._of_leaf[leaf.id]))
-            return []
+            return folds
         if not leaf.changed or book.kind.level:
             return []
         dims, names = dimensions(book, leaf), self._names.get(book.organization, NO_NAMES)
@@ -181,11 +198,36 @@ class Shape:
                 entry.members.append((leaf, index))
                 entries.append(entry)
                 folds += fold
+        if leaf.estimate is not None:
+            entry, fold = self._estimated(raw, book, leaf)
+            entries.append(entry)
+            folds += fold
         self._of_leaf[leaf.id] = entries
         self._dirty.update(dict.fromkeys(entries))
         return folds
 
-    def _entry(self, name: str, raw: Attributes, book: Book, leaf: Leaf) -> tuple[Entry, list[Folded]]:
+    def _price(self, book: Book, leaf: Leaf) -> list[Folded]:
+        """Show the estimated cost of a leaf that had no price before."""
+        entries = self._of_leaf[leaf.id]
+        if leaf.estimate is None or any(isinstance(entry, Estimated) for entry in entries):
+            return []
+        names = self._names.get(book.organization, NO_NAMES)
+        raw = named({"organization": book.organization, "operation": book.kind.name, **dimensions(book, leaf)}, names)
+        entry, folds = self._estimated(raw, book, leaf)
+        if entry.position < 0:
+            entry.skipped = True  # its leaf may be shown, it not yet
+        entries.append(entry)
+        return folds
+
+    def _estimated(self, raw: Attributes, book: Book, leaf: Leaf) -> tuple[Entry, list[Folded]]:
+        priced: Attributes = {key: value for key, value in raw.items() if key != "user_id"}
+        entry, folds = self._entry("openai.api.estimated_cost", {**priced, "currency": CURRENCY}, book, leaf, Estimated)
+        entry.members.append((leaf, 0))
+        return entry, folds
+
+    def _entry(
+        self, name: str, raw: Attributes, book: Book, leaf: Leaf, of: type[Entry] = Entry
+    ) -> tuple[Entry, list[Folded]]:
         instrument, known = INSTRUMENTS[name], self._entries.setdefault(name, {})
         if "operation" not in instrument.attributes:
             raw = {key: value for key, value in raw.items() if key != "operation"}
@@ -201,7 +243,7 @@ class Shape:
         entry = known.get(key)
         if entry is None:
             start = book.progress.epoch * _NANO if instrument.kind == "counter" else 0
-            entry = known[key] = Entry(name, Series(attributes, start), instrument.floating)
+            entry = known[key] = of(name, Series(attributes, start), instrument.floating)
         return entry, folds
 
     def due(self, mono: float, attempted: int | None) -> list[Leaf]:

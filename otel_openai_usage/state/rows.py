@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from otel_openai_usage.core.book import Book, Leaf
+from otel_openai_usage.core.estimate import add
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Change, Row
 from otel_openai_usage.core.model import Amount, Amounts, Dims, Width
@@ -33,10 +34,12 @@ def amounts(text: str, kind: Kind) -> Amounts:
 
 def leaves(db: sqlite3.Connection, source: int, kind: Kind) -> Iterator[Leaf]:
     """Every leaf of a source."""
-    for id_, text, total, shown, released, first_seen, changed in db.execute(
-        "SELECT id, key, total, shown, released, first_seen, changed FROM dims WHERE source_id = ? ORDER BY id", (source,)
+    for id_, key, total, shown, released, first_seen, changed, *estimated in db.execute(
+        "SELECT id, key, total, shown, released, first_seen, changed, estimate, estimate_shown FROM dims WHERE source_id = ? ORDER BY id",
+        (source,),
     ):
-        yield Leaf(id_, dims(text, kind), amounts(total, kind), amounts(shown, kind), bool(released), first_seen, changed)
+        estimates = [Decimal(text) if text is not None else None for text in estimated]
+        yield Leaf(id_, dims(key, kind), amounts(total, kind), amounts(shown, kind), bool(released), first_seen, changed, *estimates)
 
 
 def groupings(db: sqlite3.Connection, source: int) -> list[tuple[int, tuple[str, ...]]]:
@@ -49,20 +52,33 @@ def add_leaves(db: sqlite3.Connection, book: Book, new: Iterable[Leaf]) -> None:
     """Store leaves and give them their ids."""
     names = book.kind.group_by + book.kind.derived
     sql = (
-        f"INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, {', '.join(names)})"
-        f" VALUES (?, ?, ?, ?, ?, ?, ?, {', '.join('?' * len(names))})"
+        f"INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, estimate, estimate_shown, {', '.join(names)})"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {', '.join('?' * len(names))})"
     )
     for leaf in new:
         values = (book.id, key(leaf.dims, book.kind), _text(leaf.total), _text(leaf.shown), leaf.released, leaf.first_seen, leaf.changed)
-        leaf.id = db.execute(sql, (*values, *leaf.dims[: len(names)])).lastrowid or 0
+        leaf.id = db.execute(sql, (*values, *_estimated(leaf), *leaf.dims[: len(names)])).lastrowid or 0
 
 
 def move_leaves(db: sqlite3.Connection, moved: Iterable[Leaf]) -> None:
     """Store the totals of leaves that exist."""
     db.executemany(
-        "UPDATE dims SET total = ?, shown = ?, changed = ? WHERE id = ?",
-        [(_text(leaf.total), _text(leaf.shown), leaf.changed, leaf.id) for leaf in moved],
+        "UPDATE dims SET total = ?, shown = ?, changed = ?, estimate = ?, estimate_shown = ? WHERE id = ?",
+        [(_text(leaf.total), _text(leaf.shown), leaf.changed, *_estimated(leaf), leaf.id) for leaf in moved],
     )
+
+
+def _estimated(leaf: Leaf) -> tuple[str | None, str | None]:
+    return (None, None) if leaf.estimate is None else (str(leaf.estimate), str(leaf.estimate_shown))
+
+
+def add_estimates(db: sqlite3.Connection, book: Book, growth: Mapping[tuple[Dims, int], Decimal], new: Mapping[Dims, int]) -> None:
+    """Let the estimated cost of leaves grow, by UTC day; `new` as for `write`."""
+    for (dims, day), amount in growth.items():
+        place = (book.id, new.get(dims) or book.leaves[dims].id, day)
+        held = db.execute("SELECT cost FROM estimates WHERE source_id = ? AND dims = ? AND day = ?", place).fetchone()
+        cost = add(Decimal(held[0]), amount) if held else amount
+        db.execute("INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)", (*place, str(cost)))
 
 
 def between(db: sqlite3.Connection, book: Book, widths: Sequence[int], start: int, end: int) -> list[Row]:

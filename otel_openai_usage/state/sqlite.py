@@ -105,7 +105,9 @@ class Store:
         with self._transaction("written") as db:
             rows.add_leaves(db, book, commit.new)
             rows.move_leaves(db, commit.moved)
-            rows.write(db, book, commit.change, {leaf.dims: leaf.id for leaf in commit.new})
+            ids = {leaf.dims: leaf.id for leaf in commit.new}
+            rows.write(db, book, commit.change, ids)
+            rows.add_estimates(db, book, commit.estimates, ids)
             if commit.compact_before is not None:
                 rows.compact(db, book, commit.compact_before)
             progress = commit.progress
