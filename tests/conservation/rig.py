@@ -1,15 +1,18 @@
 """The real poller, books, store and display over a simulated world, in accelerated time and without HTTP."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from otel_openai_usage.core.book import Book
-from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.display import RESTATED, Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, KINDS, LIMITS, Kind
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Bucket, Dims, Rows, Width, Window, floor
@@ -18,6 +21,7 @@ from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
 from otel_openai_usage.errors import Unavailable
 from otel_openai_usage.poller import Clock, Keeper, Loop, Trouble, UsagePoll
+from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.state.sqlite import Store
 
@@ -26,14 +30,29 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 MONDAY = int(datetime(2026, 11, 2, tzinfo=UTC).timestamp())
 
 
+_MINUTES = timedelta(minutes=1)
+HASTE = Lateness(
+    delay=(timedelta(seconds=20), 6 * _MINUTES), growing=0.3, grows_for=20 * _MINUTES, late=0.1, late_by=(40 * _MINUTES, 600 * _MINUTES),
+    restated=0.1, moved=0.05, nameless=0.05, vanishing=0.05, restated_after=(5 * _MINUTES, 60 * _MINUTES), split=0.1,
+    costs_delay=30 * _MINUTES, costs_restated=0.2,
+)  # fmt: skip
+"""All trouble of HARSH in a fifth of the time, so that half a day shows what takes days."""
+
+
 class VirtualClock:
-    """Time that moves when told."""
+    """Time that moves when told. `wrong` is how far the machine's clock is off."""
 
     def __init__(self, now: float) -> None:
-        self.now, self.mono = now, 0.0
+        self.true, self.mono, self.wrong = now, 0.0, 0.0
+
+    @property
+    def now(self) -> float:
+        """What the machine believes."""
+        return self.true + self.wrong
 
     def pass_(self, seconds: float) -> None:
-        self.now += seconds
+        """Let time pass."""
+        self.true += seconds
         self.mono += seconds
 
     @property
@@ -43,7 +62,10 @@ class VirtualClock:
 
 @dataclass
 class WorldSource:
-    """Implements ports.Source straight from a World. Fails with probability `trouble`; remembers what it was asked."""
+    """Implements ports.Source straight from a World. Fails with probability `trouble`; remembers what it was asked.
+
+    `skew` is how far OpenAI's clock is ahead of ours; with `zeros` there is a row of zeros for whoever is idle.
+    """
 
     world: World
     kind: Kind
@@ -51,6 +73,7 @@ class WorldSource:
     skew: float = 0.0
     trouble: float = 0.0
     rng: random.Random = field(default_factory=lambda: random.Random(7))
+    zeros: bool = False
     asked: list[tuple[Window, Width]] = field(default_factory=list)
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
@@ -59,8 +82,12 @@ class WorldSource:
         self.asked.append((window, width))
         if self.rng.random() < self.trouble:
             raise Unavailable("GET usage: 503", status=503)
-        now = datetime.fromtimestamp(self.time.now + self.skew, UTC)
-        seen = self.world.visible(self.kind.name, window, width, tuple(group_by), now)
+        now = self.time.true + self.skew
+        window = Window(window.start, min(window.end, max(int(now) + 1, window.start + 1)))
+        seen = self.world.visible(self.kind.name, window, width, tuple(group_by), datetime.fromtimestamp(now, UTC))
+        if self.zeros:
+            everybody = {dims: self.kind.zero for rows in seen.values() for dims in rows}
+            seen = {start: {**everybody, **rows} for start, rows in seen.items()}
         return [self._bucket(start, rows) for start, rows in seen.items()]
 
     def _bucket(self, start: int, rows: Rows) -> Bucket:
@@ -168,15 +195,22 @@ COUNTERS = {
 }  # fmt: skip
 
 
-def truth(world: World, kind: Kind, start: int, now: float, group_by: Sequence[str] = GROUP_BY) -> dict[Dims, Amounts]:
-    """What the world says was used from `start` until `now`, by a world that hides nothing any more."""
-    end = floor(int(now), kind.widths[0])
-    if kind is COSTS:
-        seen = world.visible(
-            kind.name, Window(start, end + DAY), Width.DAY, kind.grouping(tuple(group_by)), datetime.fromtimestamp(now, UTC)
-        )
-        return added(seen.values())
-    return added([world.totals(kind.name, Window(start, end), kind.grouping(tuple(group_by)))])
+def truth(world: World, book: Book, now: float) -> dict[Dims, Amounts]:
+    """What the world says was used since the book's epoch, each stretch by the grouping that it was read with."""
+    starts = [since for since, _ in book.groupings[1:]]
+    edges = [book.progress.epoch, *starts, floor(int(now), book.kind.widths[0]) + (DAY if book.kind is COSTS else 0)]
+    return added(
+        _stretch(world, book.kind, start, end, grouping, now)
+        for (start, end), (_, grouping) in zip(itertools.pairwise(edges), book.groupings, strict=True)
+        if start < end
+    )
+
+
+def _stretch(world: World, kind: Kind, start: int, end: int, grouping: tuple[str, ...], now: float) -> Rows:
+    if kind is not COSTS:
+        return world.totals(kind.name, Window(start, end), grouping)
+    seen = world.visible(kind.name, Window(start, end), Width.DAY, grouping, datetime.fromtimestamp(now, UTC))
+    return added(seen.values())
 
 
 def added(buckets: Iterable[Rows]) -> dict[Dims, Amounts]:
@@ -186,3 +220,102 @@ def added(buckets: Iterable[Rows]) -> dict[Dims, Amounts]:
         for dims, amounts in rows.items():
             sums[dims] = total(sums[dims], amounts) if dims in sums else amounts
     return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
+
+
+def counted(book: Book) -> dict[Dims, Amounts]:
+    """What the book says that OpenAI reports."""
+    return {dims: leaf.total for dims, leaf in book.leaves.items() if any(leaf.total)}
+
+
+class Life:
+    """The exporter over days, through restarts: polled, watched at every scrape, and in the end compared with the world."""
+
+    def __init__(self, path: Path, world: World, *, kinds: Sequence[str] = ("completions",), organizations: Sequence[str] = ("default",),
+                 begin: int = MONDAY + 9 * HOUR + 17 * MINUTE + 31, trouble: float = 0.0, seed: int = 1, options: Options | None = None) -> None:  # fmt: skip
+        self.path, self.world, self.time, self.rng = path, world, VirtualClock(begin), random.Random(seed)
+        self.options, self.kinds, self.organizations = options or Options(), list(kinds), list(organizations)
+        self.trouble, self.skew, self.zeros = trouble, 0.0, False
+        self.seen: dict[tuple[str, str], float] = {}
+        self.gaps: dict[str, float] = {}
+        self.run = self._run()
+
+    def _run(self) -> Run:
+        self.sources = {
+            (organization, name): WorldSource(self.world, KINDS[name], self.time, self.skew, self.trouble, self.rng, self.zeros)
+            for organization in self.organizations
+            for name in self.kinds
+        }
+        return Run(self.path, self.sources, self.time, self.options)
+
+    async def live(self, seconds: float, *, pauses: Sequence[int] = (60, 60, 300, 300, 900), kills: float = 0.0) -> None:
+        """Poll for so long; `kills` is the chance of a kill -9 and some downtime after each poll."""
+        end = self.time.true + seconds
+        while self.time.true < end:
+            await self.poll()
+            self.time.pass_(self.rng.choice(pauses))
+            if self.rng.random() < kills:
+                self.restart(downtime=self.rng.choice((1, 60, HOUR, 8 * HOUR, DAY)))
+        await self.poll()
+
+    async def poll(self) -> None:
+        """One poll of everything; no counter may fall, and none be lower than what OpenAI reports."""
+        await self.run.poll()
+        self.watch()
+
+    def watch(self) -> None:
+        """Scrape."""
+        now = self.run.counters()
+        fallen = {key: (self.seen[key], now[key]) for key in self.seen.keys() & now.keys() if now[key] < self.seen[key]}
+        assert not fallen, f"counters fell: {list(fallen.items())[:3]}"
+        self.seen |= now
+
+    def restart(self, *, downtime: float = 0, forget: bool = False, **changes: object) -> None:
+        """Kill it, wait, and start it with a changed configuration. `forget`: other series than before are fine."""
+        self.stop()
+        self.time.pass_(downtime)
+        for name, value in changes.items():
+            setattr(self.options if hasattr(self.options, name) else self, name, value)
+        self.run = self._run()
+        again = self.run.counters()
+        if not forget:
+            lost = {key: (self.seen[key], again.get(key)) for key in self.seen if again.get(key) != self.seen[key]}
+            assert not lost, f"a restart changed {list(lost.items())[:3]}"
+        self.seen = again
+
+    def stop(self) -> None:
+        """End this process."""
+        for outcome, seconds in self.run.telemetry.gaps.items():
+            self.gaps[outcome] = self.gaps.get(outcome, 0) + seconds
+        self.run.stop()
+
+    async def settle(self) -> None:
+        """Let OpenAI know everything from now on, and poll without trouble until all must be good: a lower day needs over two hours."""
+        self.world.lateness = PROMPT
+        for source in self.sources.values():
+            source.trouble = 0
+        for _ in range(12):
+            self.time.pass_(1900)
+            await self.poll()
+
+    async def end(self) -> None:
+        """Settle, and compare: totals with the world, what is shown with totals."""
+        await self.settle()
+        self.compare()
+        self.stop()
+
+    def compare(self) -> None:
+        """Every series of every book is the world's own, and what is shown less what is pending adds up to it."""
+        for book in self.run.books:
+            assert counted(book) == truth(self.world, book, self.time.true), book.kind.name
+        points = self.run.points()
+        for instrument in sorted(COUNTERS):
+            shown = sum(value for (name, _), value in points.items() if name == instrument)
+            pending = sum(value for (name, who), value in points.items() if name == RESTATED and json.loads(who)["instrument"] == instrument)
+            expected = sum(
+                float(leaf.total[index])
+                for book in self.run.books
+                for leaf in book.leaves.values()
+                for index, measure in enumerate(book.kind.measures)
+                if measure.instrument == instrument
+            )
+            assert shown - pending == (pytest.approx(expected) if instrument == "openai.api.cost" else expected), instrument

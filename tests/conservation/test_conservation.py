@@ -1,58 +1,192 @@
 """What is counted is what was used: to the token, through everything that goes wrong."""
 
-import random
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.simulator.lateness import HARSH, PROMPT
+from otel_openai_usage.core.model import Width
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.simulator.lateness import HARSH, PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
-from tests.conservation.rig import DAY, HOUR, MINUTE, MONDAY, Options, Run, VirtualClock, WorldSource, truth
+from tests.conservation.rig import COUNTERS, DAY, GROUP_BY, HASTE, HOUR, MINUTE, MONDAY, Life, Options, truth
 
-KIND_NAMES = ("completions", "embeddings", "web_search_calls", "costs")
-
-
-async def live(path: Path, world: World, time: VirtualClock, until: float, options: Options, *, seed: int, names=KIND_NAMES) -> Run:
-    """Live until then, with failing polls, uneven pauses and sudden ends; counters are watched at every scrape."""
-    rng = random.Random(seed)
-    sources = {("default", name): WorldSource(world, KINDS[name], time, trouble=0.15, rng=rng) for name in names}
-    run, before = Run(path, sources, time, options), {}
-    while time.now < until:
-        await run.poll()
-        now = run.counters()
-        fallen = {key: (before[key], now[key]) for key in before.keys() & now.keys() if now[key] < before[key]}
-        assert not fallen
-        before = now
-        time.pass_(rng.choice((60, 60, 300, 300, 900)))
-        if rng.random() < 0.01:
-            run.stop()
-            time.pass_(rng.choice((60, HOUR, 8 * HOUR, 2 * DAY)))
-            run = Run(path, sources, time, options)
-            again = run.counters()
-            assert not {key: (before[key], again.get(key)) for key in before if again.get(key) != before[key]}
-    return run
+SHORT = 30 * MINUTE
+BEGIN = MONDAY + 9 * HOUR + 17 * MINUTE + 31
 
 
-async def settle(run: Run, world: World, time: VirtualClock) -> None:
-    """Let OpenAI know everything from now on, and poll for half a day without trouble."""
-    world.lateness = PROMPT
-    for source in run.sources.values():
-        source.trouble = 0
-    for _ in range(24):
-        time.pass_(1800)
-        await run.poll()
+def world(lateness: Lateness = HASTE, seed: int = 3) -> World:
+    """A small company."""
+    return World.tiny(seed, lateness=lateness)
 
 
-@pytest.mark.parametrize("start", [0, MONDAY + 9 * HOUR + 17 * MINUTE], ids=["today", "mid-hour"])
-async def test_weeks_of_trouble_end_exact(tmp_path, start):
-    """After five days of late, growing, restated, moved and doubled usage, failing polls, kills and downtime, every total is OpenAI's own."""
-    world = World.tiny(3, lateness=HARSH)
-    time = VirtualClock(MONDAY + 9 * HOUR + 17 * MINUTE + 31)
-    options = Options(start=start)
-    run = await live(tmp_path / "state.db", world, time, MONDAY + 5 * DAY, options, seed=5)
-    await settle(run, world, time)
-    for book in run.books:
-        found = {dims: leaf.total for dims, leaf in book.leaves.items() if any(leaf.total)}
-        assert found == truth(world, book.kind, book.progress.epoch, time.now)
-    run.stop()
+@pytest.mark.parametrize("start", [0, MONDAY + 8 * HOUR + 17 * MINUTE], ids=["today", "mid-hour"])
+async def test_a_day_and_a_half_of_trouble_end_exact(tmp_path: Path, start: int) -> None:
+    """After late, growing, restated, moved and doubled usage, failing polls, kills and downtime, every total is OpenAI's own."""
+    life = Life(tmp_path / "state.db", world(), kinds=("completions", "costs"), trouble=0.15, options=Options(settle=SHORT, start=start))
+    await life.live(36 * HOUR, kills=0.02)
+    await life.end()
+    assert life.gaps.keys() == {"healed"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", [0, MONDAY + 9 * HOUR + 3 * MINUTE], ids=["today", "mid-hour"])
+async def test_weeks_of_trouble_end_exact(tmp_path: Path, start: int) -> None:
+    """The same over more than three weeks, with lateness of up to two days, for endpoints of each sort."""
+    kinds = ("completions", "embeddings", "web_search_calls", "images", "costs")
+    life = Life(tmp_path / "state.db", World.tiny(3, lateness=HARSH), kinds=kinds, trouble=0.15, seed=5, options=Options(start=start))
+    await life.live(23 * DAY, pauses=(60, 300, 900, 1800, 3600), kills=0.01)
+    await life.end()
+
+
+async def test_two_organizations(tmp_path: Path) -> None:
+    """Two organizations side by side each end exact, though their polls fail at different times."""
+    life = Life(tmp_path / "state.db", world(), organizations=("one", "two"), trouble=0.3, options=Options(settle=SHORT))
+    await life.live(8 * HOUR, kills=0.05)
+    await life.end()
+
+
+async def test_an_organization_comes_and_goes(tmp_path: Path) -> None:
+    """An organization that is taken out and put back counts what it missed; the other does not notice."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    for organizations in (["default"], ["default", "new"], ["new"], ["default", "new"]):
+        life.restart(organizations=organizations, forget=True)
+        await life.live(3 * HOUR, pauses=(600,))
+    await life.end()
+
+
+async def test_a_changed_grouping_waits_for_midnight(tmp_path: Path) -> None:
+    """A new group_by applies from the next UTC midnight; until the end every bucket is what OpenAI says in its own grouping."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    await life.live(5 * HOUR, pauses=(600,))
+    life.restart(group_by=("project_id", "model"))
+    await life.live(14 * HOUR, pauses=(900,))
+    life.restart(group_by=GROUP_BY)
+    await life.live(26 * HOUR, pauses=(1800,))
+    assert [grouping for _, grouping in life.run.books[0].groupings][1:] == [("project_id", "model"), life.run.books[0].groupings[0][1]]
+    await life.end()
+
+
+async def test_endpoints_come_and_go(tmp_path: Path) -> None:
+    """An endpoint that is taken out and put back within `reconcile` has counted everything; a new one counts from today."""
+    life = Life(tmp_path / "state.db", world(), kinds=("completions",), options=Options(settle=SHORT))
+    for kinds in (["completions"], ["completions", "embeddings"], ["embeddings"], ["completions", "embeddings"]):
+        life.restart(kinds=kinds, forget=True)
+        await life.live(5 * HOUR, pauses=(900,))
+    await life.end()
+
+
+async def test_another_look_changes_no_sum(tmp_path: Path) -> None:
+    """Dropping, renaming and folding attributes leave the sum of what is shown as it was, or higher, at every restart."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    plain = Look(name_wait=0)
+    for look in (
+        plain,
+        Look(name_wait=0, drop=frozenset({"user_id", "api_key_id", "api_key_name"})),
+        Look(name_wait=0, rename={"model": "gen_ai.response.model"}),
+        Look(name_wait=0, max_series=8),
+        Look(name_wait=0, skip_zero=True),
+        plain,
+    ):
+        before = _sums(life)
+        life.restart(look=look, forget=True)
+        assert _sums(life) == before
+        await life.live(2 * HOUR, pauses=(300,))
+    await life.end()
+
+
+def _sums(life: Life) -> dict[str, float]:
+    counters = life.run.counters()
+    return {name: sum(value for (instrument, _), value in counters.items() if instrument == name) for name in sorted(COUNTERS)}
+
+
+async def test_settle_may_be_made_longer_and_shorter(tmp_path: Path) -> None:
+    """What was read coarse is read fine again, and the other way round, without counting anything twice."""
+    life = Life(tmp_path / "state.db", world(), trouble=0.1, options=Options(settle=SHORT))
+    for settle in (30 * MINUTE, 12 * HOUR, 5 * MINUTE, 30 * HOUR, 2 * HOUR):
+        life.restart(settle=settle)
+        await life.live(7 * HOUR, pauses=(900,))
+    await life.end()
+
+
+@pytest.mark.parametrize("widths", [[Width.HOUR], [Width.DAY], [Width.DAY, Width.MINUTE], [Width.MINUTE, Width.DAY, Width.HOUR, Width.MINUTE]],
+                         ids=lambda widths: "-".join(width.text for width in widths))  # fmt: skip
+async def test_any_bucket_width_ends_exact(tmp_path: Path, widths: list[Width]) -> None:
+    """With hours or days as the freshest buckets, and when that is changed, everything ends exact."""
+    life = Life(tmp_path / "state.db", world(), trouble=0.1, options=Options(settle=SHORT, width=widths[0]))
+    for width in widths:
+        life.restart(width=width)
+        await life.live(16 * HOUR, pauses=(1200,))
+    await life.end()
+
+
+@pytest.mark.parametrize("wrong", [-HOUR, HOUR, DAY, 3 * DAY, -3 * DAY])
+async def test_a_clock_that_steps_costs_nothing(tmp_path: Path, wrong: float) -> None:
+    """The machine's clock goes wrong for a while and comes back: no counter falls, and everything ends exact."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    await life.live(6 * HOUR, pauses=(600,))
+    for _ in range(2):
+        life.time.wrong = wrong
+        await life.live(2 * HOUR, pauses=(600,))
+        life.time.wrong = 0
+        await life.live(2 * HOUR, pauses=(600,))
+    await life.end()
+
+
+@pytest.mark.parametrize("skew", [-7 * MINUTE, 7 * MINUTE])
+async def test_a_skewed_api_clock_costs_nothing(tmp_path: Path, skew: float) -> None:
+    """OpenAI's clock may be minutes off ours."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    life.restart(skew=skew)
+    await life.live(8 * HOUR, pauses=(300,))
+    life.restart(skew=0.0)
+    await life.end()
+
+
+async def test_downtime_beyond_reconcile_is_told(tmp_path: Path) -> None:
+    """What lies further back than `reconcile` is told as lost, all else is counted, and nothing falls."""
+    life = Life(tmp_path / "state.db", world(PROMPT), options=Options(settle=SHORT, reconcile=2 * DAY))
+    await life.live(4 * HOUR, pauses=(900,))
+    stopped = life.run.books[0].progress.horizon
+    assert stopped is not None
+    life.restart(downtime=5 * DAY)
+    await life.settle()
+    book, now = life.run.books[0], life.time.true
+    back = int(now // DAY * DAY) - 2 * DAY
+    assert life.run.telemetry.gaps["lost"] == pytest.approx(back - stopped, abs=6 * HOUR + DAY)
+    days = range(back, int(now // DAY * DAY), DAY)
+    rows = {day: sum(row.amounts[0] for row in life.run.store.rows_within(book, Width, day, day + DAY)) for day in days}
+    said = {day: sum(amounts[0] for amounts in life.world.totals("completions", _day(day), book.group_by(day)).values()) for day in days}
+    assert rows == said
+    assert sum(leaf.total[0] for leaf in book.leaves.values()) < sum(amounts[0] for amounts in truth(life.world, book, now).values())
+    life.stop()
+
+
+def _day(start: int):  # type: ignore[no-untyped-def]
+    from otel_openai_usage.core.model import Window
+
+    return Window(start, start + DAY)
+
+
+async def test_rows_of_zeros_are_nothing(tmp_path: Path) -> None:
+    """Rows that say zero make series, and count nothing."""
+    life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
+    life.restart(zeros=True)
+    await life.live(8 * HOUR, pauses=(600,), kills=0.05)
+    await life.end()
+
+
+async def test_a_day_that_is_completed_five_days_late_becomes_exact(tmp_path: Path) -> None:
+    """Half of what is used is first told five days later: far beyond `settle`, within `reconcile`."""
+    late = Lateness(late=0.5, late_by=(timedelta(days=4), timedelta(days=5)))
+    life = Life(tmp_path / "state.db", world(late), options=Options(settle=SHORT))
+    await life.live(15 * HOUR, pauses=(900,))
+    first = truth(life.world, life.run.books[0], MONDAY + DAY)
+    missing = sum(amounts[0] for amounts in first.values()) - sum(leaf.total[0] for leaf in life.run.books[0].leaves.values())
+    assert missing > 0
+    await life.live(5 * DAY + 6 * HOUR, pauses=(3600,))
+    book = life.run.books[0]
+    rows = sum(row.amounts[0] for row in life.run.store.rows_within(book, Width, book.progress.epoch, MONDAY + DAY))
+    assert rows == sum(amounts[0] for amounts in first.values())
+    assert life.run.telemetry.lates["7d"] > 0
+    await life.end()
