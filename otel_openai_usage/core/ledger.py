@@ -183,7 +183,9 @@ def _agreed(change: Change, key: tuple[int, int, Dims], have: Amounts, said: Amo
     if suspicion and suspicion.amounts == said and now - suspicion.since >= CONFIRM_AFTER:
         change.suspects[key] = None
         return said
-    change.suspects[key] = suspicion if suspicion and suspicion.amounts == said else Suspicion(said, now)
+    # One from the future was seen by a clock that was wrong: it would wait for that time.
+    known = suspicion is not None and suspicion.amounts == said and suspicion.since <= now
+    change.suspects[key] = suspicion if known else Suspicion(said, now)
     return highest(said, have)
 
 

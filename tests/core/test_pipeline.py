@@ -151,6 +151,7 @@ def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
         ([(3, 0), (5, 1800), (3, 3600)], 5),  # it came back in between
         ([(3, 0), (2, 1800), (2, 5400)], 2),
         ([(3, 0), (9, 3600)], 9),
+        ([(3, 86400), (3, 0), (3, 3600)], 3),  # first seen by a clock that was a day ahead
     ],
 )
 def test_a_coarse_bucket_falls_only_when_confirmed(said: list[tuple[int, int]], expected: int) -> None:
