@@ -65,19 +65,23 @@ def absorb(
     now: int,
     *,
     fine_from: int,
+    hours_from: int | None = None,
     drilled: bool = False,
     prices: PriceBook | None = None,
 ) -> Absorbed:
     """Book one step's reading and keep it, all or nothing.
 
-    `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
+    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
     """
     fresh = [bucket for bucket in buckets if book.prints.get((step.width, bucket.start)) != bucket.fingerprint]
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
     finer = _disagreeing(store, book, reading) if step.coarse and step.width == Width.DAY > min(book.kind.widths) and not drilled else []
     if finer:
         reading = {start: rows for start, rows in reading.items() if start not in finer}
-    change = (_make_good if step.coarse else _replace)(store, book, step, reading, now)
+    if step.coarse:
+        change = _make_good(store, book, step, reading, now)
+    else:
+        change = _replace(store, book, step, reading, step.window.start if hours_from is None else hours_from)
     new, moved = levels_after(book, ledger.latest(reading), now) if book.kind.level else leaves_after(book, change, now)
     found = estimate(book.kind, book.organization, change.moves, prices) if prices and not book.kind.level else Estimate()
     # Where only the price moved: usage is now known to be of another hour.
@@ -136,14 +140,15 @@ def _tokens(book: Book) -> list[int]:
     return [index for index, measure in enumerate(book.kind.measures) if measure.token_type in ("input", "output")]
 
 
-def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], _: int) -> Change:
-    """A fine reading replaces its own rows, finer ones, and coarser ones that lie wholly inside."""
+def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], hours_from: int) -> Change:
+    """A fine reading replaces its own rows and those of any other width that it touches.
+
+    Rows of days that are now read in hours go, too: their hours are compared in this poll or soon, and both would add up.
+    """
     stored = store.rows(book, step.width, sorted(reading))
     start, end = step.window.start, step.window.end
     for width in set(Width) - {step.width}:
-        inside = end if width <= max(step.width, Width.HOUR) else end - width + 1
-        if inside > start:
-            stored += store.rows_within(book, (width,), start, inside)
+        stored += store.rows_within(book, (width,), min(start, hours_from) if width == Width.DAY else start, end)
     return ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
 
 
