@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
 from otel_openai_usage.errors import ExporterError
 from otel_openai_usage.events import Parser
+from otel_openai_usage.memory import Shelf, frugal
 from otel_openai_usage.metrics import otlp
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
@@ -59,6 +60,7 @@ class Exporter:
     server: Server | None = None
     ingest: Ingest | None = None
     sender: Sender | None = None
+    shelf: Shelf = field(default_factory=Shelf)
 
     def not_ready(self) -> list[str]:
         """Why /readyz says no."""
@@ -73,10 +75,12 @@ class Exporter:
     async def render(self) -> None:
         """Make what is shown ready for scrapes."""
         await asyncio.to_thread(self.prometheus.refresh)
+        self.shelf.grew(sum(map(len, self.board.current().points.values())))
 
 
 def run(settings: Settings, *, once: bool = False) -> int:
     """Run the exporter until SIGTERM or SIGINT, or for one poll of everything. The exit code. Raises ExporterError."""
+    frugal()
     return asyncio.run(_run(settings, once=once))
 
 

@@ -20,6 +20,7 @@ import psutil
 from otel_openai_usage import app
 from otel_openai_usage.config import load
 from otel_openai_usage.core.model import Names
+from otel_openai_usage.memory import frugal
 from otel_openai_usage.poller import Clock
 from tools.bench.series import Titles
 
@@ -119,6 +120,7 @@ def settings(upstream: str, otlp: str | None, extra: dict[str, object]) -> dict[
 
 async def main() -> None:
     """Run until standard input ends."""
+    frugal()
     asked = json.loads(sys.argv[1])
     ahead = [0.0]
     heart = Heart()
