@@ -24,7 +24,7 @@ from otel_openai_usage.simulator.prices import TOKENS
 Document: TypeAlias = Mapping[str, Any]
 PAUSE = 0.002
 """Seconds between two pieces of a stream."""
-_WORDS = ("the", "usage", "of", "this", "tenant", "was", "counted", "once", "and", "only", "while", "rain", "fell", "on", "quiet", "servers")
+_WORDS = ("the", "usage", "of", "this", "tenant", "was", "counted", "once", "and", "only", "while", "rain", "fell", "on", "servers")
 
 
 class Odd(ValueError):

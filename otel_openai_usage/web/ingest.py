@@ -69,7 +69,7 @@ class Ingest:
         app.on_response_prepare.append(_head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, lingering_time=1.0)
         await self._runner.setup()
         for listening in sockets:
             await web.SockSite(self._runner, listening).start()
