@@ -13,9 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import otel_openai_usage
+from otel_openai_usage import pipeline
 from otel_openai_usage.config import Organization, Settings, load, needs_key, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS, Kind
 from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
@@ -35,6 +37,7 @@ from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller import Clock, Intake, Keeper, LimitsPoll, Loop, NamesPoll, Trouble, UsagePoll, load_days, metered_books
+from otel_openai_usage.poller.upkeep import Upkeep
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.ingest import Ingest
@@ -58,6 +61,8 @@ class Exporter:
     loops: list[Loop]
     names: list[NamesPoll]
     server: Server | None = None
+    prices: PriceBook | None = None
+    upkeep: Upkeep | None = None
     ingest: Ingest | None = None
     sender: Sender | None = None
     shelf: Shelf = field(default_factory=Shelf)
@@ -131,6 +136,7 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.keeper.publish_forever(exporter.render)))
+        tasks += [group.create_task(exporter.upkeep.forever())] if exporter.upkeep else []
         await stop.wait()
         for task in tasks:
             task.cancel()
@@ -195,13 +201,14 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
-    exporter = Exporter(keeper, own, board, prometheus, [], [])
+    exporter = Exporter(keeper, own, board, prometheus, [], [], prices=_prices(settings))
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
     ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
+    exporter.upkeep = _upkeep(exporter, settings, store)
     names = {organization.name: store.names(organization.name) for organization in settings.organizations}
     keeper.fold(display.load(keeper.books, names, clock.now()))
     await exporter.publish()
@@ -290,7 +297,7 @@ def _add_organization(exporter: Exporter, settings: Settings, name: str, client:
     keeper, books, trouble = exporter.keeper, [], Trouble(name)
     kinds = [USAGE_KINDS[endpoint] for endpoint in settings.usage.endpoints] if settings.usage.enabled else []
     for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
-        poll, interval = _usage_poll(keeper, settings, name, kind, client, now)
+        poll, interval = _usage_poll(exporter, settings, name, kind, client, now)
         books.append(poll.book)
         exporter.loops.append(Loop(kind.source, interval, poll.poll, keeper, _shown_in(poll.book), trouble))
     keeper.books += books
@@ -310,7 +317,31 @@ def _shown_in(book: Book) -> Callable[[bool], None]:
     return status
 
 
-def _usage_poll(keeper: Keeper, settings: Settings, organization: str, kind: Kind, client: Client, now: int) -> tuple[UsagePoll, float]:
+def _prices(settings: Settings) -> PriceBook | None:
+    if not settings.prices.enabled:
+        return None
+    from otel_openai_usage.pricing import Prices
+
+    return Prices(settings.prices.overrides)
+
+
+def _upkeep(exporter: Exporter, settings: Settings, store: Store) -> Upkeep:
+    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
+    return Upkeep(
+        exporter.keeper,
+        store,
+        exporter.own,
+        [organization.name for organization in settings.organizations] if exporter.prices and settings.costs.enabled else [],
+        hours=int(settings.history.hours.total_seconds()),
+        days=int(settings.history.days.total_seconds()),
+        reconcile=int(reconcile.total_seconds()),
+    )
+
+
+def _usage_poll(
+    exporter: Exporter, settings: Settings, organization: str, kind: Kind, client: Client, now: int
+) -> tuple[UsagePoll, float]:
+    keeper, prices = exporter.keeper, exporter.prices if kind is not COSTS else None
     began = epoch(settings.usage.start, now)
     part = settings.costs if kind is COSTS else settings.usage
     grouping = kind.grouping(part.group_by)
@@ -327,7 +358,10 @@ def _usage_poll(keeper: Keeper, settings: Settings, organization: str, kind: Kin
     cost_days = settings.costs.days if kind is COSTS else 0
     if cost_days:
         load_days(keeper.store, book, now, cost_days)
-    poll = UsagePoll(keeper, UsageSource(client, kind), book, rules, settings.usage.reconcile_interval.total_seconds(), cost_days=cost_days)
+    if prices:
+        pipeline.price(book, prices, now)
+    every = settings.usage.reconcile_interval.total_seconds()
+    poll = UsagePoll(keeper, UsageSource(client, kind), book, rules, every, cost_days=cost_days, prices=prices)
     return poll, part.interval.total_seconds()
 
 

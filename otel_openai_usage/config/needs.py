@@ -14,7 +14,6 @@ _HOW = (
 
 _NOT_YET: Mapping[str, Callable[[Settings], bool]] = {
     "legacy": lambda settings: settings.legacy.enabled,
-    "prices": lambda settings: settings.prices.enabled,
 }
 """Sections whose feature is not built yet, and whether they ask for it."""
 

@@ -99,8 +99,8 @@ class Book:
 class Commit:
     """One transaction: what a reading changed, the leaves that it made and moved, and how far reading has come.
 
-    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours. `estimates` is what estimated costs grow by,
-    by attribute set and UTC day.
+    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours. `estimates` is
+    what estimated costs grow by, by attribute set and UTC day.
     """
 
     progress: Progress

@@ -74,6 +74,9 @@ OWN: dict[str, Row] = {
             "Downtime by what became of it: healed was read afterwards, lost lay beyond what is read again", (*_WHO, "outcome")),
         Row("otel_openai_usage.unpriced_tokens", "counter", "{token}", "otel_openai_usage_unpriced_tokens_total",
             "Tokens of models whose price is not known; they are missing in openai.api.estimated_cost", ("organization", "model")),
+        Row("otel_openai_usage.estimate_difference", "gauge", "{currency}", "otel_openai_usage_estimate_difference",
+            "Estimated cost minus what OpenAI billed, of the last UTC day (span day) or the last seven (week) whose costs have settled",
+            ("organization", "span", "currency")),
         Row("otel_openai_usage.exports_failed", "counter", "{export}", "otel_openai_usage_exports_failed_total",
             "Exports that did not arrive; the next one makes them good", ("exporter",)),
         Row("otel_openai_usage.events", "counter", "{event}", "otel_openai_usage_events_total",
@@ -159,6 +162,10 @@ class Own:
     def unpriced(self, organization: str, model: str, tokens: int) -> None:
         """Tokens were booked that have no known price."""
         self._add("unpriced_tokens", tokens, organization, model)
+
+    def estimate_difference(self, organization: str, span: str, amount: float) -> None:
+        """Estimated cost of a span of settled days was `amount` US dollars above what OpenAI billed."""
+        self._set("estimate_difference", (organization, span, "usd"), amount)
 
     def export_failed(self, exporter: str) -> None:
         """An export did not arrive."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import windows
 from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import LIMITS
 from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window
 from otel_openai_usage.core.ports import Source, Store
@@ -24,12 +25,13 @@ class UsagePoll:
     """Polls one usage endpoint, or costs, into its book."""
 
     def __init__(
-        self, keeper: Keeper, source: Source, book: Book, rules: windows.Rules, reconcile_interval: float, *, cost_days: int = 0
-    ) -> None:
+        self, keeper: Keeper, source: Source, book: Book, rules: windows.Rules, reconcile_interval: float, *, cost_days: int = 0,
+        prices: PriceBook | None = None,
+    ) -> None:  # fmt: skip
         self._keeper, self._source, self.book, self._rules = keeper, source, book, rules
         self._every = {Width.HOUR: reconcile_interval, Width.DAY: reconcile_interval * DAYS_PER_HOURS}
         self._done: dict[Width, float] = {}
-        self._cost_days = cost_days
+        self._cost_days, self._prices = cost_days, prices
         self._told_lookback = False
         self._given_up = 0
 
@@ -79,12 +81,14 @@ class UsagePoll:
             now = keeper.clock.now()
             absorbed = pipeline.absorb(
                 keeper.store, book, self._source.parse, step, buckets, int(now),
-                fine_from=plan.fine_from, hours_from=plan.hours_from, drilled=drilled,
+                fine_from=plan.fine_from, hours_from=plan.hours_from, drilled=drilled, prices=self._prices,
             )  # fmt: skip
             keeper.fold(keeper.display.took(book, absorbed.leaves, now))
             return absorbed
 
         absorbed = await keeper.do(work)
+        for model, tokens in absorbed.unpriced.items():
+            keeper.telemetry.unpriced(book.organization, model, tokens)
         for lag, tokens in absorbed.late.items():
             keeper.telemetry.late(book.organization, book.kind.source, lag, tokens)
         return absorbed

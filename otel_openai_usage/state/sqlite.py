@@ -5,6 +5,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book, Commit, Leaf
@@ -12,6 +13,7 @@ from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
 from otel_openai_usage.core.metered import METERED, Booking, Event
 from otel_openai_usage.core.model import Dims, Limit, Names, Window
+from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
@@ -188,7 +190,12 @@ class Store:
                 [(organization, limit.project_id or "", str(limit.amount), limit.currency, limit.enforcing) for limit in limits],
             )
 
-    def tidy(self, book: Book, keep: upkeep.Retention) -> bool:
+    def tidy(self, book: Book, keep: Retention) -> bool:
         """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
         with self._transaction("tidied") as db:
             return upkeep.step(db, book.id, book.kind, book.progress, keep)
+
+    def spent(self, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
+        with told(self.path, "read"):
+            return upkeep.spent(self._db, organization, start, end)

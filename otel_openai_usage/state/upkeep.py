@@ -4,29 +4,16 @@ No total moves by it: totals are kept beside the rows. Every function is one sma
 """
 
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterable
+from decimal import Decimal
 
+from otel_openai_usage.core.estimate import CURRENCY, add
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.windows import Progress
 
 _DAY, _HOUR = int(Width.DAY), int(Width.HOUR)
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """Hours that began before `hours` become days, days before `days` go; Unix seconds, UTC midnights.
-
-    `hours` must lie further back than anything that is still read again.
-    """
-
-    hours: int
-    days: int
-
-    @classmethod
-    def at(cls, now: int, *, hours: int, days: int, reconcile: int) -> "Retention":
-        """For rows to be kept so many seconds; what may be read again within `reconcile` is kept as it is."""
-        return cls(floor(now - max(hours, reconcile + _DAY), _DAY), floor(now - max(days, reconcile + _DAY), _DAY))
 
 
 def step(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention) -> bool:
@@ -76,3 +63,26 @@ def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
             db.execute(sql, (source, int(width), day, day + _DAY))
     db.execute("DELETE FROM estimates WHERE source_id = ? AND day = ?", (source, day))
     return True
+
+
+def spent(db: sqlite3.Connection, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
+    """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
+    estimated = db.execute(
+        "SELECT e.day, e.cost FROM estimates e JOIN sources s ON s.id = e.source_id"
+        " WHERE s.organization = ? AND e.day >= ? AND e.day < ? AND e.day >= s.epoch",
+        (organization, start, end),
+    )
+    billed = db.execute(
+        "SELECT r.start, r.cost FROM sources s JOIN readings r ON r.source_id = s.id JOIN dims d ON d.id = r.dims"
+        " WHERE s.organization = ? AND s.kind = 'costs' AND r.width = 86400 AND r.start >= ? AND r.start < ? AND d.currency = ?",
+        (organization, start, end, CURRENCY),
+    )
+    one, other = _by_day(estimated), _by_day(billed)
+    return {day: (one[day], other[day]) for day in sorted(one.keys() & other.keys())}
+
+
+def _by_day(rows: Iterable[tuple[int, str]]) -> dict[int, Decimal]:
+    sums: dict[int, Decimal] = {}
+    for day, cost in rows:
+        sums[day] = add(sums.get(day, Decimal(0)), Decimal(cost))
+    return sums

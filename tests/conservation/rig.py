@@ -114,6 +114,8 @@ class Nobody:
     def gap(self, organization: str, source: str, outcome: str, seconds: float) -> None:
         self.gaps[outcome] = self.gaps.get(outcome, 0) + seconds
 
+    def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
+
     def series(self, instrument: str, live: int, folded: int) -> None: ...
 
 

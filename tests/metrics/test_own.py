@@ -53,6 +53,7 @@ def test_what_is_told_is_shown(health: Health) -> None:
     own.late("acme", "usage/completions", "3h", 12)
     own.gap("acme", "costs", "lost", 60.0)
     own.unpriced("acme", "gpt-9", 5)
+    own.estimate_difference("acme", "week", -1.5)
     own.export_failed("otlp")
     own.event("accepted", 3)
     own.series("openai.api.tokens", 100, 2)
@@ -70,6 +71,7 @@ def test_what_is_told_is_shown(health: Health) -> None:
         ("late_tokens_total", "3h", "acme", "usage/completions"): 12,
         ("gap_seconds_total", "acme", "lost", "costs"): 60,
         ("unpriced_tokens_total", "gpt-9", "acme"): 5,
+        ("estimate_difference", "usd", "acme", "week"): -1.5,
         ("exports_failed_total", "otlp"): 1,
         ("events_total", "accepted"): 3,
         ("series", "openai.api.tokens", "live"): 100,
@@ -101,6 +103,7 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     own.expect("acme", ["usage/completions"])
     own.expect_events()
     own.unpriced("acme", "m", 1)
+    own.estimate_difference("acme", "day", 1.0)
     own.series("openai.api.tokens", 1, 0)
     names = {name.removesuffix("_count") for name, *_ in health.samples() if name.startswith("otel_openai_usage_")}
     assert {row.prometheus for row in OWN.values()} <= names
