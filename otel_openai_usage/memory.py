@@ -9,7 +9,7 @@ import gc
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_LARGE = 128 * 1024
+_LARGE = 320 * 1024  # the pieces in which aiohttp reads a body stay below it
 
 
 def frugal() -> None:

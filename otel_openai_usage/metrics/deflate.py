@@ -26,6 +26,36 @@ def member(segments: Iterable[bytes], crc: int, size: int) -> list[bytes]:
     return [_HEADER, *segments, _LAST, struct.pack("<LL", crc, size & 0xFFFFFFFF)]
 
 
+_POLYNOMIAL = 0xEDB88320
+
+
+def shift(size: int) -> int:
+    """What a CRC-32 is to be multiplied with when `size` bytes follow: x to the power of 8 times `size`."""
+    result, square = 1 << 31, 1 << 23  # x^0 and x^8; the lowest power is the highest bit
+    while size:
+        if size & 1:
+            result = _product(result, square)
+        square = _product(square, square)
+        size >>= 1
+    return result
+
+
+def followed(before: int, after: int, shift_of_after: int) -> int:
+    """The CRC-32 of two texts, one after the other, of which only the CRC-32s are known."""
+    return _product(before, shift_of_after) ^ after
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials modulo that of CRC-32, as zlib's crc32_combine multiplies them."""
+    result = 0
+    while one:
+        if one & 1 << 31:
+            result ^= other
+        one = one << 1 & 0xFFFFFFFF
+        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
+    return result
+
+
 def crc(pieces: Iterable[bytes], before: int = 0) -> int:
     """The CRC-32 of the pieces, after others whose CRC-32 is `before`."""
     for piece in pieces:

@@ -7,14 +7,14 @@ lines are rendered and compressed once, whoever asks for them.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from json import dumps
 
 from prometheus_client.utils import floatToGoString
 
 from otel_openai_usage.core.catalogue import Instrument
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series, Snapshot
-from otel_openai_usage.metrics.deflate import crc, segment
+from otel_openai_usage.metrics.deflate import crc, followed, segment, shift
 
 _LINES = 400
 """A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one."""
@@ -22,18 +22,22 @@ _LINES = 400
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Text in pieces, plain and as a raw deflate segment."""
+    """Text in pieces, plain and as a raw deflate segment; the CRC-32 of the plain text, its size, and what that shifts CRCs by."""
 
     plain: Sequence[bytes]
     deflated: Sequence[bytes]
+    crc: int
+    size: int
+    shift: int
 
     @classmethod
     def of(cls, plain: Sequence[bytes]) -> "Block":
         """Compress."""
-        return cls(plain, segment(plain))
+        size = sum(map(len, plain))
+        return cls(plain, segment(plain), crc(plain), size, shift(size))
 
 
-_EMPTY = Block((), ())
+_EMPTY = Block((), (), 0, 0, shift(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,11 @@ class Page:
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> "Page":
-        """Blocks, one after the other."""
+        """Blocks, one after the other. None of their text is looked at."""
         plain = [piece for block in blocks for piece in block.plain]
         deflated = [piece for block in blocks for piece in block.deflated]
-        return cls(plain, deflated, crc(plain), sum(map(len, plain)))
+        sum_ = reduce(lambda before, block: followed(before, block.crc, block.shift), blocks, 0)
+        return cls(plain, deflated, sum_, sum(block.size for block in blocks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,10 +83,6 @@ def live(figures: Figures, series: int, otlp: str | None) -> None:
                 exporter.ask("send")
             exporter.ask("state")
             _changing(figures, name, exporter, upstream, now, series, otlp)
-            exporter.ask("poll")
-            steady = [exporter.ask("poll") for _ in range(figures.times)]
-            figures.notes(f"steady.{name}.cpu", [each["cpu"] for each in steady])
-            figures.notes(f"steady.{name}.wall", [each["wall"] for each in steady])
             if not otlp:
                 scrapes(figures, "ours", series, exporter, url)
             state = exporter.ask("state")
@@ -104,6 +100,8 @@ def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, 
         polls.append(exporter.ask("poll"))
         if otlp:
             sends.append(exporter.ask("send"))
+        if len(polls) == 1:
+            _steady(figures, name, exporter)
         lags.append(exporter.ask("state")["lag"])
     figures.notes(f"poll.{name}.cpu", [each["cpu"] for each in polls])
     figures.notes(f"poll.{name}.wall", [each["wall"] for each in polls])
@@ -112,6 +110,14 @@ def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, 
             figures.notes(f"send.{name}.{measure}", [each[measure] for each in sends])
     figures.notes(f"lag.{name}.p99", [lag["p99"] / 1000 for lag in lags])
     figures.note(f"lag.{name}.max", max(lag["max"] for lag in lags) / 1000)
+
+
+def _steady(figures: Figures, name: str, exporter: Child) -> None:
+    """The same window again, in which 20,000 rows and those from before stand as they stood."""
+    exporter.ask("poll")
+    steady = [exporter.ask("poll") for _ in range(figures.times)]
+    figures.notes(f"steady.{name}.cpu", [each["cpu"] for each in steady])
+    figures.notes(f"steady.{name}.wall", [each["wall"] for each in steady])
 
 
 def day(figures: Figures) -> None:
