@@ -232,8 +232,18 @@ def counted(book: Book) -> dict[Dims, Amounts]:
 class Life:
     """The exporter over days, through restarts: polled, watched at every scrape, and in the end compared with the world."""
 
-    def __init__(self, path: Path, world: World, *, kinds: Sequence[str] = ("completions",), organizations: Sequence[str] = ("default",),
-                 begin: int = MONDAY + 9 * HOUR + 17 * MINUTE + 31, trouble: float = 0.0, seed: int = 1, options: Options | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        path: Path,
+        world: World,
+        *,
+        kinds: Sequence[str] = ("completions",),
+        organizations: Sequence[str] = ("default",),
+        begin: int = MONDAY + 9 * HOUR + 17 * MINUTE + 31,
+        trouble: float = 0.0,
+        seed: int = 1,
+        options: Options | None = None,
+    ) -> None:
         self.path, self.world, self.time, self.rng = path, world, VirtualClock(begin), random.Random(seed)
         self.options, self.kinds, self.organizations = options or Options(), list(kinds), list(organizations)
         self.trouble, self.skew, self.zeros = trouble, 0.0, False
@@ -312,7 +322,8 @@ class Life:
         points = self.run.points()
         for instrument in sorted(COUNTERS):
             shown = sum(value for (name, _), value in points.items() if name == instrument)
-            pending = sum(value for (name, who), value in points.items() if name == RESTATED and json.loads(who)["instrument"] == instrument)
+            told = [(json.loads(who)["instrument"], value) for (name, who), value in points.items() if name == RESTATED]
+            pending = sum(value for name, value in told if name == instrument)
             expected = sum(
                 float(leaf.total[index])
                 for book in self.run.books
