@@ -19,7 +19,7 @@ setup: $(STAMP) ## Make .venv with all that is needed (does nothing when nothing
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard,metering]' --group dev
 	@touch $(STAMP)
 
 servers: ## Install the real servers that the tests run: Prometheus, OpenTelemetry Collector

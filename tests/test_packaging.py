@@ -63,9 +63,10 @@ def provided(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize(("folder", "group"), [("otel_openai_usage", []), ("tests", DEVELOPMENT), ("tools", DEVELOPMENT)])
 def test_every_import_is_a_declared_dependency(folder: str, group: list[str]) -> None:
     """What is imported, pyproject.toml asks for; nothing is there by luck of another's dependency."""
-    ours = {"otel_openai_usage", "tests"} | set(sys.stdlib_module_names)
-    optional = {"dash", "plotly", "tiktoken"}  # the extras' own
-    assert set(imported(ROOT / folder)) - provided(PROJECT["dependencies"] + group) - ours - optional == set()
+    ours = {"otel_openai_usage", "tests", "tools"} | set(sys.stdlib_module_names)
+    extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
+    asked = PROJECT["dependencies"] + extras + group
+    assert set(imported(ROOT / folder)) - provided(asked) - ours == set()
 
 
 def test_the_wheel_runs_in_an_empty_environment(installed: Path) -> None:
