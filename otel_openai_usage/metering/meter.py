@@ -1,0 +1,173 @@
+"""The Meter: takes responses in, and sends what they used from a thread of its own."""
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+from otel_openai_usage.metering.sender import Sender
+from otel_openai_usage.metering.spool import Spool
+from otel_openai_usage.metering.streams import MeteredStream, Seen
+from otel_openai_usage.metering.usage import Told
+from otel_openai_usage.metering.worker import Flush, Job, Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of events so far. `dropped` were lost: refused, unreadable, or more than queue and spool hold."""
+
+    sent: int = 0
+    spooled: int = 0
+    dropped: int = 0
+    waiting: int = 0
+
+
+class Meter:
+    """Reports usage by customer. Every method returns at once and raises nothing; only `flush` and `close` wait.
+
+    `url` is that of the server (default OPENMETER_URL, else http://localhost:8888), `token` its Bearer token (default
+    OPENMETER_TOKEN). `source` names the application: with the response's id it is the event's identity, so all replicas
+    of one application use the same. `spool` is a folder for what cannot be sent (default: in the user's state directory;
+    False: none), of at most `spool_limit` bytes; `queue` is how many responses may wait in memory.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        source: str = "openai-app",
+        token: str | None = None,
+        type: str = "openai",  # noqa: A002 - the CloudEvents attribute is called so
+        spool: Path | str | bool = True,
+        spool_limit: int = 64 * 2**20,
+        queue: int = 10_000,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        env = os.environ if env is None else env
+        self._sender = Sender(url or env.get("OPENMETER_URL") or "http://localhost:8888", token or env.get("OPENMETER_TOKEN"))
+        folder = _folder(env) if spool is True else Path(spool) if spool else None
+        self._spool = Spool(folder, spool_limit) if folder else None
+        self._source, self._type, self._limit = source, type, queue
+        self._start()
+        _ours.add(self)
+
+    def _start(self) -> None:
+        self._queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
+        self._worker = Worker(self._queue, self._sender, self._spool)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def record(self, response: Any, subject: str, *, model: str | None = None, **attributes: object) -> None:
+        """Report what a response used, for `subject`. `model` is for responses that do not say (images, transcriptions).
+
+        `attributes` go into the event's data, where `events.attributes` of the exporter finds them.
+        """
+        self._put(Job(response, Told(subject, self._source, self._type, time.time(), model, attributes)))
+
+    def stream(self, stream: Any, subject: str, *, prompt: object = None, model: str | None = None, **attributes: object) -> Any:
+        """The same stream, sync or async, that reports what it used when it ends.
+
+        Usage comes from the stream itself (for chat completions ask for it: `stream_options={"include_usage": True}`). Where
+        it carries none, or is cut off, tokens are counted from what was seen and from `prompt` (the messages or input
+        that were sent), and the event says `estimated`.
+        """
+
+        def ended(seen: Seen) -> None:
+            self._put(Job(seen, Told(subject, self._source, self._type, time.time(), model, attributes), prompt))
+
+        return MeteredStream(stream, ended)
+
+    def _put(self, job: Job) -> None:
+        try:
+            if self._closed or self._queue.qsize() >= self._limit:
+                self._worker.dropped += 1
+                return
+            self._queue.put(job)
+            if self._thread is None:
+                self._run()
+        except Exception:
+            log.exception("metering")
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._worker.run, name="metering", daemon=True)
+                self._thread.start()
+
+    @property
+    def counts(self) -> Counts:
+        """What became of events so far."""
+        worker = self._worker
+        return Counts(worker.sent, worker.spooled, worker.dropped, self._queue.qsize() + worker.waiting)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything was sent, or was spooled because it cannot be. False if that took longer."""
+        if self._thread is None:
+            return True
+        flush = Flush(threading.Event(), time.monotonic() + timeout)
+        self._queue.put(flush)
+        return flush.done.wait(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush, and take nothing any more. Called at the exit of the interpreter."""
+        if not self._closed:
+            self._closed = True
+            self.flush(timeout)
+            self._queue.put(None)
+            if self._thread is not None:
+                self._thread.join(1.0)
+
+    async def aflush(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - as `flush` has it
+        """As `flush`; the event loop goes on."""
+        return await asyncio.to_thread(self.flush, timeout)
+
+    async def aclose(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+        """As `close`; the event loop goes on."""
+        await asyncio.to_thread(self.close, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+
+def _folder(env: Mapping[str, str]) -> Path | None:
+    home = env.get("XDG_STATE_HOME") or (f"{env['HOME']}/.local/state" if env.get("HOME") else None)
+    return Path(home) / "otel-openai-usage" / "spool" if home else None
+
+
+_ours: "weakref.WeakSet[Meter]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A forked child has no thread of ours, and the parent sends what waited."""
+    for meter in list(_ours):
+        meter._start()
+
+
+def _exit() -> None:
+    for meter in list(_ours):
+        meter.close()
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(_exit)

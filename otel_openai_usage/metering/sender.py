@@ -1,0 +1,62 @@
+"""Sends events to an OpenMeter-shaped endpoint: what is refused, what is worth another try, and when."""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Literal, TypeAlias
+
+Event: TypeAlias = dict[str, object]
+BATCH = "application/cloudevents-batch+json"
+TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch: `sent`, `refused` (sending it again is no use), or to be sent again `later`."""
+
+    what: Literal["sent", "refused", "later"]
+    why: str = ""
+    wait: float | None = None
+
+
+class Sender:
+    """POSTs batches. `url` is that of the server, or of its events endpoint."""
+
+    def __init__(self, url: str, token: str | None, *, timeout: float = TIMEOUT, context: ssl.SSLContext | None = None) -> None:
+        base = url.rstrip("/")
+        self.url = base if base.endswith("/events") else f"{base}/api/v1/events"
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url: expected http:// or https://, got {url!r}")
+        self._headers = {"Content-Type": BATCH, "User-Agent": "otel-openai-usage-metering"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._timeout, self._context = timeout, context
+
+    def send(self, events: Sequence[Event]) -> Outcome:
+        """Send a batch, once. Raises nothing that the network does."""
+        body = json.dumps(events, separators=(",", ":"), default=str).encode()
+        request = urllib.request.Request(self.url, body, self._headers, method="POST")  # noqa: S310 - http and https only, see above
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout, context=self._context):  # noqa: S310
+                return Outcome("sent")
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answered(error)
+        except (OSError, HTTPException) as error:
+            return Outcome("later", f"{self.url}: {error}")
+
+
+def _answered(error: urllib.error.HTTPError) -> Outcome:
+    try:
+        said = error.read(2000).decode("utf-8", "replace").strip()
+    except OSError:
+        said = ""
+    why = f"{error.url}: {error.code} {said}"
+    if error.code in (400, 413, 422):
+        return Outcome("refused", why)
+    wait = error.headers.get("Retry-After", "") if error.headers else ""
+    return Outcome("later", why, float(wait) if wait.isdigit() else None)  # also 401 and 404: somebody will mend the configuration

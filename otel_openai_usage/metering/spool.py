@@ -1,0 +1,82 @@
+"""Batches that could not be sent, in a folder: a file each, oldest first, of a bounded size in all."""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from otel_openai_usage.metering.sender import Event
+
+log = logging.getLogger(__name__)
+
+
+class Spool:
+    """Several processes may share a folder: a batch that two of them send is counted once, by the ids of its events.
+
+    What does not fit in `limit` bytes pushes out the oldest. No method raises for what the disk does.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit, self._number = folder, limit, 0
+        self._told = False
+
+    def put(self, events: Sequence[Event]) -> int:
+        """Keep a batch. How many events were lost for it: this batch's if it cannot be written, or older ones'."""
+        self._number += 1
+        name = f"{time.time_ns():020d}-{os.getpid()}-{self._number}.json"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._folder / f".{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(events, file, separators=(",", ":"), default=str)
+                file.flush()
+                os.fsync(file.fileno())
+            (self._folder / f".{name}").rename(self._folder / name)
+            self._told = False
+        except OSError as error:
+            if not self._told:
+                log.warning("events cannot be spooled in %s: %s", self._folder, error)
+                self._told = True
+            return len(events)
+        return self._bound()
+
+    def take(self) -> tuple[Path, list[Event]] | None:
+        """The oldest batch; it stays until `drop`. A file that is none is thrown away."""
+        for file in self._files():
+            try:
+                events = json.loads(file.read_bytes())
+                if isinstance(events, list) and events:
+                    return file, events
+            except (OSError, ValueError) as error:
+                log.warning("the spooled batch %s cannot be read: %s", file, error)
+            self.drop(file)
+        return None
+
+    def drop(self, file: Path) -> None:
+        """Forget a batch."""
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self._folder.glob("[0-9]*.json"))
+        except OSError:
+            return []
+
+    def _bound(self) -> int:
+        sizes: list[tuple[Path, int]] = []
+        for file in self._files():
+            with contextlib.suppress(OSError):
+                sizes.append((file, file.stat().st_size))
+        total, lost = sum(size for _, size in sizes), 0
+        for file, size in sizes[:-1]:
+            if total <= self._limit:
+                break
+            with contextlib.suppress(OSError, ValueError):
+                lost += len(json.loads(file.read_bytes()))
+            self.drop(file)
+            total -= size
+        return lost

@@ -1,0 +1,181 @@
+"""The thread behind a Meter: responses become events, events become batches, batches are sent, tried again, or spooled."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from otel_openai_usage.metering.estimate import Estimator
+from otel_openai_usage.metering.sender import Event, Sender
+from otel_openai_usage.metering.spool import Spool
+from otel_openai_usage.metering.streams import Seen
+from otel_openai_usage.metering.usage import NoUsage, Told, envelope, event
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+LINGER = 1.0
+"""A batch goes when it has so many events, or is so many seconds old."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+"""Seconds between two tries."""
+PATIENCE = 8.0
+"""When tries are so many seconds apart, also a few events go to the disk."""
+HELD = 2_000
+"""Events that wait in memory for a server that does not answer, where there is no spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A response, or what was seen of a stream, and what was handed in with it."""
+
+    thing: Any
+    told: Told
+    prompt: object = None
+
+
+@dataclass(slots=True)
+class Flush:
+    """Somebody waits until everything is out of memory, but not beyond `until` (on the monotonic clock)."""
+
+    done: threading.Event
+    until: float
+
+
+@dataclass(slots=True)
+class Worker:
+    """Runs until it finds None in the queue."""
+
+    queue: "SimpleQueue[Job | Flush | None]"
+    sender: Sender
+    spool: Spool | None
+    sent: int = 0
+    spooled: int = 0
+    dropped: int = 0
+    _events: list[Event] = field(default_factory=list)
+    _estimator: Estimator = field(default_factory=Estimator)
+    _oldest: float = 0.0
+    _wait: float = FIRST_WAIT
+    _not_before: float = 0.0
+    _spool_due: bool = True
+    _told: str = ""
+
+    @property
+    def waiting(self) -> int:
+        """Events that are in memory."""
+        return len(self._events)
+
+    def run(self) -> None:
+        """Work."""
+        while True:
+            try:
+                job = self.queue.get(timeout=self._pause())
+            except Empty:
+                self._go()
+                continue
+            if job is None:
+                return
+            if isinstance(job, Flush):
+                self._flush(job)
+                continue
+            self._read(job)
+            if len(self._events) >= BATCH:
+                self._go()
+
+    def _pause(self) -> float | None:
+        if not self._events and not self._spool_due:
+            return None
+        due = self._oldest + LINGER if self._events else 0.0
+        return max(0.0, max(due, self._not_before) - time.monotonic())
+
+    def _read(self, job: Job) -> None:
+        try:
+            found = self._seen(job.thing, job) if isinstance(job.thing, Seen) else event(job.thing, job.told)
+        except NoUsage as error:
+            log.warning("a response is not metered: %s", error)
+            self.dropped += 1
+        except Exception:
+            log.exception("a response cannot be metered")
+            self.dropped += 1
+        else:
+            if not self._events:
+                self._oldest = time.monotonic()
+            self._events.append(found)
+
+    def _seen(self, seen: Seen, job: Job) -> Event:
+        if seen.whole is not None:
+            return event(seen.whole, job.told)
+        if seen.id is None:
+            raise NoUsage("the stream ended before its first chunk")
+        model = seen.model or job.told.model
+        given = self._estimator.prompt(job.prompt, model) if job.prompt is not None else 0
+        made = self._estimator.count(seen.text, model)
+        data = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made, "estimated": True}
+        return envelope(seen.id, seen.created, model, data, job.told)
+
+    def _go(self) -> None:
+        """Send what is due: what waits in memory, then what was spooled."""
+        if time.monotonic() < self._not_before:
+            self._hold(at_once=False)
+        elif self._empty(at_once=False):
+            self._send_spool()
+
+    def _empty(self, *, at_once: bool) -> bool:
+        while self._events:
+            batch = self._events[:BATCH]
+            if not self._deliver(batch):
+                self._hold(at_once=at_once)
+                return False
+            del self._events[: len(batch)]
+        return True
+
+    def _send_spool(self) -> None:
+        while self.spool and self._spool_due:
+            if not self.queue.empty():
+                return
+            kept = self.spool.take()
+            if kept is None:
+                break
+            if not self._deliver(kept[1]):
+                return
+            self.spool.drop(kept[0])
+        self._spool_due = False
+
+    def _deliver(self, batch: Sequence[Event]) -> bool:
+        """True if the batch is done with: sent, or refused for good event by event."""
+        outcome = self.sender.send(batch)
+        if outcome.what == "later":
+            if outcome.why != self._told:
+                log.warning("events cannot be sent now; they are kept: %s", outcome.why)
+                self._told = outcome.why
+            self._not_before = time.monotonic() + max(self._wait, min(outcome.wait or 0.0, LONGEST_WAIT))
+            self._wait = min(self._wait * 2, LONGEST_WAIT)
+            return False
+        self._wait, self._told = FIRST_WAIT, ""
+        if outcome.what == "sent":
+            self.sent += len(batch)
+            return True
+        if len(batch) == 1:
+            log.warning("an event was refused: %s", outcome.why)
+            self.dropped += 1
+            return True
+        middle = len(batch) // 2
+        return self._deliver(batch[:middle]) and self._deliver(batch[middle:])  # what is sent twice is counted once
+
+    def _hold(self, *, at_once: bool) -> None:
+        """The server does not take events now: put them on the disk (a few may wait a while), or keep some of them."""
+        if self.spool and self._events and (at_once or len(self._events) >= BATCH or self._wait > PATIENCE):
+            lost = self.spool.put(self._events)
+            self.spooled += len(self._events)
+            self.dropped += lost
+            self._events, self._spool_due = [], True
+        elif len(self._events) > HELD:
+            self.dropped += len(self._events) - HELD
+            del self._events[:-HELD]
+
+    def _flush(self, flush: Flush) -> None:
+        while not self._empty(at_once=True) and self._events and time.monotonic() < flush.until:
+            time.sleep(max(0.0, min(self._not_before, flush.until) - time.monotonic()))
+        flush.done.set()

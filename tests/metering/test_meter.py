@@ -1,0 +1,226 @@
+"""What the official client returns becomes one event each, whatever the network does."""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+import pytest
+from cloudevents.conversion import from_json
+from cloudevents.http import CloudEvent
+
+from otel_openai_usage.events import Parser
+from otel_openai_usage.metering import Counts, Meter
+from otel_openai_usage.metering.usage import NoUsage, Told, event
+from tests.metering.conftest import Endpoint
+
+TOLD = Told("alice", "app", "openai", 1_795_305_600.0)
+MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
+
+
+def test_a_chat_completion_is_told_as_the_seeds_tell_it(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
+    """Id, time and model are the response's own; the counts have the names that OpenMeter's example gives them."""
+    completion = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    meter.record(completion, "alice", team="search")
+    assert meter.flush()
+    assert completion.usage
+    assert endpoint.events == [{
+        "specversion": "1.0", "id": completion.id, "source": "app", "type": "openai", "subject": "alice",
+        "time": f"{datetime.fromtimestamp(completion.created, UTC):%Y-%m-%dT%H:%M:%SZ}", "datacontenttype": "application/json",
+        "data": {"team": "search", "prompt_tokens": 8, "completion_tokens": completion.usage.completion_tokens,
+                 "total_tokens": completion.usage.total_tokens, "cached_tokens": 0, "reasoning_tokens": 0, "model": "gpt-4o-2024-08-06"},
+    }]  # fmt: skip
+    assert endpoint.requests[0][1]["Authorization"] == "Bearer secret"
+
+
+def test_responses_and_embeddings_are_told(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
+    """A response with its reasoning; embeddings, which have no id of their own, with one that is made."""
+    response = client.responses.create(model="o3", input="Think.")
+    embedding = client.embeddings.create(model="text-embedding-3-small", input="four")
+    meter.record(response, "alice")
+    meter.record(embedding, "alice")
+    assert meter.flush()
+    assert endpoint.events[0]["id"] == response.id
+    assert endpoint.data[0]["reasoning_tokens"] == 64
+    assert endpoint.data[1] == {"model": "text-embedding-3-small", "prompt_tokens": 1, "total_tokens": 1}
+    assert len(endpoint.events[1]["id"]) > 20
+
+
+def test_every_event_is_a_cloudevent_that_we_take(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
+    """The CloudEvents SDK reads it, and our own listener counts what the response said."""
+    completion = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    meter.record(completion, "alice")
+    meter.flush()
+    raw = json.dumps(endpoint.events[0])
+    assert from_json(CloudEvent, raw)["subject"] == "alice"
+    assert completion.usage
+    assert Parser().one(raw.encode())[0].amounts == (8, completion.usage.completion_tokens, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("response", "data"),
+    [
+        ({"created": 1, "usage": {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14, "input_tokens_details": {"text_tokens": 5}}},
+         {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14}),  # images
+        ({"text": "hi", "usage": {"type": "duration", "seconds": 3.5}}, {"seconds": 3.5}),  # transcriptions
+        ({"text": "hi", "usage": {"type": "tokens", "input_tokens": 5, "output_tokens": 1, "total_tokens": 6,
+          "input_token_details": {"audio_tokens": 5}}}, {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6}),
+        ({"type": "response.done", "event_id": "e", "response": {"id": "resp_1", "usage": {"input_tokens": 5, "output_tokens": 1,
+          "total_tokens": 6, "input_token_details": {"cached_tokens": 2}}}},
+         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 2}),  # realtime
+        ({"id": "batch_1", "created_at": 1, "usage": {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6,
+          "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 1}}},
+         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 0, "reasoning_tokens": 1}),  # batches
+    ],
+)  # fmt: skip
+def test_other_responses_are_told(response: dict[str, Any], data: dict[str, Any]) -> None:
+    """Images, transcriptions by length and by tokens, realtime, batches: as mappings and as objects."""
+
+    def objects(thing: Any) -> Any:
+        return SimpleNamespace(**{key: objects(value) for key, value in thing.items()}) if isinstance(thing, dict) else thing
+
+    assert event(response, TOLD)["data"] == event(objects(response), TOLD)["data"] == data
+
+
+def test_a_response_without_usage_is_not_made_up() -> None:
+    """It is no event."""
+    with pytest.raises(NoUsage):
+        event({"id": "x", "usage": None}, TOLD)
+
+
+def test_events_go_in_batches(meter: Meter, endpoint: Endpoint) -> None:
+    """A hundred at a time, all of them, in order."""
+    for number in range(250):
+        meter.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "alice")
+    assert meter.flush()
+    assert [event["id"] for event in endpoint.events] == [f"r{number}" for number in range(250)]
+    assert len(endpoint.requests) == 3
+    assert meter.counts == Counts(sent=250)
+
+
+def test_an_event_goes_by_itself_after_a_moment(meter: Meter, endpoint: Endpoint) -> None:
+    """Nobody needs to flush."""
+    meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
+    ends = time.monotonic() + 5
+    while not endpoint.events and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert len(endpoint.events) == 1
+
+
+def test_trouble_is_tried_again(meter: Meter, endpoint: Endpoint) -> None:
+    """429, 500, 503: the same events come again until they are taken; none is lost, none is told by an error."""
+    endpoint.answers = [429, 500, 503]
+    meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
+    ends = time.monotonic() + 10
+    while not endpoint.events and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert [event["id"] for event in endpoint.events] == ["r"]
+    assert [status for status, _ in endpoint.requests] == [429, 500, 503, 204]
+
+
+def test_one_bad_event_does_not_hold_up_the_others(meter: Meter, endpoint: Endpoint) -> None:
+    """A refused batch is halved until the bad one stands alone; only that is dropped."""
+    endpoint.bad = lambda event: event["subject"] == "bad"
+    for number in range(20):
+        meter.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "bad" if number == 7 else "alice")
+    assert meter.flush()
+    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(20)} - {"r7"}
+    assert (meter.counts.sent, meter.counts.dropped) == (19, 1)
+
+
+def test_what_cannot_be_sent_is_spooled_and_sent_by_the_next(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A server that is down at the exit of a program gets its events from the next program."""
+    endpoint.down = True
+    with Meter(endpoint.url, spool=tmp_path / "spool", env={}) as first:
+        for number in range(150):
+            first.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "alice")
+    assert endpoint.events == []
+    assert first.counts.spooled == 150
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "spool").iterdir())
+    endpoint.down = False
+    with Meter(endpoint.url, spool=tmp_path / "spool", env={}) as second:
+        second.record({"id": "last", "usage": {"input_tokens": 1}}, "alice")
+        ends = time.monotonic() + 10
+        while len(endpoint.events) < 151 and time.monotonic() < ends:
+            time.sleep(0.05)
+    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(150)} | {"last"}
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_spool_is_bounded(tmp_path: Path) -> None:
+    """The oldest go first; what is lost is counted."""
+    with Meter("http://127.0.0.1:1", spool=tmp_path / "spool", spool_limit=50_000, env={}) as meter:
+        for number in range(1000):
+            meter.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "alice")
+    files = list((tmp_path / "spool").iterdir())
+    assert sum(file.stat().st_size for file in files) <= 50_000
+    assert 0 < meter.counts.dropped < 1000
+    assert '"r999"' in max(files).read_text()
+
+
+def test_a_queue_that_is_full_drops_and_counts(tmp_path: Path) -> None:
+    """Memory does not grow, and nobody waits."""
+    meter = Meter("http://127.0.0.1:1", spool=False, queue=10, env={})
+    meter._run = lambda: None  # type: ignore[method-assign]  # nobody takes anything out
+    for number in range(100):
+        meter.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "alice")
+    assert (meter.counts.waiting, meter.counts.dropped) == (10, 90)
+    meter._closed = True
+
+
+@pytest.mark.parametrize("nonsense", [None, 5, "text", {"usage": 7}, {"usage": {"input_tokens": object()}}, object()])
+def test_nothing_that_is_handed_in_breaks_the_caller(nonsense: object, meter: Meter, endpoint: Endpoint) -> None:
+    """Whatever it is; what comes after it is told."""
+    meter.record(nonsense, "alice")
+    meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
+    assert meter.flush()
+    assert [event["id"] for event in endpoint.events][-1:] == ["r"]
+
+
+PROGRAM = """
+from otel_openai_usage.metering import Meter
+meter = Meter({url!r}, spool={spool!r})
+meter.record({{"id": "r", "usage": {{"input_tokens": 1}}}}, "alice")
+{more}
+"""
+
+
+FORK = """
+import os
+if os.fork():
+    os.wait()
+else:
+    meter.record({"id": "child", "usage": {}}, "alice")
+    raise SystemExit
+"""
+
+
+@pytest.mark.parametrize(("more", "told"), [("", {"r"}), ("raise SystemExit(3)", {"r"}), (FORK, {"r", "child"})])
+def test_events_are_sent_at_the_exit(endpoint: Endpoint, tmp_path: Path, more: str, told: set[str]) -> None:
+    """However the program ends by itself, and from a forked child too."""
+    code = PROGRAM.format(url=endpoint.url, spool=str(tmp_path / "spool"), more=more)
+    subprocess.run([sys.executable, "-c", code], timeout=30, check=False, capture_output=True)
+    assert {event["id"] for event in endpoint.events} == told
+    assert len(endpoint.events) == len(told)
+
+
+def test_the_helper_is_light() -> None:
+    """Importing it brings in no web framework, no SDK and no tokenizer."""
+    heavy = ("aiohttp", "opentelemetry", "tiktoken", "pydantic")
+    code = f"import sys, otel_openai_usage.metering; print(*(name for name in {heavy} if name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+async def test_an_event_loop_is_not_held_up(aclient: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
+    """`record` returns at once with a server that does not answer, and `async with` flushes."""
+    async with Meter(endpoint.url, spool=False, env={}) as meter:
+        completion = await aclient.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+        before = time.perf_counter()
+        meter.record(completion, "alice")
+        assert time.perf_counter() - before < 0.05
+    assert [event["id"] for event in endpoint.events] == [completion.id]
