@@ -11,6 +11,8 @@ import click
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
+    import threading
+
     from otel_openai_usage.config import Settings
 
 NAME = "otel-openai-usage"
@@ -93,7 +95,6 @@ def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options
     given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
     settings = _settings(file, {key: value for key, value in given.items() if value is not None})
     require_keys(settings)
-    _tell_of_later_features(settings)
     return app.run(settings, once=once)
 
 
@@ -246,9 +247,28 @@ def export(**_: object) -> int:
 @_config
 @click.option("--host", default="localhost", show_default=True, help="The address to listen on.")
 @_port(8050)
-def dashboard(**_: object) -> int:
-    """Serve the expenditure dashboard."""
-    _not_yet("dashboard")
+def dashboard(file: Path | None, host: str, port: int) -> int:
+    """Serve the expenditure dashboard of what the exporter has kept.
+
+    It needs no key, asks nobody and changes nothing; the exporter may be running. It has no passwords: keep it on
+    localhost, or put a proxy that has them in front. It runs until SIGTERM or SIGINT.
+
+    \b
+      otel-openai-usage dashboard
+      otel-openai-usage dashboard -c otel-openai-usage.yaml --port 8051
+    """
+    from otel_openai_usage.config import state_file
+
+    path = state_file(_settings(file), os.environ)
+    try:
+        from otel_openai_usage.dashboard.server import serve
+    except ModuleNotFoundError as error:
+        raise ExporterError(
+            f"loaded the dashboard: there is no module {error.name}; install it with pip install 'otel-openai-usage[dashboard]'"
+        ) from error
+    stop = _stop_signal()
+    serve(path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}"), until=stop)
+    return 0
 
 
 @_verb(cli, "metrics")
@@ -305,19 +325,19 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     return settings
 
 
-def _tell_of_later_features(settings: "Settings") -> None:
-    """Log what is not built yet: as a warning if somebody asked for it, not if it is only a default."""
-    import logging
-
-    from otel_openai_usage.config import Settings, not_yet
-
-    by_default = not_yet(Settings())
-    for sentence in not_yet(settings):
-        logging.getLogger(__name__).log(logging.INFO if sentence in by_default else logging.WARNING, sentence)
-
-
 def _not_yet(verb: str) -> NoReturn:
     raise ExporterError(f"{verb}: not built yet in this version")
+
+
+def _stop_signal() -> "threading.Event":
+    """Set by SIGTERM or SIGINT."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 async def _until_stopped(work: Any) -> None:

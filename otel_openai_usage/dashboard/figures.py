@@ -12,7 +12,10 @@ from otel_openai_usage.dashboard.view import DAY, month_end
 Figure: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[float], str]
 
-PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#3ca951", "#ff8ab7", "#97bbf5", "#9c6b4e", "#d9a3f0")
+PALETTE = (
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#3ca951", "#ff8ab7", "#97bbf5",
+    "#9c6b4e", "#d9a3f0", "#2f8f9d", "#c2b04a", "#b84a62", "#7d8fe0", "#8bc34a", "#c97b3d",
+)  # fmt: skip
 REST = "#9498a0"
 BILLED, ESTIMATED, LIMIT = "#4269d0", "#efb118", "#e5484d"
 TOKENS = {"Input": "#4269d0", "Cached input": "#97bbf5", "Output": "#efb118"}
@@ -129,11 +132,11 @@ def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> 
         "dragmode": False,
         "xaxis": {
             "type": "date", "range": [_moment(first - half), _moment(last + half)], "showgrid": False, "zeroline": False, "fixedrange": True,
-            "automargin": True, "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b", "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y",
+            "automargin": True, "ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)", "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b", "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y",
         },
         "yaxis": {
             "tickvals": places, "ticktext": [say(place) for place in places], "range": [0, places[-1] * 1.02 or 1], "zeroline": False,
-            "fixedrange": True, "automargin": True, "gridwidth": 1,
+            "fixedrange": True, "automargin": True, "gridwidth": 1, "ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)",
         },
         **more,
     }  # fmt: skip
@@ -151,4 +154,4 @@ def ticks(highest: float) -> list[float]:
 
 def brief(currency: str) -> Say:
     """Money on an axis: without cents where there are none."""
-    return lambda value: units.money(value, currency).removesuffix(".00")
+    return lambda value: units.brief(value, currency)

@@ -164,6 +164,17 @@ class Report:
             self._binned(self.data.usage.by_day("estimate", self.span, self._usage_mask)),
         )
 
+    @cached_property
+    def difference(self) -> tuple[float, float] | None:
+        """Billed and estimated, over those days of the span that are over, billed and priced; None if there are none."""
+        if self.billed_and_estimated is None:
+            return None
+        span = Span(self.span.start, max(self.span.start, min(self.span.end, self.data.settled)))
+        billed = self.data.costs.by_day("cost", span, self._cost_mask)
+        estimated = self.data.usage.by_day("estimate", span, self._usage_mask)
+        both = (billed > 0) & (estimated > 0)
+        return (float(billed[both].sum()), float(estimated[both].sum())) if both.any() else None
+
     def _series(self, cube: Cube, measure: str, mask: Mask | None) -> list[Series]:
         if measure not in cube.amounts:
             return []
@@ -319,10 +330,11 @@ class Report:
             cube, measure, mask = self._money
             note(cube, measure, self.compared[0], mask, "after")
             note(cube, measure, self.compared[1], mask, "before")
-        return sorted((self._entry(value, sums) for value, sums in found.items()), key=_order(self._sort), reverse=self._sort[0] == "-")
+        return sorted((self._entry(value, sums) for value, sums in found.items()), key=_order(self.sort), reverse=self.sort[0] == "-")
 
     @property
-    def _sort(self) -> str:
+    def sort(self) -> str:
+        """The column that the table is sorted by, with `-` for the highest first."""
         return self.view.sort or ("-cost" if self.priced else "-requests")
 
     def _entry(self, value: str | None, sums: dict[str, float]) -> Entry:

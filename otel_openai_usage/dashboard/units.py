@@ -1,7 +1,8 @@
 """Numbers as people read them: $12.3k, 4.2M. Exact values stand beside them in tables and titles."""
 
+import re
 from datetime import date
-from math import floor, isfinite, log10
+from math import isfinite
 
 from otel_openai_usage.core.model import utc
 
@@ -23,21 +24,35 @@ def count(value: float | None) -> str:
 
 
 def _significant(value: float) -> str:
-    whole = floor(log10(abs(value))) + 1
-    text = f"{value:.{max(0, 3 - whole)}f}"
+    text = _three(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def _scaled(value: float) -> str:
+    step, letter = next((step, letter) for step, letter in _STEPS if value >= step * 0.9995)
+    return f"{_three(value / step)}{letter}"
+
+
+def _three(value: float) -> str:
+    return f"{value:.{max(0, 3 - len(f'{abs(value):.0f}'))}f}"
+
+
 def money(value: float | None, currency: str = "usd") -> str:
-    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.2M; a fraction of a cent is not rounded to nothing."""
+    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.23M; a fraction of a cent is not rounded to nothing."""
     if value is None or not isfinite(value):
         return NONE
     size = abs(value)
     if 0 < size < 0.01:
         text = "<0.01" if value > 0 else ">-0.01"
         return f"{text[0]}{_signed(text[1:], currency)}"
-    text = f"{size:,.2f}" if size < 1000 else f"{size:,.0f}" if size < 10_000 else count(size)
+    text = f"{size:,.2f}" if size < 1000 else f"{size:,.0f}" if size < 9999.5 else _scaled(size)
     return ("−" if value < 0 else "") + _signed(text, currency)
+
+
+def brief(value: float, currency: str = "usd") -> str:
+    """Money on an axis: as short as it can be said."""
+    text = money(value, currency)
+    return re.sub(r"\.0+(?=\D*$)", "", text)
 
 
 def exact(value: float | None, currency: str = "usd") -> str:

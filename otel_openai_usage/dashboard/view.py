@@ -40,6 +40,12 @@ class Span:
         head = f"{first.day} {first:%b}" if first.year == last.year else f"{first.day} {first:%b %Y}"
         return f"{head} – {last.day} {last:%b %Y}"
 
+    @property
+    def brief(self) -> str:
+        """24 Oct – 22 Nov, where the year goes without saying."""
+        text = self.text
+        return text if text.count(" 20") > 1 else text.rpartition(" ")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class View:

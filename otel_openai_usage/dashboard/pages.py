@@ -1,0 +1,315 @@
+"""The page of a report: tiles, charts, movers, table. Says so where something is not known, not yet over, or old."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash import dcc, html
+
+from otel_openai_usage.core.model import utc
+from otel_openai_usage.dashboard import controls, figures, units
+from otel_openai_usage.dashboard.controls import href
+from otel_openai_usage.dashboard.figures import Figure, Say
+from otel_openai_usage.dashboard.freshness import freshness
+from otel_openai_usage.dashboard.queries import Entry, Report, Series
+from otel_openai_usage.dashboard.view import DAY, GROUPS, PERIODS
+
+ROWS = 15
+_PLOT = {"displayModeBar": False, "responsive": True}
+
+
+def page(report: Report, organizations: Sequence[str], trouble: str | None) -> Any:
+    """Everything below the title."""
+    say = _money(report)
+    colour = figures.colours(report.cost_series, report.request_series)
+    return [
+        controls.bar(report, organizations),
+        *freshness(report.data, trouble),
+        _tiles(report),
+        html.Main(className="grid", children=[
+            _cost(report, colour), _month(report, say),
+            _tokens(report), _requests(report, colour),
+            *_comparison(report, say), _movers(report), _table(report),
+        ]),
+        _footer(report),
+    ]  # fmt: skip
+
+
+def empty(title: str, text: Sequence[Any]) -> Any:
+    """A page with nothing to show yet, and what to do."""
+    return html.Main(className="empty", children=[html.H2(title), *text])
+
+
+def _money(report: Report) -> Say:
+    return lambda value: units.money(value, report.data.currency)
+
+
+def _card(title: str, children: Sequence[Any], *, size: str, note: Any = None, name: str = "") -> Any:
+    head = [html.H2(title), html.P(note, className="note")] if note else [html.H2(title)]
+    return html.Section(className=f"card {size}", id=name or None, children=[html.Header(head), *children]) if name else html.Section(
+        className=f"card {size}", children=[html.Header(head), *children])  # fmt: skip
+
+
+def _graph(figure: Figure, name: str, height: int) -> Any:
+    return dcc.Graph(id={"chart": name}, figure=figure, config=_PLOT, style={"height": f"{height}px"}, className="chart")
+
+
+def _legend(report: Report, series: Sequence[Series], colour: dict[str, str] | Any, say: Say, *, links: bool) -> Any:
+    def item(one: Series) -> Any:
+        inside = [
+            html.Span(className="swatch", style={"background": colour.get(one.label, figures.REST)}),
+            html.Span(one.label, className="name"), html.Span(say(one.total), className="amount"),
+        ]  # fmt: skip
+        if links and one.id is not None and not one.rest:
+            return dcc.Link(inside, href=href(report.view.but(**{report.view.by: (one.id,)})), className="item", title=f"Only {one.label}")
+        return html.Span(inside, className="item")
+
+    return html.Div(className="legend", children=[item(one) for one in series])
+
+
+# --- tiles
+
+
+def _tiles(report: Report) -> Any:
+    data, forecast = report.data, report.forecast
+    say, counted = _money(report), report.counted
+    tokens = counted("input") + counted("output")
+    tiles = []
+    if report.priced:
+        kind = "" if report.basis == "billed" else ", estimated"
+        tiles = [
+            _tile("cost", f"Cost{kind}, {_period(report)}", report.cost, say, _versus(report, report.cost_change, good=False)),
+            _tile("month", f"{utc(report.today):%B} so far{kind}", forecast.spent, say, _budget(report)),
+            _tile("forecast", f"Forecast for {utc(report.today):%B}", forecast.total, say,
+                  f"at {say(forecast.rate)} a day" if forecast.rate is not None else "too few days to tell"),
+        ]  # fmt: skip
+    tiles += [
+        _tile("requests", f"Requests, {_period(report)}", counted("requests"), units.count, _versus(report, report.counted_change("requests"))),
+        _tile("tokens", f"Tokens, {_period(report)}", tokens, units.count, _versus(report, report.counted_change("input", "output"))),
+    ]
+    savings = report.savings
+    if savings.share is not None:
+        cached = f"{units.percent(savings.share)} of input was cached"
+        tiles.append(
+            _tile("savings", "Saved by caching", savings.money, say, cached) if savings.money is not None
+            else _tile("savings", "Cached input", counted("input_cached"), units.count, cached)
+        )  # fmt: skip
+    return html.Div(className="tiles", **{"data-organization": data.organization}, children=tiles)
+
+
+def _period(report: Report) -> str:
+    name = PERIODS.get(report.view.period)
+    return name[0].lower() + name[1:] if name else report.asked.brief
+
+
+def _tile(name: str, title: str, value: float | None, say: Say, below: Any) -> Any:
+    exact = "" if value is None else repr(round(float(value), 6))
+    return html.Div(className="tile", id=f"tile-{name}", **{"data-value": exact}, children=[
+        html.H3(title), html.Div(say(value) if value is not None else units.NONE, className="value", title=exact), html.Div(below, className="below"),
+    ])  # fmt: skip
+
+
+def _versus(report: Report, change: float | None, *, good: bool | None = None) -> Any:
+    if change is None or report.compared is None:
+        return "no earlier period to compare"
+    word = "flat" if abs(change) < 0.0005 else "up" if change > 0 else "down"
+    tone = "" if good is None or word == "flat" else " worse" if (change > 0) is not good else " better"
+    after, before = report.compared
+    title = f"{after.text}, compared with {before.text}"
+    return html.Span(title=title, children=[html.B(units.percent(change, signed=True), className=f"change{tone}"), f" vs {before.brief}"])
+
+
+def _budget(report: Report) -> Any:
+    forecast = report.forecast
+    if forecast.limit is None:
+        return "no spend limit is set" if not report.view.filters else "the budget is not by this filter"
+    share = forecast.spent / forecast.limit if forecast.limit else 1.0
+    return [html.Span(className="meter", children=html.Span(style={"width": f"{min(share, 1) * 100:.1f}%"}, className="over" if share >= 1 else "")),
+            html.Span(f"{units.percent(share)} of {units.brief(forecast.limit, report.data.currency)}")]  # fmt: skip
+
+
+# --- charts
+
+
+def _cost(report: Report, colour: Any) -> Any:
+    by = GROUPS[report.view.by].lower().replace("api", "API")
+    say = _money(report)
+    if not report.priced:
+        text = f"OpenAI's bill is not known by {by} here, and nothing is priced yet. docs/dashboard.md tells how to have either."
+        return _card("Cost", [html.P(text, className="nothing")], size="wide", name="cost")
+    series = report.cost_series
+    note = _cost_note(report, by)
+    if not series:
+        return _card("Cost", [html.P("Nothing cost anything in this period.", className="nothing")], size="wide", note=note, name="cost")
+    figure = figures.stacked(report, series, colour, figures.brief(report.data.currency))
+    return _card(f"Cost by {by}", [_graph(figure, "cost", 300), _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
+
+
+def _cost_note(report: Report, by: str) -> str:
+    width = "per week" if report.weekly else "per day"
+    if report.basis == "billed":
+        until = report.data.billed_until
+        late = " Today is not over, and OpenAI bills some hours later." if report.span.live and until and until > report.today else ""
+        return f"As billed, {width}.{late}"
+    why = "" if report.billable else f" OpenAI's bill is not read by {by}."
+    tokens, models = report.unpriced
+    low = f" {units.count(tokens)} tokens have no known price and are missing: {_some(models)}." if tokens else ""
+    return f"Estimated from list prices, {width}.{why}{low}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _tokens(report: Report) -> Any:
+    series = [one for one in report.token_series if one.total]
+    if not series:
+        return _card("Tokens", [html.P("No tokens were used in this period.", className="nothing")], size="half", name="tokens")
+    figure = figures.stacked(report, series, figures.TOKENS, units.count)
+    return _card("Tokens", [_graph(figure, "tokens", 230), _legend(report, series, figures.TOKENS, units.count, links=False)], size="half",
+                 note=f"Per {'week' if report.weekly else 'day'}.", name="tokens")  # fmt: skip
+
+
+def _requests(report: Report, colour: Any) -> Any:
+    series, by = report.request_series, GROUPS[report.view.by].lower().replace("api", "API")
+    if not series:
+        return _card("Requests", [html.P("No requests were made in this period.", className="nothing")], size="half", name="requests")
+    figure = figures.stacked(report, series, colour, units.count)
+    return _card(f"Requests by {by}", [_graph(figure, "requests", 230), _legend(report, series, colour, units.count, links=True)], size="half",
+                 note=f"Per {'week' if report.weekly else 'day'}.", name="requests")  # fmt: skip
+
+
+def _comparison(report: Report, say: Say) -> Sequence[Any]:
+    both = report.billed_and_estimated
+    if both is None:
+        return []
+    settled = report.difference
+    text = "No day of this period is billed and priced yet."
+    if settled is not None:
+        billed, estimated = settled
+        share = estimated / billed - 1
+        word = "meets the bill" if abs(share) < 0.0005 else f"is {units.percent(abs(share))} {'above' if share > 0 else 'below'} the bill"
+        text = f"Over the days that are settled the estimate {word}."
+    legend = [Series("b", "Billed", both[0]), Series("e", "Estimated", both[1])]
+    shades = {"Billed": figures.BILLED, "Estimated": figures.ESTIMATED}
+    figure = figures.billed_and_estimated(report, figures.brief(report.data.currency))
+    body = [_graph(figure, "comparison", 230), _legend(report, legend, shades, say, links=False)]
+    return [_card("Billed and estimated", body, size="half", note=text, name="comparison")]
+
+
+def _month(report: Report, say: Say) -> Any:
+    title = f"{utc(report.today):%B}"
+    if not report.priced:
+        return _card(title, [html.P("No cost is known.", className="nothing")], size="narrow", name="month-chart")
+    forecast = report.forecast
+    facts = [("So far", say(forecast.spent)), ("Forecast", say(forecast.total))]
+    if forecast.limit is not None:
+        facts.append(("Budget", units.brief(forecast.limit, report.data.currency).removesuffix(".00")))
+        facts.append(("Budget reached", _reached(report)))
+    lines = html.Dl(className="facts", children=[part for name, value in facts for part in (html.Dt(name), html.Dd(value))])
+    note = "Added up day by day, with its forecast." if forecast.total is not None else "Added up day by day; too few days with cost for a forecast."
+    return _card(title, [_graph(figures.month(report, figures.brief(report.data.currency)), "month", 216), lines], size="narrow", note=note, name="month-chart")
+
+
+def _reached(report: Report) -> str:
+    reached = report.forecast.reached
+    if reached is None:
+        return "not this month" if report.forecast.rate is not None else units.NONE
+    return f"on {units.day(reached)}" if reached >= report.today else f"since {units.day(reached)}"
+
+
+# --- movers and table
+
+
+def _movers(report: Report) -> Any:
+    size = "half" if report.billed_and_estimated is not None else "full"
+    if report.compared is None or not report.priced:
+        return _card("Top movers", [html.P("No earlier period to compare with yet.", className="nothing")], size=size, name="movers")
+    after, before = report.compared
+    note = f"{after.text}, against {before.text}."
+    if not report.movers:
+        return _card("Top movers", [html.P("Nothing changed.", className="nothing")], size=size, note=note, name="movers")
+    most = max(abs(entry.change or 0.0) for entry in report.movers)
+    return _card("Top movers", [html.Ul(className="movers", children=[_mover(report, entry, most) for entry in report.movers])], size=size,
+                 note=note, name="movers")  # fmt: skip
+
+
+def _mover(report: Report, entry: Entry, most: float) -> Any:
+    change, money = entry.change or 0.0, report.data.currency
+    share = change / entry.before if entry.before else None
+    direction = "rise" if change > 0 else "fall"
+    return html.Li([
+        html.Span(entry.label, className="name", title=entry.label),
+        html.Span(className="track", children=html.Span(className=direction, style={"width": f"{abs(change) / most * 50:.1f}%"})),
+        html.Span(units.change(change, money), className="amount"),
+        html.Span("new" if not entry.before else "gone" if not entry.after else units.percent(share, signed=True), className="share"),
+    ])  # fmt: skip
+
+
+_HEADS = {"name": "", "cost": "Cost", "change": "Change", "estimated": "Estimated", "requests": "Requests", "input": "Input tokens",
+          "cached": "Cached", "output": "Output tokens"}  # fmt: skip
+
+
+def _table(report: Report) -> Any:
+    columns = [name for name in _HEADS if _shown(report, name)]
+    entries = report.entries if report.view.rows == "all" else report.entries[:ROWS]
+    title = f"By {GROUPS[report.view.by].lower().replace('api', 'API')}"
+    head = html.Tr([_head(report, name) for name in columns])
+    body = [html.Tr([_cell(report, entry, name) for name in columns]) for entry in entries]
+    more: list[Any] = []
+    if len(report.entries) > ROWS:
+        text, view = (f"Show all {len(report.entries)}", report.view.but(rows="all")) if report.view.rows != "all" else (
+            f"Show the first {ROWS}", report.view.but(rows=""))  # fmt: skip
+        more = [dcc.Link(text, href=href(view), className="more")]
+    csv = html.A("Download CSV", href="/table.csv" + report.view.query, className="button", id="csv")
+    header = html.Header([html.Div([html.H2(title), html.P(report.asked.text, className="note")]), csv], className="split")
+    table = html.Div(html.Table([html.Thead(head), html.Tbody(body)]), className="scroll")
+    return html.Section(className="card full", id="table", children=[header, table, *more])
+
+
+def _shown(report: Report, name: str) -> bool:
+    if name == "estimated":
+        return report.data.estimated and report.basis == "billed"
+    return report.priced if name == "cost" else report.priced and report.compared is not None if name == "change" else True
+
+
+def _head(report: Report, name: str) -> Any:
+    sort = report.sort
+    turned = sort.removeprefix("-") == name
+    wanted = name if turned and sort.startswith("-") else f"-{name}" if turned or name != "name" else name
+    arrow = (" ↓" if sort.startswith("-") else " ↑") if turned else ""
+    title = _HEADS[name] or GROUPS[report.view.by]
+    link = dcc.Link(title + arrow, href=href(report.view.but(sort=wanted)))
+    return html.Th(link, className="name" if name == "name" else "", **({"aria-sort": "descending" if sort.startswith("-") else "ascending"} if turned else {}))
+
+
+def _cell(report: Report, entry: Entry, name: str) -> Any:
+    money = report.data.currency
+    if name == "name":
+        label = entry.label
+        link = dcc.Link(label, href=href(report.view.but(**{report.view.by: (entry.id,)}))) if entry.id is not None else label
+        return html.Td(link, className="name", title=entry.id or "")
+    value = getattr(entry, name)
+    if name in {"cost", "estimated"}:
+        return html.Td(units.exact(value, money), **{"data-value": _exact(value)})
+    if name == "change":
+        tone = "" if abs(value or 0.0) < 0.005 else "worse" if value > 0 else "better"
+        return html.Td(units.change(value, money) if tone else units.NONE, className=tone, **{"data-value": _exact(value)})
+    return html.Td(f"{value:,}" if value else units.NONE, **{"data-value": str(value)})
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _footer(report: Report) -> Any:
+    other = [currency for currency in report.data.currencies if currency != report.data.currency]
+    parts = ["Days are UTC."]
+    if report.priced and report.view.by == "model" and report.basis == "billed":
+        parts.append("Cost by model is read from the words of OpenAI's line items; charges without a model stand under their own name.")
+    if other:
+        parts.append(f"Bills in {', '.join(each.upper() for each in other)} are not shown.")
+    if report.data.legacy:
+        parts.append("Usage is from OpenAI's undocumented legacy endpoint.")
+    if report.data.first is not None and report.data.first > report.asked.start:
+        parts.append(f"The store begins on {units.day(report.data.first)} {utc(report.data.first):%Y}.")
+    return html.Footer(" ".join(parts), **{"data-days": str((report.asked.end - report.asked.start) // DAY)})

@@ -1,0 +1,177 @@
+"""The dashboard as a web server: a Dash application whose every view is a URL. Speaks to nobody but the browser."""
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dash
+import flask
+from dash import ALL, Input, Output, State, ctx, dcc, html
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from otel_openai_usage.dashboard import pages
+from otel_openai_usage.dashboard.library import Library
+from otel_openai_usage.dashboard.queries import Report
+from otel_openai_usage.dashboard.table import render
+from otel_openai_usage.dashboard.view import FILTERS, View
+from otel_openai_usage.errors import ListenError
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+"""Dash and Plotly need inline scripts and eval; nothing may come from, or go to, anywhere else."""
+
+
+def application(library: Library) -> dash.Dash:
+    """The dashboard over a library."""
+    app = dash.Dash(
+        "otel_openai_usage.dashboard", title="OpenAI usage and cost", update_title=None, suppress_callback_exceptions=True,
+        assets_folder=str(Path(__file__).parent / "assets"), compress=False,
+    )  # fmt: skip
+    app.layout = _layout
+    _callbacks(app, library)
+    _routes(app.server, library)
+    return app
+
+
+def _layout() -> Any:
+    return html.Div(id="root", children=[
+        dcc.Location(id="url", refresh="callback-nav"),
+        dcc.Interval(id="tick", interval=15_000),
+        dcc.Store(id="seen"),
+        html.Header(className="title", children=[
+            html.H1("OpenAI usage and cost"),
+            html.Button("Theme", id="theme", title="Light, dark, or as your system has it"),
+        ]),
+        html.Div(id="page", children=html.Main("Reading …", className="empty")),
+    ])  # fmt: skip
+
+
+def _callbacks(app: dash.Dash, library: Library) -> None:
+    @app.callback(Output("page", "children"), Output("seen", "data"), Input("url", "search"), Input("tick", "n_intervals"), State("seen", "data"))
+    def show(search: str | None, _: int | None, seen: int | None) -> Any:
+        number = library.shelf().number
+        if ctx.triggered_id == "tick" and seen == number:
+            return dash.no_update, dash.no_update
+        return content(library, search), number
+
+    @app.callback(
+        Output("url", "search"),
+        Input({"filter": ALL}, "value"),
+        Input({"control": ALL}, "start_date"),
+        Input({"control": ALL}, "end_date"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def choose(_filters: Sequence[Any], _starts: Sequence[Any], _ends: Sequence[Any], search: str | None) -> Any:
+        before = View.parse(search)
+        after = chosen(before, library, ctx.inputs_list)
+        return dash.no_update if after == before else after.query
+
+
+def chosen(view: View, library: Library, inputs: Sequence[Any]) -> View:
+    """The view once what stands in the controls is taken over."""
+    filters, starts, ends = inputs
+    wanted = {each["id"]["filter"]: tuple(each.get("value") or ()) for each in filters if each["id"].get("filter") in FILTERS}
+    after = view.but(**wanted)
+    span = view.span(library.now())
+    for start, end in zip(starts, ends, strict=False):
+        period = f"{str(start.get('value'))[:10]}..{str(end.get('value'))[:10]}"
+        asked = View.parse(f"?period={period}")
+        if asked.period == period and asked.span(library.now()) != span:
+            after = after.but(period=period)
+    return after
+
+
+def report(library: Library, search: str | None) -> Report | None:
+    """What a query string asks for; None while there is nothing."""
+    view, shelf = View.parse(search), library.shelf()
+    data = shelf.data.get(view.organization) or next(iter(shelf.data.values()), None)
+    return None if data is None or data.empty else Report(data, view)
+
+
+def content(library: Library, search: str | None) -> Any:
+    """The page of a query string."""
+    shelf, made = library.shelf(), report(library, search)
+    if made is not None:
+        return pages.page(made, list(shelf.data), shelf.trouble)
+    if shelf.trouble:
+        return pages.empty("Nothing to show yet", [html.P(shelf.trouble)])
+    if not shelf.data:
+        return pages.empty("Reading the store …", [html.P("A large one takes some seconds the first time.")])
+    text = "The store is there, but nothing has been used since counting began. "
+    return pages.empty("Nothing was used yet", [html.P([text, html.Code("otel-openai-usage backfill"), " reads earlier days."])])
+
+
+def _routes(server: flask.Flask, library: Library) -> None:
+    @server.get("/table.csv")
+    def table() -> flask.Response:
+        made = report(library, flask.request.query_string.decode())
+        if made is None:
+            return flask.Response("There is nothing to show yet.\n", status=404, mimetype="text/plain")
+        span = re.sub(r"[^0-9A-Za-z]+", "-", made.asked.text.replace("–", "to"))
+        headers = {"Content-Disposition": f'attachment; filename="openai-by-{made.view.by}-{span}.csv"'}
+        return flask.Response(render(made), mimetype="text/csv", headers=headers)
+
+    @server.after_request
+    def guard(response: flask.Response) -> flask.Response:
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+class Server:
+    """Listens from the start on; raises ListenError. `close` stops it."""
+
+    def __init__(self, path: Path, *, host: str, port: int, library: Library | None = None) -> None:
+        self.library = library or Library(path)
+        app = application(self.library)
+        _only_for(app.server, host)
+        try:
+            self._server: BaseWSGIServer = make_server(host, port, app.server, threaded=True)
+        except (OSError, SystemExit) as error:  # werkzeug exits where others raise
+            reason = getattr(error, "strerror", None) or "it is in use, or not of this machine"
+            raise ListenError(f"listened on {host}:{port} for the dashboard: {reason}; choose another with --port") from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}"
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self.library.watch, self._server.serve_forever)]
+
+    def start(self) -> None:
+        """Serve, in threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.library.close()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _only_for(server: flask.Flask, host: str) -> None:
+    """On loopback answer only to loopback's names: another site's page cannot reach us by a name that it points here."""
+    known = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+
+    def check() -> flask.Response | None:
+        asked = re.sub(r":\d+$", "", flask.request.host)
+        if asked in known:
+            return None
+        return flask.Response("This dashboard answers to localhost only.\n", status=403, mimetype="text/plain")
+
+    if known <= {"localhost", "127.0.0.1", "[::1]"}:
+        server.before_request(check)
+
+
+def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None], until: threading.Event) -> None:
+    """Serve the dashboard of the store at `path` until the event is set. Raises ListenError."""
+    server = Server(path, host=host, port=port)
+    server.start()
+    try:
+        ready(server.url)
+        until.wait()
+    finally:
+        server.close()
