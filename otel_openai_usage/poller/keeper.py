@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from otel_openai_usage import pipeline
-from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.ports import Store
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.errors import StateError
+from otel_openai_usage.poller.trouble import SAY_AGAIN_AFTER
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Keeper:
         self.attempted: int | None = 0 if otlp else None
         self._told, self._shown = 0, 0
         self._changed = asyncio.Event()
+        self._unkept: list[Folded] = []
+        self._said = -SAY_AGAIN_AFTER
         self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
 
@@ -73,17 +76,18 @@ class Keeper:
         return self._shown >= told
 
     def fold(self, folds: Sequence[Folded]) -> None:
-        """Remember what was folded, before it is shown."""
-        if folds:
-            self.store.fold(folds)
+        """Remember what was folded, before it is shown. What cannot be kept now is kept with the next. Raises StateError."""
+        self._unkept += folds
+        if self._unkept:
+            self.store.fold(self._unkept)
+            self._unkept.clear()
 
     def publish(self) -> bool:
         """Put on the Board what is new. In the thread. True if anything was."""
         now, mono, shape = self.clock.now(), self.clock.mono(), self.display.shape
         self.fold(shape.resume(now))
         if released := shape.due(mono, self.attempted):
-            self.store.release(released)
-            shape.released(released)
+            self._release(released)
         snapshot = self.display.snapshot(now, mono)
         if snapshot is None:
             return False
@@ -91,6 +95,20 @@ class Keeper:
         for instrument, (live, folded) in shape.counts().items():
             self.telemetry.series(instrument, live, folded)
         return True
+
+    def _release(self, leaves: Sequence[Leaf]) -> None:
+        """Without room on the disk new series stay 0 for longer; all else is shown, not least that polls fail."""
+        try:
+            self.store.release(leaves)
+        except StateError as error:
+            self._tell_of(error)
+        else:
+            self.display.shape.released(leaves)
+
+    def _tell_of(self, error: StateError) -> None:
+        if self.clock.mono() - self._said >= SAY_AGAIN_AFTER:
+            self._said = self.clock.mono()
+            log.error("publishing", extra={"error": str(error)})
 
     async def publish_forever(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changes, soon after it did; `render` makes it ready for readers."""
@@ -101,7 +119,7 @@ class Keeper:
                     await render()
                 self._shown = told
             except StateError as error:
-                log.error("publishing", extra={"error": str(error)})
+                self._tell_of(error)
             await self.clock.sleep(PUBLISH_GAP)
             pause = PUBLISH_GAP if self.display.shape.waits else PUBLISH_ANYWAY
             try:
