@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 OTLP_SHUTDOWN = 5.0
 """Seconds that the last export may take; stopping may take 10 in all."""
+FORGET = timedelta(days=14)
+"""How long a series may be silent before it is let go, at the least; it returns with its kept total."""
 
 
 @dataclass(slots=True)
@@ -368,6 +370,7 @@ def _usage_poll(
 def look(settings: Settings, *, once: bool = False) -> Look:
     """How series look, as configured."""
     attributes = settings.attributes
+    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile).total_seconds()
     return Look(
         rename=attributes.rename,
         drop=frozenset(attributes.drop),
@@ -375,6 +378,9 @@ def look(settings: Settings, *, once: bool = False) -> Look:
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
         name_wait=30.0 if settings.names.enabled and not once else 0.0,
+        # A revision may come as late as `reconcile`; a series that is still read again is never let go for good.
+        forget=max(2 * reconcile, FORGET.total_seconds()),
+        make_room=max(reconcile, Width.DAY),
     )
 
 

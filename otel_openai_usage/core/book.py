@@ -114,9 +114,9 @@ class Commit:
 def grown(leaf: Leaf, moved: Amounts, now: int) -> Leaf:
     """The leaf after its total moved."""
     after = total(leaf.total, moved)
-    return Leaf(
-        leaf.id, leaf.dims, after, highest(leaf.shown, after), leaf.released, leaf.first_seen, now, leaf.estimate, leaf.estimate_shown
-    )
+    top = highest(leaf.shown, after)
+    shown = after if top == after else top  # nearly always; there are many leaves, so they share it
+    return Leaf(leaf.id, leaf.dims, after, shown, leaf.released, leaf.first_seen, now, leaf.estimate, leaf.estimate_shown)
 
 
 def priced(leaf: Leaf, growth: Decimal | None) -> None:

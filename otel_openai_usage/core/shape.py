@@ -5,112 +5,22 @@ comes out the same.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.core.entry import Attributes, Entry, Estimated, Key, Look, dimensions, flat, named, unnamed
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.model import NO_NAMES, Amount, Names
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
-Attributes: TypeAlias = dict[str, AttributeValue]
+__all__ = ["Attributes", "Folded", "Look", "Shape", "dimensions", "named", "unnamed"]
 
-UNKNOWN = "unknown"
-OVERFLOW = "otel.metric.overflow"
-_KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
 _NANO = 1_000_000_000
-_NOTHING = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How series look. `zero_hold` and `name_wait` (how long a new series waits for its name) in seconds; `max_series` per instrument."""
-
-    rename: Mapping[str, str] = field(default_factory=dict)
-    drop: frozenset[str] = frozenset()
-    skip_zero: bool = False
-    zero_hold: float = 60
-    max_series: int = 100_000
-    name_wait: float = 30
-
-    def attributes(self, raw: Attributes) -> Attributes:
-        """Renamed, and without what is dropped."""
-        return {self.rename.get(key, key): value for key, value in raw.items() if key not in self.drop}
-
-    def overflow(self, raw: Attributes) -> Attributes:
-        """The attributes of the series that later ones fold into."""
-        return {**self.attributes({key: raw[key] for key in _KEPT_IN_OVERFLOW if key in raw}), OVERFLOW: True}
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One series, and the leaves (with the index of the measure) that it adds up."""
-
-    instrument: str
-    series: Series
-    floating: bool
-    members: list[tuple[Leaf, int]] = field(default_factory=list)
-    position: int = -1
-    held_since: float | None = None
-    held_version: int = 0
-    skipped: bool = False
-    floor: Amount = 0
-
-    @property
-    def released(self) -> bool:
-        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0, however old its leaf."""
-        return not self.skipped and any(leaf.released for leaf, _ in self.members)
-
-    def shown(self) -> Amount:
-        """The sum of what the members may show, and not less than what it showed before a member got another name."""
-        return max(self.floor, sum(leaf.shown[index] for leaf, index in self.members))
-
-    def pending(self) -> Amount:
-        """How much of it OpenAI has taken back, or belongs to another series now."""
-        return self.shown() - sum(leaf.total[index] for leaf, index in self.members)
-
-    def follow(self, old: "Entry") -> None:
-        """Go on where the same series was before all were shaped anew."""
-        self.held_since, self.held_version, self.skipped = old.held_since, old.held_version, old.skipped
-        self.floor = old.shown() if old.released else 0
-
-    def number(self, amount: Amount) -> int | float:
-        """As the instrument shows it: money becomes a float here and nowhere earlier."""
-        return float(amount) if self.floating else int(amount)
-
-
-@dataclass(slots=True, eq=False)
-class Estimated(Entry):
-    """The estimated cost of its members."""
-
-    def shown(self) -> Amount:
-        """The sum of what the members may show, and not less than before."""
-        return max(self.floor, sum((leaf.estimate_shown or _NOTHING for leaf, _ in self.members), _NOTHING))
-
-    def pending(self) -> Amount:
-        """How much of it was taken back."""
-        return self.shown() - sum((leaf.estimate or _NOTHING for leaf, _ in self.members), _NOTHING)
-
-
-def dimensions(book: Book, leaf: Leaf) -> dict[str, str]:
-    """The leaf's dimensions by name, without nulls."""
-    return {name: value for name, value in zip(book.kind.dimensions, leaf.dims, strict=True) if value is not None}
-
-
-def named(attributes: Attributes, names: Names) -> Attributes:
-    """With project_name and api_key_name; `unknown` where an id has no name."""
-    for id_key, name_key, known in (("project_id", "project_name", names.projects), ("api_key_id", "api_key_name", names.api_keys)):
-        if id_key in attributes:
-            attributes[name_key] = known.get(str(attributes[id_key])) or UNKNOWN
-    return attributes
-
-
-def unnamed(dims: Mapping[str, str], names: Names) -> bool:
-    """Whether an id of the attribute set has no name yet, and is not known to have none."""
-    project, key = dims.get("project_id"), dims.get("api_key_id")
-    return (project is not None and project not in names.projects) or (key is not None and key not in names.api_keys)
+_SWEEP_EVERY = 3600
+"""Seconds between two looks for what has been silent for too long."""
+_AT_ONCE = 100
+"""One of so many series makes room at a time, so that the longest silent need not be looked for again for each new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +36,20 @@ class Shape:
 
     def __init__(self, look: Look, folded: Iterable[Folded] = ()) -> None:
         self.look = look
-        self.folded = set(folded)
+        self._folded: dict[str, set[int]] = {}
+        for fold in folded:
+            self._folded.setdefault(fold.instrument, set()).add(fold.leaf)
         self._names: dict[str, Names] = {}
         self._books: list[Book] = []
         self._clear()
 
     def _clear(self) -> None:
-        self._entries: dict[str, dict[tuple[tuple[str, AttributeValue], ...], Entry]] = {}
+        self._entries: dict[str, dict[Key, Entry]] = {}
+        self._asleep: dict[tuple[str, Key], Entry] = {}
+        self._away: set[int] = set()
+        self._swept: float = float("-inf")
+        self._full: dict[str, float] = {}
+        self._owed: dict[str, set[int]] = {}
         self._of_leaf: dict[int, list[Entry]] = {}
         self._points: dict[str, list[Point]] = {}
         self._dirty: dict[Entry, None] = {}
@@ -147,8 +64,14 @@ class Shape:
         self._clear()
         self._books, self._names = list(books), dict(names)
         leaves = [(book, leaf) for book in self._books if book.progress.complete for leaf in book.leaves.values()]
-        leaves.sort(key=lambda pair: (pair[1].id not in shown, pair[1].id))  # first come stay
-        return [fold for book, leaf in leaves for fold in self.add(book, leaf, now)]
+        silent = {leaf.id for _, leaf in leaves if leaf.changed < now - self.look.make_room}
+        leaves.sort(key=lambda pair: (pair[1].id in silent, pair[1].id not in shown, pair[1].id))  # first come stay
+        self._owed = {name: set(silent) for name in INSTRUMENTS}
+        folds = [fold for book, leaf in leaves for fold in self.add(book, leaf, now)]
+        self.forget(now)
+        for name, entries in self._entries.items():
+            self._make_room(name, now, len(entries) - self.look.max_series)
+        return folds
 
     def renamed(self, names: Mapping[str, Names], now: float) -> list[Folded]:
         """Take new names. Entries are shaped anew only if a name in use changed."""
@@ -179,8 +102,8 @@ class Shape:
 
     def add(self, book: Book, leaf: Leaf, now: float) -> list[Folded]:
         """Take in a leaf that is new, or has moved."""
-        if leaf.id in self._of_leaf:
-            folds = self._price(book, leaf)
+        if leaf.id in self._of_leaf and leaf.id not in self._away:
+            folds = self._price(book, leaf, now)
             self._dirty.update(dict.fromkeys(self._of_leaf[leaf.id]))
             return folds
         if not leaf.changed or book.kind.level:
@@ -190,61 +113,138 @@ class Shape:
             self._waiting[leaf.id] = (book, leaf)
             return []
         raw = named({"organization": book.organization, "operation": book.kind.name, **dims}, names)
-        entries, folds = [], []
+        folds = []
         for index, measure in enumerate(book.kind.measures):
             if measure.instrument:
                 typed = {**raw, "token_type": measure.token_type} if measure.token_type else raw
-                entry, fold = self._entry(measure.instrument, typed, book, leaf)
-                entry.members.append((leaf, index))
-                entries.append(entry)
-                folds += fold
+                folds += self._join(self._entry(measure.instrument, typed, book, leaf, now), leaf, index)
         if leaf.estimate is not None:
-            entry, fold = self._estimated(raw, book, leaf)
-            entries.append(entry)
-            folds += fold
-        self._of_leaf[leaf.id] = entries
-        self._dirty.update(dict.fromkeys(entries))
+            folds += self._join(self._estimated(raw, book, leaf, now), leaf, 0)
+        self._away.discard(leaf.id)
+        self._dirty.update(dict.fromkeys(self._of_leaf[leaf.id]))
         return folds
 
-    def _price(self, book: Book, leaf: Leaf) -> list[Folded]:
+    def _join(self, found: tuple[Entry, list[Folded]], leaf: Leaf, index: int) -> list[Folded]:
+        """Have the leaf in the entry, where it may be already."""
+        entry, folds = found
+        entries = self._of_leaf.setdefault(leaf.id, [])
+        if entry not in entries:
+            entry.members.append((leaf, index))
+            entries.append(entry)
+        return folds
+
+    def _price(self, book: Book, leaf: Leaf, now: float) -> list[Folded]:
         """Show the estimated cost of a leaf that had no price before."""
         entries = self._of_leaf[leaf.id]
         if leaf.estimate is None or any(isinstance(entry, Estimated) for entry in entries):
             return []
         names = self._names.get(book.organization, NO_NAMES)
         raw = named({"organization": book.organization, "operation": book.kind.name, **dimensions(book, leaf)}, names)
-        entry, folds = self._estimated(raw, book, leaf)
+        entry, folds = self._estimated(raw, book, leaf, now)
         if entry.position < 0:
             entry.skipped = True  # its leaf may be shown, it not yet
-        entries.append(entry)
-        return folds
+        return folds + self._join((entry, []), leaf, 0)
 
-    def _estimated(self, raw: Attributes, book: Book, leaf: Leaf) -> tuple[Entry, list[Folded]]:
+    def _estimated(self, raw: Attributes, book: Book, leaf: Leaf, now: float) -> tuple[Entry, list[Folded]]:
         priced: Attributes = {key: value for key, value in raw.items() if key != "user_id"}
-        entry, folds = self._entry("openai.api.estimated_cost", {**priced, "currency": CURRENCY}, book, leaf, Estimated)
-        entry.members.append((leaf, 0))
-        return entry, folds
+        return self._entry("openai.api.estimated_cost", {**priced, "currency": CURRENCY}, book, leaf, now, Estimated)
 
     def _entry(
-        self, name: str, raw: Attributes, book: Book, leaf: Leaf, of: type[Entry] = Entry
+        self, name: str, raw: Attributes, book: Book, leaf: Leaf, now: float, of: type[Entry] = Entry
     ) -> tuple[Entry, list[Folded]]:
         instrument, known = INSTRUMENTS[name], self._entries.setdefault(name, {})
         if "operation" not in instrument.attributes:
             raw = {key: value for key, value in raw.items() if key != "operation"}
         attributes = self.look.attributes(raw)
-        fold, folds = Folded(name, leaf.id), []
-        key = tuple(sorted(attributes.items()))
-        if fold in self.folded or (key not in known and len(known) >= self.look.max_series):
-            if fold not in self.folded:
-                folds.append(fold)
-                self.folded.add(fold)
+        folded, folds = self._folded.setdefault(name, set()), []
+        key = flat(attributes)
+        if leaf.id in folded or (key not in known and not self._has_room(name, leaf, now)):
+            if leaf.id not in folded:
+                folds.append(Folded(name, leaf.id))
+                folded.add(leaf.id)
             attributes = self.look.overflow(raw)
-            key = tuple(sorted(attributes.items()))
-        entry = known.get(key)
+            key = flat(attributes)
+        entry = known.get(key) or self._woken(name, key)
         if entry is None:
             start = book.progress.epoch * _NANO if instrument.kind == "counter" else 0
             entry = known[key] = of(name, Series(attributes, start), instrument.floating)
         return entry, folds
+
+    def _woken(self, name: str, key: Key) -> Entry | None:
+        """The series of that key, if it was forgotten and adds up more than one leaf."""
+        entry = self._asleep.pop((name, key), None)
+        if entry:
+            self._entries[name][key] = entry
+            self._dirty[entry] = None
+            for leaf, _ in entry.members:
+                if leaf.id not in self._of_leaf:
+                    self._away.add(leaf.id)  # its other series are still forgotten
+                self._of_leaf.setdefault(leaf.id, []).append(entry)
+        return entry
+
+    def forget(self, now: float) -> None:
+        """Let go of the series that have been silent for too long. Looks for them once an hour."""
+        if now - self._swept >= _SWEEP_EVERY:
+            self._swept = now
+            for name in self._entries:
+                self._let_go(name, self._silent(name, now - self.look.forget))
+
+    def _has_room(self, name: str, leaf: Leaf, now: float) -> bool:
+        """Whether a leaf may have a series of its own. One that had it and made room for others may, even where there is none."""
+        if len(self._entries[name]) < self.look.max_series or leaf.id in self._owed.get(name, ()):
+            return True
+        if now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
+            return False
+        if self._make_room(name, now, max(1, self.look.max_series // _AT_ONCE)):
+            return True
+        self._full[name] = now
+        return False
+
+    def _make_room(self, name: str, now: float, wanted: int) -> bool:
+        """Let go of those that have been silent for longest. False if none has been for long enough."""
+        if wanted <= 0:
+            return True
+        silent = sorted(self._silent(name, now - self.look.make_room), key=lambda pair: pair[1].changed)[:wanted]
+        self._owed.setdefault(name, set()).update(leaf.id for _, entry in silent for leaf, _ in entry.members)
+        self._let_go(name, silent)
+        return bool(silent)
+
+    def _silent(self, name: str, since: float) -> list[tuple[Key, Entry]]:
+        """The series of an instrument of which nothing has moved since then, but for those that a return would let fall."""
+        return [
+            (key, entry)
+            for key, entry in self._entries[name].items()
+            if entry.changed < since and entry.floor <= entry.kept() and not entry.skipped and entry not in self._held
+        ]
+
+    def _let_go(self, name: str, silent: Iterable[tuple[Key, Entry]]) -> None:
+        gone = {entry: key for key, entry in silent}
+        if not gone:
+            return
+        entries, points = self._entries[name], self._points.get(name, [])
+        for entry, key in gone.items():
+            del entries[key]
+            self._dirty.pop(entry, None)
+            self._pending.pop(entry, None)
+            self._leave(entry)
+            if len(entry.members) > 1:
+                self._asleep[name, key] = entry
+        kept = sorted((entry for entry in entries.values() if entry.position >= 0), key=lambda entry: entry.position)
+        self._points[name] = [points[entry.position] for entry in kept]
+        for position, entry in enumerate(kept):
+            entry.position = position
+        for entry in gone:
+            entry.position = -1
+
+    def _leave(self, entry: Entry) -> None:
+        for leaf, _ in entry.members:
+            entries = self._of_leaf[leaf.id]
+            entries.remove(entry)
+            if entries:
+                self._away.add(leaf.id)
+            else:
+                del self._of_leaf[leaf.id]
+                self._away.discard(leaf.id)
 
     def due(self, mono: float, attempted: int | None) -> list[Leaf]:
         """The leaves whose series have been shown as 0 for long enough; to be marked released in the store first."""
@@ -317,7 +317,4 @@ class Shape:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By instrument, how many series live and how many leaves are folded."""
-        folded: dict[str, int] = {}
-        for fold in self.folded:
-            folded[fold.instrument] = folded.get(fold.instrument, 0) + 1
-        return {name: (len(entries), folded.get(name, 0)) for name, entries in self._entries.items()}
+        return {name: (len(entries), len(self._folded.get(name, ()))) for name, entries in self._entries.items()}

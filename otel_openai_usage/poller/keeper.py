@@ -86,6 +86,7 @@ class Keeper:
         """Put on the Board what is new. In the thread. True if anything was."""
         now, mono, shape = self.clock.now(), self.clock.mono(), self.display.shape
         self.fold(shape.resume(now))
+        shape.forget(now)
         if released := shape.due(mono, self.attempted):
             self._release(released)
         snapshot = self.display.snapshot(now, mono)

@@ -1,0 +1,129 @@
+"""A series, what it adds up, and what it is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import chain
+from typing import TypeAlias
+
+from otel_openai_usage.core.book import Book, Leaf
+from otel_openai_usage.core.model import Amount, Names
+from otel_openai_usage.core.snapshot import AttributeValue, Series
+
+Attributes: TypeAlias = dict[str, AttributeValue]
+Key: TypeAlias = tuple[AttributeValue, ...]
+"""What tells series of an instrument apart: names and values of their attributes, in turn. Flat, for there are many."""
+
+UNKNOWN = "unknown"
+OVERFLOW = "otel.metric.overflow"
+_KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
+_NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How series look. `max_series` per instrument, times in seconds.
+
+    `name_wait` is how long a new series waits for its name. A series is forgotten when nothing that it adds up has moved
+    for `forget`, or for `make_room` where its instrument is full; it returns with its kept total.
+    """
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: frozenset[str] = frozenset()
+    skip_zero: bool = False
+    zero_hold: float = 60
+    max_series: int = 100_000
+    name_wait: float = 30
+    forget: float = float("inf")
+    make_room: float = float("inf")
+
+    def attributes(self, raw: Attributes) -> Attributes:
+        """Renamed, and without what is dropped."""
+        return {self.rename.get(key, key): value for key, value in raw.items() if key not in self.drop}
+
+    def overflow(self, raw: Attributes) -> Attributes:
+        """The attributes of the series that later ones fold into."""
+        return {**self.attributes({key: raw[key] for key in _KEPT_IN_OVERFLOW if key in raw}), OVERFLOW: True}
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One series, and the leaves (with the index of the measure) that it adds up."""
+
+    instrument: str
+    series: Series
+    floating: bool
+    members: list[tuple[Leaf, int]] = field(default_factory=list)
+    position: int = -1
+    held_since: float | None = None
+    held_version: int = 0
+    skipped: bool = False
+    floor: Amount = 0
+
+    @property
+    def changed(self) -> int:
+        """When any of it last moved, Unix seconds."""
+        return max((leaf.changed for leaf, _ in self.members), default=0)
+
+    @property
+    def released(self) -> bool:
+        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0, however old its leaf."""
+        return not self.skipped and any(leaf.released for leaf, _ in self.members)
+
+    def kept(self) -> Amount:
+        """The sum of what the members may show."""
+        return sum(leaf.shown[index] for leaf, index in self.members)
+
+    def shown(self) -> Amount:
+        """That, and not less than what it showed before a member got another name."""
+        return max(self.floor, self.kept())
+
+    def pending(self) -> Amount:
+        """How much of it OpenAI has taken back, or belongs to another series now."""
+        return self.shown() - sum(leaf.total[index] for leaf, index in self.members)
+
+    def follow(self, old: "Entry") -> None:
+        """Go on where the same series was before all were shaped anew."""
+        self.held_since, self.held_version, self.skipped = old.held_since, old.held_version, old.skipped
+        self.floor = old.shown() if old.released else 0
+
+    def number(self, amount: Amount) -> int | float:
+        """As the instrument shows it: money becomes a float here and nowhere earlier."""
+        return float(amount) if self.floating else int(amount)
+
+
+@dataclass(slots=True, eq=False)
+class Estimated(Entry):
+    """The estimated cost of its members."""
+
+    def kept(self) -> Amount:
+        """The sum of what the members may show."""
+        return sum((leaf.estimate_shown or _NOTHING for leaf, _ in self.members), _NOTHING)
+
+    def pending(self) -> Amount:
+        """How much of it was taken back."""
+        return self.shown() - sum((leaf.estimate or _NOTHING for leaf, _ in self.members), _NOTHING)
+
+
+def dimensions(book: Book, leaf: Leaf) -> dict[str, str]:
+    """The leaf's dimensions by name, without nulls."""
+    return {name: value for name, value in zip(book.kind.dimensions, leaf.dims, strict=True) if value is not None}
+
+
+def named(attributes: Attributes, names: Names) -> Attributes:
+    """With project_name and api_key_name; `unknown` where an id has no name."""
+    for id_key, name_key, known in (("project_id", "project_name", names.projects), ("api_key_id", "api_key_name", names.api_keys)):
+        if id_key in attributes:
+            attributes[name_key] = known.get(str(attributes[id_key])) or UNKNOWN
+    return attributes
+
+
+def unnamed(dims: Mapping[str, str], names: Names) -> bool:
+    """Whether an id of the attribute set has no name yet, and is not known to have none."""
+    project, key = dims.get("project_id"), dims.get("api_key_id")
+    return (project is not None and project not in names.projects) or (key is not None and key not in names.api_keys)
+
+
+def flat(attributes: Attributes) -> Key:
+    """The key of these attributes."""
+    return tuple(chain.from_iterable(sorted(attributes.items())))
