@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup servers demo test test-long check format bench docs clean
+.PHONY: help setup servers demo test test-long check format bench docs deploy clean
 
 help: ## Say what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ bench: setup servers ## Measure polls, scrapes, exports and memory beside the st
 
 docs: setup ## Write the generated documentation anew
 	@$(BIN)/python tools/docs.py
+
+deploy: setup ## Write anew what deploy/ has from the code: dashboards, Kubernetes copies
+	@$(BIN)/python -m tools.dashboards.write
+	@$(BIN)/python tools/kubernetes.py
 
 clean: ## Remove what can be made again (keeps .venv)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
