@@ -36,7 +36,19 @@ from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
-from otel_openai_usage.poller import Clock, Intake, Keeper, LimitsPoll, Loop, NamesPoll, Trouble, UsagePoll, load_days, metered_books
+from otel_openai_usage.poller import (
+    Clock,
+    CoveragePoll,
+    Intake,
+    Keeper,
+    LimitsPoll,
+    Loop,
+    NamesPoll,
+    Trouble,
+    UsagePoll,
+    load_days,
+    metered_books,
+)
 from otel_openai_usage.poller.upkeep import Upkeep
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
@@ -46,6 +58,8 @@ from otel_openai_usage.web.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
+COMPARED_EVERY = 60.0
+"""Seconds between two comparisons of the day's usage with its events."""
 OTLP_SHUTDOWN = 5.0
 """Seconds that the last export may take; stopping may take 10 in all."""
 FORGET = timedelta(days=14)
@@ -257,6 +271,9 @@ def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
     keeper.books += books.values()
     own.expect_events()
     intake = Intake(keeper, store, books, own, dedupe=int(events.dedupe.total_seconds()))
+    if settings.usage.enabled:
+        compare = CoveragePoll(keeper, store).poll
+        exporter.loops.append(Loop("coverage", COMPARED_EVERY, compare, keeper, lambda _: None, Trouble(organizations[0])))
     return Ingest(
         intake.take,
         lambda: own.event("refused"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.core.book import Book, Leaf, Status
 from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, spend_limits
+from otel_openai_usage.core.metered import COVERAGE, UNMETERED, Share, coverage
 from otel_openai_usage.core.model import NO_NAMES, Limit, Names
 from otel_openai_usage.core.shape import Attributes, Folded, Look, Shape
 from otel_openai_usage.core.snapshot import Point, Snapshot
@@ -16,6 +17,7 @@ class Display:
         self.shape = Shape(look, folded)
         self.names: dict[str, Names] = {}
         self.limits: dict[str, Sequence[Limit]] = {}
+        self.shares: Sequence[Share] = ()
         self.statuses: list[Status] = []
         self._books: list[Book] = []
         self._cost_days = cost_days
@@ -62,6 +64,7 @@ class Display:
             amounts, enforcing = spend_limits(organization, limits, self.names.get(organization, NO_NAMES), look)
             rows["openai.api.spend_limit"] += amounts
             rows["openai.api.spend_limit_enforcing"] += enforcing
+        rows |= coverage(self.shares, look)
         for status in (*(book.status for book in self._books), *self.statuses):
             who = look.attributes({"organization": status.organization, "source": status.source})
             if status.up is not None:
@@ -78,6 +81,8 @@ class Display:
 RESTATED = "otel_openai_usage.restated_pending"
 LEVEL = "openai.api.vector_store.usage"
 _TABLES = (
+    UNMETERED,
+    COVERAGE,
     LEVEL,
     RESTATED,
     "openai.api.daily_cost",

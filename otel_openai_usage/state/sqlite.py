@@ -11,7 +11,7 @@ from pathlib import Path
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
-from otel_openai_usage.core.metered import METERED, Booking, Event
+from otel_openai_usage.core.metered import METERED, Booking, Event, Share
 from otel_openai_usage.core.model import Dims, Limit, Names, Window
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Folded
@@ -161,6 +161,11 @@ class Store:
                 (METERED.name,),
             )
             return sorted(name for (name,) in found if name not in METERED.dimensions)
+
+    def shares(self, day: int) -> list[Share]:
+        """What was used, and what events explain, of each model on the UTC day that begins then."""
+        with told(self.path, "read"):
+            return metered.shares(self._db, day)
 
     def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
         """The content of those of these events that were seen since then, by identity."""
