@@ -9,7 +9,9 @@ from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.view import COSTS, DAY, FILTERS, GROUPS, PERIODS, View
 
-_FILTER_NAMES = {"project": "All projects", "model": "All models", "key": "All API keys", "user": "All users", "operation": "All operations"}
+_FILTER_NAMES = {  # as a list says it, nothing chosen
+    "project": "All projects", "model": "All models", "key": "All API keys", "user": "All users", "operation": "All operations",
+}
 
 
 def bar(report: Report, organizations: Sequence[str]) -> Any:
@@ -33,12 +35,17 @@ def bar(report: Report, organizations: Sequence[str]) -> Any:
 def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -> Any:
     """Links of which one is chosen."""
     return html.Div(
-        className="segments", role="group", **{"aria-label": label},
+        className="segments", role="group", **attribute("aria-label", label),
         children=[
             dcc.Link(text, href=href(view), className="segment chosen" if name == chosen else "segment")
             for name, (text, view) in choices.items()
         ],
     )  # fmt: skip
+
+
+def attribute(name: str, value: str) -> dict[str, Any]:
+    """An attribute of HTML that no Python name can have."""
+    return {name: value}
 
 
 def href(view: View) -> str:
@@ -65,9 +72,8 @@ def _basis(report: Report) -> Sequence[Any]:
 def _organization(view: View, shown: str, organizations: Sequence[str]) -> Sequence[Any]:
     if len(organizations) < 2:
         return []
-    return [
-        segments("Organization", {name: (name, view.but(organization=name, **{each: () for each in FILTERS})) for name in organizations}, shown)
-    ]
+    nothing: dict[str, tuple[str, ...]] = dict.fromkeys(FILTERS, ())
+    return [segments("Organization", {name: (name, view.but(**nothing).but(organization=name)) for name in organizations}, shown)]
 
 
 def _filters(report: Report) -> Sequence[Any]:
@@ -82,5 +88,5 @@ def _filters(report: Report) -> Sequence[Any]:
                 )
             )  # fmt: skip
     if report.view.filters:
-        made.append(dcc.Link("Clear filters", href=href(report.view.but(**{name: () for name in FILTERS})), className="clear"))
+        made.append(dcc.Link("Clear filters", href=href(report.view.but(**dict.fromkeys(FILTERS, ()))), className="clear"))
     return made

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from otel_openai_usage.dashboard.view import Span
 
 DAY = int(Width.DAY)
 
-Numbers: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
+Numbers: TypeAlias = NDArray[Any]
+"""Of int64 or float64."""
 Mask: TypeAlias = NDArray[np.bool_]
 Leaf: TypeAlias = Mapping[str, str | None]
 Row: TypeAlias = Sequence[float]
@@ -40,7 +41,7 @@ class Column:
 
     def summed(self, rows: Numbers, mask: Mask | None) -> Numbers:
         """Rows of leaves added up to rows of values."""
-        made = np.zeros((len(self.values), rows.shape[1]), dtype=rows.dtype)
+        made: Numbers = np.zeros((len(self.values), rows.shape[1]), dtype=rows.dtype)
         order = self._order if mask is None else self._order[mask[self._order]]
         if len(order):
             codes = self.codes[order]
@@ -115,7 +116,7 @@ class Builder:
     def __init__(self, dimensions: Sequence[str], start: int, days: int, floating: Iterable[str] = ()) -> None:
         self._dimensions, self._start, self._days, self._floating = dimensions, start, days, frozenset(floating)
         self._leaves: list[Leaf] = []
-        self._parts: list[tuple[str, NDArray[np.intp], NDArray[np.float64] | NDArray[np.int64]]] = []
+        self._parts: list[tuple[str, NDArray[np.intp], Numbers]] = []
 
     def add(self, leaves: Mapping[int, Leaf], rows: Iterable[Row], measures: Sequence[str]) -> Mapping[int, int]:
         """Rows of (leaf id, day, amounts as in `measures`). Where the leaves have come to stand, for `more`."""
@@ -141,7 +142,7 @@ class Builder:
         amounts: dict[str, Numbers] = {}
         for name, cells, values in self._parts:
             if name not in amounts:
-                amounts[name] = np.zeros(size, dtype=np.float64 if name in self._floating else np.int64)
+                amounts[name] = np.zeros(size, np.float64) if name in self._floating else np.zeros(size, np.int64)
             np.add.at(amounts[name], cells, values.astype(amounts[name].dtype))
         columns = {name: Column.of([leaf.get(name) for leaf in self._leaves]) for name in self._dimensions}
         return Cube(self._start, self._days, columns, {name: rows.reshape(-1, self._days) for name, rows in amounts.items()})

@@ -90,7 +90,7 @@ class Data:
         """The end of the newest day that was billed, as far as it was yet."""
         if "cost" not in self.costs.amounts:
             return None
-        days = self.costs.amounts["cost"].any(axis=0).nonzero()[0]
+        days = np.flatnonzero(self.costs.amounts["cost"].sum(axis=0))
         return self.costs.start + (int(days[-1]) + 1) * DAY if len(days) else None
 
     @property

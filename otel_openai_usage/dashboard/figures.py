@@ -70,11 +70,12 @@ def billed_and_estimated(report: Report, say: Say) -> Figure:
         return {"data": [], "layout": {}}
     days = [f"{utc(day):%Y-%m-%d}" for day in report.bins]
     billed, estimated = ([round(value, 6) for value in values.tolist()] for values in both)
+    shown: list[float | None] = [value or None for value in estimated]  # a day without an estimate is a hole, not free
     return {
         "data": [
             {"type": "bar", "name": "Billed", "x": days, "y": billed, "customdata": [say(value) for value in billed],
              "hovertemplate": "%{customdata}", "marker": {"color": BILLED, "line": {"width": 0}}},
-            {"type": "scatter", "mode": "lines+markers", "name": "Estimated", "x": days, "y": estimated,
+            {"type": "scatter", "mode": "lines+markers", "name": "Estimated", "x": days, "y": shown,
              "customdata": [say(value) for value in estimated], "hovertemplate": "%{customdata}",
              "line": {"color": ESTIMATED, "width": 2}, "marker": {"size": 5}},
         ],
@@ -91,7 +92,8 @@ def month(report: Report, say: Say) -> Figure:
         sums.append(sums[-1] + cost)
     points = [start, *ends, *([report.now] if report.now > report.today else [])]
     sums = [*sums, forecast.spent][: len(points)]
-    traces: list[Figure] = [_line("So far", points, sums, say, {"color": BILLED, "width": 3}, fill="tozeroy", fillcolor="rgba(66,105,208,.12)")]
+    solid = {"color": BILLED, "width": 3}
+    traces = [_line("So far", points, sums, say, solid, fill="tozeroy", fillcolor="rgba(66,105,208,.12)")]
     highest = max(forecast.spent, forecast.total or 0.0)
     end = month_end(report.today)
     if forecast.total is not None and forecast.total > forecast.spent:
@@ -101,14 +103,15 @@ def month(report: Report, say: Say) -> Figure:
         traces.append(_line("Budget", [start, end], [forecast.limit] * 2, say, {"color": LIMIT, "width": 1.5, "dash": "dash"}))
         highest = max(highest, forecast.limit)
     layout = _layout(report, [highest], say)
-    layout["xaxis"] |= {"range": [_moment(start), _moment(end)], "tickformat": "%-d", "dtick": 7 * DAY * 1000, "tick0": _moment(start), "hoverformat": "%-d %b"}
+    week = {"dtick": 7 * DAY * 1000, "tick0": _moment(start)}
+    layout["xaxis"] |= {"range": [_moment(start), _moment(end)], "tickformat": "%-d", "hoverformat": "%-d %b", **week}
     return {"data": traces, "layout": layout}
 
 
 def _line(name: str, times: Sequence[float], values: Sequence[float], say: Say, line: Figure, **more: str) -> Figure:
     return {
-        "type": "scatter", "mode": "lines", "name": name, "x": [_moment(time) for time in times], "y": [round(value, 6) for value in values],
-        "customdata": [say(value) for value in values], "hovertemplate": "%{customdata}", "line": line, **more,
+        "type": "scatter", "mode": "lines", "name": name, "x": [_moment(time) for time in times],
+        "y": [round(value, 6) for value in values], "customdata": [say(value) for value in values], "hovertemplate": "%{customdata}", "line": line, **more,
     }  # fmt: skip
 
 
@@ -120,6 +123,7 @@ def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> 
     places = ticks(max(heights, default=0.0))
     half = (7 * DAY if report.weekly else DAY) / 2
     first, last = report.bins[0], report.bins[-1]
+    unseen = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "fixedrange": True, "automargin": True, "zeroline": False}
     return {
         "autosize": True,
         "margin": {"l": 0, "r": 4, "t": 8, "b": 0},
@@ -131,12 +135,11 @@ def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> 
         "bargap": 0.22 if len(report.bins) < 60 else 0.08,
         "dragmode": False,
         "xaxis": {
-            "type": "date", "range": [_moment(first - half), _moment(last + half)], "showgrid": False, "zeroline": False, "fixedrange": True,
-            "automargin": True, "ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)", "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b", "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y",
+            "type": "date", "range": [_moment(first - half), _moment(last + half)], "showgrid": False,
+            "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b", "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y", **unseen,
         },
         "yaxis": {
-            "tickvals": places, "ticktext": [say(place) for place in places], "range": [0, places[-1] * 1.02 or 1], "zeroline": False,
-            "fixedrange": True, "automargin": True, "gridwidth": 1, "ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)",
+            "tickvals": places, "ticktext": [say(place) for place in places], "range": [0, places[-1] * 1.02], "gridwidth": 1, **unseen,
         },
         **more,
     }  # fmt: skip

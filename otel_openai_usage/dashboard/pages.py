@@ -1,20 +1,20 @@
 """The page of a report: tiles, charts, movers, table. Says so where something is not known, not yet over, or old."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dash import dcc, html
 
 from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import controls, figures, units
-from otel_openai_usage.dashboard.controls import href
+from otel_openai_usage.dashboard.controls import attribute, href
 from otel_openai_usage.dashboard.figures import Figure, Say
 from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.queries import Entry, Report, Series
 from otel_openai_usage.dashboard.view import DAY, GROUPS, PERIODS
 
 ROWS = 15
-_PLOT = {"displayModeBar": False, "responsive": True}
+_PLOT: Any = {"displayModeBar": False, "responsive": True}
 
 
 def page(report: Report, organizations: Sequence[str], trouble: str | None) -> Any:
@@ -43,17 +43,28 @@ def _money(report: Report) -> Say:
     return lambda value: units.money(value, report.data.currency)
 
 
-def _card(title: str, children: Sequence[Any], *, size: str, note: Any = None, name: str = "") -> Any:
+def _card(title: str, children: Sequence[Any], *, size: str, name: str, note: Any = None) -> Any:
     head = [html.H2(title), html.P(note, className="note")] if note else [html.H2(title)]
-    return html.Section(className=f"card {size}", id=name or None, children=[html.Header(head), *children]) if name else html.Section(
-        className=f"card {size}", children=[html.Header(head), *children])  # fmt: skip
+    return html.Section(className=f"card {size}", id=name, children=[html.Header(head), *children])
+
+
+def _nothing(title: str, text: str, *, size: str, name: str, note: Any = None) -> Any:
+    return _nothing(title, text, size=size, name=name, note=note)
+
+
+def _by(report: Report) -> str:
+    return GROUPS[report.view.by].lower().replace("api", "API")
+
+
+def _every(report: Report) -> str:
+    return f"Per {'week' if report.weekly else 'day'}."
 
 
 def _graph(figure: Figure, name: str, height: int) -> Any:
     return dcc.Graph(id={"chart": name}, figure=figure, config=_PLOT, style={"height": f"{height}px"}, className="chart")
 
 
-def _legend(report: Report, series: Sequence[Series], colour: dict[str, str] | Any, say: Say, *, links: bool) -> Any:
+def _legend(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, *, links: bool) -> Any:
     def item(one: Series) -> Any:
         inside = [
             html.Span(className="swatch", style={"background": colour.get(one.label, figures.REST)}),
@@ -80,10 +91,11 @@ def _tiles(report: Report) -> Any:
             _tile("cost", f"Cost{kind}, {_period(report)}", report.cost, say, _versus(report, report.cost_change, good=False)),
             _tile("month", f"{utc(report.today):%B} so far{kind}", forecast.spent, say, _budget(report)),
             _tile("forecast", f"Forecast for {utc(report.today):%B}", forecast.total, say,
-                  f"at {say(forecast.rate)} a day" if forecast.rate is not None else "too few days to tell"),
+                      f"at {say(forecast.rate)} a day" if forecast.rate is not None else "too few days to tell"),
         ]  # fmt: skip
+    asked = report.counted_change("requests")
     tiles += [
-        _tile("requests", f"Requests, {_period(report)}", counted("requests"), units.count, _versus(report, report.counted_change("requests"))),
+        _tile("requests", f"Requests, {_period(report)}", counted("requests"), units.count, _versus(report, asked)),
         _tile("tokens", f"Tokens, {_period(report)}", tokens, units.count, _versus(report, report.counted_change("input", "output"))),
     ]
     savings = report.savings
@@ -93,7 +105,7 @@ def _tiles(report: Report) -> Any:
             _tile("savings", "Saved by caching", savings.money, say, cached) if savings.money is not None
             else _tile("savings", "Cached input", counted("input_cached"), units.count, cached)
         )  # fmt: skip
-    return html.Div(className="tiles", **{"data-organization": data.organization}, children=tiles)
+    return html.Div(className="tiles", **attribute("data-organization", data.organization), children=tiles)
 
 
 def _period(report: Report) -> str:
@@ -103,8 +115,9 @@ def _period(report: Report) -> str:
 
 def _tile(name: str, title: str, value: float | None, say: Say, below: Any) -> Any:
     exact = "" if value is None else repr(round(float(value), 6))
-    return html.Div(className="tile", id=f"tile-{name}", **{"data-value": exact}, children=[
-        html.H3(title), html.Div(say(value) if value is not None else units.NONE, className="value", title=exact), html.Div(below, className="below"),
+    return html.Div(className="tile", id=f"tile-{name}", **attribute("data-value", exact), children=[
+        html.H3(title), html.Div(units.NONE if value is None else say(value), className="value", title=exact),
+        html.Div(below, className="below"),
     ])  # fmt: skip
 
 
@@ -123,25 +136,24 @@ def _budget(report: Report) -> Any:
     if forecast.limit is None:
         return "no spend limit is set" if not report.view.filters else "the budget is not by this filter"
     share = forecast.spent / forecast.limit if forecast.limit else 1.0
-    return [html.Span(className="meter", children=html.Span(style={"width": f"{min(share, 1) * 100:.1f}%"}, className="over" if share >= 1 else "")),
+    filled = html.Span(style={"width": f"{min(share, 1) * 100:.1f}%"}, className="over" if share >= 1 else "")
+    return [html.Span(className="meter", children=filled),
             html.Span(f"{units.percent(share)} of {units.brief(forecast.limit, report.data.currency)}")]  # fmt: skip
 
 
 # --- charts
 
 
-def _cost(report: Report, colour: Any) -> Any:
-    by = GROUPS[report.view.by].lower().replace("api", "API")
-    say = _money(report)
+def _cost(report: Report, colour: Mapping[str, str]) -> Any:
+    by, say = _by(report), _money(report)
     if not report.priced:
         text = f"OpenAI's bill is not known by {by} here, and nothing is priced yet. docs/dashboard.md tells how to have either."
-        return _card("Cost", [html.P(text, className="nothing")], size="wide", name="cost")
-    series = report.cost_series
-    note = _cost_note(report, by)
+        return _nothing("Cost", text, size="wide", name="cost")
+    series, note = report.cost_series, _cost_note(report, by)
     if not series:
-        return _card("Cost", [html.P("Nothing cost anything in this period.", className="nothing")], size="wide", note=note, name="cost")
-    figure = figures.stacked(report, series, colour, figures.brief(report.data.currency))
-    return _card(f"Cost by {by}", [_graph(figure, "cost", 300), _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
+        return _nothing("Cost", "Nothing cost anything in this period.", size="wide", note=note, name="cost")
+    graph = _graph(figures.stacked(report, series, colour, figures.brief(report.data.currency)), "cost", 300)
+    return _card(f"Cost by {by}", [graph, _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
 
 
 def _cost_note(report: Report, by: str) -> str:
@@ -163,19 +175,19 @@ def _some(names: Sequence[str]) -> str:
 def _tokens(report: Report) -> Any:
     series = [one for one in report.token_series if one.total]
     if not series:
-        return _card("Tokens", [html.P("No tokens were used in this period.", className="nothing")], size="half", name="tokens")
-    figure = figures.stacked(report, series, figures.TOKENS, units.count)
-    return _card("Tokens", [_graph(figure, "tokens", 230), _legend(report, series, figures.TOKENS, units.count, links=False)], size="half",
-                 note=f"Per {'week' if report.weekly else 'day'}.", name="tokens")  # fmt: skip
+        return _nothing("Tokens", "No tokens were used in this period.", size="half", name="tokens")
+    graph = _graph(figures.stacked(report, series, figures.TOKENS, units.count), "tokens", 230)
+    legend = _legend(report, series, figures.TOKENS, units.count, links=False)
+    return _card("Tokens", [graph, legend], size="half", note=_every(report), name="tokens")
 
 
-def _requests(report: Report, colour: Any) -> Any:
-    series, by = report.request_series, GROUPS[report.view.by].lower().replace("api", "API")
+def _requests(report: Report, colour: Mapping[str, str]) -> Any:
+    series = report.request_series
     if not series:
-        return _card("Requests", [html.P("No requests were made in this period.", className="nothing")], size="half", name="requests")
-    figure = figures.stacked(report, series, colour, units.count)
-    return _card(f"Requests by {by}", [_graph(figure, "requests", 230), _legend(report, series, colour, units.count, links=True)], size="half",
-                 note=f"Per {'week' if report.weekly else 'day'}.", name="requests")  # fmt: skip
+        return _nothing("Requests", "No requests were made in this period.", size="half", name="requests")
+    graph = _graph(figures.stacked(report, series, colour, units.count), "requests", 230)
+    legend = _legend(report, series, colour, units.count, links=True)
+    return _card(f"Requests by {_by(report)}", [graph, legend], size="half", note=_every(report), name="requests")
 
 
 def _comparison(report: Report, say: Say) -> Sequence[Any]:
@@ -199,15 +211,16 @@ def _comparison(report: Report, say: Say) -> Sequence[Any]:
 def _month(report: Report, say: Say) -> Any:
     title = f"{utc(report.today):%B}"
     if not report.priced:
-        return _card(title, [html.P("No cost is known.", className="nothing")], size="narrow", name="month-chart")
+        return _nothing(title, "No cost is known.", size="narrow", name="month-chart")
     forecast = report.forecast
-    facts = [("So far", say(forecast.spent)), ("Forecast", say(forecast.total))]
+    facts = [("So far", say(forecast.spent)), ("Forecast", units.money(forecast.total, report.data.currency))]
     if forecast.limit is not None:
         facts.append(("Budget", units.brief(forecast.limit, report.data.currency).removesuffix(".00")))
         facts.append(("Budget reached", _reached(report)))
     lines = html.Dl(className="facts", children=[part for name, value in facts for part in (html.Dt(name), html.Dd(value))])
-    note = "Added up day by day, with its forecast." if forecast.total is not None else "Added up day by day; too few days with cost for a forecast."
-    return _card(title, [_graph(figures.month(report, figures.brief(report.data.currency)), "month", 216), lines], size="narrow", note=note, name="month-chart")
+    known = "with its forecast" if forecast.total is not None else "too few days cost anything for a forecast"
+    graph = _graph(figures.month(report, figures.brief(report.data.currency)), "month", 216)
+    return _card(title, [graph, lines], size="narrow", note=f"Added up day by day, {known}.", name="month-chart")
 
 
 def _reached(report: Report) -> str:
@@ -223,11 +236,11 @@ def _reached(report: Report) -> str:
 def _movers(report: Report) -> Any:
     size = "half" if report.billed_and_estimated is not None else "full"
     if report.compared is None or not report.priced:
-        return _card("Top movers", [html.P("No earlier period to compare with yet.", className="nothing")], size=size, name="movers")
+        return _nothing("Top movers", "No earlier period to compare with yet.", size=size, name="movers")
     after, before = report.compared
     note = f"{after.text}, against {before.text}."
     if not report.movers:
-        return _card("Top movers", [html.P("Nothing changed.", className="nothing")], size=size, note=note, name="movers")
+        return _nothing("Top movers", "Nothing changed.", size=size, note=note, name="movers")
     most = max(abs(entry.change or 0.0) for entry in report.movers)
     return _card("Top movers", [html.Ul(className="movers", children=[_mover(report, entry, most) for entry in report.movers])], size=size,
                  note=note, name="movers")  # fmt: skip
@@ -252,7 +265,7 @@ _HEADS = {"name": "", "cost": "Cost", "change": "Change", "estimated": "Estimate
 def _table(report: Report) -> Any:
     columns = [name for name in _HEADS if _shown(report, name)]
     entries = report.entries if report.view.rows == "all" else report.entries[:ROWS]
-    title = f"By {GROUPS[report.view.by].lower().replace('api', 'API')}"
+    title = f"By {_by(report)}"
     head = html.Tr([_head(report, name) for name in columns])
     body = [html.Tr([_cell(report, entry, name) for name in columns]) for entry in entries]
     more: list[Any] = []
@@ -279,7 +292,8 @@ def _head(report: Report, name: str) -> Any:
     arrow = (" ↓" if sort.startswith("-") else " ↑") if turned else ""
     title = _HEADS[name] or GROUPS[report.view.by]
     link = dcc.Link(title + arrow, href=href(report.view.but(sort=wanted)))
-    return html.Th(link, className="name" if name == "name" else "", **({"aria-sort": "descending" if sort.startswith("-") else "ascending"} if turned else {}))
+    state = attribute("aria-sort", ("descending" if sort.startswith("-") else "ascending") if turned else "none")
+    return html.Th(link, className="name" if name == "name" else "", **state)
 
 
 def _cell(report: Report, entry: Entry, name: str) -> Any:
@@ -290,11 +304,11 @@ def _cell(report: Report, entry: Entry, name: str) -> Any:
         return html.Td(link, className="name", title=entry.id or "")
     value = getattr(entry, name)
     if name in {"cost", "estimated"}:
-        return html.Td(units.exact(value, money), **{"data-value": _exact(value)})
+        return html.Td(units.exact(value, money), **attribute("data-value", _exact(value)))
     if name == "change":
         tone = "" if abs(value or 0.0) < 0.005 else "worse" if value > 0 else "better"
-        return html.Td(units.change(value, money) if tone else units.NONE, className=tone, **{"data-value": _exact(value)})
-    return html.Td(f"{value:,}" if value else units.NONE, **{"data-value": str(value)})
+        return html.Td(units.change(value, money) if tone else units.NONE, className=tone, **attribute("data-value", _exact(value)))
+    return html.Td(f"{value:,}" if value else units.NONE, **attribute("data-value", str(value)))
 
 
 def _exact(value: float | None) -> str:
@@ -312,4 +326,4 @@ def _footer(report: Report) -> Any:
         parts.append("Usage is from OpenAI's undocumented legacy endpoint.")
     if report.data.first is not None and report.data.first > report.asked.start:
         parts.append(f"The store begins on {units.day(report.data.first)} {utc(report.data.first):%Y}.")
-    return html.Footer(" ".join(parts), **{"data-days": str((report.asked.end - report.asked.start) // DAY)})
+    return html.Footer(" ".join(parts), **attribute("data-days", str((report.asked.end - report.asked.start) // DAY)))

@@ -28,7 +28,7 @@ _POLICY = (
 def application(library: Library) -> dash.Dash:
     """The dashboard over a library."""
     app = dash.Dash(
-        "otel_openai_usage.dashboard", title="OpenAI usage and cost", update_title=None, suppress_callback_exceptions=True,
+        "otel_openai_usage.dashboard", title="OpenAI usage and cost", update_title="", suppress_callback_exceptions=True,
         assets_folder=str(Path(__file__).parent / "assets"), compress=False,
     )  # fmt: skip
     app.layout = _layout
@@ -51,7 +51,13 @@ def _layout() -> Any:
 
 
 def _callbacks(app: dash.Dash, library: Library) -> None:
-    @app.callback(Output("page", "children"), Output("seen", "data"), Input("url", "search"), Input("tick", "n_intervals"), State("seen", "data"))
+    @app.callback(
+        Output("page", "children"),
+        Output("seen", "data"),
+        Input("url", "search"),
+        Input("tick", "n_intervals"),
+        State("seen", "data"),
+    )
     def show(search: str | None, _: int | None, seen: int | None) -> Any:
         number = library.shelf().number
         if ctx.triggered_id == "tick" and seen == number:

@@ -4,7 +4,7 @@ import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from otel_openai_usage.core.model import Width, floor, utc
@@ -77,7 +77,9 @@ class View:
             kept.pop("period", None)
         if kept.get("sort", "").removeprefix("-") not in COLUMNS:
             kept.pop("sort", None)
-        return cls(**kept, **{name: tuple(sorted(set(given[name]))) for name in FILTERS if name in given})
+        values: dict[str, Any] = {str(name): value for name, value in kept.items()}
+        values |= {name: tuple(sorted(set(given[name]))) for name in FILTERS if name in given}
+        return cls(**values)
 
     @property
     def query(self) -> str:

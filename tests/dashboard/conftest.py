@@ -1,0 +1,70 @@
+"""A simulated company's last months in a store, the dashboard over it, and a real Chromium."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from otel_openai_usage.dashboard.library import Library
+from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.showcase import fill
+from otel_openai_usage.simulator.world import World
+from tests.dashboard.scene import NOW
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """The company."""
+    return World(7)
+
+
+@pytest.fixture(scope="session")
+def path(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its last 120 days, today not among them."""
+    path = tmp_path_factory.mktemp("store") / "state.db"
+    fill(path, world, "default", NOW, days=120)
+    return path
+
+
+@pytest.fixture(scope="session")
+def library(path: Path) -> Library:
+    """What was read of it."""
+    library = Library(path, clock=lambda: NOW)
+    library.refresh()
+    return library
+
+
+@pytest.fixture(scope="session")
+def url(path: Path, library: Library) -> Iterator[str]:
+    """The dashboard, listening."""
+    server = Server(path, host="localhost", port=0, library=library)
+    server.start()
+    yield server.url
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real Chromium, without a window."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("there is no chromium: run make servers, or apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab that remembers what it was told to fetch, and every error."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    yield page
+    context.close()

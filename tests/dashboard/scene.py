@@ -1,0 +1,8 @@
+"""When the tests' afternoon is."""
+
+import time
+
+from otel_openai_usage.core.model import Width, floor
+
+NOW = floor(int(time.time()), Width.DAY) + 15 * 3600
+"""This afternoon, UTC."""
