@@ -8,6 +8,8 @@ from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.kinds import Kind, Measure
 from otel_openai_usage.core.ledger import Change, total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
+from otel_openai_usage.core.shape import Attributes, Look
+from otel_openai_usage.core.snapshot import AttributeValue
 
 _TOKENS = "openai.metered.tokens"
 
@@ -108,3 +110,32 @@ def by_organization(events: Sequence[Event], default: str, known: Callable[[str]
         name = event.organization
         found.setdefault(name if name is not None and known(name) else default, []).append(event)
     return found
+
+
+class Share(NamedTuple):
+    """Tokens of one day: what OpenAI says an organization used of a model, and what events explain of it."""
+
+    organization: str
+    model: str | None
+    token_type: str
+    used: int
+    explained: int
+
+
+UNMETERED = "openai.unmetered.tokens"
+COVERAGE = "openai.metered.coverage"
+
+
+def coverage(shares: Iterable[Share], look: Look) -> dict[str, list[tuple[Attributes, int | float]]]:
+    """Rows of the two gauges: used minus explained, and explained as a part of used (none where nothing was used)."""
+    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int, int]] = {}
+    for share in shares:
+        raw: Attributes = {"organization": share.organization, "token_type": share.token_type}
+        attributes = look.attributes(raw if share.model is None else {**raw, "model": share.model})
+        key = tuple(sorted(attributes.items()))
+        _, used, explained = found.get(key, (attributes, 0, 0))
+        found[key] = (attributes, used + share.used, explained + share.explained)
+    return {
+        UNMETERED: [(attributes, used - explained) for attributes, used, explained in found.values()],
+        COVERAGE: [(attributes, explained / used) for attributes, used, explained in found.values() if used],
+    }

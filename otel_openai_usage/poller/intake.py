@@ -117,8 +117,8 @@ class Intake:
         return booked
 
     def _tell(self, booked: Booked) -> None:
-        for outcome, count in (("accepted", booked.accepted), ("duplicate", booked.duplicates), ("conflicting", booked.conflicts)):
-            if count:
-                self._counts.event(outcome, count)
+        self._counts.event("accepted", booked.accepted)
+        self._counts.event("duplicate", booked.duplicates)
+        self._counts.event("conflicting", booked.conflicts)
         if booked.leaves:
             self._keeper.tell()

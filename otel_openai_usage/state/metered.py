@@ -4,7 +4,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.core.book import Book
-from otel_openai_usage.core.metered import Event
+from otel_openai_usage.core.kinds import USAGE_KINDS
+from otel_openai_usage.core.metered import METERED, Event, Share
 from otel_openai_usage.core.model import Amounts, Dims, Width
 
 MIGRATION = """
@@ -51,3 +52,28 @@ def forget(db: sqlite3.Connection, part: int, before: int) -> int:
     low = bytes([part])
     high = bytes([part + 1]) if part + 1 < SLICES else b"\xff" * 17
     return db.execute("DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?", (low, high, before)).rowcount
+
+
+def shares(db: sqlite3.Connection, day: int) -> list[Share]:
+    """What was used, and what events explain, of each model on the UTC day that begins then."""
+    found: dict[tuple[str, str | None], list[int]] = {}
+    for source, organization, kind in db.execute("SELECT id, organization, kind FROM sources").fetchall():
+        if kind not in _KINDS:
+            continue
+        for model, given, made in db.execute(
+            "SELECT dims.model, sum(readings.input), coalesce(sum(readings.output), 0) FROM readings JOIN dims ON dims.id = readings.dims"
+            " WHERE readings.source_id = ? AND width IN (60, 3600, 86400) AND start >= ? AND start < ? GROUP BY dims.model",
+            (source, day, day + Width.DAY),
+        ):
+            sums = found.setdefault((organization, model), [0, 0, 0, 0])
+            first = 2 if kind == METERED.name else 0
+            sums[first] += given
+            sums[first + 1] += made
+    return [
+        Share(organization, model, token_type, sums[place], sums[place + 2])
+        for (organization, model), sums in found.items()
+        for place, token_type in enumerate(("input", "output"))
+    ]
+
+
+_KINDS = {METERED.name} | {kind.name for kind in USAGE_KINDS.values() if any(measure.name == "input" for measure in kind.measures)}
