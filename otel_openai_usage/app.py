@@ -48,6 +48,7 @@ from otel_openai_usage.poller import (
     UsagePoll,
     load_days,
     metered_books,
+    parts,
 )
 from otel_openai_usage.poller.upkeep import Upkeep
 from otel_openai_usage.state.file import MEMORY
@@ -217,14 +218,18 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
-    exporter = Exporter(keeper, own, board, prometheus, [], [], prices=_prices(settings))
+    exporter = Exporter(keeper, own, board, prometheus, [], [], prices=parts.prices(settings))
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
+    if settings.legacy.enabled:
+        client, loop = parts.legacy(settings, keeper, store, own, exporter.prices, once=once)
+        await stack.enter_async_context(client)
+        exporter.loops.append(loop)
     ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
-    exporter.upkeep = _upkeep(exporter, settings, store)
+    exporter.upkeep = parts.upkeep(settings, keeper, store, own)
     names = {organization.name: store.names(organization.name) for organization in settings.organizations}
     keeper.fold(display.load(keeper.books, names, clock.now()))
     await exporter.publish()
@@ -334,27 +339,6 @@ def _shown_in(book: Book) -> Callable[[bool], None]:
         book.up = up
 
     return status
-
-
-def _prices(settings: Settings) -> PriceBook | None:
-    if not settings.prices.enabled:
-        return None
-    from otel_openai_usage.pricing import Prices
-
-    return Prices(settings.prices.overrides)
-
-
-def _upkeep(exporter: Exporter, settings: Settings, store: Store) -> Upkeep:
-    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
-    return Upkeep(
-        exporter.keeper,
-        store,
-        exporter.own,
-        [organization.name for organization in settings.organizations] if exporter.prices and settings.costs.enabled else [],
-        hours=int(settings.history.hours.total_seconds()),
-        days=int(settings.history.days.total_seconds()),
-        reconcile=int(reconcile.total_seconds()),
-    )
 
 
 def _usage_poll(

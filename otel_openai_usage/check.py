@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from otel_openai_usage.config import Organization, Settings, not_yet, state_file
+from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.errors import ConfigError, MissingScope, NotOffered, RateLimited, Rejected, SourceError, StateError
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
@@ -40,12 +40,18 @@ class Finding:
         return f"{self.level:<5} {self.subject}: {self.told}"
 
 
+def _undocumented(settings: Settings) -> list[str]:
+    if not settings.legacy.enabled:
+        return []
+    return ["legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"]
+
+
 def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
     """Everything that was looked at; with `offline` nobody is asked."""
     yield Finding("ok", "configuration", f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}")
-    for warning in (*settings.warnings, *not_yet(settings)):
+    for warning in (*settings.warnings, *_undocumented(settings)):
         yield Finding("warn", "configuration", warning)
-    for one in settings.organizations:
+    for one in settings.organizations if needs_key(settings) else ():
         yield from asyncio.run(_asked(settings, one, offline))
     if settings.otlp.on:
         yield asyncio.run(_otlp(settings, offline))

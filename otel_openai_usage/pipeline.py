@@ -71,7 +71,8 @@ def absorb(
 ) -> Absorbed:
     """Book one step's reading and keep it, all or nothing.
 
-    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just read. Raises BadResponse or StateError; nothing changed then.
+    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just read.
+    Raises BadResponse or StateError; nothing changed then.
     """
     fresh = [bucket for bucket in buckets if book.prints.get((step.width, bucket.start)) != bucket.fingerprint]
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
@@ -226,3 +227,17 @@ def book_events(store: EventStore, books: Mapping[str, Book], events: Sequence[E
 def _booking(book: Book, events: Sequence[Event], now: int) -> Booking:
     hours = metered.hours(events, now)
     return Booking(book, hours, *leaves_after(book, metered.change(hours), now))
+
+
+def book_day(store: Store, book: Book, day: int, hours: Mapping[int, Rows], now: int, prices: PriceBook | None = None) -> None:
+    """Keep what a source says of a whole UTC day, in place of what it said before. `hours` by their start. Raises StateError."""
+    stored = store.rows_within(book, tuple(Width), day, day + Width.DAY)
+    reading = {start: hours.get(start, {}) for start in range(day, day + Width.DAY, Width.HOUR)}
+    change = ledger.replace(Width.HOUR, reading, stored, book.progress.epoch, book.kind.zero)
+    if change.writes or change.drops:
+        new, moved = leaves_after(book, change, now)
+        found = estimate(book.kind, book.organization, change.moves, prices) if prices else Estimate()
+        for leaf in (*new, *moved):
+            priced(leaf, found.growth.get(leaf.dims))
+        store.commit(book, Commit(book.progress, change, new, moved, estimates=found.days))
+        accept(book, new, moved)

@@ -8,7 +8,7 @@ from genai_prices import data_snapshot
 from genai_prices.types import ModelPrice, TieredPrices
 
 from otel_openai_usage.core.estimate import Rates
-from otel_openai_usage.core.kinds import Kind
+from otel_openai_usage.core.kinds import LEGACY, Kind
 from otel_openai_usage.core.model import utc
 from otel_openai_usage.errors import ConfigError
 
@@ -101,7 +101,7 @@ def _price(prices: ModelPrice, column: str) -> Decimal | None:
 
 def _differences(kind: Kind, prices: Mapping[str, Decimal]) -> Rates | None:
     """The rates of a kind; None unless everything that it counts as a whole has a price."""
-    rates = []
+    rates: list[Decimal | None] = []
     for measure in kind.measures:
         whole = _WHOLE.get(measure.name)
         if whole:
@@ -110,9 +110,11 @@ def _differences(kind: Kind, prices: Mapping[str, Decimal]) -> Rates | None:
             rates.append(prices[measure.name])
         elif measure.name == "requests":
             rates.append(Decimal(0))  # nobody charges for asking
+        elif kind is LEGACY:  # one kind for everything: a record has tokens, or images, or seconds
+            rates.append(None)
         else:
             return None
-    return tuple(rates)
+    return tuple(rates) if any(rates) or kind is not LEGACY else None
 
 
 def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Own]]:

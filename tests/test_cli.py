@@ -210,15 +210,6 @@ def test_a_bug_shows_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatc
     assert "hush" not in told
 
 
-def test_what_is_not_built_yet_is_logged(ran: list[tuple[Settings, bool]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`run` warns of a feature that was asked for and is not built yet, and only mentions one that is on by default."""
-    (tmp_path / "c.yaml").write_text("legacy: {enabled: true}")
-    assert cli.answer(["run", "-c", "c.yaml"]) == 0
-    assert len(ran) == 1
-    lines = {line.split()[2]: line.split()[1] for line in capsys.readouterr().err.splitlines()}
-    assert lines == {"legacy:": "WARNING", "prices:": "INFO"}
-
-
 @pytest.mark.parametrize("verb", ["backfill", "export", "dashboard"])
 def test_verbs_of_later_versions_say_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A verb that is not built yet says so, with code 1."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_openai_usage.config import Settings, load, not_yet, require_keys, state_file
+from otel_openai_usage.config import Settings, load, require_keys, state_file
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError
 
@@ -464,10 +464,12 @@ def test_every_organization_without_a_key_is_told(file: Path) -> None:
     ]
 
 
-def test_what_is_not_built_yet_is_told(file: Path) -> None:
-    """Features of later versions are accepted, and named."""
-    settings = loaded(file, "legacy: {enabled: true}\nprices: {enabled: false}")
-    assert not_yet(settings) == [f"{name}: not built yet in this version; ignored" for name in ("legacy",)]
+def test_the_legacy_source_needs_a_key_of_its_own(file: Path) -> None:
+    """Without an ordinary key it cannot be read; with one, and nothing else enabled, no admin key is asked for."""
+    alone = "usage: {enabled: false}\ncosts: {enabled: false}\nnames: {enabled: false}\nlimits: {enabled: false}\n"
+    with pytest.raises(ConfigError, match="legacy"):
+        require_keys(loaded(file, f"{alone}legacy: {{enabled: true}}"))
+    require_keys(loaded(file, f"{alone}legacy: {{enabled: true, api_key: sk-x}}"))
 
 
 def test_the_state_has_a_place(file: Path) -> None:

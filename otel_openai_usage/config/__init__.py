@@ -1,7 +1,7 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
 from otel_openai_usage.config.load import VARIABLE, load
-from otel_openai_usage.config.needs import needs_key, not_yet, require_keys, state_file
+from otel_openai_usage.config.needs import needs_key, require_keys, state_file
 from otel_openai_usage.config.settings import Organization, Otlp, Settings
 
-__all__ = ["VARIABLE", "Organization", "Otlp", "Settings", "load", "needs_key", "not_yet", "require_keys", "state_file"]
+__all__ = ["VARIABLE", "Organization", "Otlp", "Settings", "load", "needs_key", "require_keys", "state_file"]

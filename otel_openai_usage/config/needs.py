@@ -1,6 +1,6 @@
-"""What settings ask for: keys that must be there, features that are not yet, a place for the state."""
+"""What settings ask for: keys that must be there, a place for the state."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from otel_openai_usage.config.settings import Organization, Settings
@@ -12,24 +12,15 @@ _HOW = (
     " and costs, with api.management.read it gets names and limits too"
 )
 
-_NOT_YET: Mapping[str, Callable[[Settings], bool]] = {
-    "legacy": lambda settings: settings.legacy.enabled,
-}
-"""Sections whose feature is not built yet, and whether they ask for it."""
-
-
-def not_yet(settings: Settings) -> list[str]:
-    """What is asked for but not built yet, one sentence each."""
-    return [f"{section}: not built yet in this version; ignored" for section, wanted in _NOT_YET.items() if wanted(settings)]
-
-
 def needs_key(settings: Settings) -> list[str]:
     """The enabled sections that read from OpenAI with an admin key."""
     return [name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled]
 
 
 def require_keys(settings: Settings) -> None:
-    """Raise ConfigError unless every organization has an admin key that an enabled source needs."""
+    """Raise ConfigError unless every organization has an admin key, and the legacy source its own, where an enabled source needs it."""
+    if settings.legacy.enabled and settings.legacy.api_key is None:
+        raise ConfigError(["legacy.api_key: the legacy source needs an ordinary key: set it, or OPENAI_API_KEY"])
     users = needs_key(settings)
     problems = [problem for index, one in enumerate(settings.organizations) for problem in _missing(index, one)] if users else []
     if problems:

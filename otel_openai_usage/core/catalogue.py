@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _COMMON = ("project_id", "project_name")
+_LEGACY = ("organization_id", "organization_name", "operation", "snapshot_id")
 _KEYED = ("model", "operation", *_COMMON, "user_id", "api_key_id", "api_key_name", "batch")
 
 
@@ -77,6 +78,14 @@ INSTRUMENTS: dict[str, Instrument] = {
                    "Unix time of the last successful poll of the source", ("organization", "source"), floating=True),
         Instrument("openai.api.newest_bucket", "gauge", "s", "openai_api_newest_bucket_seconds",
                    "Unix time of the end of the newest bucket that held data", ("organization", "source"), floating=True),
+        Instrument("chatgpt_api_usage.up", "gauge", "", "chatgpt_api_usage_up",
+                   "1 if the last poll of the legacy usage endpoint succeeded, else 0", ()),
+        Instrument("chatgpt_api_usage.requests", "counter", "{request}", "chatgpt_api_usage_requests_total",
+                   "Requests of the current UTC day, as the legacy usage endpoint reports them; begins at 0 every day", _LEGACY),
+        Instrument("chatgpt_api_usage.context_tokens", "counter", "{token}", "chatgpt_api_usage_context_tokens_total",
+                   "Context tokens of the current UTC day, as the legacy usage endpoint reports them; begins at 0 every day", _LEGACY),
+        Instrument("chatgpt_api_usage.generated_tokens", "counter", "{token}", "chatgpt_api_usage_generated_tokens_total",
+                   "Generated tokens of the current UTC day, as the legacy usage endpoint reports them; begins at 0 every day", _LEGACY),
     )
 }  # fmt: skip
 """By OpenTelemetry name."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.core.book import Book, Leaf, Status
-from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, spend_limits
+from otel_openai_usage.core.daily import COUNTERS, Shown
+from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, of_day, spend_limits
 from otel_openai_usage.core.metered import COVERAGE, UNMETERED, Share, coverage
 from otel_openai_usage.core.model import NO_NAMES, Limit, Names
 from otel_openai_usage.core.shape import Attributes, Folded, Look, Shape
@@ -19,6 +20,7 @@ class Display:
         self.limits: dict[str, Sequence[Limit]] = {}
         self.shares: Sequence[Share] = ()
         self.statuses: list[Status] = []
+        self.legacy: Shown | None = None
         self._books: list[Book] = []
         self._cost_days = cost_days
         self._ids = dict(ids or {})
@@ -44,7 +46,7 @@ class Display:
         """What is to be shown now; None if that is what already is. `mono` is a clock that never steps, in seconds."""
         points: dict[str, Sequence[Point]] = dict(self.shape.points(mono, self._version + 1))
         for name, rows in self._rows(int(now)).items():
-            points[name] = self._tables[name].update(rows)
+            points[name] = self._tables[name].update(rows, self.legacy.day * _NANO if self.legacy and name in COUNTERS else 0)
         if points.keys() == self._shown.keys() and all(points[name] is self._shown[name] for name in points):
             return None
         self._shown, self._version = points, self._version + 1
@@ -65,19 +67,28 @@ class Display:
             rows["openai.api.spend_limit"] += amounts
             rows["openai.api.spend_limit_enforcing"] += enforcing
         rows |= coverage(self.shares, look)
+        self._add_statuses(rows)
+        for instrument, pending in self.shape.restated_pending().items():
+            rows[RESTATED] += [({"instrument": instrument, **attributes}, float(value)) for attributes, value in pending]
+        if self.legacy:
+            rows |= of_day(self.legacy, look)
+        return rows
+
+    def _add_statuses(self, rows: dict[str, list[tuple[Attributes, int | float]]]) -> None:
         for status in (*(book.status for book in self._books), *self.statuses):
-            who = look.attributes({"organization": status.organization, "source": status.source})
+            who = self.shape.look.attributes({"organization": status.organization, "source": status.source})
             if status.up is not None:
                 rows["openai.api.up"].append((who, int(status.up)))
+                if status.source == "legacy":
+                    rows[LEGACY_UP].append(({}, int(status.up)))
             if status.last_success:
                 rows["openai.api.last_success"].append((who, float(status.last_success)))
             if status.newest_bucket:
                 rows["openai.api.newest_bucket"].append((who, float(status.newest_bucket)))
-        for instrument, pending in self.shape.restated_pending().items():
-            rows[RESTATED] += [({"instrument": instrument, **attributes}, float(value)) for attributes, value in pending]
-        return rows
 
 
+_NANO = 1_000_000_000
+LEGACY_UP = "chatgpt_api_usage.up"
 RESTATED = "otel_openai_usage.restated_pending"
 LEVEL = "openai.api.vector_store.usage"
 _TABLES = (
@@ -85,6 +96,8 @@ _TABLES = (
     COVERAGE,
     LEVEL,
     RESTATED,
+    LEGACY_UP,
+    *COUNTERS,
     "openai.api.daily_cost",
     "openai.api.spend_limit",
     "openai.api.spend_limit_enforcing",

@@ -16,9 +16,9 @@ from otel_openai_usage.core.model import Dims, Width, floor
 CURRENCY = "usd"
 """Price lists are in US dollars."""
 
-Rates: TypeAlias = Sequence[Decimal]
-"""What one unit of each measure of a kind costs. A part of another measure has its difference to the whole: cached input
-that is cheaper than input is negative."""
+Rates: TypeAlias = Sequence[Decimal | None]
+"""What one unit of each measure of a kind costs; None where that is not known. A part of another measure has its difference
+to the whole: cached input that is cheaper than input is negative."""
 
 _EXACT = Context(prec=120)
 
@@ -62,13 +62,13 @@ def estimate(kind: Kind, organization: str, moves: Iterable[Move], prices: Price
     for end, dims, moved, counts in moves:
         named = by_name(kind, dims)
         rates = prices.rates(organization, kind, named, end - 1)
-        if rates is None:
+        if rates is None or any(amount and rate is None for amount, rate in zip(moved, rates, strict=True)):
             model = named.get("model", "")
             unpriced[model] = unpriced.get(model, 0) + sum(int(moved[index]) for index in tokens)
             continue
         cost = Decimal(0)
         for amount, rate in zip(moved, rates, strict=True):
-            cost = _EXACT.add(cost, _EXACT.multiply(rate, Decimal(amount)))
+            cost = _EXACT.add(cost, _EXACT.multiply(rate or Decimal(0), Decimal(amount)))
         day = (dims, floor(end - 1, Width.DAY))
         days[day] = _EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.daily import COUNTERS, LABELS, Shown
 from otel_openai_usage.core.model import Limit, Names, Rows, Width, floor
 from otel_openai_usage.core.shape import Attributes, Look, dimensions, named
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
@@ -16,14 +17,16 @@ class Table:
     def __init__(self) -> None:
         self._series: dict[tuple[tuple[str, AttributeValue], ...], Series] = {}
         self._points: list[Point] = []
+        self._start = 0
 
-    def update(self, rows: Iterable[tuple[Attributes, int | float]]) -> list[Point]:
-        """The points for these rows; the list of last time if they say the same."""
-        known, self._series = self._series, {}
+    def update(self, rows: Iterable[tuple[Attributes, int | float]], start: int = 0) -> list[Point]:
+        """The points for these rows; the list of last time if they say the same. `start` in Unix nanoseconds, for counters."""
+        known, self._series = self._series if start == self._start else {}, {}
+        self._start = start
         points = []
         for attributes, value in rows:
             key = tuple(sorted(attributes.items()))
-            series = self._series[key] = known.get(key) or Series(attributes)
+            series = self._series[key] = known.get(key) or Series(attributes, start)
             points.append(Point(series, value))
         if [(point.series, point.value) for point in points] != [(point.series, point.value) for point in self._points]:
             self._points = points
@@ -81,6 +84,17 @@ def spend_limits(
         attributes = look.attributes(raw)
         enforcing.setdefault(tuple(sorted(attributes.items())), (attributes, int(limit.enforcing)))
     return list(amounts.values()), list(enforcing.values())
+
+
+def of_day(shown: Shown, look: Look) -> dict[str, list[tuple[Attributes, int | float]]]:
+    """Rows of the legacy counters, by instrument; those that differ only in what is dropped added up."""
+    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, list[int]]] = {}
+    for labels, sums in shown.sums.items():
+        attributes = look.attributes({name: value for name, value in zip(LABELS, labels, strict=True) if value})
+        held = found.setdefault(tuple(sorted(attributes.items())), (attributes, [0, 0, 0]))[1]
+        for index, amount in enumerate(sums):
+            held[index] += amount
+    return {name: [(attributes, sums[index]) for attributes, sums in found.values()] for index, name in enumerate(COUNTERS)}
 
 
 def days_shown(now: int, days: int) -> range:

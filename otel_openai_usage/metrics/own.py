@@ -68,6 +68,8 @@ OWN: dict[str, Row] = {
             "Rows that OpenAI answered", _WHO),
         Row("otel_openai_usage.series", "gauge", "{series}", "otel_openai_usage_series",
             "Series of an instrument: state live is shown as itself, folded is part of its overflow series", ("instrument", "state")),
+        Row("otel_openai_usage.records_skipped", "counter", "{record}", "otel_openai_usage_records_skipped_total",
+            "Records of the legacy usage endpoint that could not be understood", _WHO),
         Row("otel_openai_usage.late_tokens", "counter", "{token}", "otel_openai_usage_late_tokens_total",
             "Tokens first seen after their bucket had ended, by how long after: up to 5m, 1h, 3h, 1d, or 7d and more", (*_WHO, "lag")),
         Row("otel_openai_usage.gap", "counter", "s", "otel_openai_usage_gap_seconds_total",
@@ -150,6 +152,10 @@ class Own:
         self._record("poll.duration", seconds, organization, source)
         self._add("rows_read", rows, organization, source)
         self._set("poll.lag", (organization, source), lag)
+
+    def skipped(self, organization: str, source: str, records: int) -> None:
+        """Records could not be understood."""
+        self._add("records_skipped", records, organization, source)
 
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None:
         """Tokens were first seen that long (a value of `LAGS`) after their bucket had ended."""

@@ -18,6 +18,7 @@ from otel_openai_usage.simulator import answers, lateness
 from otel_openai_usage.simulator.chance import code
 from otel_openai_usage.simulator.chat import Models
 from otel_openai_usage.simulator.faults import ANSWERS, Fault, Faults
+from otel_openai_usage.simulator.legacy import Legacy
 from otel_openai_usage.simulator.lists import Absent, Ask, Lists
 from otel_openai_usage.simulator.query import Parameters, Refused, query, values
 from otel_openai_usage.simulator.wire import Style
@@ -302,6 +303,7 @@ def application(world: World, *, faults: Faults | None = None, clock: Clock = _c
     for route in simulation.routes():
         app.router.add_get(PREFIX + route.path, simulation.handler(route))
     Models(world.seed, clock).add_to(app.router)
+    Legacy(world, clock).add_to(app.router)
     app.router.add_get("/simulator/totals", control.totals)
     for path, handler in (("faults", control.faults), ("lateness", control.lateness)):
         app.router.add_get(f"/simulator/{path}", handler)

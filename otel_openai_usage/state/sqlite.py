@@ -204,3 +204,14 @@ class Store:
         """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
         with told(self.path, "read"):
             return upkeep.spent(self._db, organization, start, end)
+
+    def note(self, key: str) -> str | None:
+        """A small thing that was to be remembered."""
+        with told(self.path, "read"):
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return str(found[0]) if found else None
+
+    def take_note(self, key: str, value: str) -> None:
+        """Remember a small thing."""
+        with self._transaction("written") as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -69,7 +69,7 @@ def spent(db: sqlite3.Connection, organization: str, start: int, end: int) -> di
     """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
     estimated = db.execute(
         "SELECT e.day, e.cost FROM estimates e JOIN sources s ON s.id = e.source_id"
-        " WHERE s.organization = ? AND e.day >= ? AND e.day < ? AND e.day >= s.epoch",
+        " WHERE s.organization = ? AND s.kind <> 'legacy' AND e.day >= ? AND e.day < ? AND e.day >= s.epoch",
         (organization, start, end),
     )
     billed = db.execute(

@@ -1,0 +1,56 @@
+"""The legacy counters: sums of one UTC day, that never fall within it and begin at 0 again with the next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.core.model import Rows
+
+Labels: TypeAlias = tuple[str, str, str, str]
+"""organization_id, organization_name, operation, snapshot_id; '' where the record has none."""
+Sums: TypeAlias = tuple[int, int, int]
+"""Requests, context tokens, generated tokens."""
+
+LABELS = ("organization_id", "organization_name", "operation", "snapshot_id")
+COUNTERS = ("chatgpt_api_usage.requests", "chatgpt_api_usage.context_tokens", "chatgpt_api_usage.generated_tokens")
+_NOTHING: Sums = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown: the day, as the Unix time that it starts at, and its sums."""
+
+    day: int
+    sums: Mapping[Labels, Sums] = field(default_factory=dict)
+
+
+def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
+    """What a day's rows add up to."""
+    picked = [LEGACY.dimensions.index(name) for name in ("organization_id", "organization_name", "operation", "model")]
+    found: dict[Labels, Sums] = {}
+    for rows in hours.values():
+        for dims, amounts in rows.items():
+            labels = tuple(dims[index] or "" for index in picked)
+            requests, context, generated = (int(amount) for amount in amounts[:3])
+            before = found.get(labels, _NOTHING)  # type: ignore[arg-type]  # four of them
+            found[labels] = (before[0] + requests, before[1] + context, before[2] + generated)  # type: ignore[index]
+    return found
+
+
+def frames(shown: Shown | None, day: int, said: Mapping[Labels, Sums]) -> list[Shown]:
+    """What to show one after the other, once a day was read: zeros first for what is new, then what was said.
+
+    Within a day nothing falls. On a new day everything known is 0 first.
+    """
+    if shown is None:
+        return [Shown(day, said)]
+    same = shown.sums if shown.day == day else dict.fromkeys(shown.sums, _NOTHING)
+    final = {labels: _highest(same.get(labels, _NOTHING), said.get(labels, _NOTHING)) for labels in {**same, **said}}
+    first = {labels: same.get(labels, _NOTHING) for labels in final}
+    news = shown.day != day or first.keys() != shown.sums.keys()
+    return [Shown(day, first), Shown(day, final)] if news else [Shown(day, final)]
+
+
+def _highest(one: Sums, other: Sums) -> Sums:
+    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])

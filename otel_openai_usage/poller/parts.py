@@ -1,0 +1,67 @@
+"""Parts of the exporter that settings ask for: prices, the upkeep of the history, the legacy source."""
+
+import logging
+
+from otel_openai_usage.config import Settings
+from otel_openai_usage.core.estimate import PriceBook
+from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.key import Key
+from otel_openai_usage.openai.legacy import LegacySource
+from otel_openai_usage.poller.keeper import Keeper
+from otel_openai_usage.poller.legacy import LegacyPoll, Pace
+from otel_openai_usage.poller.loop import Loop
+from otel_openai_usage.poller.trouble import Trouble
+from otel_openai_usage.poller.upkeep import Upkeep
+from otel_openai_usage.state.sqlite import Store
+
+log = logging.getLogger(__name__)
+
+
+def prices(settings: Settings) -> PriceBook | None:
+    """The price list, if costs are to be estimated. Raises ConfigError if prices of one's own cannot be understood."""
+    if not settings.prices.enabled:
+        return None
+    from otel_openai_usage.pricing import Prices
+
+    return Prices(settings.prices.overrides)
+
+
+def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep:
+    """What looks after the history."""
+    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
+    compared = settings.prices.enabled and settings.costs.enabled and settings.usage.enabled
+    return Upkeep(
+        keeper,
+        store,
+        own,
+        [organization.name for organization in settings.organizations] if compared else [],
+        hours=int(settings.history.hours.total_seconds()),
+        days=int(settings.history.days.total_seconds()),
+        reconcile=int(reconcile.total_seconds()),
+    )
+
+
+def legacy(settings: Settings, keeper: Keeper, store: Store, own: Own, book: PriceBook | None, *, once: bool) -> tuple[Client, Loop]:
+    """The legacy source and its client, which is to be entered. What it reads is kept under the first organization."""
+    asked, first = settings.legacy, settings.organizations[0]
+    log.warning("the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time")
+
+    def observe(endpoint: str, status: str, seconds: float) -> None:
+        own.request(first.name, endpoint, int(status) if status.isdigit() else None, seconds)
+
+    client = Client(
+        name=first.name,
+        base_url=str(asked.base_url or first.base_url),
+        key=Key(asked.api_key.get_secret_value() if asked.api_key else ""),
+        timeout=settings.api.timeout.total_seconds(),
+        retries=0,  # so few requests are allowed that the next poll is soon enough
+        observe=observe,
+    )
+    pace = Pace(keeper, store, asked.requests_per_minute)
+    source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)
+    hold = 0.0 if once else settings.attributes.zero_hold.total_seconds()
+    poll = LegacyPoll(keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book)
+    own.expect(first.name, ["legacy"])
+    return client, Loop("legacy", asked.interval.total_seconds(), poll.poll, keeper, poll.status, Trouble(first.name))

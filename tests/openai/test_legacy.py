@@ -1,0 +1,181 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from otel_openai_usage.core import daily
+from otel_openai_usage.core.daily import Shown
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.errors import BadResponse
+from otel_openai_usage.openai.legacy import Day, parse
+from otel_openai_usage.poller import Clock, Keeper
+from otel_openai_usage.poller.legacy import LegacyPoll, Pace
+from otel_openai_usage.state.history import history
+from otel_openai_usage.state.sqlite import Store
+
+DAY = 86_400
+MONDAY = 1_793_577_600
+FOO = ("org-bar", "foo", "completion", "gpt-3.5-turbo-0125")
+
+
+class Ear:
+    """Hears telemetry."""
+
+    def __init__(self) -> None:
+        self.odd = 0
+
+    def skipped(self, organization: str, source: str, records: int) -> None:
+        self.odd += records
+
+    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def late(self, organization: str, source: str, lag: str, tokens: int) -> None: ...
+    def gap(self, organization: str, source: str, outcome: str, seconds: float) -> None: ...
+    def series(self, instrument: str, live: int, folded: int) -> None: ...
+    def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
+
+
+class Time:
+    """A clock that sleeping moves on; what was shown before each sleep is remembered."""
+
+    def __init__(self, now: float) -> None:
+        self.now, self.before_sleep = now, [""]
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, lambda: self.now, self.sleep)
+
+
+class Days:
+    """Implements the source: says what it was told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.says: dict[int, int] = {}
+        self.asked: list[int] = []
+
+    async def read(self, day: int) -> Day:
+        self.asked.append(day)
+        dims = tuple({"organization_id": FOO[0], "organization_name": FOO[1], "operation": FOO[2], "model": FOO[3]}.get(name)
+                     for name in LEGACY.dimensions)  # fmt: skip
+        said = self.says.get(day)
+        return Day({day: {dims: (1, said, 2, 0, 0, 0, 0)}}) if said else Day()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the state is."""
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def store(file: Path) -> Iterator[Store]:
+    """A store that is closed afterwards."""
+    opened = Store(file)
+    yield opened
+    opened.close()
+
+
+def keeper(store: Store, time: Time, shown: list[Shown | None]) -> Keeper:
+    """A keeper whose display remembers every frame of the legacy counters."""
+
+    class Remembers(Display):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "legacy":
+                shown.append(value)  # type: ignore[arg-type]
+            super().__setattr__(name, value)
+
+    return Keeper(store, Remembers(Look()), Board(), time.clock, Ear(), otlp=False)
+
+
+def test_odd_records_are_skipped_and_counted() -> None:
+    """Every array is read; a record that cannot be understood is skipped, counted and fails nothing; both spellings of 2023 are known."""
+    good = {"organization_id": "org-bar", "organization_name": "foo", "aggregation_timestamp": MONDAY + 3700, "operation": "completion",
+            "snapshot_id": "gpt-4o", "n_requests": 3, "n_context_tokens_total": 47, "n_generated_tokens_total": 20}  # fmt: skip
+    old = {"aggregation_timestamp": MONDAY, "n_requests": 1, "n_context": 5, "n_generated": 6, "snapshot_id": "ada"}
+    body = {
+        "object": "list",
+        "data": [good, good, old, "what", {}, {**good, "n_requests": "many"}, {**good, "n_requests": -1},
+                 {**good, "aggregation_timestamp": 0}],
+        "whisper_api_data": [{"timestamp": MONDAY, "model_id": "whisper-1", "num_seconds": 9, "num_requests": 1}],
+        "tts_api_data": None,
+        "new_data": [1],
+    }  # fmt: skip
+    day = Day()
+    parse(json.dumps(body).encode(), MONDAY, day)
+    assert day.skipped == 5
+    sums = daily.sums(day.hours)
+    assert sums["org-bar", "foo", "completion", "gpt-4o"] == (6, 94, 40)
+    assert sums["", "", "", "ada"] == (1, 5, 6)
+    assert sums["", "", "audio_transcriptions", "whisper-1"] == (1, 0, 0)
+
+
+def test_another_answer_is_told() -> None:
+    """An answer without `data` is not of this endpoint."""
+    with pytest.raises(BadResponse, match="no array"):
+        parse(b'{"object": "list"}', MONDAY, Day())
+
+
+def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> None:
+    """What is new is 0 first, what OpenAI takes back stays, and on a new day everything known is 0 first."""
+    assert daily.frames(None, MONDAY, {FOO: (3, 47, 20)}) == [Shown(MONDAY, {FOO: (3, 47, 20)})]
+    before = Shown(MONDAY, {FOO: (3, 47, 20)})
+    assert daily.frames(before, MONDAY, {FOO: (4, 40, 20)}) == [Shown(MONDAY, {FOO: (4, 47, 20)})]
+    other = ("o", "", "completion", "new")
+    first, then = daily.frames(before, MONDAY, {FOO: (3, 47, 20), other: (1, 2, 3)})
+    assert first.sums == {FOO: (3, 47, 20), other: (0, 0, 0)}
+    assert then.sums == {FOO: (3, 47, 20), other: (1, 2, 3)}
+    zero, then = daily.frames(before, MONDAY + DAY, {other: (1, 2, 3)})
+    assert (zero.day, zero.sums) == (MONDAY + DAY, {FOO: (0, 0, 0), other: (0, 0, 0)})
+    assert then.sums == {FOO: (0, 0, 0), other: (1, 2, 3)}
+
+
+async def test_the_ended_day_is_read_once_more_before_midnight_shows(store: Store, file: Path) -> None:
+    """After midnight: the last value of the ended day, then zeros with a new start, then today; also when a restart lies between."""
+    time, days = Time(MONDAY + DAY - 100), Days()
+    shown: list[Shown | None] = []
+    days.says = {MONDAY: 10}
+    book = store.book("default", LEGACY, 0, ())
+    poll = LegacyPoll(keeper(store, time, shown), store, days, book, Ear(), hold=30)
+    await poll.poll()
+    time.now, days.says = MONDAY + DAY + 200, {MONDAY: 12, MONDAY + DAY: 7}
+    shown.clear()
+    poll = LegacyPoll(keeper(store, time, shown), store, days, book, Ear(), hold=30)
+    await poll.poll()
+    assert days.asked == [MONDAY, MONDAY, MONDAY + DAY]
+    frames = [(frame.day, frame.sums.get(FOO)) for frame in shown if frame is not None]
+    assert frames == [(MONDAY, (1, 10, 2)), (MONDAY, (1, 12, 2)), (MONDAY + DAY, (0, 0, 0)), (MONDAY + DAY, (1, 7, 2))]
+    with history(file) as past:
+        assert [row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, legacy=True)] == [12, 7]
+        assert past.usage(MONDAY, MONDAY + 2 * DAY) == []
+
+
+async def test_the_points_have_the_start_of_their_day(store: Store) -> None:
+    """A legacy counter's counting began at UTC midnight."""
+    time, days = Time(MONDAY + 500), Days()
+    days.says = {MONDAY: 10}
+    held = keeper(store, time, [])
+    await LegacyPoll(held, store, days, store.book("default", LEGACY, 0, ()), Ear(), hold=0).poll()
+    snapshot = held.display.snapshot(time.now, time.now)
+    assert snapshot is not None
+    (point,) = snapshot.points["chatgpt_api_usage.context_tokens"]
+    assert (point.value, point.series.start) == (10, MONDAY * 1_000_000_000)
+    assert point.series.attributes == dict(zip(("organization_id", "organization_name", "operation", "snapshot_id"), FOO, strict=True))
+
+
+async def test_five_a_minute_across_a_restart(store: Store) -> None:
+    """Requests of the process before count: the sixth within a minute waits."""
+    time = Time(MONDAY)
+    for _ in range(3):
+        await Pace(keeper(store, time, []), store, 5).turn()
+    again = Pace(keeper(store, time, []), store, 5)
+    for _ in range(2):
+        await again.turn()
+    assert time.now == MONDAY
+    await again.turn()
+    assert time.now == MONDAY + 60
