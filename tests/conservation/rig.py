@@ -16,6 +16,7 @@ from otel_openai_usage.core.display import RESTATED, Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, KINDS, LIMITS, Kind
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Bucket, Dims, Rows, Width, Window, floor
+from otel_openai_usage.core.ports import Source
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
@@ -135,7 +136,7 @@ class Options:
 class Run:
     """One life of the exporter's process: from a state file to `stop`."""
 
-    def __init__(self, path: Path | str, sources: Mapping[tuple[str, str], WorldSource], time: VirtualClock, options: Options) -> None:
+    def __init__(self, path: Path | str, sources: Mapping[tuple[str, str], Source], time: VirtualClock, options: Options) -> None:
         self.time, self.options, self.sources = time, options, sources
         self.store = Store(path)
         self.board, self.telemetry = Board(), Nobody()
@@ -148,7 +149,7 @@ class Run:
         self.keeper.fold(display.load(self.books, {}, time.now))
         self.keeper.publish()
 
-    def _add(self, organization: str, kind: Kind, source: WorldSource) -> None:
+    def _add(self, organization: str, kind: Kind, source: Source) -> None:
         options, now = self.options, int(self.time.now)
         epoch = options.start or floor(now, DAY)
         rules = Rules(options.width, options.settle, options.reconcile, LIMITS)
@@ -252,12 +253,19 @@ class Life:
         self.run = self._run()
 
     def _run(self) -> Run:
-        self.sources = {
-            (organization, name): WorldSource(self.world, KINDS[name], self.time, self.skew, self.trouble, self.rng, self.zeros)
-            for organization in self.organizations
-            for name in self.kinds
-        }
+        self.sources = {(organization, name): self.source(name) for organization in self.organizations for name in self.kinds}
         return Run(self.path, self.sources, self.time, self.options)
+
+    def source(self, kind: str) -> Source:
+        """Where usage is read from."""
+        return WorldSource(self.world, KINDS[kind], self.time, self.skew, self.trouble, self.rng, self.zeros)
+
+    def calm(self) -> None:
+        """From now on OpenAI knows everything, and every poll succeeds."""
+        self.world.lateness = PROMPT
+        for source in self.sources.values():
+            if isinstance(source, WorldSource):
+                source.trouble = 0
 
     async def live(self, seconds: float, *, pauses: Sequence[int] = (60, 60, 300, 300, 900), kills: float = 0.0) -> None:
         """Poll for so long; `kills` is the chance of a kill -9 and some downtime after each poll."""
@@ -302,9 +310,7 @@ class Life:
 
     async def settle(self) -> None:
         """Let OpenAI know everything from now on, and poll without trouble until all must be good: a lower day needs over two hours."""
-        self.world.lateness = PROMPT
-        for source in self.sources.values():
-            source.trouble = 0
+        self.calm()
         for _ in range(12):
             self.time.pass_(1900)
             await self.poll()
