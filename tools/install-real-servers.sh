@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the real servers that the tests run, where they are missing: Debian's Prometheus and Alertmanager
-# (promtool, amtool), and an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml.
+# (promtool, amtool), Chromium for screenshots, and an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml.
 # The Collector is cached outside the checkout, under a name that says what it was built from.
 # Says nothing when there is nothing to do. `--where` prints the Collector's path and installs nothing.
 set -euo pipefail
@@ -17,15 +17,16 @@ as_root() {
 }
 
 # A policy that answers 101 keeps Debian from starting services that nobody asked for.
-install_prometheus() (
+install_packages() (
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'as_root rm -f $policy' EXIT
     as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod +x $policy"
   fi
-  say "installing Debian's prometheus and prometheus-alertmanager"
+  say "installing Debian's prometheus, prometheus-alertmanager and chromium"
   as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager > /dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+    prometheus prometheus-alertmanager chromium fonts-dejavu-core > /dev/null
 )
 
 build_collector() (
@@ -47,8 +48,8 @@ if [ "${1:-}" = --where ]; then
   echo "$collector"
   exit 0
 fi
-for program in prometheus promtool amtool; do
-  command -v $program > /dev/null || { install_prometheus; break; }
+for program in prometheus promtool amtool chromium; do
+  command -v $program > /dev/null || { install_packages; break; }
 done
 if [ ! -x "$collector" ]; then
   mkdir -p "$cache"

@@ -85,6 +85,14 @@ class Simulator:
         }
 
 
+    def costs(self, day: int, *group_by: str) -> dict[tuple[str | None, ...], float]:
+        """What the UTC day that begins at `day` really cost, in dollars, by `group_by`."""
+        asked = [("kind", "costs"), ("start", day), ("end", day + 86400), *(("group_by", name) for name in group_by)]
+        status, body = get(f"{self.url}/simulator/totals?{urllib.parse.urlencode(asked)}")
+        assert status == 200, body
+        return {tuple(row["dims"][name] for name in group_by): float(row["amounts"]["cost"]) for row in json.loads(body)["rows"]}
+
+
 class Exporter:
     """`otel-openai-usage run`, ready to be scraped."""
 

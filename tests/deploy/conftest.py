@@ -1,0 +1,71 @@
+"""One simulated organization, one exporter, one Collector and two Prometheus servers for all tests of the bundle."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.real.collector import Collector
+from tests.real.installed import KEY, Exporter, Simulator, Surroundings
+from tests.real.prometheus import Prometheus
+from tests.real.servers import ROOT
+
+RULES = ROOT / "deploy" / "prometheus" / "rules"
+PATHS = ("scraped", "collected")
+CONFIG = {
+    "api": {"requests_per_minute": 6000},
+    "usage": {"interval": "2s", "start": "6d"},
+    "costs": {"interval": "2s", "days": 31, "reconcile": "31d"},
+    "attributes": {"zero_hold": "0s"},
+    "otlp": {"interval": "1s"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """Everything that runs. `prometheus` by path: scraping the exporter, or the Collector that it sends to."""
+
+    simulator: Simulator
+    exporter: Exporter
+    collector: Collector
+    prometheus: dict[str, Prometheus]
+    started: tuple[int, int]
+    """Unix seconds before and after the exporter's start: it counts from a minute between, six days back."""
+
+
+def quick_rules(folder: Path) -> list[Path]:
+    """The shipped rules, evaluated every other second."""
+    (folder / "recording.yml").write_text(re.sub(r"interval: \dm", "interval: 2s", (RULES / "recording.yml").read_text()))
+    return [folder / "recording.yml", RULES / "alerts.yml"]
+
+
+@pytest.fixture(scope="session")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Runs until usage has grown and every rule has recorded something, by either path."""
+    folder = tmp_path_factory.mktemp("rig")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    surroundings = Surroundings(folder)
+    simulator = Simulator(surroundings)
+    collector = Collector(folder)
+    before = int(time.time())
+    variables = {"OPENAI_ADMIN_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc}"}
+    exporter = Exporter(surroundings, ["-c", folder / "config.yaml"], variables, "/readyz")
+    started = (before, int(time.time()))
+    targets = {"scraped": exporter.address, "collected": collector.metrics.removeprefix("http://").removesuffix("/metrics")}
+    prometheus = {}
+    for path in PATHS:
+        (own := folder / path).mkdir()
+        prometheus[path] = Prometheus(own, [targets[path]], rules=quick_rules(own))
+    running = Rig(simulator, exporter, collector, prometheus, started)
+    try:
+        for server in prometheus.values():
+            server.wait_for("sum(openai:tokens:increase1d) > 0 and on () (count(openai:cost_per_million_tokens:7d) > 0)", seconds=150)
+            server.wait_for("sum(openai:cost_forecast:month) > 0", seconds=30)
+        yield running
+    finally:
+        for process in (*(server.process for server in prometheus.values()), exporter.process, collector.process, simulator.process):
+            process.stop()
