@@ -1,12 +1,15 @@
 """What every source has: an interval, a state, and a way of telling of trouble without flooding the log."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from otel_openai_usage.errors import ExporterError, StateCorrupt
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.trouble import Trouble, bearable, rejected
 
+DOWN_AFTER = 10.0
+"""Seconds after which a source that never answered yet is shown as down, though it is still being asked."""
 RETRY_AFTER = 60.0
 """Seconds until a source that failed is tried again, if its interval is longer."""
 
@@ -17,17 +20,18 @@ class Loop:
 
     source: str
     interval: float
-    poll: Callable[[], Awaitable[None]]
+    poll: Callable[[], Coroutine[None, None, None]]
     keeper: Keeper
     status: Callable[[bool], None]
     trouble: Trouble
     _tried: int | None = None
+    _ever_up: bool = False
     error: ExporterError | None = None
 
     async def once(self) -> bool:
         """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that does not heal."""
         try:
-            await self.poll()
+            await self._watched()
         except StateCorrupt:
             raise
         except ExporterError as error:
@@ -37,10 +41,28 @@ class Loop:
             self.error = None
             self.trouble.over(self.source)
         up = self.error is None
-        await self.keeper.do(lambda: self.status(up))
-        told = self.keeper.tell()
-        self._tried = self._tried or told
+        await self._show(up)
+        self._ever_up |= up
+        self._tried = self._tried or self.keeper.tell()
         return up
+
+    async def _watched(self) -> None:
+        """The poll; one that has not ended soon shows the source as down, unless it was up before: asking again may take minutes."""
+        if self._ever_up:
+            return await self.poll()
+        polling = asyncio.ensure_future(self.poll())
+        try:
+            await asyncio.wait((polling,), timeout=DOWN_AFTER)
+            if not polling.done():
+                await self._show(up=False)
+                self.keeper.tell()
+                self.trouble.unanswered(self.source)
+            return await polling
+        finally:
+            polling.cancel()
+
+    async def _show(self, up: bool) -> None:
+        await self.keeper.do(lambda: self.status(up))
 
     async def forever(self) -> None:
         """Poll every `interval`, on a schedule that does not drift."""

@@ -22,6 +22,7 @@ class Trouble:
     """Told of every poll of one organization; logs what is news. `mono` is a clock that never steps, in seconds."""
 
     organization: str
+    _waited: bool = False
     _cases: dict[str, _Case] = field(default_factory=dict)
 
     def met(self, source: str, error: ExporterError, mono: float) -> None:
@@ -36,6 +37,12 @@ class Trouble:
             case.said = mono
             self._say(source, error, case)
         case.sources.add(source)
+
+    def unanswered(self, source: str) -> None:
+        """A source that never answered is being asked again and again. Said once: what is the matter is said when it gives up."""
+        if not self._waited:
+            self._waited = True
+            log.warning("no usable answer yet; asking again", extra={"organization": self.organization, "source": source})
 
     def over(self, source: str) -> None:
         """A poll succeeded."""

@@ -54,6 +54,14 @@ def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: pytest.LogCa
     assert [record.getMessage() for record in said.records] == ["poll failed", "poll failed", "polls succeed again"]
 
 
+def test_a_long_wait_is_said_once(said: pytest.LogCaptureFixture) -> None:
+    """Somebody who starts it against a dead address hears of it before the retries are over, and once."""
+    trouble = Trouble("acme")
+    trouble.unanswered("costs")
+    trouble.unanswered("usage/images")
+    assert [record.getMessage() for record in said.records] == ["no usable answer yet; asking again"]
+
+
 def test_a_missing_scope_for_names_is_no_warning(said: pytest.LogCaptureFixture) -> None:
     """A key that may only read usage is a choice: said at level info."""
     Trouble("acme").met("names", MissingScope("403", scopes=["api.management.read"]), 0.0)

@@ -1,0 +1,32 @@
+"""The loop of one source: what is shown while it is being asked."""
+
+import asyncio
+
+import pytest
+
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.poller import Clock, Keeper, Loop, Trouble, loop
+from otel_openai_usage.state.sqlite import Store
+from tests.conservation.rig import Nobody
+
+
+async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead address turns `openai.api.up` to 0 soon, though asking again goes on; when it answers, it is up."""
+    monkeypatch.setattr(loop, "DOWN_AFTER", 0.05)
+    answered, seen = asyncio.Event(), []
+    store = Store(":memory:")
+    keeper = Keeper(store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False)
+
+    async def poll() -> None:
+        await answered.wait()
+
+    polling = asyncio.create_task(Loop("costs", 60, poll, keeper, seen.append, Trouble("acme")).once())
+    await asyncio.sleep(0.2)
+    assert seen == [False]
+    answered.set()
+    assert await polling
+    assert seen == [False, True]
+    await keeper.close()
+    store.close()
