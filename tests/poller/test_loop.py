@@ -15,7 +15,8 @@ from tests.conservation.rig import Nobody
 async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead address turns `openai.api.up` to 0 soon, though asking again goes on; when it answers, it is up."""
     monkeypatch.setattr(loop, "DOWN_AFTER", 0.05)
-    answered, seen = asyncio.Event(), []
+    answered = asyncio.Event()
+    seen: list[bool] = []
     store = Store(":memory:")
     keeper = Keeper(store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False)
 
