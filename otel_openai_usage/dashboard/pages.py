@@ -49,7 +49,7 @@ def _card(title: str, children: Sequence[Any], *, size: str, name: str, note: An
 
 
 def _nothing(title: str, text: str, *, size: str, name: str, note: Any = None) -> Any:
-    return _nothing(title, text, size=size, name=name, note=note)
+    return _card(title, [html.P(text, className="nothing")], size=size, name=name, note=note)
 
 
 def _by(report: Report) -> str:

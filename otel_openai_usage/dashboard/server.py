@@ -5,11 +5,12 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dash
 import flask
 from dash import ALL, Input, Output, State, ctx, dcc, html
-from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from otel_openai_usage.dashboard import pages
 from otel_openai_usage.dashboard.library import Library
@@ -31,22 +32,26 @@ def application(library: Library) -> dash.Dash:
         "otel_openai_usage.dashboard", title="OpenAI usage and cost", update_title="", suppress_callback_exceptions=True,
         assets_folder=str(Path(__file__).parent / "assets"), compress=False,
     )  # fmt: skip
-    app.layout = _layout
+    app.layout = lambda: _layout(library)
     _callbacks(app, library)
     _routes(app.server, library)
     return app
 
 
-def _layout() -> Any:
+def _layout(library: Library) -> Any:
+    """The page as it is first sent: with its content, for the query of the page that asks for it."""
+    asked = urlsplit(flask.request.referrer or "") if flask.has_request_context() else None
+    search = f"?{asked.query}" if asked and asked.query else ""
+    number = library.shelf().number
     return html.Div(id="root", children=[
         dcc.Location(id="url", refresh="callback-nav"),
         dcc.Interval(id="tick", interval=15_000),
-        dcc.Store(id="seen"),
+        dcc.Store(id="seen", data=[number, search] if asked and asked.netloc else None),
         html.Header(className="title", children=[
             html.H1("OpenAI usage and cost"),
             html.Button("Theme", id="theme", title="Light, dark, or as your system has it"),
         ]),
-        html.Div(id="page", children=html.Main("Reading …", className="empty")),
+        html.Div(id="page", children=content(library, search)),
     ])  # fmt: skip
 
 
@@ -58,11 +63,11 @@ def _callbacks(app: dash.Dash, library: Library) -> None:
         Input("tick", "n_intervals"),
         State("seen", "data"),
     )
-    def show(search: str | None, _: int | None, seen: int | None) -> Any:
-        number = library.shelf().number
-        if ctx.triggered_id == "tick" and seen == number:
+    def show(search: str | None, _: int | None, seen: Sequence[Any] | None) -> Any:
+        wanted = [library.shelf().number, search or ""]
+        if seen == wanted:  # what the layout brought, or nothing new since the last tick
             return dash.no_update, dash.no_update
-        return content(library, search), number
+        return content(library, search), wanted
 
     @app.callback(
         Output("url", "search"),
@@ -126,8 +131,17 @@ def _routes(server: flask.Flask, library: Library) -> None:
     def guard(response: flask.Response) -> flask.Response:
         response.headers["Content-Security-Policy"] = _POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Referrer-Policy"] = "same-origin"
         return response
+
+
+class _Quiet(WSGIRequestHandler):
+    """Keeps single requests out of the log; errors are told there."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing."""
 
 
 class Server:
@@ -138,7 +152,7 @@ class Server:
         app = application(self.library)
         _only_for(app.server, host)
         try:
-            self._server: BaseWSGIServer = make_server(host, port, app.server, threaded=True)
+            self._server: BaseWSGIServer = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
         except (OSError, SystemExit) as error:  # werkzeug exits where others raise
             reason = getattr(error, "strerror", None) or "it is in use, or not of this machine"
             raise ListenError(f"listened on {host}:{port} for the dashboard: {reason}; choose another with --port") from error

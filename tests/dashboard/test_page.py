@@ -1,0 +1,153 @@
+"""Tests of the page in a real Chromium."""
+
+import csv
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from otel_openai_usage.dashboard.library import Library
+from otel_openai_usage.dashboard.queries import Report
+from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.view import View
+
+DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2 * document.querySelectorAll('.chart').length"
+
+
+def opened(page: Page, url: str) -> Page:
+    """The page, once everything on it is drawn."""
+    page.goto(url)
+    page.wait_for_selector("#table tbody tr")
+    page.wait_for_function(DRAWN)
+    return page
+
+
+def table(page: Page) -> list[list[str]]:
+    """The table's cells, as text."""
+    return [row.locator("td").all_inner_texts() for row in page.locator("#table tbody tr").all()]
+
+
+def report(library: Library, view: View) -> Report:
+    """The same view, worked out without a browser."""
+    return Report(library.shelf().data["default"], view)
+
+
+def test_numbers_on_the_page_are_the_stores(page: Page, url: str, library: Library) -> None:
+    """Tiles and table show, to the digit, what the store holds."""
+    opened(page, f"{url}/?by=project")
+    known = report(library, View(by="project"))
+    assert float(page.locator("#tile-cost").get_attribute("data-value") or 0) == pytest.approx(known.cost)
+    assert float(page.locator("#tile-requests").get_attribute("data-value") or 0) == known.counted("requests")
+    assert [row[0] for row in table(page)] == [entry.label for entry in known.entries]
+    assert [row[1] for row in table(page)] == [f"${entry.cost or 0:,.2f}" for entry in known.entries]
+
+
+def test_every_chart_is_drawn(page: Page, url: str, library: Library) -> None:
+    """Cost, month, tokens, requests and the comparison have bars and lines, as many as there are days."""
+    opened(page, url)
+    assert page.locator(".chart").count() == 5
+    series = report(library, View()).cost_series
+    assert page.locator("#cost .bars .point").count() == sum(len(one.values) for one in series)
+
+
+def test_a_url_that_is_sent_shows_the_same(browser: Browser, page: Page, url: str) -> None:
+    """Clicks end in a URL; somebody else's browser that opens it shows the same numbers in the same order."""
+    opened(page, url)
+    page.locator(".segment", has_text="90 days").click()
+    page.locator(".segment", has_text=re.compile("^Project$")).click()
+    page.locator("#table th a", has_text="Requests").click()
+    expect(page.locator("#table th[aria-sort=descending]")).to_contain_text("Requests")
+    page.locator("#table tbody td a").first.click()
+    expect(page.locator("#table tbody tr")).to_have_count(1)
+    assert re.search(r"period=90d&by=project&sort=-requests&project=proj_", page.url)
+    other = browser.new_context().new_page()
+    assert table(opened(other, page.url)) == table(page)
+    assert other.locator(".value").all_inner_texts() == page.locator(".value").all_inner_texts()
+    other.context.close()
+
+
+def test_back_goes_back(page: Page, url: str) -> None:
+    """The browser's own buttons go through the views."""
+    opened(page, url)
+    page.locator(".segment", has_text=re.compile("^User$")).click()
+    expect(page.locator("#table h2")).to_have_text("By user")
+    page.go_back()
+    expect(page.locator("#table h2")).to_have_text("By model")
+
+
+def test_a_filter_is_chosen_from_a_list(page: Page, url: str, library: Library) -> None:
+    """A choice in a list narrows the page and stands in the URL."""
+    opened(page, f"{url}/?by=project")
+    name = report(library, View(by="project")).entries[0].label
+    page.locator(".filter").first.click()
+    page.get_by_role("option", name=name).or_(page.locator("label", has_text=name)).first.click()
+    expect(page.locator("#table tbody tr")).to_have_count(1)
+    assert "project=proj_" in page.url
+    page.keyboard.press("Escape")
+    page.get_by_text("Clear filters").click()
+    expect(page.locator("#table tbody tr")).not_to_have_count(1)
+    assert "project=proj_" not in page.url
+
+
+def test_the_csv_is_what_the_table_shows(page: Page, url: str, tmp_path: Path) -> None:
+    """The file that is downloaded has the table's lines, numbers and order."""
+    opened(page, f"{url}/?by=project&sort=requests")
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    lines = list(csv.DictReader(file.open(encoding="utf-8")))
+    assert file.name.startswith("openai-by-project-")
+    assert [line["project"] for line in lines] == [row[0] for row in table(page)]
+    assert [f"${float(line['cost_usd']):,.2f}" for line in lines] == [row[1] for row in table(page)]
+
+
+def test_nothing_leaves_localhost(page: Page, url: str) -> None:
+    """Everything the page loads comes from the dashboard itself, and nothing it does is refused or an error."""
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    opened(page, url)
+    page.locator("#cost .nsewdrag").hover()
+    page.locator(".segment", has_text="12 months").click()
+    expect(page.locator(".segment.chosen").first).to_have_text("12 months")
+    hosts = {urlsplit(each).netloc for each in asked if not each.startswith(("data:", "blob:"))}
+    assert hosts == {urlsplit(url).netloc}
+    assert not errors
+
+
+def test_a_page_of_another_name_is_refused(page: Page, url: str) -> None:
+    """A name that somebody points at this machine gets no numbers."""
+    answer = page.request.get(url, headers={"Host": "evil.example"})
+    assert answer.status == 403
+
+
+def test_dark_is_dark(page: Page, url: str) -> None:
+    """A system that is set to dark has a dark page with light text, charts included; the button turns it light for good."""
+    page.emulate_media(color_scheme="dark")
+    opened(page, url)
+    colour = "getComputedStyle(document.querySelector('{}')).{}"
+    assert page.evaluate(colour.format("body", "backgroundColor")) == "rgb(15, 17, 21)"
+    assert page.evaluate(colour.format("#cost .xtick text", "fill")) == "rgb(162, 169, 182)"
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.reload()
+    expect(page.locator("#theme")).to_have_text("Theme: light")
+    assert page.evaluate(colour.format("body", "backgroundColor")) == "rgb(246, 247, 249)"
+    page.locator("#theme").click()
+    expect(page.locator("#theme")).to_have_text("Theme: system")
+
+
+def test_a_store_that_is_not_there_yet_is_said(page: Page, tmp_path: Path) -> None:
+    """Before the exporter's first start the page says what is missing and what makes it."""
+    server = Server(tmp_path / "none.db", host="localhost", port=0)
+    server.start()
+    try:
+        page.goto(server.url)
+        expect(page.locator(".empty")).to_contain_text("none.db: there is none; `otel-openai-usage run` makes it")
+    finally:
+        server.close()
