@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import otel_openai_usage
 from otel_openai_usage import pipeline
@@ -23,7 +24,7 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
-from otel_openai_usage.errors import ExporterError
+from otel_openai_usage.errors import ExporterError, ListenError
 from otel_openai_usage.events import Parser
 from otel_openai_usage.memory import Shelf, frugal
 from otel_openai_usage.metrics import otlp
@@ -51,7 +52,6 @@ from otel_openai_usage.poller import (
     parts,
 )
 from otel_openai_usage.poller.upkeep import Upkeep
-from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.ingest import Ingest
 from otel_openai_usage.web.server import Server
@@ -165,20 +165,39 @@ def demo(*, port: int) -> int:
 
 
 async def _demo(port: int) -> int:
+    from otel_openai_usage.dashboard import showcase
     from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
     from otel_openai_usage.simulator.world import World
 
-    async with running(application(World())) as url, AsyncExitStack() as stack:
+    world = World()
+    async with running(application(world)) as url, AsyncExitStack() as stack:
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        settings = load(None, env, {"prometheus.port": port, **DEMO})
+        path = Path(stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-"))) / "state.db"
+        settings = load(None, env, {"prometheus.port": port, "state.path": str(path), **DEMO})
+        await asyncio.to_thread(showcase.fill, path, world, settings.organizations[0].name, time.time())
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
-        sys.stdout.write(_DEMO_TEXT.format(url=exporter.server.url if exporter.server else "", simulator=url))
+        shown = _dashboard(path, stack, any_port=port == 0)
+        sys.stdout.write(_DEMO_TEXT.format(url=exporter.server.url if exporter.server else "", simulator=url, dashboard=shown))
         sys.stdout.flush()
         return await _forever(exporter)
 
 
+def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
+    """Where the dashboard of a store is served until the stack ends; without its extra, how to have it."""
+    try:
+        from otel_openai_usage.dashboard.server import PORT, Server
+    except ModuleNotFoundError:
+        return "pip install 'otel-openai-usage[dashboard]' for the dashboard"
+    try:
+        server = Server(path, host="localhost", port=0 if any_port else PORT)
+    except ListenError:
+        server = Server(path, host="localhost", port=0)
+    server.start()
+    stack.callback(server.close)
+    return f"{server.url}/            the dashboard: what 90 days cost, and this month will"
+
+
 DEMO: Mapping[str, object] = {
-    "state.path": MEMORY,
     "api.requests_per_minute": 1200,
     "usage.interval": "10s",
     "usage.reconcile_interval": "1m",
@@ -188,6 +207,7 @@ DEMO: Mapping[str, object] = {
 _DEMO_TEXT = """
 A simulated company uses OpenAI; its usage since midnight UTC is counted, and goes on live.
 
+  {dashboard}
   {url}/            what is exported, and how the sources are doing
   {url}/metrics     the metrics, as Prometheus scrapes them
   {simulator}/            the simulated organization

@@ -111,7 +111,8 @@ def month(report: Report, say: Say) -> Figure:
 def _line(name: str, times: Sequence[float], values: Sequence[float], say: Say, line: Figure, **more: str) -> Figure:
     return {
         "type": "scatter", "mode": "lines", "name": name, "x": [_moment(time) for time in times],
-        "y": [round(value, 6) for value in values], "customdata": [say(value) for value in values], "hovertemplate": "%{customdata}", "line": line, **more,
+        "y": [round(value, 6) for value in values], "customdata": [say(value) for value in values],
+        "hovertemplate": "%{customdata}", "line": line, **more,
     }  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> 
         "dragmode": False,
         "xaxis": {
             "type": "date", "range": [_moment(first - half), _moment(last + half)], "showgrid": False,
-            "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b", "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y", **unseen,
+            "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b",
+            "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y", **unseen,
         },
         "yaxis": {
             "tickvals": places, "ticktext": [say(place) for place in places], "range": [0, places[-1] * 1.02], "gridwidth": 1, **unseen,

@@ -19,6 +19,9 @@ from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import FILTERS, View
 from otel_openai_usage.errors import ListenError
 
+PORT = 8050
+"""Where it listens unless told otherwise."""
+
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
