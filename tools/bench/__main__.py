@@ -36,7 +36,7 @@ def main() -> None:
                 plan.append(("live", partial(cases.live, figures, series, endpoint)))
         plan += [("yardsticks", partial(cases.yardsticks, figures, Path(folder))), ("day", partial(cases.day, figures))]
         if not asked.quick:
-            plan.append(("churn", partial(cases.churn, figures, max(SIZES))))
+            plan.append(("churn", partial(cases.churn, figures)))
         for name, case in plan:
             if asked.only in (None, name):
                 print(f"{name} …", flush=True)

@@ -134,25 +134,30 @@ def day(figures: Figures) -> None:
     figures.note("day.peak", state["peak"])
 
 
-def churn(figures: Figures, series: int, hours: int = 24) -> None:
-    """`hours` simulated hours at `max_series`: every half hour all that live are used, and 1 % of them are replaced for ever."""
+def churn(figures: Figures, many: int = 10_000, hours: int = 24) -> None:
+    """`hours` simulated hours in which attribute sets come and go, at `max_series` of them: three instruments are full.
+
+    Each half hour a twentieth of those that live is used, and 1 % of them are replaced for ever. Three days went before, so
+    that as much is read again at the beginning as at the end.
+    """
     with openai() as upstream:
-        now, many = minute(), sets(series)
-        upstream.stretch(now - 30 * 60, 30, -(-many // 30), many)
-        limit = {"attributes.max_series": series * 6 // MEASURES}
-        with subject(upstream, {"usage.start": "30m", **limit}) as (exporter, _):
-            for half in range(hours * 2 + 2):
-                if half == 2:  # two rounds to warm up
-                    before = exporter.ask("state")["rss"]
-                upstream.stretch(now, 30, -(-many // 30), many, first=half * many // 100)
+        now, rows = minute(), many // 600
+        upstream.stretch(now - 3 * DAY, 3 * DAY // 60 - 30, rows, many)
+        upstream.stretch(now - 1800, 30, -(-many // 30), many)
+        with subject(upstream, {"usage.start": "3d", "attributes.max_series": many}) as (exporter, _):
+            for half in range(hours * 2 + 4):
+                if half == 4:
+                    before = exporter.ask("state")
+                upstream.stretch(now, 30, rows, many, first=half * many // 100)
                 exporter.ask("ahead", seconds=1800)
                 now += 1800
                 exporter.ask("poll")
             state = exporter.ask("state")
-    figures.note("churn.before", before)
+    figures.note("churn.before", before["rss"])
     figures.note("churn.after", state["rss"])
-    figures.note("churn.series", state["series"])
-    figures.note("churn.growth", state["rss"] / before - 1)
+    figures.note("churn.series.before", before["series"])
+    figures.note("churn.series.after", state["series"])
+    figures.note("churn.growth", state["rss"] / before["rss"] - 1)
 
 
 def start(figures: Figures) -> None:

@@ -134,9 +134,8 @@ def promhttp(folder: Path) -> Path | None:
 
 def feed(child: Child, sets: int) -> None:
     """Tell the Go program what to serve."""
-    names = {"openai.api.tokens": "openai_api_tokens_total", "openai.api.requests": "openai_api_requests_total"}
     for name, labels, value in exposed(sets):
-        child.write(f"{json.dumps({'name': names[name], 'labels': labels, 'value': value})}\n")
+        child.write(f"{json.dumps({'name': f'{name.replace(chr(46), chr(95))}_total', 'labels': labels, 'value': value})}\n")
     child.write("\n")
 
 

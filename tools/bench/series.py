@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
 
-MODELS = ("gpt-5.2-2026-03-11", "gpt-5.2-mini-2026-03-11", "gpt-5.2-nano-2026-03-11", "gpt-4.1-2025-04-14",
-          "gpt-4o-2024-11-20", "gpt-4o-mini-2024-07-18", "o4-mini-2025-04-16", "gpt-5.2-codex")  # fmt: skip
-MEASURES = 7
-"""Series that one attribute set of completions makes: six token types and requests."""
+MODELS = ("gpt-4o-2024-11-20", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14",
+          "gpt-4.1-nano-2025-04-14", "o4-mini-2025-04-16", "o3-2025-04-16", "gpt-5-2025-08-07")  # fmt: skip
+MEASURES = 8
+"""Series that one attribute set of completions makes: six token types, requests and the estimated cost."""
 
 
 @lru_cache(maxsize=20_000)
@@ -71,7 +71,7 @@ class Titles(Mapping[str, str]):
         return self[id_]
 
 
-def exposed(sets: int) -> Iterator[tuple[str, dict[str, str], int]]:
+def exposed(sets: int) -> Iterator[tuple[str, dict[str, str], float]]:
     """The same series for the yardsticks: instrument, attributes, value."""
     projects, keys = Titles("project"), Titles("key")
     for index in range(sets):
@@ -87,3 +87,5 @@ def exposed(sets: int) -> Iterator[tuple[str, dict[str, str], int]]:
         for token_type, name in TOKEN_TYPES.items():
             yield "openai.api.tokens", {**common, "token_type": token_type}, used[name] * 1000
         yield "openai.api.requests", common, used["num_model_requests"] * 1000
+        priced = {name: value for name, value in common.items() if name != "user_id"}
+        yield "openai.api.estimated_cost", {**priced, "currency": "usd"}, used["input_tokens"] / 7

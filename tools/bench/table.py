@@ -91,8 +91,8 @@ def _single(found: Found) -> list[str]:
         ("first poll of 1,440 buckets × 100 rows: CPU · wall", f"{seconds(found.get('day.cpu'))} · {seconds(found.get('day.wall'))}"),
         ("… event loop late at most · peak memory", f"{seconds(found.get('day.lag.max'))} · {size(found.get('day.peak'))}"),
         ("resident memory after the start, nothing polled", size(found.get("rss.start.1000.prometheus"))),
-        ("… after two rounds of churn", size(found.get("churn.before"))),
-        ("… after 24 simulated hours of churn", size(found.get("churn.after"))),
+        ("… before a day of churn at 30,000 series", size(found.get("churn.before"))),
+        ("… after 24 simulated hours of it", size(found.get("churn.after"))),
         ("`--help`: CPU", seconds(found.get("help.cpu"))),
         ("start of the command to the first counter in a scrape", seconds(found.get("start.first"))),
     ]

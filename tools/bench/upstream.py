@@ -44,7 +44,10 @@ class World:
     def add(self, stretch: Stretch) -> None:
         """Have this used, too."""
         self.stretches.append(stretch)
-        self._texts.clear()
+        end = stretch.start + stretch.minutes * 60
+        for start, width in list(self._texts):
+            if start < end and stretch.start < start + width:
+                del self._texts[start, width]
 
     def bucket(self, start: int, width: int) -> str:
         """One bucket as JSON."""

@@ -1,0 +1,133 @@
+"""What a poll costs that brings nothing new, told by what it does and not by the clock."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.kinds import LIMITS, USAGE_KINDS, Kind
+from otel_openai_usage.core.model import Bucket, Rows, Width, Window
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.core.snapshot import Board, Point, Series, Snapshot
+from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.metrics.batches import batches
+from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.metrics.producer import produce
+from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.poller import Clock, Keeper, UsagePoll
+from otel_openai_usage.state.sqlite import Store
+
+NOON = 1_795_219_200
+TOKENS = "openai.api.tokens"
+
+
+class Scripted:
+    """A source of embeddings whose every minute has ten rows. Remembers what it was asked to decode."""
+
+    def __init__(self) -> None:
+        self.parsed: list[bytes] = []
+        self.more: dict[int, int] = {}
+
+    @property
+    def kind(self) -> Kind:
+        """Embeddings."""
+        return USAGE_KINDS["embeddings"]
+
+    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
+        """Every bucket; the content is its own fingerprint."""
+        texts = {start: f"{start} {width} {self.more.get(start, 0)}".encode() for start in range(window.start, window.end, width)}
+        return [Bucket(start, text, text) for start, text in texts.items()]
+
+    def parse(self, results: bytes) -> Rows:
+        """Ten rows for each minute."""
+        self.parsed.append(results)
+        start, width, more = map(int, results.split())
+        minutes = range(start, start + width, 60)
+        return {(f"proj_{nth}", None, None, "m"): (len(minutes) * 5 + more, len(minutes)) for nth in range(10)}
+
+
+class House:
+    """Keeper, Display, Store and readers, as the application wires them, on a clock that is set."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = float(NOON)
+        self.source, self.board, self.store = Scripted(), Board(), Store(folder / "state.db")
+        self.prometheus = PrometheusReader(self.board)
+        self.own = Own(self.board, Resource({}), [self.prometheus])
+        display = Display(Look(name_wait=0))
+        self.keeper = Keeper(self.store, display, self.board, Clock(lambda: self.now, lambda: self.now), self.own, otlp=False)
+        book = self.store.book("default", self.source.kind, NOON - 7200, self.source.kind.group_by)
+        rules = Rules(Width.MINUTE, 3 * 3600, 7 * 86400, LIMITS)
+        self._poll = UsagePoll(self.keeper, self.source, book, rules, 900)
+        self.keeper.books.append(book)
+        display.load([book], {}, self.now)
+
+    async def poll(self) -> int:
+        """One poll, published and rendered; how many rows of the state were written."""
+        before = self.store._db.total_changes
+        await self._poll.poll()
+        await self.keeper.do(self.keeper.publish)
+        self.prometheus.refresh()
+        return self.store._db.total_changes - before
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.keeper.close()
+        self.own.shutdown()
+        self.store.close()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> House:
+    """A house that has been polled."""
+    made = House(tmp_path)
+    await made.poll()
+    return made
+
+
+async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
+    """It decodes no bucket, writes no row, leaves every counter's points alone, and their ready bytes too."""
+    points, pages = house.board.current().points, house.prometheus.refresh()
+    house.source.parsed.clear()
+    house.now += 20
+    assert await house.poll() == 0
+    after, pages_after = house.board.current().points, house.prometheus.refresh()
+    await house.close()
+    assert house.source.parsed == []
+    assert [name for name, some in points.items() if after[name] is not some] == ["openai.api.last_success"]
+    same = {id(piece) for piece in pages.text.plain} & {id(piece) for piece in pages_after.text.plain}
+    changed = b"".join(piece for piece in pages_after.text.plain if id(piece) not in same)
+    assert changed.startswith(b"openai_api_last_success_seconds{")
+    assert changed.count(b"\n") == 1
+
+
+async def test_only_what_changed_is_decoded_and_rendered(house: House) -> None:
+    """One minute that grew is one bucket to decode, and the families that it speaks of to render."""
+    points, minute = house.board.current().points, NOON - 600
+    house.source.parsed.clear()
+    house.source.more[minute] = 7
+    house.now += 20
+    await house.poll()
+    after = house.board.current().points
+    await house.close()
+    assert house.source.parsed == [f"{minute} 60 7".encode()]
+    changed = {name for name, some in points.items() if after[name] is not some}
+    assert changed == {TOKENS, "openai.api.requests", "openai.api.last_success"}
+    assert sum(point.value for point in after[TOKENS]) == sum(point.value for point in points[TOKENS]) + 70
+
+
+def test_no_request_has_more_than_8000_points() -> None:
+    """A hundred thousand points go in batches that a Collector takes with its default limit of 4 MiB."""
+    series = [Series({"organization": "default", "model": str(nth)}) for nth in range(100_000)]
+    snapshot = Snapshot(1, NOON * 10**9, {TOKENS: [Point(each, 1) for each in series]})
+    data = produce(snapshot, INSTRUMENTS, time=NOON * 10**9, resource=Resource({}), scope=InstrumentationScope("x"))
+    sizes = [
+        sum(len(metric.data.data_points) for one in batch.resource_metrics for scope in one.scope_metrics for metric in scope.metrics)
+        for batch in batches(data)
+    ]
+    assert sum(sizes) == 100_000
+    assert max(sizes) <= 8_000
