@@ -13,10 +13,10 @@ import pytest
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import ledger
 from otel_openai_usage.core.book import Book, Commit, Leaf
+from otel_openai_usage.core.entry import Entry
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Change, Row, Suspicion
 from otel_openai_usage.core.model import Amounts, Rows, Width
-from otel_openai_usage.core.shape import Entry
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.errors import ExporterError
 from otel_openai_usage.poller.usage import UsagePoll
