@@ -231,12 +231,19 @@ def _booking(book: Book, events: Sequence[Event], now: int) -> Booking:
 
 def book_day(store: Store, book: Book, day: int, hours: Mapping[int, Rows], now: int, prices: PriceBook | None = None) -> None:
     """Keep what a source says of a whole UTC day, in place of what it said before. `hours` by their start. Raises StateError."""
-    stored = store.rows_within(book, tuple(Width), day, day + Width.DAY)
     reading = {start: hours.get(start, {}) for start in range(day, day + Width.DAY, Width.HOUR)}
-    change = ledger.replace(Width.HOUR, reading, stored, book.progress.epoch, book.kind.zero)
+    book_past(store, book, Window(day, day + Width.DAY), Width.HOUR, reading, now, prices)
+
+
+def book_past(
+    store: Store, book: Book, window: Window, width: Width, reading: Mapping[int, Rows], now: int, prices: PriceBook | None = None
+) -> None:
+    """Keep a reading of a window in place of all that is stored of it. Raises StateError; nothing changed then."""
+    stored = store.rows_within(book, tuple(Width), window.start, window.end)
+    change = ledger.replace(width, reading, stored, book.progress.epoch, book.kind.zero)
     if change.writes or change.drops:
         new, moved = leaves_after(book, change, now)
-        found = estimate(book.kind, book.organization, change.moves, prices) if prices else Estimate()
+        found = estimate(book.kind, book.organization, change.moves, prices) if prices and not book.kind.level else Estimate()
         for leaf in (*new, *moved):
             priced(leaf, found.growth.get(leaf.dims))
         store.commit(book, Commit(book.progress, change, new, moved, estimates=found.days))

@@ -210,13 +210,6 @@ def test_a_bug_shows_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatc
     assert "hush" not in told
 
 
-@pytest.mark.parametrize("verb", ["backfill", "export", "dashboard"])
-def test_verbs_of_later_versions_say_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A verb that is not built yet says so, with code 1."""
-    assert cli.answer([verb]) == 1
-    assert capsys.readouterr().err == f"otel-openai-usage: {verb}: not built yet in this version\n"
-
-
 # --- check, metrics, config, simulate
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -221,26 +221,72 @@ def demo(port: int) -> int:
     return app.demo(port=port)
 
 
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
 @_verb(cli, "backfill")
 @_config
-@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
-@click.option("--to", "until", metavar="DATE", help="The last UTC day; by default the day before counting began.")
-@click.option("--openmetrics", metavar="FILE", help="Write it as OpenMetrics with timestamps.")
+@click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
+@click.option("--to", "until", type=_DAY, metavar="DATE", help="The last UTC day; by default the day before counting began.")
+@click.option("--openmetrics", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write it as OpenMetrics with timestamps.")  # fmt: skip
 @click.option("--otlp", is_flag=True, help="Send it over OTLP with its own times.")
-def backfill(**_: object) -> int:
-    """Read past usage and costs into the store."""
-    _not_yet("backfill")
+def backfill(file: Path | None, since: datetime, until: datetime | None, openmetrics: Path | None, otlp: bool) -> int:
+    """Read past usage and costs into the store: days before counting began, so no counter moves.
+
+    The exporter must be stopped meanwhile; it makes up for the pause. A stopped backfill goes on where it was.
+
+    \b
+      otel-openai-usage backfill --from 2026-10-01
+      otel-openai-usage backfill --from 2026-10-01 --openmetrics past.om
+      promtool tsdb create-blocks-from openmetrics past.om data/
+    """
+    import asyncio
+    import time
+
+    from otel_openai_usage import backfill as past
+    from otel_openai_usage.cli.progress import bars
+    from otel_openai_usage.config import require_keys
+
+    settings, asked, now = _settings(file), past.Asked(since.date(), until.date() if until else None), int(time.time())
+    require_keys(settings)
+    with bars() as told:
+        rows = asyncio.run(past.read(settings, os.environ, asked, now, told))
+    click.echo(f"{rows} rows read", err=True)
+    if openmetrics:
+        past.write_openmetrics(settings, os.environ, asked, now, openmetrics)
+        click.echo(f"{openmetrics} written", err=True)
+    if otlp:
+        click.echo(f"{past.send_otlp(settings, os.environ, asked, now)} points sent", err=True)
+    return 0
 
 
 @_verb(cli, "export")
 @_config
-@click.option("--from", "since", metavar="DATE", help="The first UTC day.")
-@click.option("--to", "until", metavar="DATE", help="The last UTC day.")
+@click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
+@click.option("--to", "until", type=_DAY, required=True, metavar="DATE", help="The last UTC day.")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "focus"]), default="csv", show_default=True, help="The format.")
-@click.option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
-def export(**_: object) -> int:
-    """Write usage and cost history from the store."""
-    _not_yet("export")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write there instead of to stdout.")  # fmt: skip
+def export(file: Path | None, since: datetime, until: datetime, form: str, output: Path | None) -> int:
+    """Write usage and cost history from the store, a line for each UTC day and attribute set.
+
+    It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the FinOps cost format
+    and holds billed costs only.
+
+    \b
+      otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
+    """
+    from otel_openai_usage.config import state_file
+    from otel_openai_usage.history.export import lines
+
+    text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form)
+    if output is None:
+        click.get_text_stream("stdout").writelines(text)
+    else:
+        with output.open("w", newline="") as out:
+            out.writelines(text)
+    return 0
 
 
 @_verb(cli, "dashboard")
@@ -266,8 +312,7 @@ def dashboard(file: Path | None, host: str, port: int) -> int:
         raise ExporterError(
             f"loaded the dashboard: there is no module {error.name}; install it with pip install 'otel-openai-usage[dashboard]'"
         ) from error
-    stop = _stop_signal()
-    serve(path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}"), until=stop)
+    serve(path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}"))
     return 0
 
 
@@ -323,10 +368,6 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     settings = load(file, os.environ, overrides)
     logs.setup(settings.log.level, settings.log.format)
     return settings
-
-
-def _not_yet(verb: str) -> NoReturn:
-    raise ExporterError(f"{verb}: not built yet in this version")
 
 
 def _stop_signal() -> "threading.Event":

@@ -139,6 +139,11 @@ def label(key: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]+", "_", "_" + key[1:] if key[:1].isdigit() else key)
 
 
+def labelled(attributes: Mapping[str, AttributeValue]) -> str:
+    """The labels of one series by itself, in braces."""
+    return _labels(attributes, sorted(map(label, attributes)))
+
+
 def _labels(attributes: Mapping[str, AttributeValue], keys: Iterable[str]) -> str:
     values = {label(key): value if isinstance(value, str) else dumps(value) for key, value in attributes.items()}
     pairs = ",".join([f'{key}="{_escape(values.get(key, ""))}"' for key in keys])

@@ -4,12 +4,13 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.ledger import total
-from otel_openai_usage.core.model import Amounts, Dims, Width, Window
+from otel_openai_usage.core.ledger import Row, total
+from otel_openai_usage.core.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import rows
@@ -45,6 +46,26 @@ class Reader:
             for row in rows.between(self._db, book, tuple(Width), start, end):
                 sums[row.dims] = total(sums.get(row.dims, book.kind.zero), row.amounts)
         return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
+
+    def rows(self, book: Book, start: int, end: int) -> list[Row]:
+        """What is stored of buckets that begin in [start, end), at every width."""
+        with told(str(self._path), "read"):
+            return rows.between(self._db, book, tuple(Width), start, end)
+
+    def estimates(self, book: Book, start: int, end: int) -> Iterator[tuple[Dims, int, Decimal]]:
+        """Attribute set, day and estimated cost of the UTC days that begin in [start, end)."""
+        sql = "SELECT dims, day, cost FROM estimates WHERE source_id = ? AND day >= ? AND day < ?"
+        with told(str(self._path), "read"):
+            for id_, day, cost in self._db.execute(sql, (book.id, start, end)):
+                yield book.by_id[id_].dims, day, Decimal(cost)
+
+    def names(self, organization: str) -> Names:
+        """The names that are known."""
+        found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
+        with told(str(self._path), "read"):
+            for what, id_, name in self._db.execute("SELECT what, id, name FROM names WHERE organization = ?", (organization,)):
+                found[what][id_] = name
+        return Names(found["project"], found["api_key"], found["user"])
 
 
 @contextmanager

@@ -215,3 +215,15 @@ class Store:
         """Remember a small thing."""
         with self._transaction("written") as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def backfilled(self, book: Book) -> list[Window]:
+        """The stretches before counting began that were read."""
+        with told(self.path, "read"):
+            found = self._db.execute('SELECT start, "end" FROM backfilled WHERE source_id = ? ORDER BY start', (book.id,))
+            return [Window(*row) for row in found]
+
+    def mark_backfilled(self, book: Book, window: Window) -> None:
+        """A stretch was read."""
+        with self._transaction("written") as db:
+            db.execute('INSERT INTO backfilled VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "end" = max("end", excluded."end")',
+                       (book.id, window.start, window.end))  # fmt: skip

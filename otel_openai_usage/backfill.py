@@ -1,0 +1,142 @@
+"""The verb `backfill`: past usage and costs into the store, and from there to OpenMetrics or OTLP."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from otel_openai_usage import app
+from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.estimate import PriceBook
+from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
+from otel_openai_usage.core.model import Width, floor, seconds
+from otel_openai_usage.errors import ConfigError, SourceError, StateInUse
+from otel_openai_usage.history import backfill, openmetrics, otlp, past
+from otel_openai_usage.history.backfill import Call
+from otel_openai_usage.history.past import Past
+from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.names import OpenAINames
+from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.poller.parts import prices
+from otel_openai_usage.state.sqlite import Store
+
+log = logging.getLogger(__name__)
+
+Told = Callable[[str, int, int], None]
+"""Told of what is read: organization and source, calls made, calls in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The days, both included; without `until` all before counting began."""
+
+    since: date
+    until: date | None = None
+
+    @property
+    def start(self) -> int:
+        """Unix seconds."""
+        return _midnight(self.since)
+
+    def end(self, now: int) -> int:
+        """Unix seconds; where counting began ends it earlier."""
+        return min(_midnight(self.until) + Width.DAY if self.until else now, now)
+
+
+async def read(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told) -> int:
+    """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or StateError.
+
+    The exporter must not be running: the store has one writer.
+    """
+    path = state_file(settings, env)
+    if asked.start >= asked.end(now):
+        raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
+    try:
+        store = Store(path)
+    except StateInUse as error:
+        raise StateInUse(f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause") from error
+    with closing(store):
+        return sum([await _organization(settings, one, store, asked, now, told) for one in settings.organizations])
+
+
+async def _organization(settings: Settings, one: Organization, store: Store, asked: Asked, now: int, told: Told) -> int:
+    rows, list_prices = 0, prices(settings)
+    async with app.openai_client(settings, one) as client:
+        await _names(settings, one, store, client)
+        for book in _books(settings, one, store, now):
+            source = UsageSource(client, book.kind)
+            hours_from = now - int(settings.history.hours.total_seconds())
+            calls = backfill.plan(book, asked.start, asked.end(now), hours_from, store.backfilled(book))
+            rows += await _source(store, book, source, calls, now, told, list_prices)
+    return rows
+
+
+async def _source(
+    store: Store, book: Book, source: UsageSource, calls: list[Call], now: int, told: Told, list_prices: PriceBook | None
+) -> int:
+    name, made = f"{book.organization} {book.kind.source}", 0
+    told(name, 0, len(calls))
+
+    def one_more(_: Call) -> None:
+        nonlocal made
+        made += 1
+        told(name, made, len(calls))
+
+    return await backfill.read(store, book, source, calls, now, one_more, list_prices)
+
+
+def _books(settings: Settings, one: Organization, store: Store, now: int) -> Iterator[Book]:
+    """The books of what is enabled; counting begins as `run` would begin it, if it has not begun."""
+    began = app.epoch(settings.usage.start, now)
+    if settings.costs.enabled:
+        yield store.book(one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by))
+    for name in settings.usage.endpoints if settings.usage.enabled else ():
+        kind = USAGE_KINDS[name]
+        yield store.book(one.name, kind, began, kind.grouping(settings.usage.group_by))
+
+
+async def _names(settings: Settings, one: Organization, store: Store, client: Client) -> None:
+    """Names for what is written out; if there were none before, and they may be read."""
+    if settings.names.enabled and not store.names(one.name).projects:
+        try:
+            store.keep_names(one.name, await OpenAINames(client).read())
+        except SourceError as error:
+            log.warning("names are not known", extra={"organization": one.name, "error": str(error)})
+
+
+def series(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> Iterator[Past]:
+    """What is stored of those days, before counting began, as series. Raises StateError."""
+    path, look = state_file(settings, env), app.look(settings, once=True)
+    every = [found for one in settings.organizations for found in past.series(path, one.name, asked.start, asked.end(now), look)]
+    order = list(dict.fromkeys(found.instrument.name for found in every))
+    return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
+
+
+def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, file: Path) -> None:
+    """Write the past to a file for promtool. Raises StateError or OSError."""
+    with file.open("w") as out:
+        out.writelines(openmetrics.lines(series(settings, env, asked, now)))
+
+
+def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:
+    """Send the past to the collector. How many points. Raises ExporterError."""
+    from otel_openai_usage.metrics.otlp import exporter
+    from otel_openai_usage.metrics.resource import resource
+
+    if not settings.otlp.endpoint:
+        raise ConfigError(["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"])
+    with closing(Store(state_file(settings, env))) as store:
+        instance = store.instance_id
+    who = resource(instance, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
+    sender = exporter(settings.otlp)
+    try:
+        return otlp.send(series(settings, env, asked, now), sender, who)
+    finally:
+        sender.shutdown()
+
+
+def _midnight(day: date) -> int:
+    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
