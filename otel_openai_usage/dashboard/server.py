@@ -1,6 +1,7 @@
 """The dashboard as a web server: a Dash application whose every view is a URL. Speaks to nobody but the browser."""
 
 import re
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def content(library: Library, search: str | None) -> Any:
         return pages.page(made, list(shelf.data), shelf.trouble)
     if shelf.trouble:
         return pages.empty("Nothing to show yet", [html.P(shelf.trouble)])
-    if not shelf.data:
+    if not shelf.number:
         return pages.empty("Reading the store …", [html.P("A large one takes some seconds the first time.")])
     text = "The store is there, but nothing has been used since counting began. "
     return pages.empty("Nothing was used yet", [html.P([text, html.Code("otel-openai-usage backfill"), " reads earlier days."])])
@@ -189,12 +190,20 @@ def _only_for(server: flask.Flask, host: str) -> None:
         server.before_request(check)
 
 
-def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None], until: threading.Event) -> None:
-    """Serve the dashboard of the store at `path` until the event is set. Raises ListenError."""
+def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None], until: threading.Event | None = None) -> None:
+    """Serve the dashboard of the store at `path` until the event is set; without one until SIGTERM or SIGINT. Raises ListenError."""
+    stop = until or _signalled()
     server = Server(path, host=host, port=port)
     server.start()
     try:
         ready(server.url)
-        until.wait()
+        stop.wait()
     finally:
         server.close()
+
+
+def _signalled() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

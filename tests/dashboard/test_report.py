@@ -134,8 +134,8 @@ def test_caching_saved_what_the_bill_says(world: World, data: Data) -> None:
     report = Report(data, View())
     window = Window(report.asked.start, report.today)
     lines: dict[str, list[float]] = {}
-    for dims, (cost, quantity) in world.cost_totals(window, ("line_item",)).items():
-        lines[dims[1] or ""] = [float(cost), float(quantity)]
+    for dims, amounts in world.cost_totals(window, ("line_item",)).items():
+        lines[dims[1] or ""] = [float(amount) for amount in amounts]
     saved = 0.0
     for text, (cost, quantity) in lines.items():
         model, comma, charged = text.partition(", ")
