@@ -12,10 +12,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.utils import canonicalize_name
 
 from otel_openai_usage.config import load
 from tests.real.servers import ROOT, program
-from tools import kubernetes
+from tools import kubernetes, sbom
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -195,3 +198,42 @@ def test_the_unit_is_locked_down() -> None:
     """`systemd-analyze security` gives the unit an exposure below 2 of 10."""
     unit = DEPLOY / "systemd" / "otel-openai-usage.service"
     subprocess.run([program("systemd-analyze"), "security", "--offline=true", "--threshold=20", unit], capture_output=True, check=True)
+
+
+# --- what is in it
+
+
+def test_what_is_copied_is_enough_to_build(tmp_path: Path) -> None:
+    """From the files that the Dockerfile copies alone, the package builds."""
+    for name in [line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name)
+        else:
+            shutil.copy(source, tmp_path / name)
+    wheel: list[str | Path] = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tmp_path]
+    subprocess.run(wheel, capture_output=True, check=True)
+    assert len(list((tmp_path / "dist").glob("otel_openai_usage-*.whl"))) == 1
+
+
+def test_the_bill_of_materials_is_one() -> None:
+    """What tools/sbom.py writes satisfies CycloneDX's own schema, strictly, and names every requirement with a pinned version."""
+    text = json.dumps(bill := sbom.bill())
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed = {(part["name"], part["version"]) for part in json.loads(text)["components"]}
+    names = {name for name, _ in listed}
+    assert {"aiohttp", "grpcio", "opentelemetry-sdk", "prometheus-client", "pydantic", "multidict"} <= names
+    assert not names & {"pytest", "dash", "mypy"}
+    pins = [line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = {str(canonicalize_name(name)): version for name, version in pins}
+    assert {name: version for name, version in listed if pinned.get(name) != version} == {}
+    assert bill["bomFormat"] == "CycloneDX"
+
+
+def test_systemd_hands_over_the_key(tmp_path: Path) -> None:
+    """The configuration that the quickstart writes for systemd finds the key where LoadCredential puts it."""
+    (text,) = re.findall(r"^echo '(organizations: .*)' \| sudo tee", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
+    (tmp_path / "config.yaml").write_text(text)
+    (name,) = re.findall(r"^LoadCredential=([^:]+):", (DEPLOY / "systemd" / "otel-openai-usage.service").read_text(), re.MULTILINE)
+    settings = load(tmp_path / "config.yaml", {"CREDENTIALS_DIRECTORY": "/run/credentials/x"})
+    assert settings.organizations[0].admin_key_file == Path("/run/credentials/x") / name

@@ -51,8 +51,9 @@ def test_series_are_chosen_as_before(rig: Rig) -> None:
             window = Window(floor(moment - 6 * DAY, 60), floor(int(time.time()), 60))
             truth = rig.simulator.totals("completions", window, "project_id", "user_id", "api_key_id", "model", "batch")
             (project, user, key, model, batch), amounts = max(truth.items(), key=lambda item: item[1]["input"])
-            chosen = f'project_id="{project}", user_id="{user}", api_key_id="{key}", model="{model}", batch="{batch}", operation="completions"'
-            if all(server.value(f'openai_api_tokens_total{{{chosen}, token_type="{kind}"}}') == amounts[kind] for kind in TYPES):
+            chosen = f'project_id="{project}", user_id="{user}", api_key_id="{key}", model="{model}", batch="{batch}"'
+            series = f'openai_api_tokens_total{{{chosen}, operation="completions", token_type='
+            if all(server.value(f'{series}"{kind}"}}') == amounts[kind] for kind in TYPES):
                 return True
         return False
 
