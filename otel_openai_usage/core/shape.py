@@ -117,7 +117,8 @@ class Shape:
         for index, measure in enumerate(book.kind.measures):
             if measure.instrument:
                 typed = {**raw, "token_type": measure.token_type} if measure.token_type else raw
-                folds += self._join(self._entry(measure.instrument, typed, book, leaf, now), leaf, index)
+                need = sum(other.instrument == measure.instrument for other in book.kind.measures[index:])
+                folds += self._join(self._entry(measure.instrument, typed, book, leaf, now, need=need), leaf, index)
         if leaf.estimate is not None:
             folds += self._join(self._estimated(raw, book, leaf, now), leaf, 0)
         self._away.discard(leaf.id)
@@ -150,7 +151,7 @@ class Shape:
         return self._entry("openai.api.estimated_cost", {**priced, "currency": CURRENCY}, book, leaf, now, Estimated)
 
     def _entry(
-        self, name: str, raw: Attributes, book: Book, leaf: Leaf, now: float, of: type[Entry] = Entry
+        self, name: str, raw: Attributes, book: Book, leaf: Leaf, now: float, of: type[Entry] = Entry, *, need: int = 1
     ) -> tuple[Entry, list[Folded]]:
         instrument, known = INSTRUMENTS[name], self._entries.setdefault(name, {})
         if "operation" not in instrument.attributes:
@@ -158,7 +159,7 @@ class Shape:
         attributes = self.look.attributes(raw)
         folded, folds = self._folded.setdefault(name, set()), []
         key = flat(attributes)
-        if leaf.id in folded or (key not in known and not self._has_room(name, leaf, now)):
+        if leaf.id in folded or (key not in known and not self._has_room(name, leaf, now, need)):
             if leaf.id not in folded:
                 folds.append(Folded(name, leaf.id))
                 folded.add(leaf.id)
@@ -189,13 +190,16 @@ class Shape:
             for name in self._entries:
                 self._let_go(name, self._silent(name, now - self.look.forget))
 
-    def _has_room(self, name: str, leaf: Leaf, now: float) -> bool:
-        """Whether a leaf may have a series of its own. One that had it and made room for others may, even where there is none."""
-        if len(self._entries[name]) < self.look.max_series or leaf.id in self._owed.get(name, ()):
+    def _has_room(self, name: str, leaf: Leaf, now: float, need: int) -> bool:
+        """Whether a leaf may have `need` series of its own: all of them or none, so that it looks the same after a restart.
+
+        One that had them and made room for others may, even where there is none.
+        """
+        if len(self._entries[name]) + need <= self.look.max_series or leaf.id in self._owed.get(name, ()):
             return True
         if now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
             return False
-        if self._make_room(name, now, max(1, self.look.max_series // _AT_ONCE)):
+        if self._make_room(name, now, max(need, self.look.max_series // _AT_ONCE)):
             return True
         self._full[name] = now
         return False

@@ -327,6 +327,20 @@ def test_first_come_stay(one: Book) -> None:
     assert stage.shape.counts()[TOKENS] == (3, 2)
 
 
+@pytest.mark.parametrize("most", [6, 8, 11])
+def test_a_leaf_folds_whole(most: int) -> None:
+    """Where the limit falls in the midst of one attribute set, all its token types fold, and a restart shows the same series."""
+    full = book(COMPLETIONS)
+    stage = Stage(Look(name_wait=0, zero_hold=0, max_series=most), [full])
+    for number, model in enumerate("abc"):
+        stage.use(full, (None, None, None, model, None, None, None), (10**number,) * 6 + (1,), released=True)
+    stage.publish()
+    before = stage.values(TOKENS, "model", "token_type")
+    assert {model for model, _ in before} == {"a", None}
+    stage.start()
+    assert stage.values(TOKENS, "model", "token_type") == before
+
+
 def test_a_name_in_time_does_not_push_out_who_came_first(one: Book) -> None:
     """A series that still waits for its name when the limit is reached does not take the place of one that is shown."""
     stage = Stage(Look(zero_hold=0, max_series=1), [one])
