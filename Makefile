@@ -44,6 +44,7 @@ format: setup ## Sort imports and repair what ruff can repair by itself
 
 bench: setup servers ## Measure polls, scrapes, exports and memory beside the stock exporter and Go's; BENCH=--quick for less
 	@$(BIN)/python -m tools.bench $(BENCH)
+	@$(BIN)/python -m tools.bench.ingest $(filter --quick --dry,$(BENCH))
 
 docs: setup ## Write the generated documentation anew
 	@$(BIN)/python tools/docs.py

@@ -143,11 +143,10 @@ class Parser:
         amounts = _amounts(data)
         extra = self._extra(envelope.data) if self._paths else ()
         dims = (envelope.subject, data.model or None, envelope.type, "true" if data.estimated else None, *extra)
-        time = None if envelope.time is None or envelope.time <= _NEVER else envelope.time
-        said = "" if time is None else repr(time.timestamp())
-        content = blake2b(repr((said, dims, amounts, data.organization)).encode(), digest_size=8).digest()
+        time = None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
+        content = blake2b(f"{time} {dims} {amounts} {data.organization}".encode(), digest_size=8).digest()
         identity = blake2b(f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16).digest()
-        return Event(identity, content, None if time is None else int(time.timestamp() // 1), dims, amounts, data.organization)
+        return Event(identity, content, None if time is None else int(time // 1), dims, amounts, data.organization)
 
     def _extra(self, raw: msgspec.Raw) -> tuple[str | None, ...]:
         data = _ANY.decode(raw)
@@ -173,19 +172,35 @@ def _amounts(data: _Data) -> Amounts:
     usage = data.usage or data
     if usage.tokens is not None:
         return _typed(_count("tokens", usage.tokens), data.type)
-    given = _first(usage, "input_tokens", "prompt_tokens")
-    made = _first(usage, "output_tokens", "completion_tokens")
-    if usage.total_tokens is not None:
-        all_ = _count("total_tokens", usage.total_tokens)
-        if given is None and made is None and all_:
-            raise Refused("data.total_tokens: cannot be told apart into input and output; send input_tokens and output_tokens too")
-        given = max(all_ - made, 0) if given is None and made is not None else given
-        made = max(all_ - given, 0) if made is None and given is not None else made
-    cached = _detail(usage, "cached_tokens", usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details)
-    thought = _detail(
-        usage, "reasoning_tokens", usage.completion_tokens_details, usage.output_tokens_details, usage.output_token_details
-    )
-    return (given or 0, made or 0, _first(usage, "input_cached_tokens") or cached, thought, 1)
+    given = _either("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
+    made = _either("output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens)
+    if given is None or made is None:
+        given, made = _rest(given, made, usage.total_tokens)
+    cached = _either("input_cached_tokens", usage.input_cached_tokens, "cached_tokens", usage.cached_tokens)
+    if cached is None:
+        cached = _detail("cached_tokens", usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details)
+    thought = _either("reasoning_tokens", usage.reasoning_tokens)
+    if thought is None:
+        thought = _detail(
+            "reasoning_tokens", usage.completion_tokens_details, usage.output_tokens_details, usage.output_token_details
+        )
+    return (given, made, cached, thought, 1)
+
+
+def _either(name: str, value: Number, other: str = "", instead: Number = None) -> int | None:
+    if value is None:
+        return None if instead is None else _count(other, instead)
+    return _count(name, value)
+
+
+def _rest(given: int | None, made: int | None, total: Number) -> tuple[int, int]:
+    """Input and output, where one of them (or both) is not said but the total is."""
+    all_ = 0 if total is None else _count("total_tokens", total)
+    if given is None and made is None and all_:
+        raise Refused("data.total_tokens: cannot be told apart into input and output; send input_tokens and output_tokens too")
+    if given is None:
+        return (max(all_ - (made or 0), 0), made or 0)
+    return (given, max(all_ - given, 0))
 
 
 def _typed(tokens: int, kind: str | None) -> Amounts:
@@ -196,35 +211,25 @@ def _typed(tokens: int, kind: str | None) -> Amounts:
     return tuple(amounts)
 
 
-def _first(usage: _Usage, *names: str) -> int | None:
-    for name in names:
-        value: Number = getattr(usage, name)
-        if value is not None:
-            return _count(name, value)
-    return None
-
-
-def _detail(usage: _Usage, name: str, *details: _Details | None) -> int:
-    for holder in (usage, *details):
-        value: Number = None if holder is None else getattr(holder, name)
-        if value is not None:
-            return _count(name, value)
+def _detail(name: str, *details: _Details | None) -> int:
+    for holder in details:
+        if holder is not None:
+            value: Number = getattr(holder, name)
+            if value is not None:
+                return _count(name, value)
     return 0
 
 
 def _count(name: str, value: float | str) -> int:
-    if type(value) is not int:
-        try:
-            number = Decimal(str(value))
-            whole = int(number) if number.is_finite() and abs(number) <= MOST and number == number.to_integral_value() else -1
-        except InvalidOperation:
-            whole = -1
-        if whole < 0:
-            raise Refused(f"data.{name}: expected a whole number from 0 to {MOST}, got {_short(value)}")
-        return whole
-    if not 0 <= value <= MOST:
-        raise Refused(f"data.{name}: expected a whole number from 0 to {MOST}, got {_short(value)}")
-    return value
+    if type(value) is int and 0 <= value <= MOST:
+        return value
+    try:
+        number = Decimal(str(value))
+        if number.is_finite() and 0 <= number <= MOST and number == number.to_integral_value():
+            return int(number)
+    except InvalidOperation:
+        pass
+    raise Refused(f"data.{name}: expected a whole number from 0 to {MOST}, got {_short(value)}")
 
 
 def _short(value: object) -> str:

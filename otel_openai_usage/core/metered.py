@@ -86,12 +86,10 @@ def sift(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Sifted:
 
 def hours(events: Iterable[Event], now: int) -> dict[tuple[int, Dims], Amounts]:
     """What events add to the hours that they happened in."""
-    found: dict[tuple[int, Dims], Amounts] = {}
+    found: dict[tuple[int, Dims], list[Amounts]] = {}
     for event in events:
-        key = (floor(now if event.time is None else event.time, Width.HOUR), event.dims)
-        before = found.get(key)
-        found[key] = event.amounts if before is None else total(before, event.amounts)
-    return found
+        found.setdefault((floor(now if event.time is None else event.time, Width.HOUR), event.dims), []).append(event.amounts)
+    return {key: tuple(map(sum, zip(*amounts, strict=True))) for key, amounts in found.items()}
 
 
 def change(added: Mapping[tuple[int, Dims], Amounts]) -> Change:
