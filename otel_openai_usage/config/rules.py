@@ -58,21 +58,22 @@ def _costs(settings: Settings) -> Iterator[str]:
 
 def _attributes(settings: Settings) -> Iterator[str]:
     attributes = settings.attributes
-    yield from _known("attributes.rename", attributes.rename, ATTRIBUTES)
-    yield from _known("attributes.drop", attributes.drop, ATTRIBUTES)
-    yield from _known("attributes.to_resource", attributes.to_resource, ATTRIBUTES)
+    known = ATTRIBUTES.union(settings.events.attributes)
+    yield from _known("attributes.rename", attributes.rename, known)
+    yield from _known("attributes.drop", attributes.drop, known)
+    yield from _known("attributes.to_resource", attributes.to_resource, known)
     for name in attributes.drop:
         if name in KEPT:
             yield f"attributes.drop: {name} cannot be dropped, since a sum over it says nothing"
         if name in attributes.to_resource:
             yield f"attributes.to_resource: {name} is dropped by attributes.drop; one of the two must go"
-    yield from _collisions(attributes.rename, attributes.drop)
+    yield from _collisions(known, attributes.rename, attributes.drop)
 
 
-def _collisions(rename: Mapping[str, str], drop: Collection[str]) -> Iterator[str]:
+def _collisions(known: Collection[str], rename: Mapping[str, str], drop: Collection[str]) -> Iterator[str]:
     """Names that become one, as OpenTelemetry or as Prometheus spells them."""
     shown: dict[str, str] = {}
-    for name in sorted(ATTRIBUTES - set(drop), key=lambda name: (name in rename, name)):
+    for name in sorted(set(known) - set(drop), key=lambda name: (name in rename, name)):
         label = re.sub(r"[^A-Za-z0-9]+", "_", rename.get(name, name))
         if label in shown:
             new = rename.get(name, name)
@@ -84,6 +85,13 @@ def _events(settings: Settings) -> Iterator[str]:
     events = settings.events
     if events.enabled and not (loopback(events.host) or events.tokens or events.tokens_file):
         yield f"events.tokens: {events.host!r} can be reached from other machines, so tokens or tokens_file is needed"
+    if events.tokens_file:
+        yield from _readable("events.tokens_file", events.tokens_file)
+    for name, path in events.attributes.items():
+        if name in ATTRIBUTES:
+            yield f"events.attributes.{name}: a series has an attribute of that name already; choose another"
+        if not path.strip("$. "):
+            yield f"events.attributes.{name}: expected a path in the event's data such as team or $.user.plan, got {path!r}"
 
 
 def _listeners(settings: Settings) -> Iterator[str]:

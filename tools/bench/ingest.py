@@ -85,7 +85,7 @@ def server(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     sections: dict[str, object] = {name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")}
     sections |= {"events": {"enabled": True, "port": port}, "state": {"path": str(folder / "state.db")}, "prometheus": {"port": port + 1}}
     (folder / "config.yaml").write_text(yaml.safe_dump(sections))
-    command = [Path(sys.executable).with_name("otel-openai-usage"), "run", "-c", folder / "config.yaml", "--log-level", "error"]
+    command: list[str | Path] = [Path(sys.executable).with_name("otel-openai-usage"), "run", "-c", folder / "config.yaml", "--log-level", "error"]
     return subprocess.Popen(command)
 
 
