@@ -1,6 +1,7 @@
 """The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -215,10 +216,11 @@ def demo(port: int) -> int:
     \b
       otel-openai-usage demo
     """
-    from otel_openai_usage import app, logs
+    from otel_openai_usage import demo as showing
+    from otel_openai_usage import logs
 
     logs.setup("warning", "text")
-    return app.demo(port=port)
+    return showing.demo(port=port)
 
 
 _DAY = click.DateTime(["%Y-%m-%d"])
@@ -282,7 +284,7 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, outpu
 
     text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form)
     if output is None:
-        click.get_text_stream("stdout").writelines(text)
+        sys.stdout.writelines(text)
     else:
         with output.open("w", newline="") as out:
             out.writelines(text)

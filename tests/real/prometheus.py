@@ -16,9 +16,10 @@ Labels: TypeAlias = frozenset[tuple[str, str]]
 
 
 class Prometheus:
-    """Scrapes `targets` every `interval`; answers PromQL."""
+    """Scrapes `targets` every `interval`; answers PromQL. `blocks` is a folder of data that it begins with."""
 
-    def __init__(self, folder: Path, targets: Sequence[str], *, rules: Sequence[Path] = (), interval: str = "1s") -> None:
+    def __init__(self, folder: Path, targets: Sequence[str], *, rules: Sequence[Path] = (), interval: str = "1s",
+                 blocks: Path | None = None) -> None:  # fmt: skip
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = {
@@ -28,7 +29,8 @@ class Prometheus:
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.process = Process(
-            [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+            [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={blocks or folder / 'data'}",
+             "--storage.tsdb.retention.time=10y",
              f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"],
             folder / "prometheus.log",
         )  # fmt: skip

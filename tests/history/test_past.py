@@ -1,0 +1,200 @@
+import asyncio
+import csv
+import io
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from otel_openai_usage import backfill
+from otel_openai_usage.backfill import Asked
+from otel_openai_usage.config import Settings, load, state_file
+from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.core.model import Width, Window, floor
+from otel_openai_usage.errors import StateInUse
+from otel_openai_usage.history import export, otlp
+from otel_openai_usage.history.backfill import Call, plan
+from otel_openai_usage.metrics.resource import resource
+from otel_openai_usage.simulator import lateness
+from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
+from otel_openai_usage.simulator.world import World
+from otel_openai_usage.state.history import history
+from otel_openai_usage.state.reader import reading
+from otel_openai_usage.state.sqlite import Store
+from tests.metrics.collectors import grpc_collector
+from tests.real.prometheus import Prometheus
+from tests.real.servers import program
+
+DAY, HOUR = 86_400, 3_600
+NOW = int(datetime(2026, 11, 19, 10, 20, tzinfo=UTC).timestamp())
+TODAY = floor(NOW, DAY)
+SINCE = date(2026, 11, 9)
+START = TODAY - 10 * DAY
+COMPLETIONS = KINDS["completions"]
+
+
+class Scene:
+    """A simulated organization at rest, whose last ten days were read into a store."""
+
+    def __init__(self, world: World, url: str, folder: Path) -> None:
+        self.world, self.env = world, {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
+        self.settings: Settings = load(None, self.env, {"state.path": str(folder / "state.db"), "api.requests_per_minute": 60000,
+                                                        "history.hours": "4d"})  # fmt: skip
+        self.path = state_file(self.settings, self.env)
+        self.calls: list[str] = []
+
+    async def read(self, since: date = SINCE) -> int:
+        """Backfill; `calls` remembers what it was told of."""
+
+        def told(name: str, done: int, _: int) -> None:
+            if done:
+                self.calls.append(name)
+
+        return await backfill.read(self.settings, self.env, Asked(since), NOW, told)
+
+    def truth(self, start: int, end: int, name: str = "input") -> int:
+        """What the world's completions really used."""
+        index = [measure.name for measure in COMPLETIONS.measures].index(name)
+        return sum(int(amounts[index]) for amounts in self.world.totals("completions", Window(start, end), ()).values())
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    """The scene, already read."""
+    world = World(3, projects=2, keys=3, users=3, lateness=lateness.PROMPT)
+    async with running(application(world, clock=lambda: datetime.fromtimestamp(NOW, UTC))) as url:
+        made = Scene(world, url, tmp_path)
+        await made.read()
+        yield made
+
+
+async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) -> None:
+    """Every day equals the world's own total; every total of the ledger is still nothing."""
+    with history(scene.path) as past:
+        rows = past.usage(START, TODAY, by=("operation",), where={"operation": ["completions"]})
+        assert [row.input for row in rows] == [scene.truth(day, day + DAY) for day in range(START, TODAY, DAY)]
+        hours = past.usage(TODAY - 2 * DAY, TODAY, step="hour", where={"operation": ["completions"]})
+        used = [hour for hour in range(TODAY - 2 * DAY, TODAY, HOUR) if scene.truth(hour, hour + HOUR, "requests")]
+        assert [row.output for row in hours] == [scene.truth(hour, hour + HOUR, "output") for hour in used]
+    with reading(scene.path) as reader:
+        leaves = [leaf for book in reader.books("default") for leaf in book.leaves.values()]
+        assert leaves
+        assert all(not any(leaf.total) and not any(leaf.shown) and not leaf.changed and not leaf.estimate for leaf in leaves)
+
+
+async def test_a_backfill_goes_on_where_it_was(scene: Scene) -> None:
+    """What was read is not read again; an earlier day is read alone."""
+    scene.calls.clear()
+    assert await scene.read() == 0
+    assert scene.calls == []
+    assert await scene.read(SINCE - timedelta(1)) > 0
+    assert scene.calls.count("default usage/completions") == 1
+
+
+async def test_a_running_exporter_is_left_alone(scene: Scene) -> None:
+    """The store has one writer; who holds it is told to be stopped."""
+    store = Store(scene.path)
+    try:
+        with pytest.raises(StateInUse, match="Stop the exporter"):
+            await scene.read()
+    finally:
+        store.close()
+
+
+@pytest.mark.real
+async def test_a_real_prometheus_answers_right_over_the_past(scene: Scene, tmp_path: Path, prometheus: Callable[..., Prometheus]) -> None:
+    """promtool makes blocks of the file, and `increase()` over days and hours gives the world's own totals."""
+    file = tmp_path / "past.om"
+    await asyncio.to_thread(backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, file)
+    command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", file, tmp_path / "blocks"]
+    done = await asyncio.to_thread(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    assert done.returncode == 0, done.stdout + done.stderr
+    server = await asyncio.to_thread(prometheus, [], blocks=tmp_path / "blocks")
+    what = 'sum(increase(openai_api_tokens_total{operation="completions",token_type="input"}[%s] @ %d))'
+    stretches = (("10d", 10 * DAY, TODAY), ("1d", DAY, TODAY - 6 * DAY), ("1d", DAY, TODAY), ("2h", 2 * HOUR, TODAY - 4 * HOUR))
+    for span, seconds, end in stretches:
+        value = await asyncio.to_thread(server.value, what % (span, end))
+        assert value == pytest.approx(scene.truth(end - seconds, end), rel=1e-6), (span, end)
+    with history(scene.path) as past:
+        billed = sum(spent.cost for spent in past.costs(START, TODAY, step=None))
+    value = await asyncio.to_thread(server.value, f"sum(increase(openai_api_cost_total[10d] @ {TODAY}))")
+    assert value == pytest.approx(float(billed), rel=1e-6)
+
+
+async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
+    """The points of a day add up to the world's total; the resource says backfill, and every point ends before counting began."""
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+    with grpc_collector() as received:
+        exporter = OTLPMetricExporter(endpoint=received.url, insecure=True)
+        series = backfill.series(scene.settings, scene.env, Asked(SINCE), NOW)
+        sent = await asyncio.to_thread(otlp.send, series, exporter, resource("one", {}, {}))
+        exporter.shutdown()
+    found = [(name, attributes, point) for name, attributes, point in received.points()]
+    assert len(found) == sent
+    tokens = [point for name, labels, point in found
+              if name == "openai.api.tokens" and labels["operation"] == "completions" and labels["token_type"] == "input"]  # fmt: skip
+    assert sum(point.as_int for point in tokens) == scene.truth(START, TODAY)
+    assert all(START <= point.start_time_unix_nano / 1e9 < point.time_unix_nano / 1e9 <= TODAY for point in tokens)
+    resources = {attribute.key: attribute.value.bool_value for request in received.requests for part in request.resource_metrics
+                 for attribute in part.resource.attributes if attribute.key == "backfill"}  # fmt: skip
+    assert resources == {"backfill": True}
+    kinds = {metric.sum.aggregation_temporality for request in received.requests for part in request.resource_metrics
+             for scope in part.scope_metrics for metric in scope.metrics if metric.HasField("sum")}  # fmt: skip
+    assert kinds == {1}
+
+
+def rows(path: Path, form: str) -> list[dict[str, str]]:
+    """An export, parsed."""
+    text = "".join(export.lines(path, SINCE, SINCE + timedelta(9), form))
+    return [json.loads(line) for line in text.splitlines()] if form == "json" else list(csv.DictReader(io.StringIO(text)))
+
+
+async def test_exports_hold_the_same_money(scene: Scene) -> None:
+    """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the world's."""
+    with history(scene.path) as past:
+        billed = sum((spent.cost for spent in past.costs(START, TODAY, step=None)), Decimal(0))
+    found, lines, focus = (rows(scene.path, form) for form in ("csv", "json", "focus"))
+    assert sum(Decimal(row["cost"]) for row in found if row["cost"]) == billed
+    assert sum(Decimal(row["cost"]) for row in lines if row["cost"]) == billed
+    assert sum(Decimal(row["BilledCost"]) for row in focus) == billed
+    assert sum(int(row["input"]) for row in found if row["operation"] == "completions") == scene.truth(START, TODAY)
+    assert tuple(found[0]) == tuple(lines[0]) == export.COLUMNS
+    assert tuple(focus[0]) == export.FOCUS
+    assert {row["project_name"] for row in found if row["project_id"]} == {project.name for project in scene.world.company.projects}
+
+
+def test_a_spreadsheet_sees_no_formula() -> None:
+    """Text that a spreadsheet would run is text; numbers stay numbers."""
+    assert export.safe('=HYPERLINK("http://x")') == '\'=HYPERLINK("http://x")'
+    assert [export.safe(text)[0] for text in ("+1", "-1", "@a", "\t=1", "\r=1")] == ["'"] * 5
+    assert export.safe("gpt-4o, input") == "gpt-4o, input"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store that is closed afterwards."""
+    opened = Store(tmp_path / "plan.db")
+    yield opened
+    opened.close()
+
+
+def test_as_few_calls_as_possible(store: Store) -> None:
+    """Days for what is old, hours for the rest, minutes only for the hour in which counting began; what was read is left out."""
+    book = store.book("default", COMPLETIONS, TODAY + 2 * HOUR + 600, ())
+    calls = plan(book, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, [])
+    assert calls == [
+        Call(Window(TODAY + 2 * HOUR, TODAY + 2 * HOUR + 600), Width.MINUTE),
+        Call(Window(TODAY - 5 * DAY, TODAY + 2 * HOUR), Width.HOUR),
+        Call(Window(TODAY - 36 * DAY, TODAY - 5 * DAY), Width.DAY),
+        Call(Window(TODAY - 60 * DAY, TODAY - 36 * DAY), Width.DAY),
+    ]
+    assert plan(book, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, [call.window for call in calls]) == []
+    costs = store.book("default", KINDS["costs"], TODAY, ())
+    assert plan(costs, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, []) == [Call(Window(TODAY - 60 * DAY, TODAY), Width.DAY)]
+
+

@@ -1,0 +1,160 @@
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+from otel_openai_usage import pipeline
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.estimate import Rates
+from otel_openai_usage.core.kinds import KINDS, Kind
+from otel_openai_usage.core.model import NO_NAMES, Bucket, Dims, Rows, Width, Window
+from otel_openai_usage.core.retention import Retention
+from otel_openai_usage.core.shape import Look
+from otel_openai_usage.core.windows import Step
+from otel_openai_usage.state.history import history
+from otel_openai_usage.state.sqlite import Store
+
+DAY, HOUR, MINUTE = 86_400, 3_600, 60
+MIDNIGHT = 1_793_577_600
+EMBEDDINGS = KINDS["embeddings"]
+COST = "openai.api.estimated_cost"
+
+
+class Tariff:
+    """Implements PriceBook: one price for every token, none for the model `unknown`."""
+
+    def __init__(self, price: str = "0.5") -> None:
+        self.price = Decimal(price)
+
+    def rates(self, organization: str, kind: Kind, dims: Mapping[str, str], time: int) -> Rates | None:
+        return None if dims.get("model") == "unknown" else (self.price, Decimal(0))
+
+
+def who(user: str, model: str = "m") -> Dims:
+    """Of one project, so many users."""
+    return ("p", user, None, model)
+
+
+class Bench:
+    """A store, a book in it, and a display of it: what happens between readings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.tariff, self.readings = path, Tariff(), dict[bytes, Rows]()
+        self.now = MIDNIGHT + 2 * HOUR
+        self.start()
+
+    def start(self) -> None:
+        """As after a restart."""
+        self.store = Store(self.path)
+        self.book: Book = self.store.book("acme", EMBEDDINGS, MIDNIGHT, ("project_id", "user_id", "model"))
+        pipeline.price(self.book, self.tariff, self.now)
+        self.display = Display(Look(zero_hold=0, name_wait=0))
+        self.display.load([self.book], {"acme": NO_NAMES}, self.now)
+
+    def stop(self) -> None:
+        """The process ends."""
+        self.store.close()
+
+    def read(self, start: int, tokens: Mapping[Dims, int], width: Width = Width.MINUTE) -> pipeline.Absorbed:
+        """A fine reading of one bucket."""
+        name = f"{len(self.readings)}".encode()
+        self.readings[name] = {dims: (count, 1) for dims, count in tokens.items()}
+        parse: Callable[[bytes], Rows] = self.readings.__getitem__
+        absorbed = pipeline.absorb(self.store, self.book, parse, Step(Window(start, start + width), width, coarse=False),
+                                   [Bucket(start, name, name)], self.now, fine_from=MIDNIGHT, prices=self.tariff)  # fmt: skip
+        first = pipeline.finish(self.store, self.book, self.now)
+        self.display.took(self.book, self.book.leaves.values() if first else absorbed.leaves, self.now)
+        return absorbed
+
+    def shown(self) -> dict[str, float]:
+        """Estimated cost on the Board, by model."""
+        self.display.shape.released(self.display.shape.due(self.now + 1000, None))
+        self.display.snapshot(self.now, self.now)
+        points = self.display.shape.points(self.now, 1).get(COST, [])
+        shown = {"organization", "operation", "project_id", "project_name", "model", "currency"}
+        assert all(set(point.series.attributes) == shown for point in points)
+        return {str(point.series.attributes["model"]): point.value for point in points}
+
+
+def test_users_are_summed_and_an_unknown_model_has_no_series(tmp_path: Path) -> None:
+    """Estimated cost has no user; what has no price is told, and is no series of 0."""
+    bench = Bench(tmp_path / "s.db")
+    absorbed = bench.read(MIDNIGHT, {who("a"): 10, who("b"): 4, who("a", "unknown"): 9})
+    assert bench.shown() == {"m": 7.0}
+    assert absorbed.unpriced == {"unknown": 9}
+    bench.stop()
+
+
+def test_it_never_falls_and_survives_restarts(tmp_path: Path) -> None:
+    """What OpenAI takes back lowers the total, not what is shown, across a restart; growth shows once it overtakes."""
+    bench = Bench(tmp_path / "s.db")
+    bench.read(MIDNIGHT, {who("a"): 10})
+    bench.read(MIDNIGHT, {who("a"): 6})
+    assert bench.shown() == {"m": 5.0}
+    assert bench.display.shape.restated_pending()[COST][0][1] == 2.0
+    bench.stop()
+    bench.start()
+    assert bench.shown() == {"m": 5.0}
+    bench.read(MIDNIGHT + MINUTE, {who("a"): 8})
+    assert bench.shown() == {"m": 7.0}
+    bench.stop()
+
+
+def test_it_is_priced_once_when_booked(tmp_path: Path) -> None:
+    """A new price is for what is booked from then on, whatever is read again."""
+    bench = Bench(tmp_path / "s.db")
+    bench.read(MIDNIGHT, {who("a"): 10})
+    bench.tariff.price = Decimal(100)
+    bench.read(MIDNIGHT, {who("a"): 10})
+    assert bench.shown() == {"m": 5.0}
+    bench.read(MIDNIGHT, {who("a"): 11})
+    assert bench.shown() == {"m": 105.0}
+    bench.read(MIDNIGHT, {who("a"): 11}, Width.HOUR)  # the same in a coarser row: what leaves the minutes enters the hour
+    assert bench.shown() == {"m": 105.0}
+    bench.stop()
+
+
+def test_the_estimate_of_a_day_is_kept_and_compared(tmp_path: Path) -> None:
+    """The history has the estimate by day, and what was billed beside it."""
+    bench = Bench(tmp_path / "s.db")
+    bench.read(MIDNIGHT, {who("a"): 10, who("a", "unknown"): 9})
+    costs = KINDS["costs"]
+    book = bench.store.book("acme", costs, MIDNIGHT, ("project_id", "line_item"))
+    billed = {tuple("usd" if name == "currency" else None for name in costs.dimensions): (Decimal("4.2"), Decimal(10))}
+    pipeline.book_past(bench.store, book, Window(MIDNIGHT, MIDNIGHT + DAY), Width.DAY, {MIDNIGHT: billed}, bench.now)
+    assert bench.store.spent("acme", MIDNIGHT - DAY, MIDNIGHT + DAY) == {MIDNIGHT: (Decimal("5.0"), Decimal("4.2"))}
+    with history(bench.path) as past:
+        (row,) = past.usage(MIDNIGHT, MIDNIGHT + DAY)
+        assert (row.input, row.estimate, row.unpriced) == (19, Decimal("5.0"), 9)
+        assert past.unpriced(MIDNIGHT, MIDNIGHT + DAY) == [("acme", "unknown", 9)]
+        assert [spent.cost for spent in past.costs(MIDNIGHT, MIDNIGHT + DAY)] == [Decimal("4.2")]
+    bench.stop()
+
+
+def test_rows_grow_coarser_and_go_but_no_total_moves(tmp_path: Path) -> None:
+    """Old hours become days, older days go: sums of what is left, totals and what is shown stay."""
+    bench = Bench(tmp_path / "s.db")
+    for hour in range(6):
+        bench.read(MIDNIGHT + hour * HOUR, {who("a"): 10, who("b"): hour}, Width.HOUR)
+        bench.read(MIDNIGHT + DAY + hour * HOUR, {who("a"): 1}, Width.HOUR)
+    totals = {dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()}
+    while bench.store.tidy(bench.book, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT)):
+        pass
+    assert {row.width for row in bench.store.rows_within(bench.book, tuple(Width), MIDNIGHT, MIDNIGHT + 2 * DAY)} == {DAY}
+    with history(bench.path) as past:
+        assert [row.input for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [75, 6]
+    while bench.store.tidy(bench.book, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT + DAY)):
+        pass
+    with history(bench.path) as past:
+        assert [(row.start, row.input) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [(MIDNIGHT + DAY, 6)]
+    bench.stop()
+    bench.start()
+    assert {dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()} == totals
+    bench.stop()
+
+
+def test_retention_keeps_what_is_still_read_again() -> None:
+    """Whatever is configured, a day more than `reconcile` stays as it is."""
+    now = MIDNIGHT + 100 * DAY + 5
+    assert Retention.at(now, hours=90 * DAY, days=1100 * DAY, reconcile=7 * DAY) == Retention(MIDNIGHT + 10 * DAY, MIDNIGHT - 1000 * DAY)
+    assert Retention.at(now, hours=60, days=60, reconcile=7 * DAY) == Retention(MIDNIGHT + 92 * DAY, MIDNIGHT + 92 * DAY)
