@@ -11,11 +11,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import otel_openai_usage
 from otel_openai_usage import pipeline
-from otel_openai_usage.config import Organization, Settings, load, needs_key, state_file
+from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.estimate import PriceBook
@@ -24,7 +23,7 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
-from otel_openai_usage.errors import ExporterError, ListenError
+from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.events import Parser
 from otel_openai_usage.memory import Shelf, frugal
 from otel_openai_usage.metrics import otlp
@@ -87,7 +86,8 @@ class Exporter:
     def not_ready(self) -> list[str]:
         """Why /readyz says no."""
         untried = [f"{loop.organization} {loop.source}: not polled yet" for loop in self.loops if not loop.tried]
-        return untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in self.loops if loop.rejected]
+        bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
+        return untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
 
     async def publish(self) -> None:
         """Show what is new now."""
@@ -113,7 +113,7 @@ async def _run(settings: Settings, *, once: bool) -> int:
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once)
         if once:
             return await _once(exporter)
-        return await _forever(exporter)
+        return await forever(exporter)
 
 
 async def _once(exporter: Exporter) -> int:
@@ -124,7 +124,8 @@ async def _once(exporter: Exporter) -> int:
     return 0 if sent and not any(loop.error and not loop.bearable for loop in exporter.loops) else 1
 
 
-async def _forever(exporter: Exporter) -> int:
+async def forever(exporter: Exporter) -> int:
+    """Poll and show until SIGTERM or SIGINT. Raises ExporterError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stopping, stop)
@@ -157,64 +158,6 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         await stop.wait()
         for task in tasks:
             task.cancel()
-
-
-def demo(*, port: int) -> int:
-    """Run a simulated organization and an exporter of it until SIGTERM or SIGINT. Keeps nothing. Raises ExporterError."""
-    return asyncio.run(_demo(port))
-
-
-async def _demo(port: int) -> int:
-    from otel_openai_usage.dashboard import showcase
-    from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
-    from otel_openai_usage.simulator.world import World
-
-    world = World()
-    async with running(application(world)) as url, AsyncExitStack() as stack:
-        env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        path = Path(stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-"))) / "state.db"
-        settings = load(None, env, {"prometheus.port": port, "state.path": str(path), **DEMO})
-        await asyncio.to_thread(showcase.fill, path, world, settings.organizations[0].name, time.time())
-        exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
-        shown = _dashboard(path, stack, any_port=port == 0)
-        sys.stdout.write(_DEMO_TEXT.format(url=exporter.server.url if exporter.server else "", simulator=url, dashboard=shown))
-        sys.stdout.flush()
-        return await _forever(exporter)
-
-
-def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
-    """Where the dashboard of a store is served until the stack ends; without its extra, how to have it."""
-    try:
-        from otel_openai_usage.dashboard.server import PORT, Server
-    except ModuleNotFoundError:
-        return "pip install 'otel-openai-usage[dashboard]' for the dashboard"
-    try:
-        server = Server(path, host="localhost", port=0 if any_port else PORT)
-    except ListenError:
-        server = Server(path, host="localhost", port=0)
-    server.start()
-    stack.callback(server.close)
-    return f"{server.url}/            the dashboard: what 90 days cost, and this month will"
-
-
-DEMO: Mapping[str, object] = {
-    "api.requests_per_minute": 1200,
-    "usage.interval": "10s",
-    "usage.reconcile_interval": "1m",
-    "costs.interval": "30s",
-    "attributes.zero_hold": "15s",
-}
-_DEMO_TEXT = """
-A simulated company uses OpenAI; its usage since midnight UTC is counted, and goes on live.
-
-  {dashboard}
-  {url}/            what is exported, and how the sources are doing
-  {url}/metrics     the metrics, as Prometheus scrapes them
-  {simulator}/            the simulated organization
-
-Try:  curl -s {url}/metrics | grep openai_api_tokens_total | head
-Ctrl-C ends it; nothing is kept.
-"""
 
 
 def _stopping(stop: asyncio.Event) -> None:
