@@ -1,4 +1,4 @@
-"""Who comes from foxdalas/openai-exporter finds what its README shows: flags, metrics, labels, answers."""
+"""Who comes from another exporter finds what its README shows: flags, metrics, labels, answers."""
 
 import re
 import time
@@ -9,13 +9,16 @@ import pytest
 
 from otel_openai_usage.core.model import Window, floor
 from tests.deploy.conftest import Rig
-from tests.real.installed import KEY, Exporter, Simulator, Surroundings
-from tests.real.processes import wait_for
+from tests.real.installed import KEY, Exporter, Simulator, Surroundings, samples
+from tests.real.processes import get, wait_for
 from tests.real.servers import ROOT
 
 TOKENS = {"model", "operation", "project_id", "project_name", "user_id", "api_key_id", "batch", "token_type"}
 COST = {"date", "project_id", "project_name", "line_item", "organization_id", "currency"}
 TYPES = {"input", "output", "input_cached", "input_audio", "output_audio"}
+LEGACY = {"organization_id", "organization_name", "operation", "snapshot_id"}
+COUNTS = {"requests": "requests", "context_tokens": "input", "generated_tokens": "output"}
+"""`chatgpt_api_usage_…_total`, and what the world calls it."""
 DAY = 86400
 
 
@@ -70,7 +73,39 @@ def test_a_days_cost_of_a_project_is_one_sum(rig: Rig) -> None:
     assert shown == {project or "": pytest.approx(cost) for (project,), cost in rig.simulator.costs(yesterday, "project_id").items()}
 
 
+@pytest.fixture
+def ordinary(tmp_path: Path, simulator: Simulator) -> Iterator[Exporter]:
+    """Our exporter with the configuration that the page gives to users of the ChatGPT API Usage Exporter, and an ordinary key."""
+    (text,) = re.findall(r"```yaml\n(legacy: .*?)```", (ROOT / "docs" / "drop-in.md").read_text(), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(text)
+    variables = {"OPENAI_API_KEY": "sk-simulated", "OPENAI_BASE_URL": simulator.base_url}
+    exporter = Exporter(Surroundings(tmp_path), ["-c", tmp_path / "config.yaml"], variables, "/readyz")
+    yield exporter
+    exporter.process.stop()
+
+
+def test_the_legacy_metrics_are_the_same(ordinary: Exporter, simulator: Simulator) -> None:
+    """Its four metrics have its labels and no others, and say of each model what the world used today, as of the poll."""
+    today, before = floor(int(time.time()), DAY), floor(int(time.time()) - 60, 60)
+
+    def scrape() -> str:
+        _, body = get(f"{ordinary.url}/metrics")
+        return body if "chatgpt_api_usage_requests_total{" in body else ""
+
+    text = ordinary.process.until(scrape, "a poll")
+    seen = samples(text, "chatgpt_api_usage_")
+    assert {name for name, _ in seen} == {"chatgpt_api_usage_up", *(f"chatgpt_api_usage_{count}_total" for count in COUNTS)}
+    assert {frozenset(dict(labels)) for name, labels in seen if name.endswith("_total")} == {frozenset(LEGACY)}
+    least = simulator.totals("completions", Window(today, max(before, today + 60)), "model")
+    most = simulator.totals("completions", Window(today, floor(int(time.time()), 60) + 60), "model")
+    for (name, labels), value in seen.items():
+        if name.endswith("_total"):
+            measure = COUNTS[name.removeprefix("chatgpt_api_usage_").removesuffix("_total")]
+            model = (dict(labels)["snapshot_id"],)
+            assert least.get(model, {}).get(measure, 0) <= value <= most[model][measure]
+
+
 def test_the_page_names_every_label() -> None:
     """docs/drop-in.md says of each label and token type what became of it."""
     page = (ROOT / "docs" / "drop-in.md").read_text()
-    assert {name for name in TOKENS | COST | TYPES if f"`{name}`" not in page} == set()
+    assert {name for name in TOKENS | COST | TYPES | LEGACY if f"`{name}`" not in page} == set()
