@@ -110,7 +110,7 @@ async def test_a_real_prometheus_answers_right_over_the_past(scene: Scene, tmp_p
     """promtool makes blocks of the file, and `increase()` over days and hours gives the world's own totals."""
     file = tmp_path / "past.om"
     await asyncio.to_thread(backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, file)
-    command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", file, tmp_path / "blocks"]
+    command: list[str | Path] = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", file, tmp_path / "blocks"]
     done = await asyncio.to_thread(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
     assert done.returncode == 0, done.stdout + done.stderr
     server = await asyncio.to_thread(prometheus, [], blocks=tmp_path / "blocks")
