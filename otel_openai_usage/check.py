@@ -47,7 +47,11 @@ def _undocumented(settings: Settings) -> list[str]:
 
 
 def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
-    """Everything that was looked at; with `offline` nobody is asked."""
+    """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices cannot be understood."""
+    if settings.prices.enabled:
+        from otel_openai_usage.pricing import Prices
+
+        Prices(settings.prices.overrides)
     yield Finding("ok", "configuration", f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}")
     for warning in (*settings.warnings, *_undocumented(settings)):
         yield Finding("warn", "configuration", warning)

@@ -40,6 +40,7 @@ def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep
         hours=int(settings.history.hours.total_seconds()),
         days=int(settings.history.days.total_seconds()),
         reconcile=int(reconcile.total_seconds()),
+        also=[store.book(settings.organizations[0].name, LEGACY, 0, ())] if settings.legacy.enabled else [],
     )
 
 

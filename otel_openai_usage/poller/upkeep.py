@@ -41,13 +41,14 @@ class Telemetry(Protocol):
 
 
 class Upkeep:
-    """Looks after the history of the keeper's books. Times in seconds."""
+    """Looks after the history of the keeper's books, and of others that are only kept. Times in seconds."""
 
     def __init__(
         self, keeper: Keeper, store: HistoryStore, telemetry: Telemetry, organizations: Sequence[str],
-        *, hours: int, days: int, reconcile: int,
+        *, hours: int, days: int, reconcile: int, also: Sequence[Book] = (),
     ) -> None:  # fmt: skip
         self._keeper, self._store, self._telemetry, self._organizations = keeper, store, telemetry, organizations
+        self._also = tuple(also)
         self._hours, self._days, self._reconcile = hours, days, reconcile
 
     async def forever(self) -> None:
@@ -63,7 +64,7 @@ class Upkeep:
         """Do all that is to be done. Raises StateError."""
         now = int(self._keeper.clock.now())
         keep = Retention.at(now, hours=self._hours, days=self._days, reconcile=self._reconcile)
-        for book in self._keeper.books:
+        for book in (*self._keeper.books, *self._also):
             while await self._keeper.do(lambda book=book: self._store.tidy(book, keep)):  # type: ignore[misc]
                 await self._keeper.clock.sleep(PAUSE)
         for organization in self._organizations:

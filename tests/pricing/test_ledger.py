@@ -1,6 +1,9 @@
+import random
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
+
+import pytest
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book
@@ -55,12 +58,12 @@ class Bench:
         """The process ends."""
         self.store.close()
 
-    def read(self, start: int, tokens: Mapping[Dims, int], width: Width = Width.MINUTE) -> pipeline.Absorbed:
-        """A fine reading of one bucket."""
+    def read(self, start: int, tokens: Mapping[Dims, int], width: Width = Width.MINUTE, *, coarse: bool = False) -> pipeline.Absorbed:
+        """A reading of one bucket."""
         name = f"{len(self.readings)}".encode()
         self.readings[name] = {dims: (count, 1) for dims, count in tokens.items()}
         parse: Callable[[bytes], Rows] = self.readings.__getitem__
-        absorbed = pipeline.absorb(self.store, self.book, parse, Step(Window(start, start + width), width, coarse=False),
+        absorbed = pipeline.absorb(self.store, self.book, parse, Step(Window(start, start + width), width, coarse=coarse),
                                    [Bucket(start, name, name)], self.now, fine_from=MIDNIGHT, prices=self.tariff)  # fmt: skip
         first = pipeline.finish(self.store, self.book, self.now)
         self.display.took(self.book, self.book.leaves.values() if first else absorbed.leaves, self.now)
@@ -158,3 +161,27 @@ def test_retention_keeps_what_is_still_read_again() -> None:
     now = MIDNIGHT + 100 * DAY + 5
     assert Retention.at(now, hours=90 * DAY, days=1100 * DAY, reconcile=7 * DAY) == Retention(MIDNIGHT + 10 * DAY, MIDNIGHT - 1000 * DAY)
     assert Retention.at(now, hours=60, days=60, reconcile=7 * DAY) == Retention(MIDNIGHT + 92 * DAY, MIDNIGHT + 92 * DAY)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_one_price_the_estimate_is_that_price_of_the_total(tmp_path: Path, seed: int) -> None:
+    """Whatever is read, in whatever order and width, through restarts: tokens by the price, in ledger and history."""
+    chance, bench = random.Random(seed), Bench(tmp_path / "s.db")
+    for _ in range(60):
+        bench.now += chance.choice((60, HOUR))
+        width = chance.choice((Width.MINUTE, Width.HOUR, Width.HOUR))
+        start = MIDNIGHT + chance.randrange(2 * DAY // width) * width
+        users = chance.sample("abc", chance.randrange(4))
+        coarse = width == Width.HOUR and chance.random() < 0.7
+        bench.read(start, {who(user): chance.randrange(100) for user in users}, width, coarse=coarse)
+        if chance.random() < 0.1:
+            bench.stop()
+            bench.start()
+    leaves = bench.book.leaves.values()
+    assert [leaf.estimate for leaf in leaves] == [leaf.total[0] * bench.tariff.price for leaf in leaves]
+    assert all((leaf.estimate_shown or 0) >= (leaf.estimate or 0) >= 0 for leaf in leaves)
+    with history(bench.path) as past:
+        assert [(row.estimate, row.unpriced) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [
+            (row.input * bench.tariff.price, 0) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)
+        ]
+    bench.stop()
