@@ -58,8 +58,8 @@ from otel_openai_usage.web.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-COMPARED_EVERY = 60.0
-"""Seconds between two comparisons of the day's usage with its events."""
+COMPARED_EVERY = 10.0
+"""Seconds between two comparisons of the day's usage with its events, at the least; else as often as usage is read."""
 OTLP_SHUTDOWN = 5.0
 """Seconds that the last export may take; stopping may take 10 in all."""
 FORGET = timedelta(days=14)
@@ -241,7 +241,8 @@ def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
     intake = Intake(keeper, store, books, own, dedupe=int(events.dedupe.total_seconds()))
     if settings.usage.enabled:
         compare = CoveragePoll(keeper, store).poll
-        exporter.loops.append(Loop("coverage", COMPARED_EVERY, compare, keeper, lambda _: None, Trouble(organizations[0])))
+        every = max(COMPARED_EVERY, settings.usage.interval.total_seconds())
+        exporter.loops.append(Loop("coverage", every, compare, keeper, lambda _: None, Trouble(organizations[0])))
     return Ingest(
         intake.take,
         lambda: own.event("refused"),

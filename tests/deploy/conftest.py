@@ -1,6 +1,8 @@
 """One simulated organization, one exporter, one Collector and two Prometheus servers for all tests of the bundle."""
 
+import itertools
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from otel_openai_usage.metering import Meter
 from tests.real.collector import Collector
 from tests.real.installed import KEY, Exporter, Simulator, Surroundings
+from tests.real.processes import free_port
 from tests.real.prometheus import Prometheus
 from tests.real.servers import ROOT
 
@@ -23,6 +27,29 @@ CONFIG = {
     "attributes": {"zero_hold": "0s"},
     "otlp": {"interval": "1s"},
 }
+CUSTOMERS = ("acme", "globex", "initech")
+
+
+class Application:
+    """Reports a response for a customer every now and then, as the helper does."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._meter, self._ended = Meter(url, spool=folder / "spool"), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            usage = {"input_tokens": 100 + number % 7, "output_tokens": 20}
+            self._meter.record({"id": f"r{number}", "model": "gpt-4o-2024-08-06", "usage": usage}, CUSTOMERS[number % 3])
+            if self._ended.wait(0.2):
+                return
+
+    def stop(self) -> None:
+        """Report no more."""
+        self._ended.set()
+        self._thread.join()
+        self._meter.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +74,8 @@ def quick_rules(folder: Path) -> list[Path]:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Runs until usage has grown and every rule has recorded something, by either path."""
     folder = tmp_path_factory.mktemp("rig")
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    port = free_port()
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"events": {"enabled": True, "port": port}}))
     surroundings = Surroundings(folder)
     simulator = Simulator(surroundings)
     collector = Collector(folder)
@@ -55,6 +83,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     variables = {"OPENAI_ADMIN_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc}"}
     exporter = Exporter(surroundings, ["-c", folder / "config.yaml"], variables, "/readyz")
     started = (before, int(time.time()))
+    application = Application(f"http://localhost:{port}", folder)
     targets = {"scraped": exporter.address, "collected": collector.metrics.removeprefix("http://").removesuffix("/metrics")}
     prometheus = {}
     for path in PATHS:
@@ -67,5 +96,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             server.wait_for("sum(openai:cost_forecast:month) > 0", seconds=30)
         yield running
     finally:
+        application.stop()
         for process in (*(server.process for server in prometheus.values()), exporter.process, collector.process, simulator.process):
             process.stop()

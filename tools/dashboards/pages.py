@@ -1,10 +1,11 @@
-"""The four dashboards."""
+"""The dashboards."""
 # ruff: noqa: E501 - a query reads best in one piece
 
 from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders import dashboard
 
+from tools.dashboards.customers import customers
 from tools.dashboards.parts import (
     BOTH,
     COSTS,
@@ -180,5 +181,5 @@ def health() -> dashboard.Dashboard:
     ))  # fmt: skip
 
 
-PAGES = {"overview": overview, "cost": cost, "project-and-key": drilldown, "exporter-health": health}
+PAGES = {"overview": overview, "cost": cost, "project-and-key": drilldown, "customers": customers, "exporter-health": health}
 """By the name of the file."""
