@@ -14,22 +14,17 @@ _FILTER_NAMES = {  # as a list says it, nothing chosen
 }
 
 
-def bar(report: Report, organizations: Sequence[str]) -> Any:
-    """Period, grouping and filters of a report's view."""
+def links(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
+    """Period, grouping and organization of a report's view."""
     view = report.view
-    return html.Nav(
-        className="bar",
-        children=[
-            html.Div(className="row", children=[
-                segments("Period", {name: (text, view.but(period=name)) for name, text in PERIODS.items()}, view.period),
-                _dates(report),
-                html.Span(className="spring"),
-                segments("Group by", {name: (text, view.but(by=name)) for name, text in GROUPS.items()}, view.by),
-                *_basis(report),
-            ]),
-            html.Div(className="row", children=[*_organization(view, report.data.organization, organizations), *_filters(report)]),
-        ],
-    )  # fmt: skip
+    return [
+        segments("Period", {name: (text, view.but(period=name)) for name, text in PERIODS.items()}, view.period),
+        _dates(report),
+        html.Span(className="spring"),
+        *_organization(view, report.data.organization, organizations),
+        segments("Group by", {name: (text, view.but(by=name)) for name, text in GROUPS.items()}, view.by),
+        *_basis(report),
+    ]
 
 
 def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -> Any:
@@ -76,7 +71,8 @@ def _organization(view: View, shown: str, organizations: Sequence[str]) -> Seque
     return [segments("Organization", {name: (name, view.but(**nothing).but(organization=name)) for name in organizations}, shown)]
 
 
-def _filters(report: Report) -> Sequence[Any]:
+def filters(report: Report) -> Sequence[Any]:
+    """Lists to choose from, one for each dimension that has more than one value."""
     made: list[Any] = []
     for name in FILTERS:
         options = report.options(name)

@@ -124,10 +124,10 @@ def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> 
     places = ticks(max(heights, default=0.0))
     half = (7 * DAY if report.weekly else DAY) / 2
     first, last = report.bins[0], report.bins[-1]
-    unseen = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "fixedrange": True, "automargin": True, "zeroline": False}
+    unseen = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "fixedrange": True, "zeroline": False}
     return {
         "autosize": True,
-        "margin": {"l": 0, "r": 4, "t": 8, "b": 0},
+        "margin": {"l": 52, "r": 6, "t": 8, "b": 28},  # fixed: Plotly draws everything twice to find them out
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "inherit", "size": 12},

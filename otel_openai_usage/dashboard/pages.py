@@ -6,7 +6,7 @@ from typing import Any
 from dash import dcc, html
 
 from otel_openai_usage.core.model import utc
-from otel_openai_usage.dashboard import controls, figures, units
+from otel_openai_usage.dashboard import figures, units
 from otel_openai_usage.dashboard.controls import attribute, href
 from otel_openai_usage.dashboard.figures import Figure, Say
 from otel_openai_usage.dashboard.freshness import freshness
@@ -17,12 +17,11 @@ ROWS = 15
 _PLOT: Any = {"displayModeBar": False, "responsive": True}
 
 
-def page(report: Report, organizations: Sequence[str], trouble: str | None) -> Any:
-    """Everything below the title."""
+def body(report: Report, trouble: str | None) -> Sequence[Any]:
+    """Everything below the controls."""
     say = _money(report)
     colour = figures.colours(report.cost_series, report.request_series)
     return [
-        controls.bar(report, organizations),
         *freshness(report.data, trouble),
         _tiles(report),
         html.Main(className="grid", children=[

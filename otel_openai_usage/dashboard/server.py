@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import flask
 from dash import ALL, Input, Output, State, ctx, dcc, html
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from otel_openai_usage.dashboard import pages
+from otel_openai_usage.dashboard import controls, pages
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.table import render
@@ -46,7 +47,7 @@ def _layout(library: Library) -> Any:
     """The page as it is first sent: with its content, for the query of the page that asks for it."""
     asked = urlsplit(flask.request.referrer or "") if flask.has_request_context() else None
     search = f"?{asked.query}" if asked and asked.query else ""
-    number = library.shelf().number
+    number, made = library.shelf().number, content(library, search)
     return html.Div(id="root", children=[
         dcc.Location(id="url", refresh="callback-nav"),
         dcc.Interval(id="tick", interval=15_000),
@@ -55,12 +56,17 @@ def _layout(library: Library) -> Any:
             html.H1("OpenAI usage and cost"),
             html.Button("Theme", id="theme", title="Light, dark, or as your system has it"),
         ]),
-        html.Div(id="page", children=content(library, search)),
+        html.Nav(className="bar", children=[
+            html.Div(id="links", className="row", children=made.links), html.Div(id="filters", className="row", children=made.filters),
+        ]),
+        html.Div(id="page", children=made.body),
     ])  # fmt: skip
 
 
 def _callbacks(app: dash.Dash, library: Library) -> None:
     @app.callback(
+        Output("links", "children"),
+        Output("filters", "children"),
         Output("page", "children"),
         Output("seen", "data"),
         Input("url", "search"),
@@ -70,8 +76,11 @@ def _callbacks(app: dash.Dash, library: Library) -> None:
     def show(search: str | None, _: int | None, seen: Sequence[Any] | None) -> Any:
         wanted = [library.shelf().number, search or ""]
         if seen == wanted:  # what the layout brought, or nothing new since the last tick
-            return dash.no_update, dash.no_update
-        return content(library, search), wanted
+            return (dash.no_update,) * 4
+        made = content(library, search)
+        # Lists of thousands of keys are not sent again when they say the same.
+        same = seen is not None and seen[0] == wanted[0] and _lists(seen[1]) == _lists(search)
+        return made.links, dash.no_update if same else made.filters, made.body, wanted
 
     @app.callback(
         Output("url", "search"),
@@ -108,17 +117,32 @@ def report(library: Library, search: str | None) -> Report | None:
     return None if data is None or data.empty else Report(data, view)
 
 
-def content(library: Library, search: str | None) -> Any:
+@dataclass(frozen=True)
+class Content:
+    """A page: its links, its lists to filter by, and all below."""
+
+    body: Any
+    links: Any = ()
+    filters: Any = ()
+
+
+def content(library: Library, search: str | None) -> Content:
     """The page of a query string."""
     shelf, made = library.shelf(), report(library, search)
     if made is not None:
-        return pages.page(made, list(shelf.data), shelf.trouble)
+        return Content(pages.body(made, shelf.trouble), controls.links(made, list(shelf.data)), controls.filters(made))
     if shelf.trouble:
-        return pages.empty("Nothing to show yet", [html.P(shelf.trouble)])
+        return Content(pages.empty("Nothing to show yet", [html.P(shelf.trouble)]))
     if not shelf.number:
-        return pages.empty("Reading the store …", [html.P("A large one takes some seconds the first time.")])
+        return Content(pages.empty("Reading the store …", [html.P("A large one takes some seconds the first time.")]))
     text = "The store is there, but nothing has been used since counting began. "
-    return pages.empty("Nothing was used yet", [html.P([text, html.Code("otel-openai-usage backfill"), " reads earlier days."])])
+    return Content(pages.empty("Nothing was used yet", [html.P([text, html.Code("otel-openai-usage backfill"), " reads earlier days."])]))
+
+
+def _lists(search: str | None) -> tuple[Any, ...]:
+    """What of a query the lists depend on."""
+    view = View.parse(search)
+    return view.organization, view.filters, view.query if view.filters else ""
 
 
 def _routes(server: flask.Flask, library: Library) -> None:

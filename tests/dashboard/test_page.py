@@ -56,7 +56,9 @@ def test_a_url_that_is_sent_shows_the_same(browser: Browser, page: Page, url: st
     """Clicks end in a URL; somebody else's browser that opens it shows the same numbers in the same order."""
     opened(page, url)
     page.locator(".segment", has_text="90 days").click()
+    expect(page.locator(".segment.chosen").first).to_have_text("90 days")
     page.locator(".segment", has_text=re.compile("^Project$")).click()
+    expect(page.locator("#table h2")).to_have_text("By project")
     page.locator("#table th a", has_text="Requests").click()
     expect(page.locator("#table th[aria-sort=descending]")).to_contain_text("Requests")
     page.locator("#table tbody td a").first.click()

@@ -55,7 +55,7 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     assert [(entry.label, entry.requests, entry.input, entry.output, entry.cost) for entry in report.entries] == [
         ("gpt-4o-2024-08-06", 60, 38_930, 600, None)
     ]
-    page = text(content(library, ""))
+    page = text(content(library, "").body)
     assert "Usage is from OpenAI's undocumented legacy endpoint." in page
     assert "nothing is priced yet" in page
 
@@ -64,9 +64,9 @@ def test_a_store_without_rows_says_so(tmp_path: Path) -> None:
     """A store that was made and not filled yet is told from one that is not there."""
     Store(tmp_path / "state.db").close()
     library = Library(tmp_path / "state.db", clock=lambda: NOW)
-    assert "Reading the store" in text(content(library, ""))
+    assert "Reading the store" in text(content(library, "").body)
     library.refresh()
-    assert "Nothing was used yet" in text(content(library, ""))
+    assert "Nothing was used yet" in text(content(library, "").body)
 
 
 def test_old_data_is_called_old(data: Data, library: Library) -> None:
