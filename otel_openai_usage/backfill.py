@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
+from typing import IO
 
 from otel_openai_usage import app
 from otel_openai_usage.config import Organization, Settings, state_file
@@ -115,10 +115,9 @@ def series(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -
     return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
 
 
-def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, file: Path) -> None:
-    """Write the past to a file for promtool. Raises StateError or OSError."""
-    with file.open("w") as out:
-        out.writelines(openmetrics.lines(series(settings, env, asked, now)))
+def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, out: IO[str]) -> None:
+    """Write the past for promtool. Raises StateError or OSError."""
+    out.writelines(openmetrics.lines(series(settings, env, asked, now)))
 
 
 def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:

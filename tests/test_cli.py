@@ -210,6 +210,22 @@ def test_a_bug_shows_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatc
     assert "hush" not in told
 
 
+def test_history_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`export` without a state, of days in the wrong order, or to a place that is not there, and `backfill` of tomorrow."""
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-hush")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    days = ["--from", "2026-11-02", "--to"]
+    assert cli.answer(["export", *days, "2026-11-03"]) == 1
+    assert cli.answer(["export", *days, "2026-11-01"]) == 2
+    assert cli.answer(["export", *days, "2026-11-03", "-o", str(tmp_path / "no" / "file.csv")]) == 1
+    assert cli.answer(["backfill", "--from", "2999-01-01"]) == 2
+    told = capsys.readouterr().err
+    assert "there is none; `otel-openai-usage run` makes it" in told
+    assert "expected a day not before 2026-11-02" in told
+    assert "file.csv: No such file or directory" in told
+    assert "--from 2999-01-01: expected a day before" in told
+
+
 # --- check, metrics, config, simulate
 
 

@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -256,7 +257,8 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
         rows = asyncio.run(past.read(settings, os.environ, asked, now, told))
     click.echo(f"{rows} rows read", err=True)
     if openmetrics:
-        past.write_openmetrics(settings, os.environ, asked, now, openmetrics)
+        with _written(openmetrics) as out:
+            past.write_openmetrics(settings, os.environ, asked, now, out)
         click.echo(f"{openmetrics} written", err=True)
     if otlp:
         click.echo(f"{past.send_otlp(settings, os.environ, asked, now)} points sent", err=True)
@@ -282,11 +284,13 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, outpu
     from otel_openai_usage.config import state_file
     from otel_openai_usage.history.export import lines
 
+    if until < since:
+        raise click.BadParameter(f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to")
     text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form)
     if output is None:
         sys.stdout.writelines(text)
     else:
-        with output.open("w", newline="") as out:
+        with _written(output) as out:
             out.writelines(text)
     return 0
 
@@ -370,6 +374,16 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     settings = load(file, os.environ, overrides)
     logs.setup(settings.log.level, settings.log.format)
     return settings
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[IO[str]]:
+    """A file to write; a sentence if it cannot be."""
+    try:
+        with file.open("w", newline="", encoding="utf-8") as out:
+            yield out
+    except OSError as error:
+        raise ExporterError(f"wrote {file}: {error.strerror or error}; check the path and the room on that disk") from error
 
 
 def _stop_signal() -> "threading.Event":

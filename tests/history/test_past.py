@@ -109,7 +109,8 @@ async def test_a_running_exporter_is_left_alone(scene: Scene) -> None:
 async def test_a_real_prometheus_answers_right_over_the_past(scene: Scene, tmp_path: Path, prometheus: Callable[..., Prometheus]) -> None:
     """promtool makes blocks of the file, and `increase()` over days and hours gives the world's own totals."""
     file = tmp_path / "past.om"
-    await asyncio.to_thread(backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, file)
+    with file.open("w") as out:
+        await asyncio.to_thread(backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, out)
     command: list[str | Path] = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", file, tmp_path / "blocks"]
     done = await asyncio.to_thread(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
     assert done.returncode == 0, done.stdout + done.stderr
