@@ -10,24 +10,24 @@ import sqlite3
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import CDPSession, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS  # noqa: E402 - needs the path above
-from otel_openai_usage.core.model import Width, floor  # noqa: E402
-from otel_openai_usage.dashboard.library import Library  # noqa: E402
-from otel_openai_usage.dashboard.server import Server, content  # noqa: E402
-from otel_openai_usage.state import rows  # noqa: E402
-from otel_openai_usage.state.sqlite import Store  # noqa: E402
+from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
+from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.dashboard.library import Library
+from otel_openai_usage.dashboard.server import Server, content
+from otel_openai_usage.state import rows
+from otel_openai_usage.state.sqlite import Store
 
 MODELS = ("gpt-5-2025-08-07", "gpt-5-mini-2025-08-07", "gpt-4o-2024-08-06", "o3-2025-04-16", "text-embedding-3-large")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2 * document.querySelectorAll('.chart').length"
 CLICK = """async (label) => {
   const link = [...document.querySelectorAll('.segment')].find(each => each.textContent === label);
   const began = performance.now();
@@ -43,6 +43,11 @@ CLICK = """async (label) => {
 }"""
 
 
+def cpu(session: CDPSession) -> float:
+    """Milliseconds of CPU that the page's main thread has had."""
+    return float({each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"] * 1000)
+
+
 def say(what: str, value: object) -> None:
     """One line of the result."""
     print(f"{what:<58} {value}")
@@ -50,7 +55,7 @@ def say(what: str, value: object) -> None:
 
 def fill(path: Path, projects: int, days: int, hours: int) -> int:
     """A store with so many projects, three keys each; the last `hours` days by the hour. How many rows."""
-    rng, today = random.Random(1), floor(int(time.time()), Width.DAY)
+    rng, today = random.Random(1), floor(int(time.time()), Width.DAY)  # noqa: S311 - no secret
     store = Store(path)
     kind = USAGE_KINDS["completions"]
     usage = store.book("default", kind, today, ("project_id", "user_id", "api_key_id", "model", "batch"))
@@ -61,8 +66,8 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
     count = 0
     for project in range(projects):
         for key in range(3):
-            named = {"project_id": f"proj_{project:04}", "user_id": f"user-{(project + key) % 300:04}", "api_key_id": f"key_{project:04}_{key}",
-                     "model": MODELS[(project + key) % len(MODELS)], "batch": "false"}  # fmt: skip
+            named = {"project_id": f"proj_{project:04}", "user_id": f"user-{(project + key) % 300:04}",
+                     "api_key_id": f"key_{project:04}_{key}", "model": MODELS[(project + key) % len(MODELS)], "batch": "false"}  # fmt: skip
             id_ = _leaf(db, sql, usage.id, kind.dimensions, named)
             size = rng.randrange(1000, 100_000)
             stretches = [(Width.DAY, today - days * Width.DAY, today - hours * Width.DAY), (Width.HOUR, today - hours * Width.DAY, today)]
@@ -70,7 +75,10 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                 db.executemany(
                     "INSERT INTO readings (source_id, width, start, dims, input, output, input_cached, input_audio, output_audio,"
                     " input_cache_write, requests) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?)",
-                    ((usage.id, int(width), start, id_, size, size // 5, size // 3, size // 500) for start in range(first, last, width)),
+                    (
+                        (usage.id, int(width), start, id_, size, size // 5, size // 3, size // 500)
+                        for start in range(first, last, width)
+                    ),
                 )
                 count += (last - first) // width
             db.executemany("INSERT INTO estimates VALUES (?, ?, ?, ?)",
@@ -100,7 +108,7 @@ def paint(page: Page, url: str) -> tuple[float, float]:
     page.goto(url, wait_until="commit")
     page.wait_for_selector("#tile-tokens")
     numbers = page.evaluate("performance.now()")
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2 * document.querySelectorAll('.chart').length")
+    page.wait_for_function(DRAWN)
     return numbers, page.evaluate("performance.now()")
 
 
@@ -125,9 +133,13 @@ def measure(path: Path) -> None:
         say("first visit: numbers, charts", "{:.0f} ms, {:.0f} ms".format(*paint(page, server.url)))
         visits = [paint(page, server.url) for _ in range(5)]
         say("later visits, median: numbers, charts", "{:.0f} ms, {:.0f} ms".format(*map(statistics.median, zip(*visits, strict=True))))
+        session = context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         for label in ("Project", "API key", "User", "90 days", "12 months", "Model", "30 days", "7 days"):
             page.wait_for_timeout(500)
-            say(f"click {label}", f"{page.evaluate(CLICK, label):.0f} ms")
+            before = cpu(session)
+            taken = page.evaluate(CLICK, label)
+            say(f"click {label}: until drawn, the page's CPU", f"{taken:.0f} ms, {cpu(session) - before:.0f} ms")
         browser.close()
     server.close()
 
@@ -142,7 +154,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.db"
         say("rows", f"{fill(path, given.projects, given.days, given.hours):,}")
-        say("threads", threading.active_count())
         measure(path)
 
 

@@ -14,14 +14,10 @@ STALE = {"costs": 3 * 3600 + 900, "legacy": 3600}
 STALE_USAGE = 2700
 
 
-def stale(data: Data) -> list[tuple[str, float | None]]:
-    """The sources that have not been read for too long, and for how long; None if never."""
-    found: list[tuple[str, float | None]] = []
-    for status in data.statuses:
-        age = None if status.last_success is None else data.now - status.last_success
-        if age is None or age > STALE.get(status.source, STALE_USAGE):
-            found.append((status.source, age))
-    return found
+def stale(data: Data) -> list[tuple[str, float]]:
+    """The sources that were read once and have not been for too long, and for how many seconds."""
+    ages = [(status.source, data.now - status.last_success) for status in data.statuses if status.last_success is not None]
+    return [(source, age) for source, age in ages if age > STALE.get(source, STALE_USAGE)]
 
 
 def freshness(data: Data, trouble: str | None) -> Sequence[Any]:
@@ -37,11 +33,11 @@ def freshness(data: Data, trouble: str | None) -> Sequence[Any]:
     warnings = []
     if trouble:
         warnings.append(f"What you see is what was read last: {trouble}")
-    if old and len(old) == len(data.statuses) and any(age is not None for _, age in old):
-        latest = min(age for _, age in old if age is not None)
+    if old and len(old) == sum(status.last_success is not None for status in data.statuses):
+        latest = min(age for _, age in old)
         warnings.append(f"Nothing new was read from OpenAI for {units.ago(latest)}. Is the exporter running?")
-    elif old and any(age is not None for _, age in old):
-        names = ", ".join(f"{name} ({units.ago(age)})" if age is not None else f"{name} (never)" for name, age in old[:4])
+    elif old:
+        names = ", ".join(f"{name} ({units.ago(age)})" for name, age in old[:4])
         more = f" and {len(old) - 4} more" if len(old) > 4 else ""
         warnings.append(f"Not read lately: {names}{more}.")
     return [line, *(html.P(text, className="warning", role="status") for text in warnings)]
