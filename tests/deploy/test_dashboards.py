@@ -49,7 +49,7 @@ def variables() -> Iterator[tuple[str, str, str]]:
 def filled(expr: str, **chosen: str) -> str:
     """PromQL with Grafana's variables filled in; `All` where nothing is chosen."""
     every = dict.fromkeys(("organization", "project", "model", "key", "subject"), ".*")
-    values = {"__rate_interval": "20s", "__range": "5m"} | every | chosen
+    values = {"__rate_interval": "2m", "__range": "5m"} | every | chosen
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
 
 
