@@ -2,11 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -248,6 +247,7 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
     import time
 
     from otel_openai_usage import backfill as past
+    from otel_openai_usage.cli.files import written
     from otel_openai_usage.cli.progress import bars
     from otel_openai_usage.config import require_keys
 
@@ -257,7 +257,7 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
         rows = asyncio.run(past.read(settings, os.environ, asked, now, told))
     click.echo(f"{rows} rows read", err=True)
     if openmetrics:
-        with _written(openmetrics) as out:
+        with written(openmetrics) as out:
             past.write_openmetrics(settings, os.environ, asked, now, out)
         click.echo(f"{openmetrics} written", err=True)
     if otlp:
@@ -281,6 +281,7 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, outpu
     \b
       otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
     """
+    from otel_openai_usage.cli.files import written
     from otel_openai_usage.config import state_file
     from otel_openai_usage.history.export import lines
 
@@ -290,7 +291,7 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, outpu
     if output is None:
         sys.stdout.writelines(text)
     else:
-        with _written(output) as out:
+        with written(output) as out:
             out.writelines(text)
     return 0
 
@@ -374,16 +375,6 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     settings = load(file, os.environ, overrides)
     logs.setup(settings.log.level, settings.log.format)
     return settings
-
-
-@contextmanager
-def _written(file: Path) -> Iterator[IO[str]]:
-    """A file to write; a sentence if it cannot be."""
-    try:
-        with file.open("w", newline="", encoding="utf-8") as out:
-            yield out
-    except OSError as error:
-        raise ExporterError(f"wrote {file}: {error.strerror or error}; check the path and the room on that disk") from error
 
 
 def _stop_signal() -> "threading.Event":

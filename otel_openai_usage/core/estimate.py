@@ -68,7 +68,8 @@ def estimate(kind: Kind, organization: str, moves: Iterable[Move], prices: Price
             continue
         cost = Decimal(0)
         for amount, rate in zip(moved, rates, strict=True):
-            cost = _EXACT.add(cost, _EXACT.multiply(rate or Decimal(0), Decimal(amount)))
+            if amount and rate:
+                cost = _EXACT.add(cost, _EXACT.multiply(rate, Decimal(amount)))
         day = (dims, floor(end - 1, Width.DAY))
         days[day] = _EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:
