@@ -77,7 +77,7 @@ class Scene:
         })  # fmt: skip
         async with AsyncExitStack() as stack:
             exporter = await app.wire(settings, stack, clock=self.time.clock, env=env)
-            living = asyncio.create_task(app._forever(exporter))
+            living = asyncio.create_task(app.forever(exporter))
             try:
                 await until(lambda: all(loop.tried for loop in exporter.loops), "the first poll")
                 yield exporter
