@@ -47,6 +47,7 @@ def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     assert "2 rule files found" in promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
 
 
+@pytest.mark.timeout(300)  # a month in steps of an hour, each looking back over a month
 @pytest.mark.parametrize("file", TESTS, ids=lambda path: path.stem)
 def test_rules_do_what_they_say(file: Path) -> None:
     """Every case in deploy/prometheus/tests holds before `promtool test rules`."""
