@@ -138,12 +138,13 @@ class Client:
 
 
 async def _body(response: aiohttp.ClientResponse, call: str) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY:
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY:
             raise BadResponse(f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions", status=response.status)
-    return bytes(body)
+    return b"".join(pieces)  # one copy: fresh memory is most of what a body of tens of megabytes costs here
 
 
 def _version() -> str:

@@ -14,6 +14,8 @@ from tools.bench.processes import Child, Upstream, feed, openai, promhttp, pytho
 from tools.bench.series import MEASURES
 
 DAY = 86400
+WARM = 12
+"""Half hours of churn before memory is looked at: by then the heap has its shape."""
 
 
 @dataclass(slots=True)
@@ -134,30 +136,31 @@ def day(figures: Figures) -> None:
     figures.note("day.peak", state["peak"])
 
 
-def churn(figures: Figures, many: int = 10_000, hours: int = 24) -> None:
+def churn(figures: Figures, share: float = 0.12, many: int = 10_000, hours: int = 24) -> None:
     """`hours` simulated hours in which attribute sets come and go, at `max_series` of them: three instruments are full.
 
-    Each half hour a twentieth of those that live is used, and 1 % of them are replaced for ever. Three days went before, so
-    that as much is read again at the beginning as at the end.
+    Each half hour a twentieth of those that live is used; in the day `share` of them is replaced for ever. Three days went
+    before, so that as much is read again at the beginning as at the end.
     """
     with openai() as upstream:
         now, rows = minute(), many // 600
         upstream.stretch(now - 3 * DAY, 3 * DAY // 60 - 30, rows, many)
         upstream.stretch(now - 1800, 30, -(-many // 30), many)
         with subject(upstream, {"usage.start": "3d", "attributes.max_series": many}) as (exporter, _):
-            for half in range(hours * 2 + 4):
-                if half == 4:
+            for half in range(WARM + hours * 2):
+                if half == WARM:
                     before = exporter.ask("state")
-                upstream.stretch(now, 30, rows, many, first=half * many // 100)
+                upstream.stretch(now, 30, rows, many, first=int(half * many * share / hours / 2))
                 exporter.ask("ahead", seconds=1800)
                 now += 1800
                 exporter.ask("poll")
             state = exporter.ask("state")
-    figures.note("churn.before", before["rss"])
-    figures.note("churn.after", state["rss"])
-    figures.note("churn.series.before", before["series"])
-    figures.note("churn.series.after", state["series"])
-    figures.note("churn.growth", state["rss"] / before["rss"] - 1)
+    name = "churn"
+    figures.note(f"{name}.before", before["rss"])
+    figures.note(f"{name}.after", state["rss"])
+    figures.note(f"{name}.series.before", before["series"])
+    figures.note(f"{name}.series.after", state["series"])
+    figures.note(f"{name}.growth", state["rss"] / before["rss"] - 1)
 
 
 def start(figures: Figures) -> None:
