@@ -81,14 +81,14 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                     ),
                 )
                 count += (last - first) // width
-            db.executemany("INSERT INTO estimates VALUES (?, ?, ?, ?)",
-                           ((usage.id, id_, day, str(size / 1e5)) for day in range(today - days * Width.DAY, today, Width.DAY)))  # fmt: skip
+            every = range(today - days * Width.DAY, today, Width.DAY)
+            db.executemany("INSERT INTO estimates VALUES (?, ?, ?, ?)", ((usage.id, id_, day, str(size / 1e5)) for day in every))
             for part in ("input", "output", "cached input"):
                 item = {"project_id": named["project_id"], "line_item": f"{named['model']}, {part}", "currency": "usd"}
                 id_ = _leaf(db, sql, costs.id, COSTS.dimensions, item)
                 db.executemany(
                     "INSERT INTO readings (source_id, width, start, dims, cost, quantity) VALUES (?, 86400, ?, ?, ?, ?)",
-                    ((costs.id, day, id_, f"{size / 3e5:.6f}", str(size)) for day in range(today - days * Width.DAY, today, Width.DAY)),
+                    ((costs.id, day, id_, f"{size / 3e5:.6f}", str(size)) for day in every),
                 )
                 count += days
     db.commit()

@@ -90,6 +90,13 @@ class Cube:
         """The sum over a span."""
         return float(self.by_day(measure, span, mask).sum())
 
+    def by_value(self, measure: str, dimension: str, span: Span, mask: Mask | None = None) -> Numbers:
+        """For each value of a dimension (in its column's order), the sum over a span."""
+        sums, column = self._cut(measure, span).sum(axis=1), self.columns[dimension]
+        made: Numbers = np.zeros(len(column.values), dtype=sums.dtype)
+        np.add.at(made, column.codes if mask is None else column.codes[mask], sums if mask is None else sums[mask])
+        return made
+
     def grouped(self, measure: str, dimension: str, span: Span, mask: Mask | None = None) -> Numbers:
         """For each value of a dimension (in its column's order), one number for each day of the span."""
         rows = self._cut(measure, span)

@@ -230,7 +230,7 @@ class Report:
         if not self.data.estimated:
             return 0, []
         cube = self.data.usage
-        sums = cube.grouped("unpriced", "model", self.span, self._usage_mask).sum(axis=1).tolist()
+        sums = cube.by_value("unpriced", "model", self.span, self._usage_mask).tolist()
         found = [(int(tokens), model or "") for model, tokens in zip(cube.columns["model"].values, sums, strict=True) if tokens]
         return sum(tokens for tokens, _ in found), [model for _, model in sorted(found, reverse=True)]
 
@@ -251,7 +251,7 @@ class Report:
             mask = costs.columns["charged"].among([kind])
             mask = mask if self._cost_mask is None else mask & self._cost_mask
             sums[kind] = {
-                name: costs.grouped(name, "model", self.asked, mask).sum(axis=1).astype(np.float64) for name in ("cost", "quantity")
+                name: costs.by_value(name, "model", self.asked, mask).astype(np.float64) for name in ("cost", "quantity")
             }
         full, cached = sums["input"], sums["cached input"]
         known = (full["quantity"] > 0) & (cached["quantity"] > 0)
@@ -316,7 +316,7 @@ class Report:
 
         def note(cube: Cube, measure: str, span: Span, mask: Mask | None, name: str) -> None:
             if by in cube.columns and measure in cube.amounts:
-                sums = cube.grouped(measure, by, span, mask).sum(axis=1)
+                sums = cube.by_value(measure, by, span, mask)
                 for value, amount in zip(cube.columns[by].values, sums.tolist(), strict=True):
                     if amount:
                         found.setdefault(value, {})[name] = amount
