@@ -85,8 +85,8 @@ def server(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     sections: dict[str, object] = {name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")}
     sections |= {"events": {"enabled": True, "port": port}, "state": {"path": str(folder / "state.db")}, "prometheus": {"port": port + 1}}
     (folder / "config.yaml").write_text(yaml.safe_dump(sections))
-    command: list[str | Path] = [Path(sys.executable).with_name("otel-openai-usage"), "run", "-c", folder / "config.yaml", "--log-level", "error"]
-    return subprocess.Popen(command)
+    command = Path(sys.executable).with_name("otel-openai-usage")
+    return subprocess.Popen([command, "run", "-c", folder / "config.yaml", "--log-level", "error"])
 
 
 async def listening(port: int) -> None:
@@ -103,10 +103,19 @@ async def listening(port: int) -> None:
 
 async def measure(port: int, process: psutil.Process, many: int) -> list[tuple[str, str, str, bool | None]]:
     """What was promised, what was met, whether it holds."""
+
+    def spent() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
     await load(port, 8, 100, 5_000)
+    cpu = [spent()]
     single = await load(port, 32, 1, many // 50)
+    cpu.append(spent())
     half = await load(port, 32, 1, many // 100, rate=1_000)
+    cpu.append(spent())
     empty = await load(port, 8, 100, many // 10, run="first")
+    cpu.append(spent())
     before = process.memory_info().rss
     await load(port, 8, 100, many)
     grown = process.memory_info().rss / before - 1
@@ -115,7 +124,9 @@ async def measure(port: int, process: psutil.Process, many: int) -> list[tuple[s
     slower = empty.rate / min(full.rate, known.rate)
     return [
         ("single events, 32 connections", "2,000/s", f"{single.rate:,.0f}/s", single.rate >= 2_000),
+        ("… CPU of the exporter for each", "", f"{(cpu[1] - cpu[0]) / (many // 50) * 1e6:.0f} µs", None),
         ("batches of 100, 8 connections", "20,000/s", f"{empty.rate:,.0f}/s", empty.rate >= 20_000),
+        ("… CPU of the exporter for each event", "", f"{(cpu[3] - cpu[2]) / (many // 10) * 1e6:.0f} µs", None),
         ("single events at 1,000/s: p50", "", f"{half.within(0.5):.1f} ms", None),
         ("… p99", "50 ms", f"{half.within(0.99):.1f} ms", half.within(0.99) < 50),
         (f"memory after {many:,} more events", "flat", f"{before / 1e6:.0f} MB {grown:+.0%}", grown < 0.1),
