@@ -12,8 +12,6 @@ import click
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
-    import threading
-
     from otel_openai_usage.config import Settings
 
 NAME = "otel-openai-usage"
@@ -375,17 +373,6 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     settings = load(file, os.environ, overrides)
     logs.setup(settings.log.level, settings.log.format)
     return settings
-
-
-def _stop_signal() -> "threading.Event":
-    """Set by SIGTERM or SIGINT."""
-    import signal
-    import threading
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 async def _until_stopped(work: Any) -> None:
