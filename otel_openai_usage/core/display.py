@@ -56,12 +56,13 @@ class Display:
         rows: dict[str, list[tuple[Attributes, int | float]]] = {name: [] for name in _TABLES}
         days, look = days_shown(now, self._cost_days), self.shape.look
         for book in self._books:
+            names = self.names.get(book.organization, NO_NAMES)
             if book.days:
                 shown = {day: book.days[day] for day in days if day in book.days}
                 id_ = book.organization_id or self._ids.get(book.organization)
-                rows["openai.api.daily_cost"] += daily_cost(book, shown, self.names.get(book.organization, NO_NAMES), look, id_)
+                rows["openai.api.daily_cost"] += daily_cost(book, shown, names, look, id_, now)
             if book.kind.level:
-                rows[LEVEL] += levels(book, self.names.get(book.organization, NO_NAMES), look)
+                rows[LEVEL] += levels(book, names, look, now)
         for organization, limits in self.limits.items():
             amounts, enforcing = spend_limits(organization, limits, self.names.get(organization, NO_NAMES), look)
             rows["openai.api.spend_limit"] += amounts

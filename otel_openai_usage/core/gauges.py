@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.daily import COUNTERS, LABELS, Shown
 from otel_openai_usage.core.model import Limit, Names, Rows, Width, floor
-from otel_openai_usage.core.shape import Attributes, Look, dimensions, named
+from otel_openai_usage.core.shape import Attributes, Look, dimensions, named, unnamed
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
 
@@ -33,14 +33,21 @@ class Table:
         return self._points
 
 
+def waits(book: Book, leaf: Leaf | None, names: Names, look: Look, now: float) -> bool:
+    """Whether an attribute set that is new still waits for its name, as a counter's would."""
+    return leaf is not None and now - leaf.first_seen < look.name_wait and unnamed(dimensions(book, leaf), names)
+
+
 def daily_cost(
-    book: Book, days: Mapping[int, Rows], names: Names, look: Look, organization_id: str | None
+    book: Book, days: Mapping[int, Rows], names: Names, look: Look, organization_id: str | None, now: float
 ) -> list[tuple[Attributes, int | float]]:
     """Cost of each of the days, rows that differ only in what is dropped added up."""
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, Decimal]] = {}
     shown = ("project_id", "line_item", "currency")
     for day in sorted(days):
         for dims, amounts in days[day].items():
+            if waits(book, book.leaves.get(dims), names, look, now):
+                continue
             raw: Attributes = {"organization": book.organization, "date": f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"}
             raw |= {key: value for key, value in zip(book.kind.dimensions, dims, strict=True) if value is not None and key in shown}
             if organization_id:
@@ -57,11 +64,11 @@ LEVEL_LASTS = Width.DAY
 what was deleted."""
 
 
-def levels(book: Book, names: Names, look: Look) -> list[tuple[Attributes, int | float]]:
+def levels(book: Book, names: Names, look: Look, now: float) -> list[tuple[Attributes, int | float]]:
     """The newest value of each attribute set of a level; those that differ only in what is dropped are added up."""
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int]] = {}
     for leaf in book.leaves.values():
-        if leaf.changed >= (book.newest_bucket or 0) - LEVEL_LASTS:
+        if leaf.changed >= (book.newest_bucket or 0) - LEVEL_LASTS and not waits(book, leaf, names, look, now):
             attributes = look.attributes(named({"organization": book.organization, **dimensions(book, leaf)}, names))
             key = tuple(sorted(attributes.items()))
             found[key] = (attributes, int(leaf.shown[0]) + (found[key][1] if key in found else 0))

@@ -17,6 +17,11 @@ class Source(Protocol):
     @property
     def kind(self) -> Kind: ...
 
+    @property
+    def organization_id(self) -> str | None:
+        """OpenAI's id of the organization, where an answer said it."""
+        ...
+
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         """Every bucket of the window, complete or not at all.
 

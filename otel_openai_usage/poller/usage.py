@@ -95,6 +95,7 @@ class UsagePoll:
 
     def _finish(self, now: int) -> None:
         keeper, book = self._keeper, self.book
+        book.organization_id = self._source.organization_id or book.organization_id
         if self._cost_days:
             load_days(keeper.store, book, now, self._cost_days)
         if pipeline.finish(keeper.store, book, now):

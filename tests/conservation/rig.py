@@ -76,6 +76,7 @@ class WorldSource:
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     zeros: bool = False
     asked: list[tuple[Window, Width]] = field(default_factory=list)
+    organization_id: str | None = None
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         assert window.start % width == 0

@@ -31,6 +31,7 @@ class Scripted:
     def __init__(self) -> None:
         self.parsed: list[bytes] = []
         self.more: dict[int, int] = {}
+        self.organization_id: str | None = None
 
     @property
     def kind(self) -> Kind:
