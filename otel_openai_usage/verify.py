@@ -11,6 +11,7 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor, seconds, utc
+from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.state.reader import Reader, reading
 
@@ -47,8 +48,10 @@ class Verdict:
 async def verdicts(settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None) -> AsyncIterator[Verdict]:
     """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else yesterday), both included.
 
-    Only whole past UTC days, and of the first only what was counted. Raises SourceError or StateError.
+    Only whole past UTC days, and of the first only what was counted. Raises ConfigError, SourceError or StateError.
     """
+    if since and since > (until or utc(now).date()):
+        raise ConfigError([f"--from {since} lies after --to {until or 'today'}: there is no day in between"])
     end = min(_midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
     with reading(state_file(settings, env)) as reader:
         for organization in settings.organizations:

@@ -181,7 +181,10 @@ PROBLEMS = [
     ("attributes: {resource: {a: [b]}}", "attributes.resource.a: expected text; put it in quotes, got a list"),
     ("attributes: {max_series: 0}", "attributes.max_series: expected a number of at least 1, got 0"),
     ("log: {level: loud}", "log.level: expected 'debug', 'info', 'warning' or 'error', got 'loud'"),
-    ("prometheus: {port: '${env:NOPE}'}", "prometheus.port: the environment variable NOPE is not set, and ${env:NOPE} has no default"),
+    ("attributes: {rename: {model: instrument}}", "two names cannot become one"),
+    ("attributes: {rename: {model: otel.metric.overflow}}", "expected a name that is free in OpenTelemetry and Prometheus"),
+    ("attributes: {rename: {model: __name__}}", "expected a name that is free in OpenTelemetry and Prometheus"),
+    ("attributes: {rename: {model: 1x}}", "expected a name that is free in OpenTelemetry and Prometheus"),
 ]
 
 
@@ -200,7 +203,7 @@ def test_every_problem_is_told_at_once(file: Path) -> None:
 organizations: [{name: ''}, {nam: b, name: b}, {name: b}]
 usage: {settle: 5x, intervall: 3s, group_by: [mdel]}
 costs: {days: 0}
-prometheus: {port: '${env:NOPE}'}
+prometheus: {port: 99999}
 attributes: {drop: [date]}
 """
     found = problems(file, text, {"OTEL_METRIC_EXPORT_INTERVAL": "5s", "OTEL_EXPORTER_PROMETHEUS_HOST": "x"}, {"api.retries": -1})

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_openai_usage.config import load
 from otel_openai_usage.config.document import parse, read, typed
-from otel_openai_usage.config.placeholders import Unresolved, expand
+from otel_openai_usage.config.placeholders import Unresolved, expand, unset
 from otel_openai_usage.config.quantities import format_duration, format_size, parse_duration, parse_size
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import ConfigError
@@ -97,12 +98,23 @@ def test_placeholders_are_replaced(text: str, found: object) -> None:
     assert expand(text, ENV, typed) == found
 
 
+def test_a_variable_that_is_not_set_is_nothing(tmp_path: Path) -> None:
+    """As in the Collector; it is said in a warning with its path."""
+    assert (expand("a${env:NONE}b", ENV, typed), expand("${env:NONE}", ENV, typed)) == ("ab", None)
+    assert unset("a${env:NONE}${env:HOST}$${env:NO}${env:NONE:-x}", ENV) == ["NONE"]
+    file = tmp_path / "c.yaml"
+    file.write_text("prometheus: {port: '${env:NOPE}'}")
+    settings = load(file, {})
+    assert settings.prometheus.port == 9185
+    assert settings.warnings == ("prometheus.port: the environment variable NOPE is not set, so nothing stands for it",)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["${env:NONE}", "a${env:NONE}", "${env:HOST", "${env:}", "${}", "${file:/etc/passwd}", "${env:A B}", "${env:NONE:-${env:NEITHER}}"],
+    ["${env:HOST", "${env:}", "${}", "${file:/etc/passwd}", "${env:A B}"],
 )
 def test_placeholders_that_cannot_be_replaced_are_told(text: str) -> None:
-    """A variable that is not set, or what is no placeholder of ours, raises Unresolved."""
+    """What is no placeholder of ours raises Unresolved."""
     with pytest.raises(Unresolved):
         expand(text, ENV, typed)
 

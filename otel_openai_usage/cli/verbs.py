@@ -152,10 +152,12 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     require_keys(settings)
 
     async def compare() -> bool:
-        differs, days = False, (since.date() if since else None, until.date() if until else None)
+        differs, said, days = False, False, (since.date() if since else None, until.date() if until else None)
         async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
-            differs |= bool(verdict.differences)
+            differs, said = differs or bool(verdict.differences), True
             click.echo(str(verdict))
+        if not said:
+            click.echo("no whole past day of that time was counted; there is nothing to compare")
         return differs
 
     return FAILED if asyncio.run(compare()) else 0

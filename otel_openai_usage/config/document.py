@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import yaml
 
-from otel_openai_usage.config.placeholders import Unresolved, expand
+from otel_openai_usage.config.placeholders import Unresolved, expand, unset
 from otel_openai_usage.errors import ConfigError
 
 Tree: TypeAlias = dict[str, Any]
@@ -51,6 +51,7 @@ class Document:
 
     tree: Tree
     unresolved: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def read(path: Path, env: Mapping[str, str]) -> Document:
@@ -102,6 +103,7 @@ def typed(text: str) -> object:
 
 def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
     unresolved: dict[str, str] = {}
+    warnings: list[str] = []
 
     def walk(value: object, path: str) -> object:
         if isinstance(value, dict):
@@ -109,6 +111,8 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
             return {key: walk(item, f"{path}.{key}" if path else key) for key, item in named.items()}
         if isinstance(value, list):
             return [walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        if isinstance(value, str):
+            warnings.extend(f"{path}: the environment variable {name} is not set, so nothing stands for it" for name in unset(value, env))
         try:
             return expand(_characters(value), env, typed) if isinstance(value, str) else value
         except Unresolved as error:
@@ -116,7 +120,7 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
             return None
 
     try:
-        return Document(cast(Tree, walk(tree, "")), unresolved)
+        return Document(cast(Tree, walk(tree, "")), unresolved, tuple(warnings))
     except RecursionError:
         raise ConfigError(["the configuration is nested too deeply, or in itself"]) from None
 

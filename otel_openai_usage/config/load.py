@@ -42,7 +42,7 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     problems = [*said.problems, *(_told(problem, origins, overrides) for problem in found)]
     if problems:
         raise ConfigError([redact(problem) for problem in problems])
-    return _resolved(settings, said.warnings, origins)
+    return _resolved(settings, (*document.warnings, *said.warnings), origins)
 
 
 def _completed(tree: Tree, env: Mapping[str, str]) -> dict[str, str]:

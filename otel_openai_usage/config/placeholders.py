@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 _NAME = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?=:-|\})")
 
+_BARE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")
+
 
 class Expanded(str):
     """Text of which all came from one placeholder; `typed` is what YAML makes of it.
@@ -23,7 +25,8 @@ class Unresolved(ValueError):
 def expand(text: str, env: Mapping[str, str], typed: Callable[[str], object]) -> object:
     """`text` with its placeholders replaced; `$$` is a plain `$`.
 
-    What a variable holds is taken as it is and not looked at for placeholders again; a default may hold some.
+    A variable that is not set and has no default is replaced by nothing, as the Collector does. What a variable holds
+    is taken as it is and not looked at for placeholders again; a default may hold some.
     None if the text was one placeholder for nothing. Raises Unresolved.
     """
     if text.startswith("${"):
@@ -65,10 +68,12 @@ def _placeholder(text: str, at: int, env: Mapping[str, str]) -> tuple[str, int]:
         default, at = _replace(text, at + 2, env if match[1] not in env else _ANYTHING, inside=True)
     if at >= len(text):
         raise Unresolved(f"${{env:{match[1]} has no closing brace")
-    value = env.get(match[1], default)
-    if value is None:
-        raise Unresolved(f"the environment variable {match[1]} is not set, and ${{env:{match[1]}}} has no default")
-    return value, at + 1
+    return env.get(match[1], default or ""), at + 1
+
+
+def unset(text: str, env: Mapping[str, str]) -> list[str]:
+    """The variables that the text asks for without a default and that are not set: they are replaced by nothing."""
+    return [match[1] for match in _BARE.finditer(text.replace("$$", "")) if match[1] not in env]
 
 
 class _Anything(Mapping[str, str]):

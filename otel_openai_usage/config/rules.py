@@ -67,12 +67,20 @@ def _attributes(settings: Settings) -> Iterator[str]:
             yield f"attributes.drop: {name} cannot be dropped, since a sum over it says nothing"
         if name in attributes.to_resource:
             yield f"attributes.to_resource: {name} is dropped by attributes.drop; one of the two must go"
+    for name, new in attributes.rename.items():
+        if new.startswith(_RESERVED) or not re.match(r"[A-Za-z_]", new) or new.startswith("__"):
+            yield f"attributes.rename: {name}: expected a name that is free in OpenTelemetry and Prometheus, got {new!r}"
     yield from _collisions(known, attributes.rename, attributes.drop)
+
+
+_RESERVED = ("otel.", "otel_")
+_TAKEN = ("instrument", "le", "quantile", "job", "instance")
+"""Labels that mean something else in what we show, or that Prometheus adds."""
 
 
 def _collisions(known: Collection[str], rename: Mapping[str, str], drop: Collection[str]) -> Iterator[str]:
     """Names that become one, as OpenTelemetry or as Prometheus spells them."""
-    shown: dict[str, str] = {}
+    shown = dict.fromkeys(_TAKEN, "a name that is taken")
     for name in sorted(set(known) - set(drop), key=lambda name: (name in rename, name)):
         label = re.sub(r"[^A-Za-z0-9]+", "_", rename.get(name, name))
         if label in shown:

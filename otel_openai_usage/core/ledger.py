@@ -6,7 +6,7 @@ reading that comes twice, late, out of order or after a crash can only ever set 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Context
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 from otel_openai_usage.core.model import Amounts, Dims, Rows, Width
@@ -132,7 +132,8 @@ def _replace_bucket(
     for dims, amounts in rows.items():
         old = before.get(dims)
         if old != amounts:
-            if any(amounts) or old is not None:
+            # Money is kept at zero too: a day that costs nothing is said, where usage of nothing is not.
+            if any(amounts) or old is not None or isinstance(amounts[0], Decimal):
                 change.writes.append(Row(width, start, dims, amounts))
             change.move(start + width, dims, old or zero, amounts, counts=counts)
     for dims, old in before.items():

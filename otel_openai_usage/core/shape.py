@@ -67,7 +67,8 @@ class Shape:
         silent = {leaf.id for _, leaf in leaves if leaf.changed < now - self.look.make_room}
         leaves.sort(key=lambda pair: (pair[1].id in silent, pair[1].id not in shown, pair[1].id))  # first come stay
         self._owed = {name: set(silent) for name in INSTRUMENTS}
-        folds = [fold for book, leaf in leaves for fold in self.add(book, leaf, now)]
+        # At the start nothing waits for its name: what the store has was shown before, and a scrape must not miss it.
+        folds = [fold for book, leaf in leaves for fold in self.add(book, leaf, now, waits=bool(shown))]
         self.forget(now)
         for name, entries in self._entries.items():
             self._make_room(name, now, len(entries) - self.look.max_series)
@@ -100,8 +101,8 @@ class Shape:
         waiting, self._waiting = self._waiting, {}
         return [fold for book, leaf in waiting.values() for fold in self.add(book, leaf, now)]
 
-    def add(self, book: Book, leaf: Leaf, now: float) -> list[Folded]:
-        """Take in a leaf that is new, or has moved."""
+    def add(self, book: Book, leaf: Leaf, now: float, *, waits: bool = True) -> list[Folded]:
+        """Take in a leaf that is new, or has moved; unless `waits`, also without its name."""
         if leaf.id in self._of_leaf and leaf.id not in self._away:
             folds = self._price(book, leaf, now)
             self._dirty.update(dict.fromkeys(self._of_leaf[leaf.id]))
@@ -109,7 +110,7 @@ class Shape:
         if not leaf.changed or book.kind.level:
             return []
         dims, names = dimensions(book, leaf), self._names.get(book.organization, NO_NAMES)
-        if now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):
+        if waits and now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):
             self._waiting[leaf.id] = (book, leaf)
             return []
         raw = named({"organization": book.organization, "operation": book.kind.name, **dims}, names)

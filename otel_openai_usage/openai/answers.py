@@ -106,7 +106,7 @@ def _number(text: str) -> float | None:
 def _is_json(body: bytes) -> bool:
     try:
         _ANY.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
@@ -114,7 +114,7 @@ def _is_json(body: bytes) -> bool:
 def _detail(body: bytes) -> _Detail:
     try:
         error = _ENVELOPE.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Detail()  # HTML of a proxy, or nothing: the status has to do
     return error if isinstance(error, _Detail) else _Detail(error)
 

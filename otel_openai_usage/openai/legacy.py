@@ -96,7 +96,7 @@ class LegacySource:
         try:
             members = _ANY.decode(body)["members"]["data"]
             return tuple(str(member["user"]["id"]) for member in members)
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise BadResponse(f"GET organizations/{{id}}/users: not the shape we know: {error!r}") from error
 
     async def _ask(self, day: int, user: str | None) -> bytes:
@@ -109,7 +109,7 @@ def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
     """Add the records of an answer to a day. Raises BadResponse if it is no answer of this endpoint at all."""
     try:
         answer = _ANY.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadResponse(f"GET usage: not the shape we know: {error}") from error
     if not isinstance(answer.get("data"), list):
         raise BadResponse("GET usage: not the shape we know: no array `data`")

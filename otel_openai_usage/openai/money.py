@@ -39,7 +39,7 @@ def results(kind: Kind, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
     """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result."""
     try:
         items = _COSTS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadResponse(f"{kind.path}: not the shape we know: {error}") from error
     for item in items:
         amount = item.amount or _NOTHING

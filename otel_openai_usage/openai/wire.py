@@ -53,7 +53,7 @@ def decode(decoding: Callable[[bytes], T], body: bytes, endpoint: str) -> T:
     """What `decoding` (of a msgspec Decoder) makes of a body; BadResponse with the endpoint where it makes nothing."""
     try:
         return decoding(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadResponse(f"{endpoint}: not the shape we know: {error}") from error
 
 
@@ -84,10 +84,13 @@ def rows(kind: Kind, results: bytes) -> _Results:
         return _sum(*_unzipped(money.results(kind, results)), money.add)
     try:
         dims, amounts = _quick(kind)(results)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         dims, amounts = _unzipped(_slow(kind, results))
     return _sum(dims, amounts, _add)
 
+
+MOST = 10**16
+"""The largest count that one row may say: larger ones are no usage, and their sums would leave the 64 bits of SQLite and OTLP."""
 
 _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
 
@@ -134,7 +137,7 @@ def _add(one: Amounts, other: Amounts) -> Amounts:
 
 @functools.cache
 def _quick(kind: Kind) -> Callable[[bytes], _Columns]:
-    count = Annotated[int, msgspec.Meta(ge=0)]
+    count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
     required = [(m.field, count) for m in kind.measures if m.required]
     optional = [(m.field, count | None, 0) for m in kind.measures if not m.required]
     dimensions = [(name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions]
@@ -200,7 +203,7 @@ def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | 
             return _batch(value)
         if isinstance(value, bool):
             raise msgspec.ValidationError("expected a string")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadResponse(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
     return value
 
@@ -211,8 +214,8 @@ def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: s
         return 0
     text = raw.decode("ascii", "replace")
     number = Decimal(text) if _WHOLE.fullmatch(text) else None
-    if number is None or number != int(number):
-        raise BadResponse(f"{endpoint}: {field}: expected a whole number of at least 0, got {_shown(raw)}")
+    if number is None or number != int(number) or number > MOST:
+        raise BadResponse(f"{endpoint}: {field}: expected a whole number from 0 to {MOST}, got {_shown(raw)}")
     return int(number)
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from otel_openai_usage.errors import StateCorrupt, StateError, StateInUse, StateTooNew
 from otel_openai_usage.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
@@ -96,9 +97,11 @@ def inspect(path: Path) -> str:
     """Say in a sentence what state is at `path`, changing nothing. Raises StateError if `run` could not use it."""
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
-        if not os.access(folder, os.W_OK):
-            raise StateError(f"looked at the folder {folder} for the state file: not writable; set state.path or its permissions")
+        if not folder.is_dir() or not _takes_files(folder):
+            raise StateError(f"looked at {folder} for the state file: no file can be made there; set state.path or its permissions")
         return f"{path} will be created"
+    if path.is_dir():
+        raise StateError(f"looked at the state file {path}: that is a folder; set state.path to a file in it")
     if not os.access(path, os.W_OK):
         raise StateError(f"looked at the state file {path}: not writable for this user")
     with told(str(path), "read"):
@@ -112,3 +115,12 @@ def inspect(path: Path) -> str:
     if owner != APPLICATION_ID and path.stat().st_size:
         raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
     return f"{path}, version {version}"
+
+
+def _takes_files(folder: Path) -> bool:
+    """Tried, not asked: some file systems allow it to root and refuse all the same."""
+    try:
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
