@@ -218,6 +218,16 @@ def test_without_skip_zero_every_token_type_is_there(one: Book) -> None:
 # --- names
 
 
+def test_a_restart_waits_for_no_name(one: Book) -> None:
+    """What the store has was shown before: the first scrape after a restart has it, though its name is not known again yet."""
+    stage = Stage(Look(zero_hold=0), [one])
+    stage.use(one, of("a"), (7, 1), released=True)
+    stage.publish()
+    assert stage.values() == {}
+    stage.start()
+    assert stage.values(TOKENS, "project_name") == {("unknown",): 7}
+
+
 def test_a_new_series_waits_for_its_name(one: Book) -> None:
     """A series whose project has no name yet is not shown for up to 30 s, then as `unknown`."""
     stage = Stage(Look(zero_hold=0), [one])
