@@ -15,8 +15,9 @@ import yaml
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.model import Window, floor
+from otel_openai_usage.simulator.world import World
 from tests.real.collector import Collector
-from tests.real.installed import COMMAND, KEY, Exporter, Samples, Simulator, Surroundings, samples
+from tests.real.installed import COMMAND, KEY, SEED, Exporter, Samples, Simulator, Surroundings, samples
 from tests.real.processes import Process, free_port, get, wait_for
 from tests.real.prometheus import Prometheus
 
@@ -121,11 +122,14 @@ def test_the_key_and_the_address_are_all_it_needs(run: Callable[..., Exporter]) 
 def test_names_and_labels_are_the_contracts(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
     """Of a whole week every metric is there, and tokens carry the labels that dashboards ask for."""
     exporter = run("-c", config(usage={"start": "7d"}))
-    wanted = {item.prometheus for item in INSTRUMENTS.values() if item.name.startswith("openai.api.")} - {"openai_api_estimated_cost_total"}
+    wanted = {item.prometheus for item in INSTRUMENTS.values() if item.name.startswith("openai.api.")}
     seen = exporter.process.until(lambda: scrape if names(scrape := exporter.scrape()) >= wanted else None, "every metric", 30)
     tokens = [dict(labels) for name, labels in seen if name == "openai_api_tokens_total" and dict(labels)["operation"] == "completions"]
     assert set().union(*tokens) == {"organization", "model", "operation", "project_id", "project_name", "user_id", "api_key_id",
                                     "api_key_name", "batch", "token_type"}  # fmt: skip
+    costs = [dict(labels) for name, labels in seen if name == "openai_api_daily_cost"]
+    assert set().union(*costs) == {"organization", "date", "project_id", "project_name", "line_item", "organization_id", "currency"}
+    assert {labels["organization_id"] for labels in costs} == {World(SEED).company.id}
     assert {labels["token_type"] for labels in tokens} == set(TYPES)
     assert {labels["batch"] for labels in tokens} == {"true", "false"}
 

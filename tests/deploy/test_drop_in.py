@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from otel_openai_usage.core.model import Window, floor
+from otel_openai_usage.simulator.world import World
 from tests.deploy.conftest import Rig
-from tests.real.installed import KEY, Exporter, Simulator, Surroundings, samples
+from tests.real.installed import KEY, SEED, Exporter, Simulator, Surroundings, samples
 from tests.real.processes import get, wait_for
 from tests.real.servers import ROOT
 
@@ -39,7 +40,7 @@ def test_its_variables_and_flags_are_understood(moved: Exporter) -> None:
     costs = [dict(labels) for name, labels in seen if name == "openai_api_daily_cost"]
     assert set().union(*tokens) == TOKENS | {"organization", "api_key_name"}
     assert set().union(*costs) == COST | {"organization"}
-    assert {labels["organization_id"] for labels in costs} == {"org-123"}
+    assert {labels["organization_id"] for labels in costs} == {World(SEED).company.id}  # OpenAI says it, so it beats OPENAI_ORG_ID
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", labels["date"]) for labels in costs)
 
 
