@@ -499,3 +499,10 @@ def test_every_attribute_can_be_renamed(file: Path, attribute: str) -> None:
     other = "model" if attribute != "model" else "batch"
     swap = {attribute: other, other: attribute}
     assert loaded(file, f"attributes: {{rename: {json.dumps(swap)}}}").attributes.rename == swap
+
+
+@pytest.mark.parametrize(("usage", "said"), [("interval: 10s", True), ("interval: 11s", False), ("interval: 1s, enabled: false", False)])
+def test_polling_more_often_than_the_limit_allows_is_said(file: Path, usage: str, said: bool) -> None:
+    """More requests a minute than api.requests_per_minute cannot be made; the default settings stay silent."""
+    file.write_text(f"usage: {{{usage}}}")
+    assert any("requests a minute" in warning for warning in load(file, {}).warnings) is said

@@ -181,4 +181,15 @@ def _tls_by_default(settings: Settings) -> Iterator[str]:
         yield f"otlp.endpoint: {endpoint!r} has no scheme, so TLS is used; http://{endpoint} would be plain text"
 
 
-_NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (_same_key, _nobody_looks, _tls_by_default)
+def _too_often(settings: Settings) -> Iterator[str]:
+    needed = len(settings.usage.endpoints) * 60 / settings.usage.interval.total_seconds()
+    allowed = settings.api.requests_per_minute
+    if settings.usage.enabled and needed > allowed:
+        count, interval = len(settings.usage.endpoints), format_duration(settings.usage.interval)
+        yield (
+            f"usage.interval: {count} endpoints every {interval} are {needed:g} requests a minute, and api.requests_per_minute"
+            f" allows {allowed}; usage is polled less often then, and names hardly ever"
+        )
+
+
+_NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (_same_key, _nobody_looks, _tls_by_default, _too_often)
