@@ -43,7 +43,8 @@ class Loop:
         up = self.error is None
         await self._show(up)
         self._ever_up |= up
-        self._tried = self._tried or self.keeper.tell()
+        told = self.keeper.tell()
+        self._tried = self._tried or told
         return up
 
     async def _watched(self) -> None:

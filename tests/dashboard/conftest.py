@@ -48,7 +48,8 @@ def url(path: Path, library: Library) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright lives, its event loop runs in this thread, and no test after it could have one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real Chromium, without a window."""
     chromium = shutil.which("chromium")
@@ -60,7 +61,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def window(browser: Browser) -> Iterator[BrowserContext]:
     """One profile for all tests: scripts are fetched once."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True, color_scheme="light")

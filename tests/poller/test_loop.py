@@ -31,3 +31,20 @@ async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries
     assert seen == [False, True]
     await keeper.close()
     store.close()
+
+
+async def test_every_poll_is_told() -> None:
+    """What each poll brought is shown soon after it, not only what the first one did."""
+    store = Store(":memory:")
+    keeper = Keeper(store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False)
+
+    async def poll() -> None:
+        pass
+
+    one = Loop("costs", 60, poll, keeper, lambda up: None, Trouble("acme"))
+    before = keeper.tell()
+    for _ in range(3):
+        await one.once()
+    assert keeper.tell() == before + 4
+    await keeper.close()
+    store.close()
