@@ -13,12 +13,12 @@ from otel_openai_usage.poller.keeper import Keeper
 log = logging.getLogger(__name__)
 
 
-class NamesPoll:
-    """Polls names, all of them every interval and single ones as they turn up."""
+class Shown:
+    """How a source without a book is doing, on the Board."""
 
-    def __init__(self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]) -> None:
-        self._keeper, self._source, self._organization, self._books = keeper, source, organization, books
-        self._status = Status(organization, "names")
+    def __init__(self, keeper: Keeper, organization: str, source: str) -> None:
+        self._keeper, self._organization = keeper, organization
+        self._status = Status(organization, source)
         keeper.display.statuses.append(self._status)
 
     def status(self, up: bool) -> None:
@@ -26,6 +26,14 @@ class NamesPoll:
         self._status.up = up
         if up:
             self._status.last_success = int(self._keeper.clock.now())
+
+
+class NamesPoll(Shown):
+    """Polls names, all of them every interval and single ones as they turn up."""
+
+    def __init__(self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]) -> None:
+        super().__init__(keeper, organization, "names")
+        self._source, self._books = source, books
 
     async def poll(self) -> None:
         """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or StateError."""
@@ -83,19 +91,12 @@ class NamesPoll:
         keeper.tell()
 
 
-class LimitsPoll:
+class LimitsPoll(Shown):
     """Polls spend limits of the organization and of the projects whose names are known."""
 
     def __init__(self, keeper: Keeper, source: LimitSource, organization: str) -> None:
-        self._keeper, self._source, self._organization = keeper, source, organization
-        self._status = Status(organization, "limits")
-        keeper.display.statuses.append(self._status)
-
-    def status(self, up: bool) -> None:
-        """Show how it went."""
-        self._status.up = up
-        if up:
-            self._status.last_success = int(self._keeper.clock.now())
+        super().__init__(keeper, organization, "limits")
+        self._source = source
 
     async def poll(self) -> None:
         """Read the limits. Raises SourceError or StateError."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,7 @@ from typing import Any
 from otel_openai_usage.core.book import Status
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Limit, Names, Width, floor
-from otel_openai_usage.errors import StateError
-from otel_openai_usage.state.file import inspect, told
-from otel_openai_usage.state.schema import VERSION
+from otel_openai_usage.state.file import looking, told
 
 _DAY = int(Width.DAY)
 
@@ -96,10 +94,5 @@ class Daily:
 @contextmanager
 def daily(path: Path) -> Iterator[Daily]:
     """A look at the state at `path`. Raises StateError, also when there is none."""
-    if not path.exists():
-        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
-    inspect(path)
-    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
-        if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
-            raise StateError(f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once")
+    with looking(path) as db:
         yield Daily(db, path)

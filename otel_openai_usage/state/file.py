@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -115,6 +115,18 @@ def inspect(path: Path) -> str:
     if owner != APPLICATION_ID and path.stat().st_size:
         raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
     return f"{path}, version {version}"
+
+
+@contextmanager
+def looking(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, while another process may write. Raises StateError, also when there is no state, or an older one."""
+    if not path.exists():
+        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
+    inspect(path)
+    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
+        if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
+            raise StateError(f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once")
+        yield db
 
 
 def _takes_files(folder: Path) -> bool:

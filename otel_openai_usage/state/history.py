@@ -9,7 +9,7 @@ Times are Unix seconds, whole hours or UTC days. Sums are exact; money is Decima
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from pathlib import Path
@@ -17,9 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from otel_openai_usage.core.kinds import COSTS, LEGACY, STORED, Kind
 from otel_openai_usage.core.model import Limit, Names, Width
-from otel_openai_usage.errors import StateError
-from otel_openai_usage.state.file import inspect, told
-from otel_openai_usage.state.schema import VERSION
+from otel_openai_usage.state.file import looking, told
 
 Step: TypeAlias = Literal["hour", "day"] | None
 """The width of the answer's buckets; None is one sum over the whole range."""
@@ -259,11 +257,6 @@ class _Sum:
 @contextmanager
 def history(path: Path) -> Iterator[History]:
     """The History of the state at `path`. Raises StateError, also when there is none, or when it is older than this program."""
-    if not path.exists():
-        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
-    inspect(path)
-    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
-        if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
-            raise StateError(f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once")
+    with looking(path) as db:
         db.create_aggregate("decimal_sum", 1, _Sum)  # type: ignore[arg-type]  # typeshed wants an int to add up
         yield History(db, path)

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from otel_openai_usage.core.kinds import KINDS
 from otel_openai_usage.core.ledger import Row, total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.core.windows import Progress
-from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import rows
-from otel_openai_usage.state.file import inspect, told
+from otel_openai_usage.state.file import looking, told
 
 
 class Reader:
@@ -71,8 +70,5 @@ class Reader:
 @contextmanager
 def reading(path: Path) -> Iterator[Reader]:
     """A Reader of the state at `path`. Raises StateError, also when there is none."""
-    if not path.exists():
-        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
-    inspect(path)
-    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
+    with looking(path) as db:
         yield Reader(db, path)
