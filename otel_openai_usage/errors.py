@@ -13,7 +13,8 @@ Every error this package raises on purpose:
       - BadCursor        … because of a page token
     + RateLimited        429; waiting helps
     + Unavailable        5xx, a timeout, a broken or refused connection
-    + BadResponse        an answer of a shape that we do not know
+    + BadResponse        no JSON, or none that we can use
+      - BadShape         JSON of a shape that we do not know; the same will come again
   x Busy                 more comes in than the disk takes; waiting helps
   x StateError           the disk's fault
     + StateInUse         another process has it
@@ -91,6 +92,10 @@ class Unavailable(SourceError):
 
 
 class BadResponse(SourceError):
+    """An answer that cannot be used."""
+
+
+class BadShape(BadResponse):
     """An answer that is not of the shape we know; a developer should look."""
 
 

@@ -1,6 +1,9 @@
 """What every test may use: real servers (`prometheus`, `collector`), the installed command (`simulator`, `run`), golden files."""
 
+import os
+
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.golden import golden
 from tests.real.collector import collector
@@ -8,6 +11,12 @@ from tests.real.installed import run, simulator, surroundings
 from tests.real.prometheus import prometheus
 
 __all__ = ["collector", "golden", "prometheus", "run", "simulator", "surroundings"]
+
+# Hypothesis takes its time where two cores are shared; what it finds in CI can be found again.
+settings.register_profile(
+    "here", max_examples=40, deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,13 +1,16 @@
 """What an HTTP answer means, as an error of our tree or None. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import msgspec
 
 from otel_openai_usage import errors
 from otel_openai_usage.openai.retry import PATIENCE
+
+T = TypeVar("T")
 
 _SCOPES = re.compile(r"Missing scopes?:\s*([\w.:-]+(?:\s*,\s*[\w.:-]+)*)", re.IGNORECASE)
 _KEY = re.compile(r"\bsk-[^\s\"',;]+")
@@ -36,16 +39,36 @@ def redact(text: str, secret: str = "") -> str:
 
 
 def trouble(call: str, status: int, headers: Mapping[str, str], body: bytes, *, now: float, secret: str = "") -> errors.SourceError | None:
-    """What is wrong with an answer to `call` ("GET organization/costs"); None when it holds JSON to read.
+    """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is there to be read.
 
     Classified by the status first (OpenAI's own ErrorResponse, its components.responses.TooManyRequests, and reports
     from the field where those are silent). `now` in Unix seconds, for a Retry-After that is a date.
     """
     if 200 <= status < 300:
-        return None if _is_json(body) else errors.BadResponse(f"{call}: {status}, {_start(body, secret)}", status=status)
+        return None
     detail = _detail(body)
     said = redact(detail.message or "", secret)[:300]
     return _classify(f"{call}: {status}", status, said, str(detail.code or ""), headers, now)
+
+
+def whole(body: bytes) -> bytes:
+    """The body as it is; BadResponse where it is no JSON."""
+    if not _is_json(body):
+        raise errors.BadResponse("no JSON")
+    return body
+
+
+def read(call: str, status: int, body: bytes, reading: Callable[[bytes], T], *, secret: str = "") -> T:
+    """What `reading` makes of a good answer's body. Where the body is no JSON, the BadResponse says how it begins.
+
+    Only a body that `reading` refuses is looked at twice: they have tens of megabytes.
+    """
+    try:
+        return reading(body)
+    except errors.BadResponse:
+        if _is_json(body):
+            raise
+        raise errors.BadResponse(f"{call}: {status}, {_start(body, secret)}", status=status) from None
 
 
 def _classify(met: str, status: int, said: str, code: str, headers: Mapping[str, str], now: float) -> errors.SourceError:

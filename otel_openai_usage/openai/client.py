@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import metadata
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import aiohttp
 
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 Observe = Callable[[str, str, float], None]
 """Told of every request: endpoint, HTTP status (or "timeout", "connection"), seconds."""
 
+T = TypeVar("T")
+
+_LARGE = 2**18
+"""Bytes of a body that is read off the event loop."""
 MAX_BODY = 256 * 2**20
 """Bytes of one body, unpacked. A full page of 1,440 buckets with 100 results each has about 88 MB."""
 
@@ -79,13 +83,20 @@ class Client:
             self._session = None
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
-        """The body at `path` below the base URL: JSON, whole. Asks again what may pass. Raises SourceError.
+        """The body at `path` below the base URL: JSON, whole. As `read` in all else."""
+        return await self.read(path, answers.whole, params, endpoint=endpoint, priority=priority)
 
+    async def read(
+        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+    ) -> T:
+        """What `reading` makes of the body at `path` below the base URL. Asks again what may pass. Raises SourceError.
+
+        `reading` raises BadResponse for what it cannot read; it is called in a thread where the body is large.
         `endpoint` names it in telemetry and logs; it holds no ids, so that there are few of them.
         """
         for attempt in itertools.count():
             try:
-                return await self._with_key(path, params, endpoint, priority)
+                return await self._with_key(path, reading, params, endpoint, priority)
             except SourceError as error:
                 wait = retry.delay(error, attempt, limit=self._retries, rng=self._rng)
                 if wait is None:
@@ -94,25 +105,31 @@ class Client:
             await self._sleep(wait)
         raise AssertionError("unreachable")
 
-    async def _with_key(self, path: str, params: Sequence[tuple[str, str]], endpoint: str, priority: int) -> bytes:
+    async def _with_key(
+        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int
+    ) -> T:
         secret = await self._key.current()
         try:
-            return await self._once(path, params, endpoint, priority, secret)
+            return await self._once(path, reading, params, endpoint, priority, secret)
         except Rejected:
             fresh = await self._key.reread()
             if fresh == secret:
                 raise
         log.info("key changed", extra={"organization": self.name})
-        return await self._once(path, params, endpoint, priority, fresh)
+        return await self._once(path, reading, params, endpoint, priority, fresh)
 
-    async def _once(self, path: str, params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str) -> bytes:
+    async def _once(
+        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str
+    ) -> T:
         call = f"GET {path}"
         async with self._gate.slot(priority):
             status, headers, body = await self._exchange(call, path, params, endpoint, secret)
         error = answers.trouble(call, status, headers, body, now=self._now(), secret=secret)
         if error is not None:
             raise error
-        return body
+        if len(body) < _LARGE:
+            return answers.read(call, status, body, reading, secret=secret)
+        return await asyncio.to_thread(answers.read, call, status, body, reading, secret=secret)
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str

@@ -2,7 +2,7 @@
 
 import random
 
-from otel_openai_usage.errors import BadResponse, RateLimited, SourceError, Unavailable
+from otel_openai_usage.errors import BadResponse, BadShape, RateLimited, SourceError, Unavailable
 
 FIRST = 1.0
 CAP = 60.0
@@ -16,7 +16,8 @@ def delay(error: SourceError, attempt: int, *, limit: int, rng: random.Random) -
     Exponential with full jitter, capped at 60 s; never less than a Retry-After. Only what may pass is asked again:
     429, no usable answer, an answer that is not JSON.
     """
-    if attempt >= limit or not isinstance(error, RateLimited | Unavailable | BadResponse):
+    may_pass = isinstance(error, RateLimited | Unavailable | BadResponse) and not isinstance(error, BadShape)
+    if attempt >= limit or not may_pass:
         return None
     asked = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
     if asked > PATIENCE:

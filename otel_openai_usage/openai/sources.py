@@ -1,6 +1,5 @@
 """Usage endpoints and costs as sources of buckets."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 
@@ -12,7 +11,6 @@ from otel_openai_usage.openai.client import Client
 
 log = logging.getLogger(__name__)
 
-_LARGE = 2**20
 _ROLLING_OUT = {COSTS.name: ("api_key_id", "user_id", "api_source")}
 """Groupings that OpenAI refuses for some organizations, besides `api_source` everywhere."""
 
@@ -102,13 +100,14 @@ class UsageSource:
         if cursor:
             params.append(("page", cursor))
         try:
-            body = await self._client.get(f"organization/{self._kind.path}", params, endpoint=self._kind.path)
+            return await self._client.read(f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path)
         except (LookbackExceeded, BadCursor):
             raise
         except BadRequest as error:
             raise self._advised(error, grouping) from error
-        # Off the loop when it is large: hashing lets go of the GIL.
-        return await asyncio.to_thread(wire.page, body, self._kind) if len(body) > _LARGE else wire.page(body, self._kind)
+
+    def _read(self, body: bytes) -> wire.Page:
+        return wire.page(body, self._kind)
 
     def _params(self, window: Window, width: Width, grouping: tuple[str, ...]) -> list[tuple[str, str]]:
         most = COST_LIMIT if self._kind is COSTS else LIMITS[width]

@@ -1,7 +1,7 @@
 """JSON to rows: strict on shape, lenient on additions.
 
 Shapes are those of OpenAI's OpenAPI document 2.3.0 and of its Python client 3.54.0. An unknown field is ignored, a
-missing required one is a BadResponse that names the endpoint.
+missing required one is a BadShape that names the endpoint.
 """
 
 import functools
@@ -18,7 +18,7 @@ import msgspec
 
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Amount, Amounts, Bucket, Dims
-from otel_openai_usage.errors import BadResponse
+from otel_openai_usage.errors import BadShape
 from otel_openai_usage.openai import money
 
 T = TypeVar("T")
@@ -50,11 +50,11 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 def decode(decoding: Callable[[bytes], T], body: bytes, endpoint: str) -> T:
-    """What `decoding` (of a msgspec Decoder) makes of a body; BadResponse with the endpoint where it makes nothing."""
+    """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it makes nothing."""
     try:
         return decoding(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadResponse(f"{endpoint}: not the shape we know: {error}") from error
+        raise BadShape(f"{endpoint}: not the shape we know: {error}") from error
 
 
 def page(body: bytes, kind: Kind) -> Page:
@@ -104,9 +104,9 @@ def organization_id(results: bytes) -> str | None:
 def _bucket(item: _Bucket, endpoint: str) -> Bucket:
     results = bytes(item.results) or bytes(item.result)
     if results[:1] != b"[":
-        raise BadResponse(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(results)}")
+        raise BadShape(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(results)}")
     if item.start_time != int(item.start_time):
-        raise BadResponse(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
+        raise BadShape(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
     return bucket(int(item.start_time), results)
 
 
@@ -204,7 +204,7 @@ def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | 
         if isinstance(value, bool):
             raise msgspec.ValidationError("expected a string")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadResponse(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
+        raise BadShape(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
     return value
 
 
@@ -215,7 +215,7 @@ def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: s
     text = raw.decode("ascii", "replace")
     number = Decimal(text) if _WHOLE.fullmatch(text) else None
     if number is None or number != int(number) or number > MOST:
-        raise BadResponse(f"{endpoint}: {field}: expected a whole number from 0 to {MOST}, got {_shown(raw)}")
+        raise BadShape(f"{endpoint}: {field}: expected a whole number from 0 to {MOST}, got {_shown(raw)}")
     return int(number)
 
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from otel_openai_usage import errors
-from otel_openai_usage.openai.answers import redact, retry_after, trouble
+from otel_openai_usage.openai.answers import read, redact, retry_after, trouble, whole
 
 SCOPES = (
     "You have insufficient permissions for this operation. Missing scopes: api.usage.read, api.management.read. "
@@ -41,11 +41,7 @@ def envelope(message: str, code: str | None = None) -> bytes:
         (500, envelope("server error"), errors.Unavailable),
         (502, HTML, errors.Unavailable),
         (503, b"[1, 2", errors.Unavailable),
-        (200, HTML, errors.BadResponse),
-        (200, b"", errors.BadResponse),
-        (200, b'{"data":[{"start_time":17', errors.BadResponse),
-        (200, b'{"data":[]} trailing', errors.BadResponse),
-        (200, b'{"data":[]}', type(None)),
+        (200, HTML, type(None)),
     ],
 )
 def test_classes(status: int, body: bytes, kind: type) -> None:
@@ -55,6 +51,23 @@ def test_classes(status: int, body: bytes, kind: type) -> None:
     if error is not None:
         assert str(error).startswith(f"GET organization/costs: {status}")
         assert error.status == status
+
+
+@pytest.mark.parametrize("body", [HTML, b"", b'{"data":[{"start_time":17', b'{"data":[]} trailing', b"\xff"])
+def test_no_json(body: bytes) -> None:
+    """A good status with a body that is no JSON is a BadResponse that names the call and how the body begins, whoever reads it."""
+
+    def picky(body: bytes) -> bytes:
+        raise errors.BadShape("no shape that I know")
+
+    for reading in (whole, picky):
+        with pytest.raises(errors.BadResponse, match=r"^GET organization/costs: 200, but") as met:
+            read("GET organization/costs", 200, body, reading)
+        assert type(met.value) is errors.BadResponse
+        assert met.value.status == 200
+    assert read("GET x", 200, b'{"data":[]}', whole) == b'{"data":[]}'
+    with pytest.raises(errors.BadShape, match="no shape that I know"):
+        read("GET x", 200, b"{}", picky)
 
 
 def test_missing_scopes_are_listed() -> None:

@@ -22,7 +22,9 @@ def test_deep_json_is_no_answer(body: bytes) -> None:
         wire.page(body, KIND)
     with pytest.raises(BadResponse):
         wire.rows(KIND, body)
-    for status in (200, 400, 500):
+    with pytest.raises(BadResponse):
+        answers.read("GET usage", 200, body, answers.whole)
+    for status in (400, 500):
         assert answers.trouble("GET usage", status, {}, body, now=0.0, secret="sk-x") is not None
 
 
