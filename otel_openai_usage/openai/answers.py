@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -11,6 +11,8 @@ from otel_openai_usage import errors
 from otel_openai_usage.openai.retry import PATIENCE
 
 T = TypeVar("T")
+Body: TypeAlias = bytes | bytearray
+"""What an answer holds. Read into a bytearray, which grows without being copied."""
 
 _SCOPES = re.compile(r"Missing scopes?:\s*([\w.:-]+(?:\s*,\s*[\w.:-]+)*)", re.IGNORECASE)
 _KEY = re.compile(r"\bsk-[^\s\"',;]+")
@@ -38,7 +40,7 @@ def redact(text: str, secret: str = "") -> str:
     return _USERINFO.sub("//***@", _KEY.sub("sk-***", text))
 
 
-def trouble(call: str, status: int, headers: Mapping[str, str], body: bytes, *, now: float, secret: str = "") -> errors.SourceError | None:
+def trouble(call: str, status: int, headers: Mapping[str, str], body: Body, *, now: float, secret: str = "") -> errors.SourceError | None:
     """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is there to be read.
 
     Classified by the status first (OpenAI's own ErrorResponse, its components.responses.TooManyRequests, and reports
@@ -51,14 +53,14 @@ def trouble(call: str, status: int, headers: Mapping[str, str], body: bytes, *, 
     return _classify(f"{call}: {status}", status, said, str(detail.code or ""), headers, now)
 
 
-def whole(body: bytes) -> bytes:
+def whole(body: Body) -> bytes:
     """The body as it is; BadResponse where it is no JSON."""
     if not _is_json(body):
         raise errors.BadResponse("no JSON")
-    return body
+    return bytes(body)
 
 
-def read(call: str, status: int, body: bytes, reading: Callable[[bytes], T], *, secret: str = "") -> T:
+def read(call: str, status: int, body: Body, reading: Callable[[Body], T], *, secret: str = "") -> T:
     """What `reading` makes of a good answer's body. Where the body is no JSON, the BadResponse says how it begins.
 
     Only a body that `reading` refuses is looked at twice: they have tens of megabytes.
@@ -126,7 +128,7 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,12}(\.\d*)?", text.strip()) else None
 
 
-def _is_json(body: bytes) -> bool:
+def _is_json(body: Body) -> bool:
     try:
         _ANY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -134,7 +136,7 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def _detail(body: bytes) -> _Detail:
+def _detail(body: Body) -> _Detail:
     try:
         error = _ENVELOPE.decode(body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -142,10 +144,10 @@ def _detail(body: bytes) -> _Detail:
     return error if isinstance(error, _Detail) else _Detail(error)
 
 
-def _start(body: bytes, secret: str) -> str:
+def _start(body: Body, secret: str) -> str:
     if not body:
         return "but an empty body"
     start = repr(redact(body[:200].decode("utf-8", "replace"), secret)[:80])
-    if body.lstrip()[:1] in (b"{", b"["):
+    if body[:200].lstrip().startswith((b"{", b"[")):
         return f"but its JSON breaks off or is broken after {len(body)} bytes: {start}"
     return f"but no JSON: {start}; check base_url"

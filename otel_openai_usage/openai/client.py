@@ -14,6 +14,7 @@ import aiohttp
 
 from otel_openai_usage.errors import BadResponse, Rejected, SourceError, Unavailable
 from otel_openai_usage.openai import answers, retry
+from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.gate import Gate
 from otel_openai_usage.openai.key import Key
 
@@ -87,7 +88,7 @@ class Client:
         return await self.read(path, answers.whole, params, endpoint=endpoint, priority=priority)
 
     async def read(
-        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
     ) -> T:
         """What `reading` makes of the body at `path` below the base URL. Asks again what may pass. Raises SourceError.
 
@@ -106,7 +107,7 @@ class Client:
         raise AssertionError("unreachable")
 
     async def _with_key(
-        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int
+        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int
     ) -> T:
         secret = await self._key.current()
         try:
@@ -119,7 +120,7 @@ class Client:
         return await self._once(path, reading, params, endpoint, priority, fresh)
 
     async def _once(
-        self, path: str, reading: Callable[[bytes], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str
+        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str
     ) -> T:
         call = f"GET {path}"
         async with self._gate.slot(priority):
@@ -133,7 +134,7 @@ class Client:
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> tuple[int, Mapping[str, str], bytearray]:
         if self._session is None:
             raise RuntimeError("a Client must be entered before it is used")
         started, outcome = time.perf_counter(), "connection"
@@ -154,14 +155,13 @@ class Client:
                 self._observe(endpoint, outcome, time.perf_counter() - started)
 
 
-async def _body(response: aiohttp.ClientResponse, call: str) -> bytes:
-    pieces, size = [], 0
+async def _body(response: aiohttp.ClientResponse, call: str) -> bytearray:
+    body = bytearray()  # grows in place: fresh memory is most of what a body of tens of megabytes costs here
     async for piece in response.content.iter_any():
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY:
+        body += piece
+        if len(body) > MAX_BODY:
             raise BadResponse(f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions", status=response.status)
-    return b"".join(pieces)  # one copy: fresh memory is most of what a body of tens of megabytes costs here
+    return body
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from otel_openai_usage.errors import BadResponse
 from otel_openai_usage.openai import wire
+from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
 
 
@@ -32,7 +33,7 @@ class Listing(msgspec.Struct, Generic[T]):
 async def whole(
     client: Client,
     path: str,
-    decode: Callable[[bytes], Listing[T]],
+    decode: Callable[[Body], Listing[T]],
     *,
     endpoint: str,
     priority: int,

@@ -12,6 +12,7 @@ import msgspec
 from otel_openai_usage.core.model import Names
 from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, Rejected, SourceError
 from otel_openai_usage.openai import lists, wire
+from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class OpenAINames:
             self._bear(stop[0], refused)
         return found
 
-    async def _found(self, paths: Mapping[str, str], endpoint: str, decode: Callable[[bytes], T]) -> dict[str, T | None]:
+    async def _found(self, paths: Mapping[str, str], endpoint: str, decode: Callable[[Body], T]) -> dict[str, T | None]:
         found: dict[str, T | None] = {}
         for id_, path in paths.items():
             try:

@@ -7,6 +7,7 @@ from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window
 from otel_openai_usage.errors import BadCursor, BadRequest, BadResponse, LookbackExceeded
 from otel_openai_usage.openai import wire
+from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class UsageSource:
         except BadRequest as error:
             raise self._advised(error, grouping) from error
 
-    def _read(self, body: bytes) -> wire.Page:
+    def _read(self, body: Body) -> wire.Page:
         return wire.page(body, self._kind)
 
     def _params(self, window: Window, width: Width, grouping: tuple[str, ...]) -> list[tuple[str, str]]:

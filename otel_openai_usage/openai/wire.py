@@ -20,6 +20,7 @@ from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Amount, Amounts, Bucket, Dims
 from otel_openai_usage.errors import BadShape
 from otel_openai_usage.openai import money
+from otel_openai_usage.openai.answers import Body
 
 T = TypeVar("T")
 _Results = dict[Dims, Amounts]
@@ -49,7 +50,7 @@ class _Page(msgspec.Struct):
 _PAGE = msgspec.json.Decoder(_Page)
 
 
-def decode(decoding: Callable[[bytes], T], body: bytes, endpoint: str) -> T:
+def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
     """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it makes nothing."""
     try:
         return decoding(body)
@@ -57,15 +58,15 @@ def decode(decoding: Callable[[bytes], T], body: bytes, endpoint: str) -> T:
         raise BadShape(f"{endpoint}: not the shape we know: {error}") from error
 
 
-def page(body: bytes, kind: Kind) -> Page:
-    """The envelope of a page; the results of its buckets stay as they came, so that no step takes long."""
+def page(body: Body, kind: Kind) -> Page:
+    """The envelope of a page; the results of its buckets stay as they came, views into the body, so that no step takes long."""
     answer = decode(_PAGE.decode, body, kind.path)
     return Page([_bucket(item, kind.path) for item in answer.data], answer.has_more, answer.next_page or None)
 
 
-def bucket(start: int, results: bytes) -> Bucket:
+def bucket(start: int, content: bytes | memoryview) -> Bucket:
     """A bucket with the fingerprint of its results."""
-    return Bucket(start, hashlib.sha256(results).digest()[:16], results)
+    return Bucket(start, hashlib.sha256(content).digest()[:16], content)
 
 
 def joined(first: bytes, second: bytes) -> bytes:
@@ -102,12 +103,12 @@ def organization_id(results: bytes) -> str | None:
 
 
 def _bucket(item: _Bucket, endpoint: str) -> Bucket:
-    results = bytes(item.results) or bytes(item.result)
-    if results[:1] != b"[":
-        raise BadShape(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(results)}")
+    content = memoryview(item.results) or memoryview(item.result)
+    if bytes(content[:1]) != b"[":
+        raise BadShape(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(content)}")
     if item.start_time != int(item.start_time):
         raise BadShape(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
-    return bucket(int(item.start_time), results)
+    return bucket(int(item.start_time), content)
 
 
 _Columns = tuple[list[Dims], list[Amounts]]
@@ -219,5 +220,5 @@ def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: s
     return int(number)
 
 
-def _shown(raw: bytes) -> str:
-    return repr(raw[:60].decode("utf-8", "replace")) if raw else "nothing"
+def _shown(raw: bytes | memoryview) -> str:
+    return repr(bytes(raw[:60]).decode("utf-8", "replace")) if raw else "nothing"

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from otel_openai_usage import errors
-from otel_openai_usage.openai.answers import read, redact, retry_after, trouble, whole
+from otel_openai_usage.openai.answers import Body, read, redact, retry_after, trouble, whole
 
 SCOPES = (
     "You have insufficient permissions for this operation. Missing scopes: api.usage.read, api.management.read. "
@@ -57,7 +57,7 @@ def test_classes(status: int, body: bytes, kind: type) -> None:
 def test_no_json(body: bytes) -> None:
     """A good status with a body that is no JSON is a BadResponse that names the call and how the body begins, whoever reads it."""
 
-    def picky(body: bytes) -> bytes:
+    def picky(body: Body) -> bytes:
         raise errors.BadShape("no shape that I know")
 
     for reading in (whole, picky):
