@@ -13,12 +13,10 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no time, faste
 _LAST = b"\x03\x00"  # an empty block that says it is the last one
 
 
-def segment(pieces: Iterable[bytes]) -> list[bytes]:
-    """The raw deflate of the pieces, at level 1, not finished: another segment or the end may follow."""
+def segment(text: bytes) -> bytes:
+    """The raw deflate of the text, at level 1, not finished: another segment or the end may follow."""
     packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-    packed = [packer.compress(piece) for piece in pieces]
-    packed.append(packer.flush(zlib.Z_FULL_FLUSH))
-    return [piece for piece in packed if piece]
+    return packer.compress(text) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
 def member(segments: Iterable[bytes], crc: int, size: int) -> list[bytes]:

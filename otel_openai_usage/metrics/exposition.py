@@ -17,7 +17,7 @@ from otel_openai_usage.core.snapshot import AttributeValue, Point, Series, Snaps
 from otel_openai_usage.metrics.deflate import crc, followed, segment, shift
 
 _LINES = 400
-"""A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one."""
+"""A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one; and rendered anew as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class Block:
     shift: int
 
     @classmethod
-    def of(cls, plain: Sequence[bytes]) -> "Block":
-        """Compress."""
+    def of(cls, plain: Sequence[bytes], deflated: Sequence[bytes]) -> "Block":
+        """Add up."""
         size = sum(map(len, plain))
-        return cls(plain, segment(plain), crc(plain), size, shift(size))
+        return cls(plain, deflated, crc(plain), size, shift(size))
 
 
 _EMPTY = Block((), (), 0, 0, shift(0))
@@ -91,27 +91,32 @@ class Family:
 
     def __init__(self, row: Instrument) -> None:
         self._name = row.prometheus
-        self.text = Block.of([_comments(row, row.prometheus, row.description.replace("\\", r"\\").replace("\n", r"\n")).encode()])
+        self.text = _block(_comments(row, row.prometheus, row.description.replace("\\", r"\\").replace("\n", r"\n")))
         base = row.prometheus.removesuffix("_total") if row.kind == "counter" else row.prometheus
         unit = _unit(row)
         comments = _comments(row, base, _escape(row.description)) + (f"# UNIT {base} {unit}\n" if unit else "")
-        self.openmetrics = Block.of([comments.encode()])
+        self.openmetrics = _block(comments)
         self._points: Sequence[Point] = ()
+        self._pieces: list[tuple[bytes, bytes]] = []
         self._block = _EMPTY
         self._keys: list[str] = []
         self._labels: dict[Series, str] = {}
 
     def render(self, points: Sequence[Point]) -> Block:
-        """The sample lines; those of last time if it is the same sequence of points."""
+        """The sample lines; those of last time if it is the same sequence of points, and of it those pieces that still say the same."""
         if points is not self._points:
             self._know(points)
+            self._pieces = [self._piece(points, at) for at in range(0, len(points), _LINES)]
             self._points = points
-            self._block = Block.of([self._lines(points[at : at + _LINES]) for at in range(0, len(points), _LINES)]) if points else _EMPTY
+            self._block = Block.of(*zip(*self._pieces, strict=True)) if points else _EMPTY
         return self._block
 
-    def _lines(self, points: Sequence[Point]) -> bytes:
+    def _piece(self, points: Sequence[Point], at: int) -> tuple[bytes, bytes]:
+        part = points[at : at + _LINES]
+        if part == self._points[at : at + _LINES]:
+            return self._pieces[at // _LINES]
         labels = self._labels
-        return "".join([f"{labels[point.series]}{number(point.value)}\n" for point in points]).encode()
+        return _zipped("".join([f"{labels[point.series]}{number(point.value)}\n" for point in part]))
 
     def _know(self, points: Sequence[Point]) -> None:
         """Have the labels of exactly these series."""
@@ -120,10 +125,20 @@ class Family:
             return
         keys = sorted({label(key) for shape in {tuple(point.series.attributes) for point in points} for key in shape})
         if keys != self._keys:
-            self._keys, known = keys, {}
+            self._keys, self._points, known = keys, (), {}
         self._labels = {
             point.series: known.get(point.series) or f"{self._name}{_labels(point.series.attributes, keys)} " for point in points
         }
+
+
+def _zipped(text: str) -> tuple[bytes, bytes]:
+    plain = text.encode()
+    return plain, segment(plain)
+
+
+def _block(text: str) -> Block:
+    plain, deflated = _zipped(text)
+    return Block.of((plain,), (deflated,))
 
 
 def number(value: float) -> str:

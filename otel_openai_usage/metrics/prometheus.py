@@ -57,4 +57,4 @@ def _openmetrics(registry: CollectorRegistry) -> bytes:
 
 
 def _zipped(page: Page, health: bytes) -> list[bytes]:
-    return member([*page.deflated, *segment([health])], crc([health], page.crc), page.size + len(health))
+    return member([*page.deflated, segment(health)], crc([health], page.crc), page.size + len(health))

@@ -88,6 +88,25 @@ def test_the_same_points_are_not_rendered_again() -> None:
     assert first[1] is second[1]
 
 
+@given(st.lists(st.tuples(st.integers(0, 1199), st.integers(0, 3)), max_size=4), st.integers(0, 900), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_only_pieces_that_say_something_else_are_rendered(moved: list[tuple[int, int]], fewer: int, appended: bool) -> None:
+    """Of 1,200 series those pieces stay the very same bytes in which nothing moved; the page is what a new exposition prints."""
+    used, points = Exposition(INSTRUMENTS), [Point(Series({"organization": f"o{nth}"}), 0) for nth in range(1200)]
+    before = used.render(Snapshot(1, 0, {"openai.api.images": points})).text
+    after = list(points)
+    for place, value in moved:
+        after[place] = Point(points[place].series, value)
+    del after[1200 - fewer :]
+    after += [Point(Series({"organization": "new"}), 1)] if appended else []
+    pages = used.render(Snapshot(2, 0, {"openai.api.images": after}))
+    fresh = Exposition(INSTRUMENTS).render(Snapshot(1, 0, {"openai.api.images": after}))
+    assert (plain(pages.text), pages.text.crc) == (plain(fresh.text), fresh.text.crc)
+    assert gzip.decompress(b"".join(member(pages.text.deflated, pages.text.crc, pages.text.size))) == plain(fresh.text)
+    same = [one is other for one, other in zip(before.plain[1:], pages.text.plain[1:], strict=False)]
+    assert same == [after[at : at + 400] == points[at : at + 400] for at in range(0, 400 * len(same), 400)]
+
+
 @given(boards)
 @settings(max_examples=50, deadline=None)
 def test_the_compressed_page_is_the_page(rows: Rows) -> None:

@@ -217,14 +217,14 @@ from tests.metrics.test_readers import House, HOUSE, board
 house = House({{url!r}}, {protocol!r}, board(HOUSE), interval=0.05)
 house.sender.start()
 time.sleep(0.3)
+print(time.monotonic())
 house.sender.shutdown(1.0)
 """
     with black_hole() as hole:
-        began = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", program.format(url=hole)], capture_output=True, text=True, timeout=20, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 8
+        done = subprocess.run([sys.executable, "-c", program.format(url=hole)], capture_output=True, text=True, timeout=60, check=False)
+    ended = time.monotonic()
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert ended - float(done.stdout) < 8  # the request would wait for 10 s
 
 
 def test_a_time_out_is_ours(protocol: str) -> None:
