@@ -1,6 +1,6 @@
 """`python -m tools.bench [--quick] [--only CASE] [--dry]`: measure, print one table, write it to docs/performance.md.
 
-`--quick` has fewer repetitions and no day of churn; `--only` runs one case (yardsticks, live, day, churn, start);
+`--quick` has fewer repetitions and no day of churn; `--only` runs one case (yardsticks, live, history, day, churn, start);
 neither of them, nor `--dry`, writes the page.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--dry", action="store_true")
-    parser.add_argument("--only", choices=("yardsticks", "live", "day", "churn", "start"))
+    parser.add_argument("--only", choices=("yardsticks", "live", "history", "day", "churn", "start"))
     asked = parser.parse_args()
     figures = cases.Figures(SIZES, times=3 if asked.quick else 5)
     with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as endpoint:
@@ -34,7 +34,11 @@ def main() -> None:
             plan.append(("live", partial(cases.live, figures, series, None)))
             if endpoint:
                 plan.append(("live", partial(cases.live, figures, series, endpoint)))
-        plan += [("yardsticks", partial(cases.yardsticks, figures, Path(folder))), ("day", partial(cases.day, figures))]
+        plan += [
+            ("yardsticks", partial(cases.yardsticks, figures, Path(folder))),
+            ("history", partial(cases.history, figures)),
+            ("day", partial(cases.day, figures)),
+        ]
         if not asked.quick:
             plan.append(("churn", partial(cases.churn, figures)))
         for name, case in plan:

@@ -104,6 +104,7 @@ def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, 
             sends.append(exporter.ask("send"))
         if len(polls) == 1:
             _steady(figures, name, exporter)
+            now = _trickle(figures, f"trickle.{name}", exporter, upstream, now, series)
         lags.append(exporter.ask("state")["lag"])
     figures.notes(f"poll.{name}.cpu", [each["cpu"] for each in polls])
     figures.notes(f"poll.{name}.wall", [each["wall"] for each in polls])
@@ -120,6 +121,30 @@ def _steady(figures: Figures, name: str, exporter: Child) -> None:
     steady = [exporter.ask("poll") for _ in range(figures.times)]
     figures.notes(f"steady.{name}.cpu", [each["cpu"] for each in steady])
     figures.notes(f"steady.{name}.wall", [each["wall"] for each in steady])
+
+
+def _trickle(figures: Figures, name: str, exporter: Child, upstream: Upstream, now: int, series: int) -> int:
+    """Minutes in which 100 attribute sets used something. The minute after them."""
+    polls = []
+    for _ in range(figures.times):
+        upstream.stretch(now, 1, 100, sets(series))
+        exporter.ask("ahead", seconds=60)
+        now += 60
+        polls.append(exporter.ask("poll"))
+    figures.notes(f"{name}.cpu", [each["cpu"] for each in polls])
+    return now
+
+
+def history(figures: Figures, series: int = 10_000, hours: int = 90 * 24) -> None:
+    """The same minutes without and with 90 days of hours in the store."""
+    with openai() as upstream:
+        now = minute()
+        upstream.stretch(now - 170 * 60, 170, -(-sets(series) // 170), sets(series))
+        with subject(upstream, {"usage.start": "170m"}) as (exporter, _):
+            exporter.ask("poll")
+            now = _trickle(figures, "history.young", exporter, upstream, now, series)
+            figures.note("history.rows", exporter.ask("age", hours=hours)["rows"])
+            _trickle(figures, "history.old", exporter, upstream, now, series)
 
 
 def day(figures: Figures) -> None:

@@ -69,6 +69,7 @@ def _growth(found: Found, sizes: Sequence[int]) -> list[str]:
         ("… wall", "poll.{}.otlp.wall", seconds),
         ("OTLP export to a Collector: CPU", "send.{}.otlp.cpu", seconds),
         ("… wall", "send.{}.otlp.wall", seconds),
+        ("poll that changes 100 rows: CPU", "trickle.{}.prometheus.cpu", seconds),
         ("poll with nothing new: CPU", "steady.{}.prometheus.cpu", seconds),
         ("… wall", "steady.{}.prometheus.wall", seconds),
         ("resident memory, Prometheus on", "rss.{}.prometheus", size),
@@ -91,7 +92,10 @@ def _pair(found: Found, name: str) -> str:
 
 
 def _single(found: Found) -> list[str]:
+    young, old = (seconds(found.get(f"history.{age}.cpu")) for age in ("young", "old"))
+    past = f"{found.get('history.rows', 0):,.0f} rows of history"
     rows: list[tuple[str, str]] = [
+        (f"poll that changes 100 rows of 10,000 series: CPU without, and with {past}", f"{young} · {old}"),
         ("first poll of 1,440 buckets × 100 rows: CPU · wall", f"{seconds(found.get('day.cpu'))} · {seconds(found.get('day.wall'))}"),
         ("… event loop late at most · peak memory", f"{seconds(found.get('day.lag.max'))} · {size(found.get('day.peak'))}"),
         ("resident memory after the start, nothing polled", size(found.get("rss.start.1000.prometheus"))),
