@@ -40,7 +40,10 @@ def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateErr
 
 
 class Lock:
-    """Held by the one process that may write; the system lets go of it when the process ends, however it ends."""
+    """Held by the one process that may write; the system lets go of it when the process ends, however it ends.
+
+    Its file also says whether there was a state before: a state file that lost all its bytes is else like a new one.
+    """
 
     def __init__(self, path: str) -> None:
         self._file = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
@@ -52,9 +55,24 @@ class Lock:
                 f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path"
             ) from None
 
+    def began(self) -> None:
+        """There is a state now."""
+        self._file.write(b"there is a state\n")
+        self._file.truncate()
+        self._file.seek(0)
+
     def release(self) -> None:
         """Let others have the state. Doing so twice does no harm."""
         self._file.close()
+
+
+def refuse_emptied(path: Path) -> None:
+    """Raise StateCorrupt if the file had a state and has no byte now: SQLite would begin anew, and drop its log of what is missing."""
+    lock = Path(f"{path}.lock")
+    if path.exists() and not path.stat().st_size and lock.exists() and lock.stat().st_size:
+        raise StateCorrupt(
+            f"the state file {path} is empty, and was not before; restore it from a backup, or move it away to begin counting anew"
+        )
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -104,6 +122,7 @@ def inspect(path: Path) -> str:
         raise StateError(f"looked at the state file {path}: that is a folder; set state.path to a file in it")
     if not os.access(path, os.W_OK):
         raise StateError(f"looked at the state file {path}: not writable for this user")
+    refuse_emptied(path)
     with told(str(path), "read"):
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:

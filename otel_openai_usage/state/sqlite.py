@@ -17,7 +17,7 @@ from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
-from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, told
+from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, refuse_emptied, told
 
 
 class Store:
@@ -29,10 +29,14 @@ class Store:
             if self.path != MEMORY:
                 with told(self.path, "opened"):
                     Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                    opening.callback(Lock(self.path).release)
+                    lock = Lock(self.path)
+                    opening.callback(lock.release)
+                    refuse_emptied(Path(self.path))
             self._db = connect(self.path)
             opening.callback(self._db.close)
             prepare(self._db, self.path)
+            if self.path != MEMORY:
+                lock.began()
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
             self._opened = opening.pop_all()
 

@@ -48,6 +48,21 @@ def refused(path: Path, error: type[StateError], *said: str) -> None:
         assert [part for part in (path.name, *said) if part not in str(caught.value)] == []
 
 
+def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
+    """A file that had a state and has lost every byte is no new one, for `check` neither; one that never had is, and so is none."""
+    path = tmp_path / "state.db"
+    path.touch()
+    filled(path)
+    path.rename(tmp_path / "away.db")
+    filled(path)
+    os.truncate(path, 0)
+    untouched(path, lambda: refused(path, StateCorrupt, "is empty, and was not before", "move it away"))
+    with pytest.raises(StateCorrupt, match="was not before"):
+        inspect(path)
+    path.unlink()
+    Store(path).close()
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     """A file that a newer version wrote is refused, and the sentence names both versions."""
     path = filled(tmp_path / "state.db")
