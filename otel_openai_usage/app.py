@@ -51,6 +51,7 @@ from otel_openai_usage.poller import (
     parts,
 )
 from otel_openai_usage.poller.upkeep import Upkeep
+from otel_openai_usage.state.file import MEMORY, unwritable
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.web.ingest import Ingest
 from otel_openai_usage.web.server import Server
@@ -70,6 +71,7 @@ FORGET = timedelta(days=14)
 class Exporter:
     """Everything that runs, wired."""
 
+    state: str
     keeper: Keeper
     own: Own
     board: Board
@@ -84,10 +86,12 @@ class Exporter:
     shelf: Shelf = field(default_factory=Shelf)
 
     def not_ready(self) -> list[str]:
-        """Why /readyz says no."""
+        """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would not tell."""
+        refused = unwritable(Path(self.state).parent) if self.state != MEMORY else None
+        disk = [f"the state file {self.state} cannot be written: {refused}"] if refused else []
         untried = [f"{loop.organization} {loop.source}: not polled yet" for loop in self.loops if not loop.tried]
         bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
-        return untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
+        return disk + untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
 
     async def publish(self) -> None:
         """Show what is new now."""
@@ -172,7 +176,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     store = Store(state_file(settings, env))
     stack.callback(store.close)
     board = Board()
-    who = resource(store.instance_id, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
+    who = resource(store.instance_id, settings.attributes.resource)
     prometheus = PrometheusReader(board)
     sends = settings.otlp.on and not settings.sdk_disabled
     own = Own(board, who, [prometheus], exporters=["otlp"] if sends else [], state_size=lambda: size(store.path))
@@ -181,7 +185,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
-    exporter = Exporter(keeper, own, board, prometheus, [], [], prices=parts.prices(settings))
+    exporter = Exporter(store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings))
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)

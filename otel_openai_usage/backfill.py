@@ -129,7 +129,7 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
         raise ConfigError(["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"])
     with closing(Store(state_file(settings, env))) as store:
         instance = store.instance_id
-    who = resource(instance, {key: str(value) for key, value in settings.attributes.resource.items()}, env)
+    who = resource(instance, settings.attributes.resource)
     sender = exporter(settings.otlp)
     try:
         return otlp.send(series(settings, env, asked, now), sender, who)

@@ -355,6 +355,17 @@ def test_a_wrong_key_does_not_end_it(run: Callable[..., Exporter], config: Calla
     assert exporter.process.stop() == 0
 
 
+def test_a_state_that_cannot_be_written_is_not_ready(run: Callable[..., Exporter], config: Callable[..., Path], tmp_path: Path) -> None:
+    """/readyz tries the disk itself, long before a poll has something to write."""
+    folder = tmp_path / "state"
+    exporter = run("-c", config(usage={"interval": "1h"}, state={"path": str(folder / "state.db")}))
+    folder.rename(tmp_path / "elsewhere")
+    status, said = get(f"{exporter.url}/readyz")
+    assert (status, said.count("cannot be written")) == (503, 1), said
+    (tmp_path / "elsewhere").rename(folder)
+    assert get(f"{exporter.url}/readyz")[0] == 200
+
+
 def test_an_unreachable_host_does_not_end_it(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
     """With nobody at the base URL `run` goes on with openai.api.up at 0, and ends with 0 when told."""
     exporter = run("-c", config(api={"retries": 1}), ready="/healthz", OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1")

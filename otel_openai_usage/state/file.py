@@ -115,7 +115,7 @@ def inspect(path: Path) -> str:
     """Say in a sentence what state is at `path`, changing nothing. Raises StateError if `run` could not use it."""
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
-        if not folder.is_dir() or not _takes_files(folder):
+        if not folder.is_dir() or unwritable(folder):
             raise StateError(f"looked at {folder} for the state file: no file can be made there; set state.path or its permissions")
         return f"{path} will be created"
     if path.is_dir():
@@ -148,10 +148,11 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-def _takes_files(folder: Path) -> bool:
-    """Tried, not asked: some file systems allow it to root and refuse all the same."""
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written there now; None if it can. Tried, not asked: some file systems allow it to root, and refuse."""
     try:
-        with TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+        with TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

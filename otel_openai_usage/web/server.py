@@ -23,7 +23,7 @@ _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 class Server:
     """Serves one PrometheusReader over HTTP, or HTTPS if the web config file says so.
 
-    `not_ready` gives the reasons why /readyz should say no, none if it should say yes. `port` 0 takes a free one;
+    `not_ready` gives the reasons why /readyz should say no, none if it should say yes; it is called in a thread. `port` 0 takes a free one;
     `url` tells which.
     """
 
@@ -98,7 +98,7 @@ class Server:
             response.headers.update(self._access.headers)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        reasons = self._not_ready()
+        reasons = await asyncio.to_thread(self._not_ready)
         text = "".join(f"{reason}\n" for reason in reasons)
         return web.Response(status=503 if reasons else 200, text=text or "ready\n")
 

@@ -133,7 +133,7 @@ async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
     with grpc_collector() as received:
         exporter = OTLPMetricExporter(endpoint=received.url, insecure=True)
         series = backfill.series(scene.settings, scene.env, Asked(SINCE), NOW)
-        sent = await asyncio.to_thread(otlp.send, series, exporter, resource("one", {}, {}))
+        sent = await asyncio.to_thread(otlp.send, series, exporter, resource("one", {}))
         exporter.shutdown()
     found = [(name, attributes, point) for name, attributes, point in received.points()]
     assert len(found) == sent

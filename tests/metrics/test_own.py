@@ -11,17 +11,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_openai_usage.core.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.metrics.own import OWN, RESTATED, Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
-from otel_openai_usage.metrics.resource import parse, resource
+from otel_openai_usage.metrics.resource import resource
 from tests.metrics.boards import HOUSE, TIME, board
 
 
 class Health:
     """Our health, read through Prometheus."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: Resource | None = None) -> None:
         self.board = board(HOUSE)
         self.reader = PrometheusReader(self.board)
-        self.own = Own(self.board, Resource({"service.name": "test", "service.instance.id": "one"}), [self.reader],
+        self.own = Own(self.board, who or Resource({"service.name": "test", "service.instance.id": "one"}), [self.reader],
                        exporters=["otlp"], state_size=lambda: 4096, now=lambda: TIME / 1e9 + 30)  # fmt: skip
 
     def samples(self) -> dict[tuple[str, ...], float]:
@@ -163,16 +163,13 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_who_we_are() -> None:
-    """The file beats OTEL_SERVICE_NAME, that beats OTEL_RESOURCE_ATTRIBUTES, those our defaults; the instance id is ours."""
-    env = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=a,team=x%20y,zone=1", "OTEL_SERVICE_NAME": "b"}
-    made = resource("id-1", {"zone": "2"}, env).attributes
-    assert {key: made[key] for key in ("service.name", "team", "zone", "service.instance.id")} == {
-        "service.name": "b", "team": "x y", "zone": "2", "service.instance.id": "id-1",
+    """What is configured beats our defaults and keeps its type, which `target_info` tells as JSON does; the instance id is ours."""
+    made = resource("id-1", {"service.name": "a", "zone": 2, "paid": True})
+    assert {key: made.attributes[key] for key in ("service.name", "zone", "paid", "service.instance.id")} == {
+        "service.name": "a", "zone": 2, "paid": True, "service.instance.id": "id-1",
     }  # fmt: skip
-    assert resource("id-1", {}, {}).attributes["service.name"] == "otel-openai-usage"
-
-
-@pytest.mark.parametrize(("text", "pairs"), [("", {}), ("a=1, b = 2 ", {"a": "1", "b": "2"}), ("a,=x,b=,c=1=2", {"b": "", "c": "1=2"})])
-def test_resource_attributes_are_read_leniently(text: str, pairs: dict[str, str]) -> None:
-    """Spaces around do not count, only the first = parts, and what is no pair is left out."""
-    assert parse(text) == pairs
+    assert resource("id-1", {}).attributes["service.name"] == "otel-openai-usage"
+    health = Health(made)
+    (info,) = (values for name, *values in health.samples() if name == "target_info")
+    health.own.shutdown()
+    assert {"a", "2", "true", "id-1"} <= set(info)

@@ -9,6 +9,7 @@ from pathlib import Path
 from otel_openai_usage.core.model import Width
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.state.file import unwritable
 from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options, added, counted
 
 
@@ -44,9 +45,11 @@ async def main(folder: Path, how: str) -> None:
         for book in life.run.books:
             rows = life.run.store.rows_within(book, Width, book.progress.epoch, book.progress.epoch + 90 * 86400)
             assert added({row.dims: row.amounts} for row in rows) == counted(book), "torn"
+    assert how == "quota" or unwritable(folder), "readiness would not know"
     assert failed > 10, f"only {failed} polls failed"
     assert 0 in {value for (name, _), value in life.run.points().items() if name == "openai.api.up"}, "nobody can see it"
     make_room()
+    assert not unwritable(folder)
     await life.live(HOUR, pauses=(300,))
     await life.end()
     sys.stdout.write(f"exact after {failed} failed polls\n")
