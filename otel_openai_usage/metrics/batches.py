@@ -9,6 +9,8 @@ from opentelemetry.sdk.resources import Resource
 
 SIZE = 5_000
 """Points in a request. A Collector's gRPC receiver takes 4 MiB by default; our points have some 350 bytes, and up to 800 fit."""
+PIECE = 500
+"""A metric is cut at multiples of so many points, so that it is cut alike in every request, whatever stands before it."""
 
 
 def joined(first: MetricsData, second: MetricsData | None) -> MetricsData:
@@ -24,7 +26,7 @@ def joined(first: MetricsData, second: MetricsData | None) -> MetricsData:
 
 
 def batches(data: MetricsData, size: int = SIZE) -> Iterator[MetricsData]:
-    """The same points in order, at most `size` at a time."""
+    """The same points in order, at most `size` at a time; somewhat less where a PIECE would be cut."""
     batch: list[tuple[ResourceMetrics, ScopeMetrics, Metric]] = []
     room = size
     for resource in data.resource_metrics:
@@ -33,11 +35,12 @@ def batches(data: MetricsData, size: int = SIZE) -> Iterator[MetricsData]:
                 points = metric.data.data_points
                 at = 0
                 while at < len(points):
-                    part = points[at : at + room]
-                    data_part = replace(metric.data, data_points=part)  # type: ignore[arg-type]  # of the same kind
-                    batch.append((resource, scope, replace(metric, data=data_part)))
-                    at, room = at + len(part), room - len(part)
-                    if not room:
+                    part = points[at : at + (room if len(points) - at <= room else room - room % min(PIECE, size))]
+                    if part:
+                        data_part = replace(metric.data, data_points=part)  # type: ignore[arg-type]  # of the same kind
+                        batch.append((resource, scope, replace(metric, data=data_part)))
+                        at, room = at + len(part), room - len(part)
+                    if at < len(points) or not room:
                         yield _assembled(batch)
                         batch, room = [], size
     if batch:

@@ -2,11 +2,13 @@
 
 Everything but the points of a Snapshot is left to the official encoder. Those points differ in a number and share
 nearly all else, so their bytes are strung together from parts that were encoded before (fields and numbers:
-opentelemetry/proto/metrics/v1/metrics.proto and common/v1/common.proto).
+opentelemetry/proto/metrics/v1/metrics.proto and common/v1/common.proto). Points that stood still since the last request
+are not encoded again: in the bytes of then nothing but the time is new.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from struct import Struct
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -14,7 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.sdk.metrics.export import Gauge, Metric, MetricsData
 
-from otel_openai_usage.core.snapshot import AttributeValue
+from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
+from otel_openai_usage.metrics.batches import PIECE
 from otel_openai_usage.metrics.producer import Points
 
 _INT = Struct("<cq").pack  # as_int, sfixed64
@@ -25,11 +28,24 @@ _KEPT = 50_000
 """Attributes whose bytes are kept, about 150 bytes each."""
 
 
+@dataclass(slots=True)
+class _Piece:
+    """Points as they were last seen; once they stood still also their bytes, packed to a twentieth, and the time in these."""
+
+    points: Sequence[Point]
+    moved: frozenset[str]
+    time: int = 0
+    packed: bytes = b""
+
+
 class Encoder:
-    """Encodes; remembers the attributes that it met. For one thread at a time."""
+    """Encodes; remembers the attributes and the points that it met. For one thread at a time."""
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[str, str], bytes] = {}
+        self._time = 0
+        self._before: dict[Series, _Piece] = {}
+        self._seen: dict[Series, _Piece] = {}
 
     def __call__(self, data: MetricsData) -> ExportMetricsServiceRequest:
         """The request for this data."""
@@ -39,17 +55,40 @@ class Encoder:
                 for metric, target in zip(scope.metrics, hollow_scope.metrics, strict=True):
                     points = metric.data.data_points
                     if isinstance(points, Points):
-                        if isinstance(metric.data, Gauge):
-                            target.gauge.MergeFromString(b"".join(self._points(points[1:], _Now(points.time))))
-                        else:
-                            target.sum.MergeFromString(b"".join(self._points(points[1:], _Times(points.time))))
+                        gauge = isinstance(metric.data, Gauge)
+                        kind = target.gauge if gauge else target.sum
+                        kind.ClearField("data_points")
+                        kind.MergeFromString(b"".join(self._pieces(points, _Now(points.time) if gauge else _Times(points.time))))
         return request
 
-    def _points(self, points: Points, times: Mapping[int, bytes]) -> Iterable[bytes]:
+    def _pieces(self, points: Points, times: Mapping[int, bytes]) -> Iterator[bytes]:
+        if points.time != self._time:  # a request of a later time: what the last had is known, what only older ones had is not
+            self._time, self._before, self._seen = points.time, self._seen, {}
+        for at in range(0, len(points), PIECE):
+            part = points.points[at : at + PIECE]
+            first = part[0].series
+            known = self._seen.get(first) or self._before.get(first)
+            if known and known.points == part and known.moved == points.moved:
+                yield self._again(known, points.time, times)
+            else:
+                known = _Piece(part, points.moved)
+                yield b"".join(self._points(part, points.moved, times))
+            self._seen[first] = known
+
+    def _again(self, piece: _Piece, time: int, times: Mapping[int, bytes]) -> bytes:
+        """The bytes of points that were met before, as of `time`."""
+        if piece.packed:
+            then, plain = _TIME(b"\x19", piece.time), zlib.decompress(piece.packed)
+            if plain.count(then) == len(piece.points):  # else an attribute happens to hold these bytes
+                return plain.replace(then, _TIME(b"\x19", time))
+        plain = b"".join(self._points(piece.points, piece.moved, times))
+        piece.time, piece.packed = time, zlib.compress(plain, 1)
+        return plain
+
+    def _points(self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]) -> Iterable[bytes]:
         if len(self._pairs) > _KEPT:
             self._pairs.clear()
-        moved = points.moved
-        for point in points.points:
+        for point in points:
             value, series = point.value, point.series
             number = _INT(b"\x31", value) if isinstance(value, int) else _DOUBLE(b"\x21", value)
             body = times[series.start] + number + self._attributes(series.attributes, moved)
@@ -91,7 +130,7 @@ class _Now(_Times):
 
 
 def _hollow(data: MetricsData) -> MetricsData:
-    """The same without the points that we encode ourselves; the first of each metric stays, so that all else is encoded."""
+    """The same without the points that we encode ourselves, but for the first of each metric, so that all else is encoded."""
     return replace(
         data,
         resource_metrics=[

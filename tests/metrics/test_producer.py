@@ -16,9 +16,9 @@ SCOPE = InstrumentationScope("otel_openai_usage", __version__)
 NOW = 1_763_800_000_000_000_000
 
 
-def made(shown: Snapshot, *to_resource: str) -> MetricsData:
+def made(shown: Snapshot, *to_resource: str, time: int = NOW) -> MetricsData:
     """The MetricsData of a snapshot."""
-    return produce(shown, INSTRUMENTS, time=NOW, resource=Resource({"service.name": "x"}), scope=SCOPE, to_resource=to_resource)
+    return produce(shown, INSTRUMENTS, time=time, resource=Resource({"service.name": "x"}), scope=SCOPE, to_resource=to_resource)
 
 
 def points(data: MetricsData) -> list[object]:

@@ -116,8 +116,11 @@ def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, 
 
 
 def _steady(figures: Figures, name: str, exporter: Child) -> None:
-    """The same window again, in which 20,000 rows and those from before stand as they stood."""
+    """The same window again, in which 20,000 rows and those from before stand as they stood; and exports of the same."""
     exporter.ask("poll")
+    if name.endswith("otlp"):
+        sends = [exporter.ask("send") for _ in range(figures.times + 1)]
+        figures.notes(f"still.{name}.cpu", [each["cpu"] for each in sends[1:]])
     steady = [exporter.ask("poll") for _ in range(figures.times)]
     figures.notes(f"steady.{name}.cpu", [each["cpu"] for each in steady])
     figures.notes(f"steady.{name}.wall", [each["wall"] for each in steady])

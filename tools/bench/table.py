@@ -69,6 +69,7 @@ def _growth(found: Found, sizes: Sequence[int]) -> list[str]:
         ("… wall", "poll.{}.otlp.wall", seconds),
         ("OTLP export to a Collector: CPU", "send.{}.otlp.cpu", seconds),
         ("… wall", "send.{}.otlp.wall", seconds),
+        ("… again, when nothing moved: CPU", "still.{}.otlp.cpu", seconds),
         ("poll that changes 100 rows: CPU", "trickle.{}.prometheus.cpu", seconds),
         ("poll with nothing new: CPU", "steady.{}.prometheus.cpu", seconds),
         ("… wall", "steady.{}.prometheus.wall", seconds),
