@@ -142,10 +142,19 @@ def _replace_bucket(
             change.move(start + width, dims, old, zero, counts=counts)
 
 
+def _added_up(width: Width, reading: Iterable[int], stored: Iterable[Row], zero: Amounts) -> dict[int, dict[Dims, Amounts]]:
+    """What the buckets of a coarse reading hold, their finer rows included."""
+    found: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
+    for row in stored:
+        bucket = found[row.start - row.start % width]
+        bucket[row.dims] = total(bucket.get(row.dims, zero), row.amounts)
+    return found
+
+
 def make_good(
     width: Width,
     reading: Mapping[int, Rows],
-    stored: Iterable[Row],
+    stored: Sequence[Row],
     suspicions: Mapping[tuple[int, int, Dims], Suspicion],
     now: int,
     epoch: int,
@@ -157,16 +166,11 @@ def make_good(
     difference goes into the bucket's own row.
     """
     change = Change()
-    parts: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
-    own: dict[tuple[int, Dims], Amounts] = {}
-    for row in stored:
-        bucket = parts[row.start - row.start % width]
-        bucket[row.dims] = total(bucket.get(row.dims, zero), row.amounts)
-        if row.width == width:
-            own[row.start, row.dims] = row.amounts
+    held = _added_up(width, reading, stored, zero)
+    own = {(row.start, row.dims): row.amounts for row in stored if row.width == width}
     for start, rows in reading.items():
-        for dims in rows.keys() | parts[start].keys():
-            have, said = parts[start].get(dims, zero), rows.get(dims, zero)
+        for dims in rows.keys() | held[start].keys():
+            have, said = held[start].get(dims, zero), rows.get(dims, zero)
             key = (int(width), start, dims)
             value = _agreed(change, key, have, said, suspicions.get(key), now)
             if value != have:
@@ -192,14 +196,11 @@ def _agreed(change: Change, key: tuple[int, int, Dims], have: Amounts, said: Amo
 
 def disagreeing(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], zero: Amounts) -> list[int]:
     """The starts of the buckets whose reading is not what is stored: worth a finer look."""
-    parts: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
-    for row in stored:
-        bucket = parts[row.start - row.start % width]
-        bucket[row.dims] = total(bucket.get(row.dims, zero), row.amounts)
+    held = _added_up(width, reading, stored, zero)
     return [
         start
         for start, rows in reading.items()
-        if any(rows.get(dims, zero) != parts[start].get(dims, zero) for dims in rows.keys() | parts[start].keys())
+        if any(rows.get(dims, zero) != held[start].get(dims, zero) for dims in rows.keys() | held[start].keys())
     ]
 
 
