@@ -218,11 +218,13 @@ def test_history_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert cli.answer(["export", *days, "2026-11-03"]) == 1
     assert cli.answer(["export", *days, "2026-11-01"]) == 2
     assert cli.answer(["export", *days, "2026-11-03", "-o", str(tmp_path / "no" / "file.csv")]) == 1
+    assert cli.answer(["export", *days, "2026-11-03", "--format", "focus", "--by", "hour"]) == 2
     assert cli.answer(["backfill", "--from", "2999-01-01"]) == 2
     told = capsys.readouterr().err
     assert "there is none; `otel-openai-usage run` makes it" in told
     assert "expected a day not before 2026-11-02" in told
     assert "file.csv: No such file or directory" in told
+    assert "--by: expected day with --format focus" in told
     assert "--from 2999-01-01: expected a day before" in told
 
 

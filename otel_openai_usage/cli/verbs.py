@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -270,16 +270,18 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
 @click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
 @click.option("--to", "until", type=_DAY, required=True, metavar="DATE", help="The last UTC day.")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "focus"]), default="csv", show_default=True, help="The format.")
+@click.option("--by", type=click.Choice(["day", "hour"]), default="day", show_default=True, help="How much time a line is of.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write there instead of to stdout.")  # fmt: skip
-def export(file: Path | None, since: datetime, until: datetime, form: str, output: Path | None) -> int:
+def export(file: Path | None, since: datetime, until: datetime, form: str, by: Literal["day", "hour"], output: Path | None) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
 
     It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the FinOps cost format
-    and holds billed costs only.
+    and holds billed costs only. By the hour what is older than history.hours stays by the day, as costs do.
 
     \b
       otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
+      otel-openai-usage export --from 2026-10-31 --to 2026-10-31 --by hour
     """
     from otel_openai_usage.cli.files import written
     from otel_openai_usage.config import state_file
@@ -287,7 +289,9 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, outpu
 
     if until < since:
         raise click.BadParameter(f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to")
-    text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form)
+    if form == "focus" and by == "hour":
+        raise click.BadParameter("expected day with --format focus, because OpenAI bills by the day; got hour", param_hint="--by")
+    text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form, by)
     if output is None:
         sys.stdout.writelines(text)
     else:

@@ -1,54 +1,60 @@
-"""History as CSV, JSON lines and FOCUS: a line for each UTC day and attribute set, fixed columns, money as it was billed."""
+"""History as CSV, JSON lines and FOCUS: a line for each UTC day or hour and attribute set, fixed columns, money as it was billed."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from otel_openai_usage.core.estimate import CURRENCY
-from otel_openai_usage.core.kinds import LEGACY
-from otel_openai_usage.core.model import Names, Width, seconds, utc
-from otel_openai_usage.state.history import History, Spent, Used, history
+from otel_openai_usage.core.metered import METERED
+from otel_openai_usage.core.model import Names, Width, seconds
+from otel_openai_usage.history import focus
+from otel_openai_usage.history.focus import Cell, Line
+from otel_openai_usage.state.history import COST_DIMENSIONS, USAGE_DIMENSIONS, History, Record, Used, history
 
-Cell: TypeAlias = str | int | Decimal | None
-Line: TypeAlias = Mapping[str, Cell]
+By: TypeAlias = Literal["day", "hour"]
 
 USED = ("requests", "input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write", "images", "characters",
         "audio", "sessions", "searches")  # fmt: skip
+_LATER = ("bytes", "reasoning")
+_RARER = ("organization_id", "organization_name", "size", "source", "vector_store_id", "context_level", "api_source", "subject",
+          "type", "estimated")  # fmt: skip
 COLUMNS = (
     "record", "date", "organization", "operation", "project_id", "project_name", "api_key_id", "api_key_name", "user_id", "user_name",
     "model", "batch", "service_tier", "line_item", *USED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency",
+    "start", "width", *_LATER, *_RARER, "attributes",
 )  # fmt: skip
-"""Of CSV and JSON lines. `record` is usage, legacy_usage or cost; what a record does not have is empty (null)."""
+"""Of CSV and JSON lines. What a record does not have is empty (null). New columns come last."""
 
-FOCUS = (
-    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
-    "ChargeCategory", "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "EffectiveCost",
-    "ProviderName", "PublisherName", "ResourceId", "ServiceCategory", "ServiceName", "SubAccountId", "SubAccountName", "x_ApiKeyId",
-    "x_EffectiveUnitPrice",
-)  # fmt: skip
-"""Columns of the FinOps Open Cost and Usage Specification; those beginning with x_ are ours. The price is what a unit really
-cost: the amount by the quantity, where OpenAI gives one."""
-
-_USAGE = ("organization", "operation", "project_id", "api_key_id", "user_id", "model", "batch", "service_tier")
-_COST = ("organization", "project_id", "api_key_id", "user_id", "line_item")
+RECORDS: tuple[Record, ...] = ("usage", "legacy_usage", "metered", "vector_store")
+"""Values of `record`; `cost` is another."""
+_OF: dict[Record, Collection[str]] = {"metered": ("requests", "input", "output", "input_cached", "reasoning"), "vector_store": ("bytes",)}
+"""What a record counts, where that is not `USED`."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def lines(path: Path, since: date, until: date, form: str) -> Iterator[str]:
-    """The text of the days from `since` to `until`, both included, day by day. Raises StateError."""
-    columns, make = (FOCUS, _focus) if form == "focus" else (COLUMNS, _records)
+class Stretch(NamedTuple):
+    """What a line is of: so long a time, and the rows of these widths in it."""
+
+    start: int
+    length: Width
+    widths: Collection[Width]
+
+
+def lines(path: Path, since: date, until: date, form: str, by: By = "day") -> Iterator[str]:
+    """The text of the days from `since` to `until`, both included, stretch by stretch. Raises StateError."""
+    columns: Sequence[str] = focus.COLUMNS if form == "focus" else COLUMNS
     write = _json if form == "json" else _csv
     if form != "json":
         yield _row(columns)
     with history(path) as past:
-        days = (until - since).days + 1
-        for day in (since + timedelta(offset) for offset in range(days)):
-            for line in make(past, day):
+        names = _Names(past)
+        for day in (since + timedelta(offset) for offset in range((until - since).days + 1)):
+            for line in focus.lines(past, day, names.of) if form == "focus" else _records(past, day, by, names):
                 yield write(columns, line)
 
 
@@ -72,6 +78,8 @@ def _text(cell: Cell) -> str:
         return ""
     if isinstance(cell, Decimal):
         return format(cell, "f")  # never an exponent; a minus is a number here, no formula
+    if isinstance(cell, Mapping):
+        return json.dumps(cell, ensure_ascii=False)
     return safe(cell) if isinstance(cell, str) else str(cell)
 
 
@@ -81,58 +89,47 @@ def _row(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _records(past: History, day: date) -> Iterator[Line]:
-    start, names = _midnight(day), _Names(past)
-    for record, legacy in (("usage", False), ("legacy_usage", True)):
-        for used in past.usage(start, start + Width.DAY, by=_USAGE, legacy=legacy):
-            yield {"record": record, "date": f"{day}", **names.of(dict(zip(_USAGE, used.group, strict=True))), **_amounts(used)}
-    for spent in past.costs(start, start + Width.DAY, by=_COST):
-        dims = names.of(dict(zip(_COST, spent.group, strict=True)))
-        yield {"record": "cost", "date": f"{day}", **dims, "cost": spent.cost, "quantity": spent.quantity, "currency": spent.currency}
+def _records(past: History, day: date, by: By, names: "_Names") -> Iterator[Line]:
+    midnight = seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    for stretch in _stretches(midnight, by):
+        when = {"date": f"{day}", "start": focus.instant(stretch.start), "width": stretch.length.text}
+        for record in RECORDS:
+            for line in _used(past, record, stretch, names, priced=by == "day"):
+                yield {"record": record, **when, **line}
+    for spent in past.costs(midnight, midnight + Width.DAY, by=COST_DIMENSIONS):
+        dims = names.of(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
+        amounts = {"cost": spent.cost, "quantity": spent.quantity, "currency": spent.currency}
+        yield {"record": "cost", "date": f"{day}", "start": focus.instant(midnight), "width": Width.DAY.text, **dims, **amounts}
 
 
-def _amounts(used: Used) -> dict[str, Cell]:
-    found: dict[str, Cell] = {name: getattr(used, name) for name in USED}
+def _stretches(midnight: int, by: By) -> list[Stretch]:
+    """By the hour, a day that is not kept in hours is a line of its own width: nothing is added to an hour that it may not be of."""
+    if by == "day":
+        return [Stretch(midnight, Width.DAY, tuple(Width))]
+    hours = range(midnight, midnight + Width.DAY, Width.HOUR)
+    return [Stretch(midnight, Width.DAY, (Width.DAY,)), *(Stretch(hour, Width.HOUR, (Width.MINUTE, Width.HOUR)) for hour in hours)]
+
+
+def _used(past: History, record: Record, stretch: Stretch, names: "_Names", *, priced: bool) -> Iterator[Line]:
+    end = stretch.start + stretch.length
+    for used in past.usage(stretch.start, end, by=USAGE_DIMENSIONS, record=record, widths=stretch.widths):
+        dims = names.of(dict(zip(USAGE_DIMENSIONS, used.group, strict=True)))
+        line: dict[str, Cell] = {**dims, **{name: getattr(used, name) for name in _OF.get(record, USED)}}
+        if record == "metered":
+            line["attributes"] = _own(str(dims["key"]))
+        elif record != "vector_store" and priced:
+            line |= _priced(used)
+        yield line
+
+
+def _own(key: str) -> dict[str, str] | None:
+    """The attributes of events that the configuration names."""
+    return {name: value for name, value in json.loads(key).items() if name not in METERED.dimensions} or None
+
+
+def _priced(used: Used) -> dict[str, Cell]:
     currency = CURRENCY if used.estimate is not None else None
-    return {**found, "estimated_cost": used.estimate, "unpriced_tokens": used.unpriced, "currency": currency}
-
-
-def _focus(past: History, day: date) -> Iterator[Line]:
-    start, names = _midnight(day), _Names(past)
-    month = day.replace(day=1)
-    after = (month + timedelta(days=32)).replace(day=1)
-    ids = {origin.organization: origin.organization_id for origin in past.origins() if origin.organization_id and origin.kind is not LEGACY}
-    for spent in past.costs(start, start + Width.DAY, by=_COST):
-        dims = names.of(dict(zip(_COST, spent.group, strict=True)))
-        yield {
-            "BilledCost": spent.cost,
-            "EffectiveCost": spent.cost,
-            "BillingAccountId": ids.get(dims["organization"] or "") or dims["organization"],
-            "BillingAccountName": dims["organization"],
-            "BillingCurrency": spent.currency.upper(),
-            "BillingPeriodStart": _instant(_midnight(month)),
-            "BillingPeriodEnd": _instant(_midnight(after)),
-            "ChargeCategory": "Usage" if spent.cost >= 0 else "Credit",
-            "ChargeDescription": dims["line_item"],
-            "ChargePeriodStart": _instant(start),
-            "ChargePeriodEnd": _instant(start + Width.DAY),
-            "ConsumedQuantity": spent.quantity,
-            "ConsumedUnit": "Units" if spent.quantity is not None else None,
-            "ProviderName": "OpenAI",
-            "PublisherName": "OpenAI",
-            "ResourceId": dims["line_item"],
-            "ServiceCategory": "AI and Machine Learning",
-            "ServiceName": "OpenAI API",
-            "SubAccountId": dims["project_id"],
-            "SubAccountName": dims["project_name"],
-            "x_ApiKeyId": dims["api_key_id"],
-            "x_EffectiveUnitPrice": effective_price(spent),
-        }
-
-
-def effective_price(spent: Spent) -> Decimal | None:
-    """What one unit really cost, discounts included; None where OpenAI gives no quantity."""
-    return spent.cost / spent.quantity if spent.quantity else None
+    return {"estimated_cost": used.estimate, "unpriced_tokens": used.unpriced, "currency": currency}
 
 
 class _Names:
@@ -154,11 +151,3 @@ class _Names:
             "api_key_name": names.api_keys.get(dims.get("api_key_id") or ""),
             "user_name": names.users.get(dims.get("user_id") or ""),
         }
-
-
-def _instant(unix: int) -> str:
-    return f"{utc(unix):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _midnight(day: date) -> int:
-    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))

@@ -18,6 +18,7 @@ from otel_openai_usage.core.model import Width, Window, floor
 from otel_openai_usage.errors import StateInUse
 from otel_openai_usage.history import export, otlp
 from otel_openai_usage.history.backfill import Call, plan
+from otel_openai_usage.history.focus import COLUMNS
 from otel_openai_usage.metrics.resource import resource
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
@@ -165,7 +166,7 @@ async def test_exports_hold_the_same_money(scene: Scene) -> None:
     assert sum(Decimal(row["BilledCost"]) for row in focus) == billed
     assert sum(int(row["input"]) for row in found if row["operation"] == "completions") == scene.truth(START, TODAY)
     assert tuple(found[0]) == tuple(lines[0]) == export.COLUMNS
-    assert tuple(focus[0]) == export.FOCUS
+    assert tuple(focus[0]) == COLUMNS
     assert {row["project_name"] for row in found if row["project_id"]} == {project.name for project in scene.world.company.projects}
 
 

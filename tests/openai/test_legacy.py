@@ -151,7 +151,7 @@ async def test_the_ended_day_is_read_once_more_before_midnight_shows(store: Stor
     frames = [(frame.day, frame.sums.get(FOO)) for frame in shown if frame is not None]
     assert frames == [(MONDAY, (1, 10, 2)), (MONDAY, (1, 12, 2)), (MONDAY + DAY, (0, 0, 0)), (MONDAY + DAY, (1, 7, 2))]
     with history(file) as past:
-        assert [row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, legacy=True)] == [12, 7]
+        assert [row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, record="legacy_usage")] == [12, 7]
         assert past.usage(MONDAY, MONDAY + 2 * DAY) == []
 
 

@@ -1,0 +1,102 @@
+"""Billed costs in the columns of the FinOps Open Cost and Usage Specification, version 1.2 (and so 1.0 and 1.1)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TypeAlias
+
+from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.core.model import Width, seconds, utc
+from otel_openai_usage.state.history import COST_DIMENSIONS, History, Spent
+
+Cell: TypeAlias = str | int | Decimal | Mapping[str, str] | None
+Line: TypeAlias = Mapping[str, Cell]
+Named: TypeAlias = Callable[[dict[str, str | None]], dict[str, str | None]]
+"""Adds names to ids."""
+
+COLUMNS = (
+    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
+    "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity",
+    "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity",
+    "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId",
+    "SubAccountId", "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
+)  # fmt: skip
+"""Every mandatory column, and the others of which we know something; those beginning with x_ are ours. The price is what a
+unit really cost: the amount by the quantity, where OpenAI gives one."""
+
+_OPENAI = {
+    "InvoiceIssuerName": "OpenAI",
+    "ProviderName": "OpenAI",
+    "PublisherName": "OpenAI",
+    "ServiceCategory": "AI and Machine Learning",
+    "ServiceName": "OpenAI API",
+    "ServiceSubcategory": "Generative AI",
+}
+
+
+def lines(past: History, day: date, named: Named) -> Iterator[Line]:
+    """What was billed for a UTC day. Raises StateError."""
+    ids = {origin.organization: origin.organization_id for origin in past.origins() if origin.organization_id and origin.kind is not LEGACY}
+    periods = _periods(day)
+    start = _midnight(day)
+    for spent in past.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
+        dims = named(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
+        yield {**_OPENAI, **periods, **_account(dims, ids), **_charge(spent, dims["line_item"])}
+
+
+def effective_price(spent: Spent) -> Decimal | None:
+    """What one unit really cost, discounts included; None where OpenAI gives no quantity."""
+    return spent.cost / spent.quantity if spent.quantity else None
+
+
+def instant(unix: int) -> str:
+    """In ISO 8601 and UTC, to the second."""
+    return f"{utc(unix):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _periods(day: date) -> Line:
+    month = day.replace(day=1)
+    return {
+        "BillingPeriodStart": instant(_midnight(month)),
+        "BillingPeriodEnd": instant(_midnight((month + timedelta(days=32)).replace(day=1))),
+        "ChargePeriodStart": instant(_midnight(day)),
+        "ChargePeriodEnd": instant(_midnight(day) + Width.DAY),
+    }
+
+
+def _account(dims: Mapping[str, str | None], ids: Mapping[str, str | None]) -> Line:
+    organization = dims["organization"] or ""
+    return {
+        "BillingAccountId": ids.get(organization) or organization,
+        "BillingAccountName": organization,
+        "SubAccountId": dims["project_id"],
+        "SubAccountName": dims["project_name"] or dims["project_id"],  # must not be null where there is an id
+        "x_ApiKeyId": dims["api_key_id"],
+        "x_ApiSource": dims["api_source"],
+        "x_UserId": dims["user_id"],
+    }
+
+
+def _charge(spent: Spent, item: str | None) -> Line:
+    """What is given back without a quantity is a credit; all else is usage."""
+    credit = spent.cost < 0 and spent.quantity is None
+    unit = "Units" if spent.quantity is not None else None  # OpenAI does not say of what
+    return {
+        # OpenAI says one amount: what it bills. No list price, no commitment.
+        **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), spent.cost),
+        "BillingCurrency": spent.currency.upper(),
+        "ChargeCategory": "Credit" if credit else "Usage",
+        "ChargeDescription": item or _OPENAI["ServiceName"],
+        "ChargeFrequency": "One-Time" if credit else "Usage-Based",
+        "ConsumedQuantity": spent.quantity,
+        "ConsumedUnit": unit,
+        "PricingCategory": None if credit else "Standard",
+        "PricingQuantity": spent.quantity,
+        "PricingUnit": unit,
+        "SkuId": item,
+        "x_EffectiveUnitPrice": effective_price(spent),
+    }
+
+
+def _midnight(day: date) -> int:
+    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
