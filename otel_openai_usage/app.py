@@ -182,7 +182,7 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     own = Own(board, who, [prometheus], exporters=["otlp"] if sends else [], state_size=lambda: size(store.path))
     stack.callback(own.shutdown)
     ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
-    display = Display(look(settings, once=once), store.folds(), cost_days=settings.costs.days, ids=ids)
+    display = Display(look(settings, once=once), store.folds(), store.floors(), cost_days=settings.costs.days, ids=ids)
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
     exporter = Exporter(store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings))

@@ -7,15 +7,23 @@ from otel_openai_usage.core.daily import COUNTERS, Shown
 from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, of_day, spend_limits
 from otel_openai_usage.core.metered import COVERAGE, UNMETERED, Share, coverage
 from otel_openai_usage.core.model import NO_NAMES, Limit, Names
-from otel_openai_usage.core.shape import Attributes, Folded, Look, Shape
+from otel_openai_usage.core.shape import Attributes, Floor, Folded, Look, Shape
 from otel_openai_usage.core.snapshot import Point, Snapshot
 
 
 class Display:
     """The shape of the books, and the small tables beside it. `ids` are organization ids from the configuration."""
 
-    def __init__(self, look: Look, folded: Iterable[Folded] = (), *, cost_days: int = 2, ids: Mapping[str, str] | None = None) -> None:
-        self.shape = Shape(look, folded)
+    def __init__(
+        self,
+        look: Look,
+        folded: Iterable[Folded] = (),
+        floors: Iterable[Floor] = (),
+        *,
+        cost_days: int = 2,
+        ids: Mapping[str, str] | None = None,
+    ) -> None:
+        self.shape = Shape(look, folded, floors)
         self.names: dict[str, Names] = {}
         self.limits: dict[str, Sequence[Limit]] = {}
         self.shares: Sequence[Share] = ()
@@ -37,7 +45,7 @@ class Display:
         """A reading made or moved these leaves."""
         return [fold for leaf in leaves for fold in self.shape.add(book, leaf, now)] if book.progress.complete else []
 
-    def named(self, organization: str, names: Names, now: float) -> list[Folded]:
+    def named(self, organization: str, names: Names, now: float) -> tuple[list[Folded], list[Floor]]:
         """Names were read."""
         self.names[organization] = names
         return self.shape.renamed(self.names, now)

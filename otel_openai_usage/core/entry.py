@@ -16,8 +16,18 @@ Key: TypeAlias = tuple[AttributeValue, ...]
 
 UNKNOWN = "unknown"
 OVERFLOW = "otel.metric.overflow"
+_NAMES = (("project_id", "project_name"), ("api_key_id", "api_key_name"))
 _KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
 _NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a series showed when a name took something of it away: it never shows less. To be remembered in the store."""
+
+    instrument: str
+    key: Key
+    amount: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,11 @@ class Look:
     name_wait: float = 30
     forget: float = float("inf")
     make_room: float = float("inf")
+
+    @property
+    def names_alone(self) -> bool:
+        """Whether a name is shown without its id, so that series of one name are one, and a new name takes something of it away."""
+        return any(id_ in self.drop and name not in self.drop for id_, name in _NAMES)
 
     def attributes(self, raw: Attributes) -> Attributes:
         """Renamed, and without what is dropped."""
@@ -68,7 +83,7 @@ class Entry:
     @property
     def released(self) -> bool:
         """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0, however old its leaf."""
-        return not self.skipped and any(leaf.released for leaf, _ in self.members)
+        return not self.skipped and (self.floor > 0 or any(leaf.released for leaf, _ in self.members))
 
     def kept(self) -> Amount:
         """The sum of what the members may show."""
@@ -112,7 +127,7 @@ def dimensions(book: Book, leaf: Leaf) -> dict[str, str]:
 
 def named(attributes: Attributes, names: Names) -> Attributes:
     """With project_name and api_key_name; `unknown` where an id has no name."""
-    for id_key, name_key, known in (("project_id", "project_name", names.projects), ("api_key_id", "api_key_name", names.api_keys)):
+    for (id_key, name_key), known in zip(_NAMES, (names.projects, names.api_keys), strict=True):
         if id_key in attributes:
             attributes[name_key] = known.get(str(attributes[id_key])) or UNKNOWN
     return attributes

@@ -8,7 +8,7 @@ from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
 from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Dims, Limit, Names, Rows, Width, Window
-from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.shape import Floor, Folded
 
 
 class Source(Protocol):
@@ -89,8 +89,12 @@ class Store(Protocol):
         """What was folded, in all time."""
         ...
 
-    def fold(self, folds: Iterable[Folded]) -> None:
-        """Remember what is folded."""
+    def fold(self, folds: Iterable[Folded], floors: Iterable[Floor] = ()) -> None:
+        """Remember what is folded, and what must not fall."""
+        ...
+
+    def floors(self) -> list[Floor]:
+        """What must not fall, in all time."""
         ...
 
     def names(self, organization: str) -> Names:

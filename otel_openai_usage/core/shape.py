@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.core.entry import Attributes, Entry, Estimated, Key, Look, dimensions, flat, named, unnamed
+from otel_openai_usage.core.entry import Attributes, Entry, Estimated, Floor, Key, Look, dimensions, flat, named, unnamed
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.model import NO_NAMES, Amount, Names
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
 
-__all__ = ["Attributes", "Folded", "Look", "Shape", "dimensions", "named", "unnamed"]
+__all__ = ["Attributes", "Floor", "Folded", "Look", "Shape", "dimensions", "named", "unnamed"]
 
 _NANO = 1_000_000_000
 _SWEEP_EVERY = 3600
@@ -34,8 +34,9 @@ class Folded:
 class Shape:
     """The series of all books' counters, kept up to date leaf by leaf."""
 
-    def __init__(self, look: Look, folded: Iterable[Folded] = ()) -> None:
+    def __init__(self, look: Look, folded: Iterable[Folded] = (), floors: Iterable[Floor] = ()) -> None:
         self.look = look
+        self._floors = {(floor.instrument, floor.key): floor.amount for floor in floors}
         self._folded: dict[str, set[int]] = {}
         for fold in folded:
             self._folded.setdefault(fold.instrument, set()).add(fold.leaf)
@@ -74,27 +75,45 @@ class Shape:
             self._make_room(name, now, len(entries) - self.look.max_series)
         return folds
 
-    def renamed(self, names: Mapping[str, Names], now: float) -> list[Folded]:
-        """Take new names. Entries are shaped anew only if a name in use changed."""
+    def renamed(self, names: Mapping[str, Names], now: float) -> tuple[list[Folded], list[Floor]]:
+        """Take new names. Entries are shaped anew only if a name in use changed. What must be remembered before it is shown."""
         before, self._names = self._names, dict(names)
         if not any(self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books):
-            return self.resume(now)
-        old, held = self._entries, self._held
+            return self.resume(now), []
+        old, held = self._every(), self._held
         folds = self.load(self._books, names, now)
-        for instrument, entries in self._entries.items():
-            for key in entries.keys() & old.get(instrument, {}).keys():
-                entries[key].follow(old[instrument][key])
-                if old[instrument][key] in held:
-                    self._held[entries[key]] = None
-        return folds
+        new = self._every()
+        for place in old.keys() & new.keys():
+            new[place].follow(old[place])
+            if old[place] in held:
+                self._held[new[place]] = None
+        return folds, self._lowered(old, new) if self.look.names_alone else []
+
+    def _every(self) -> dict[tuple[str, Key], Entry]:
+        """All series, the forgotten ones that may return with others' parts included."""
+        return {(name, key): entry for name, entries in self._entries.items() for key, entry in entries.items()} | self._asleep
+
+    def _lowered(self, old: Mapping[tuple[str, Key], Entry], new: Mapping[tuple[str, Key], Entry]) -> list[Floor]:
+        """Hold the series that would show less than they did; also those that nothing bears the name of now, should they return."""
+        floors = []
+        for place, entry in old.items():
+            shown = entry.shown() if entry.released else 0
+            if shown > (new[place].kept() if place in new else 0) and shown != self._floors.get(place):
+                self._floors[place] = shown
+                floors.append(Floor(*place, shown))
+        return floors
 
     def _differs(self, book: Book, before: Names) -> bool:
         after = self._names.get(book.organization, NO_NAMES)
         return any(
             named(dict(dims), before) != named(dict(dims), after)
             for leaf in book.leaves.values()
-            if leaf.id in self._of_leaf and (dims := dimensions(book, leaf))
+            if self._concerns(leaf) and (dims := dimensions(book, leaf))
         )
+
+    def _concerns(self, leaf: Leaf) -> bool:
+        """Whether a name of it is in use. One that is forgotten left a series that may return without it, if its name alone tells it."""
+        return leaf.id in self._of_leaf or (self.look.names_alone and leaf.id not in self._waiting)
 
     def resume(self, now: float) -> list[Folded]:
         """Shape the leaves whose name has come, or has been waited for long enough."""
@@ -143,7 +162,7 @@ class Shape:
         names = self._names.get(book.organization, NO_NAMES)
         raw = named({"organization": book.organization, "operation": book.kind.name, **dimensions(book, leaf)}, names)
         entry, folds = self._estimated(raw, book, leaf, now)
-        if entry.position < 0:
+        if entry.position < 0 and not entry.floor:
             entry.skipped = True  # its leaf may be shown, it not yet
         return folds + self._join((entry, []), leaf, 0)
 
@@ -169,13 +188,14 @@ class Shape:
         entry = known.get(key) or self._woken(name, key)
         if entry is None:
             start = book.progress.epoch * _NANO if instrument.kind == "counter" else 0
-            entry = known[key] = of(name, Series(attributes, start), instrument.floating)
+            entry = known[key] = of(name, Series(attributes, start), instrument.floating, floor=self._floors.get((name, key), 0))
         return entry, folds
 
     def _woken(self, name: str, key: Key) -> Entry | None:
-        """The series of that key, if it was forgotten and adds up more than one leaf."""
+        """The series of that key, if it was forgotten and may add up more than one leaf."""
         entry = self._asleep.pop((name, key), None)
         if entry:
+            entry.floor = entry.shown()  # it was shown: whatever joins it, it does not begin with 0
             self._entries[name][key] = entry
             self._dirty[entry] = None
             for leaf, _ in entry.members:
@@ -232,7 +252,7 @@ class Shape:
             self._dirty.pop(entry, None)
             self._pending.pop(entry, None)
             self._leave(entry)
-            if len(entry.members) > 1:
+            if len(entry.members) > 1 or self.look.names_alone:
                 self._asleep[name, key] = entry
         kept = sorted((entry for entry in entries.values() if entry.position >= 0), key=lambda entry: entry.position)
         self._points[name] = [points[entry.position] for entry in kept]

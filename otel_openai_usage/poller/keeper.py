@@ -11,7 +11,7 @@ from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.ports import Store
-from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.poller.trouble import SAY_AGAIN_AFTER
@@ -53,6 +53,7 @@ class Keeper:
         self._told, self._shown = 0, 0
         self._changed = asyncio.Event()
         self._unkept: list[Folded] = []
+        self._unheld: list[Floor] = []
         self._said = -SAY_AGAIN_AFTER
         self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
@@ -75,12 +76,17 @@ class Keeper:
         """Whether what was told then is on the Board, and ready for readers."""
         return self._shown >= told
 
-    def fold(self, folds: Sequence[Folded]) -> None:
-        """Remember what was folded, before it is shown. What cannot be kept now is kept with the next. Raises StateError."""
+    def fold(self, folds: Sequence[Folded], floors: Sequence[Floor] = ()) -> None:
+        """Remember what was folded, and what must not fall, before it is shown.
+
+        What cannot be kept now is kept with the next. Raises StateError.
+        """
         self._unkept += folds
-        if self._unkept:
-            self.store.fold(self._unkept)
+        self._unheld += floors
+        if self._unkept or self._unheld:
+            self.store.fold(self._unkept, self._unheld)
             self._unkept.clear()
+            self._unheld.clear()
 
     def publish(self) -> bool:
         """Put on the Board what is new. In the thread. True if anything was."""

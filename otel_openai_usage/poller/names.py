@@ -34,6 +34,7 @@ class NamesPoll(Shown):
     def __init__(self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]) -> None:
         super().__init__(keeper, organization, "names")
         self._source, self._books = source, books
+        self._owes = False
 
     async def poll(self) -> None:
         """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or StateError."""
@@ -84,8 +85,14 @@ class NamesPoll(Shown):
             before = keeper.display.names.get(self._organization, NO_NAMES)
             after = merged(before, found)
             if after != before:
+                self._owes = True
+                made = keeper.display.named(self._organization, after, keeper.clock.now())
+            else:
+                made = [], []
+            if self._owes:
+                keeper.fold(*made)  # first: a crash between new names and what must not fall would let it fall
                 keeper.store.keep_names(self._organization, after)
-                keeper.fold(keeper.display.named(self._organization, after, keeper.clock.now()))
+                self._owes = False
 
         await keeper.do(work)
         keeper.tell()

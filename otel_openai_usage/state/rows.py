@@ -32,6 +32,11 @@ def amounts(text: str, kind: Kind) -> Amounts:
     return tuple(Decimal(value) if measure.money else value for measure, value in zip(kind.measures, json.loads(text), strict=True))
 
 
+def amount(text: str) -> Amount:
+    """The reverse of `str`: what is whole comes back as a whole number."""
+    return int(text) if text.isdigit() else Decimal(text)
+
+
 def leaves(db: sqlite3.Connection, source: int, kind: Kind) -> Iterator[Leaf]:
     """Every leaf of a source."""
     for id_, key, total, shown, released, first_seen, changed, *estimated in db.execute(

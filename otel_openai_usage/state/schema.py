@@ -54,6 +54,10 @@ CREATE TABLE limits (organization TEXT NOT NULL, project_id TEXT NOT NULL, amoun
     enforcing INTEGER NOT NULL, PRIMARY KEY (organization, project_id)) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION)
+_FLOORS = """
+CREATE TABLE floors (instrument TEXT NOT NULL, series TEXT NOT NULL, amount TEXT NOT NULL, PRIMARY KEY (instrument, series)) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION, _FLOORS)
 """Step n brings a file of `user_version` n to n + 1. Never edit one that was released; append."""
 VERSION = len(MIGRATIONS)

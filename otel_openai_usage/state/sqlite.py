@@ -14,7 +14,7 @@ from otel_openai_usage.core.ledger import Row, Suspicion
 from otel_openai_usage.core.metered import METERED, Booking, Event, Share
 from otel_openai_usage.core.model import Dims, Limit, Names, Window
 from otel_openai_usage.core.retention import Retention
-from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
 from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, refuse_emptied, told
@@ -134,10 +134,20 @@ class Store:
         with told(self.path, "read"):
             return [Folded(*row) for row in self._db.execute("SELECT instrument, dims FROM folds")]
 
-    def fold(self, folds: Iterable[Folded]) -> None:
-        """Remember what is folded."""
+    def floors(self) -> list[Floor]:
+        """What must not fall, in all time."""
+        with told(self.path, "read"):
+            found = self._db.execute("SELECT instrument, series, amount FROM floors").fetchall()
+            return [Floor(instrument, tuple(json.loads(key)), rows.amount(text)) for instrument, key, text in found]
+
+    def fold(self, folds: Iterable[Folded], floors: Iterable[Floor] = ()) -> None:
+        """Remember what is folded, and what must not fall."""
         with self._transaction("written") as db:
             db.executemany("INSERT OR IGNORE INTO folds VALUES (?, ?)", [(fold.instrument, fold.leaf) for fold in folds])
+            db.executemany(
+                "INSERT OR REPLACE INTO floors VALUES (?, ?, ?)",
+                [(floor.instrument, json.dumps(floor.key), str(floor.amount)) for floor in floors],
+            )
 
     def names(self, organization: str) -> Names:
         """The names known at the last stop."""

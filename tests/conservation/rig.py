@@ -141,7 +141,7 @@ class Run:
         self.time, self.options, self.sources = time, options, sources
         self.store = Store(path)
         self.board, self.telemetry = Board(), Nobody()
-        display = Display(options.look, self.store.folds(), cost_days=2)
+        display = Display(options.look, self.store.folds(), self.store.floors(), cost_days=2)
         self.keeper = Keeper(self.store, display, self.board, time.clock, self.telemetry, otlp=False)
         self.books: list[Book] = []
         self.loops: list[Loop] = []

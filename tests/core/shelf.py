@@ -11,7 +11,7 @@ from otel_openai_usage.core.kinds import USAGE_KINDS, Kind
 from otel_openai_usage.core.ledger import Row, Suspicion, total
 from otel_openai_usage.core.model import NO_NAMES, Amount, Amounts, Bucket, Dims, Limit, Names, Rows, Width, Window, floor
 from otel_openai_usage.core.ports import Store
-from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress, Step
 from otel_openai_usage.errors import StateError
 
@@ -38,6 +38,7 @@ class Shelf:
     readings: dict[tuple[int, int, int, Dims], Amounts] = field(default_factory=dict)
     suspected: dict[tuple[int, int, int, Dims], Suspicion] = field(default_factory=dict)
     folded: list[Folded] = field(default_factory=list)
+    held: list[Floor] = field(default_factory=list)
     commits: int = 0
     full: bool = False
 
@@ -91,9 +92,13 @@ class Shelf:
     def folds(self) -> list[Folded]:
         return list(self.folded)
 
-    def fold(self, folds: Iterable[Folded]) -> None:
+    def floors(self) -> list[Floor]:
+        return list(self.held)
+
+    def fold(self, folds: Iterable[Folded], floors: Iterable[Floor] = ()) -> None:
         self._refuse()
         self.folded += folds
+        self.held += floors
 
     def names(self, organization: str) -> Names:
         return NO_NAMES

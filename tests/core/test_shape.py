@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
 from otel_openai_usage.core.model import NO_NAMES, Amounts, Dims, Names
-from otel_openai_usage.core.shape import Folded, Look, Shape
+from otel_openai_usage.core.shape import Floor, Folded, Look, Shape
 from otel_openai_usage.core.snapshot import AttributeValue
 from tests.core.shelf import MIDNIGHT, book
 
@@ -26,6 +27,7 @@ class Stage:
     books: Sequence[Book] = ()
     names: Mapping[str, Names] = field(default_factory=dict)
     folded: list[Folded] = field(default_factory=list)
+    floors: list[Floor] = field(default_factory=list)
     attempted: int | None = None
     now: float = MIDNIGHT
     version: int = 0
@@ -35,7 +37,7 @@ class Stage:
 
     def start(self) -> None:
         """A process begins, on the same state."""
-        self.shape = Shape(self.look, self.folded)
+        self.shape = Shape(self.look, self.folded, self.floors)
         self.folded += self.shape.load(self.books, self.names, self.now)
         self.publish()
 
@@ -61,7 +63,9 @@ class Stage:
         """Names of projects were read."""
         known = self.names.get("default", NO_NAMES)
         self.names = {"default": Names({**known.projects, **projects}, known.api_keys, known.users)}
-        self.folded += self.shape.renamed(self.names, self.now)
+        folds, floors = self.shape.renamed(self.names, self.now)
+        self.folded += folds
+        self.floors += floors
 
     def values(self, instrument: str = TOKENS, *by: str) -> dict[tuple[AttributeValue | None, ...], int | float]:
         """What is shown, by some attributes; every series must be its own."""
@@ -261,11 +265,103 @@ def test_a_name_that_leaves_a_shared_series_lowers_nothing(one: Book) -> None:
     stage.name(a="Atlas")
     stage.publish()
     assert stage.values(TOKENS, "project_name") == {("unknown",): 12, ("Atlas",): 7}
-    assert [pending for _, pending in stage.shape.restated_pending()[TOKENS]] == [7]
+    for _ in range(2):
+        assert [pending for _, pending in stage.shape.restated_pending()[TOKENS]] == [7]
+        assert stage.values(TOKENS, "project_name") == {("unknown",): 12, ("Atlas",): 7}
+        stage.start()
     stage.use(one, of("b"), (20, 1))
     stage.publish()
     assert stage.values(TOKENS, "project_name") == {("unknown",): 20, ("Atlas",): 7}
     assert TOKENS not in stage.shape.restated_pending()
+
+
+USES = st.tuples(st.sampled_from("ab"), st.sampled_from("mn"), st.integers(1, 9))
+RENAMES = st.tuples(st.sampled_from("ab"), st.sampled_from(["Atlas", "Borg"]))
+EVENTS = st.lists(st.tuples(USES | RENAMES, st.sampled_from(["restart", "silence", ""])), max_size=12)
+
+
+@pytest.mark.parametrize("drop", [{"project_id"}, {"project_id", "model"}])
+@settings(max_examples=200)
+@given(EVENTS, st.booleans(), st.sampled_from([2, 100]))
+def test_whatever_is_renamed_nothing_falls(
+    drop: set[str], life: list[tuple[tuple[str, str, int] | tuple[str, str], str]], skip: bool, most: int
+) -> None:
+    """With names kept and ids dropped, through names, renames, silence, folding and restarts: no series ever shows less again."""
+    one, highest = book(), dict[tuple[str, object], float]()
+    look = Look(name_wait=0, zero_hold=0, drop=frozenset(drop), skip_zero=skip, forget=14 * 86400, max_series=most)
+    stage = Stage(look, [one])
+    for event, after in life:
+        if len(event) == 3:
+            dims, old = of(*event[:2]), one.leaves.get(of(*event[:2]))
+            stage.use(one, dims, (event[2] + (int(old.shown[0]) if old else 0), 1)).changed = int(stage.now)
+        else:
+            stage.name(**{event[0]: event[1]})
+        stage.publish()
+        stage.publish()
+        if after == "restart":
+            stage.start()
+        elif after == "silence":
+            stage.now += 15 * 86400
+            stage.shape.forget(stage.now)
+        stage.publish()
+        for instrument, points in stage.points.items():
+            for point in points:
+                key = (instrument, tuple(sorted(point.series.attributes.items())))
+                assert point.value >= highest.get(key, 0)
+                highest[key] = point.value
+
+
+@pytest.mark.parametrize("gone", ["renamed", "silent"])
+def test_a_cost_that_returns_does_not_begin_with_zero(one: Book, gone: str) -> None:
+    """An estimated cost that was shown before comes back with what it was, though the one that joins it has its first price now."""
+    costs = "openai.api.estimated_cost"
+    stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"}), forget=14 * 86400), [one])
+    priced, other = stage.use(one, of("a"), (7, 1), released=True), stage.use(one, of("b"), (7, 1), released=True)
+    priced.estimate = priced.estimate_shown = Decimal(5)
+    stage.shape.add(one, priced, stage.now)
+    stage.publish()
+    stage.publish(60)
+    assert stage.values(costs, "project_name") == {("unknown",): 5}
+    if gone == "renamed":
+        stage.name(a="Atlas")
+    else:
+        stage.now += 15 * 86400
+        other.changed = int(stage.now)
+        stage.shape.forget(stage.now)
+    other.estimate = other.estimate_shown = Decimal(1)
+    stage.shape.add(one, other, stage.now)
+    stage.publish()
+    assert stage.values(costs, "project_name")["unknown",] == (5 if gone == "renamed" else 6)
+
+
+def test_a_name_that_others_take_over_goes_on_where_it_stood(one: Book) -> None:
+    """A series that nothing bore the name of any more is gone; it comes back with no less than it showed, also after a restart."""
+    stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"})), [one])
+    stage.name(a="Atlas", b="Borg")
+    stage.use(one, of("a"), (7, 1), released=True)
+    stage.publish()
+    stage.name(a="Old Atlas")
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("Old Atlas",): 7}
+    stage.start()
+    stage.name(b="Atlas")
+    stage.use(one, of("b"), (2, 1))
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("Old Atlas",): 7, ("Atlas",): 7}
+    assert [pending for _, pending in stage.shape.restated_pending()[TOKENS]] == [5]
+    stage.use(one, of("b"), (9, 1))
+    stage.publish()
+    assert stage.values(TOKENS, "project_name") == {("Old Atlas",): 7, ("Atlas",): 9}
+
+
+def test_with_ids_no_name_needs_to_be_held(one: Book) -> None:
+    """Where ids tell series apart, a rename takes nothing from any: nothing is written for it."""
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("a"), (7, 1), released=True)
+    stage.publish()
+    stage.name(a="Atlas")
+    stage.publish()
+    assert stage.floors == []
 
 
 # --- adding up

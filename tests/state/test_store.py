@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import COSTS
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Rows, Width, Window
-from otel_openai_usage.core.shape import Folded
+from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.state.sqlite import Store
 from tests.core.shelf import DAY, EMBEDDINGS, HOUR, MIDNIGHT, MINUTE, Shelf, coarser, parse, read, totals, used, who
@@ -109,15 +110,19 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
 
 
 def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
-    """Names that are known, what is folded and what was shown as 0 survive; an id without a name is asked for again."""
+    """Names that are known, what is folded, what must not fall and what was shown as 0 survive; an id without a name is asked for again."""
     book = opened(store)
     leaf = read(store, book, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60).leaves[0]
     store.release([leaf])
     store.fold([Folded("openai.api.tokens", leaf.id)])
-    store.fold([Folded("openai.api.tokens", leaf.id)])
+    held = [Floor("openai.api.tokens", ("otel.metric.overflow", True, "token_type", "input"), 10**17),
+            Floor("openai.api.estimated_cost", ("project_name", "Ä"), Decimal("0.10000000000000000000000000000000001"))]  # fmt: skip
+    store.fold([Folded("openai.api.tokens", leaf.id)], [replace(floor, amount=floor.amount - 1) for floor in held])
+    store.fold([], held)
     store.keep_names("default", Names({"a": "Atlas", "b": None}, {"k": "Key"}, {}))
     assert opened(store).leaves[who()].released
     assert store.folds() == [Folded("openai.api.tokens", leaf.id)]
+    assert sorted(store.floors(), key=lambda floor: -floor.amount) == held
     assert store.names("default") == Names({"a": "Atlas"}, {"k": "Key"}, {})
 
 
