@@ -13,6 +13,7 @@ from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor, seconds, utc
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.poller.parts import retention
 from otel_openai_usage.state.reader import Reader, reading
 
 
@@ -45,7 +46,22 @@ class Verdict:
         )
 
 
-async def verdicts(settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None) -> AsyncIterator[Verdict]:
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Days of one source, both included, whose rows are kept no more."""
+
+    first: date
+    last: date
+    book: Book
+
+    def __str__(self) -> str:
+        head = f"{self.first} to {self.last} {self.book.organization} {self.book.kind.source}"
+        return f"skip  {head}: the rows were let go after history.days, so there is nothing to compare"
+
+
+async def verdicts(
+    settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
+) -> AsyncIterator[Verdict | LetGo]:
     """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else yesterday), both included.
 
     Only whole past UTC days, and of the first only what was counted. Raises ConfigError, SourceError or StateError.
@@ -53,21 +69,27 @@ async def verdicts(settings: Settings, env: Mapping[str, str], now: int, since: 
     if since and since > (until or utc(now).date()):
         raise ConfigError([f"--from {since} lies after --to {until or 'today'}: there is no day in between"])
     end = min(_midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
+    kept = retention(settings, now).days
     with reading(state_file(settings, env)) as reader:
         for organization in settings.organizations:
             reach = settings.usage.reconcile.total_seconds()
             start = _midnight(since) if since else floor(now - int(reach), Width.DAY)
-            async for verdict in _of(settings, organization, reader, start, end):
+            async for verdict in _of(settings, organization, reader, start, end, kept):
                 yield verdict
 
 
-async def _of(settings: Settings, organization: Organization, reader: Reader, start: int, end: int) -> AsyncIterator[Verdict]:
+async def _of(
+    settings: Settings, organization: Organization, reader: Reader, start: int, end: int, kept: int
+) -> AsyncIterator[Verdict | LetGo]:
     wanted = {name for name in settings.usage.endpoints if settings.usage.enabled and not USAGE_KINDS[name].level}
     wanted |= {COSTS.name} if settings.costs.enabled else set()
     async with openai_client(settings, organization) as client:
         for book in reader.books(organization.name):
             if book.kind.name in wanted:
-                for verdict in await _days(UsageSource(client, book.kind), book, reader, start, end):
+                first, last = max(start, book.progress.epoch), min(end, kept)
+                if first < last:
+                    yield LetGo(utc(first).date(), utc(last - 1).date(), book)
+                for verdict in await _days(UsageSource(client, book.kind), book, reader, max(start, kept), end):
                     yield verdict
 
 

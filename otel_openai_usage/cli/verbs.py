@@ -136,7 +136,8 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     """Compare what was counted for past days with OpenAI's own daily totals, series by series.
 
     One line for each day and source; it changes nothing, and the exporter may go on running. Ends with 1 if anything
-    differs. Days that OpenAI has not settled yet may differ until the exporter has read them again.
+    differs. Days that OpenAI has not settled yet may differ until the exporter has read them again. Days whose rows
+    were let go after history.days are named, not compared.
 
     \b
       otel-openai-usage verify
@@ -146,7 +147,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     import time
 
     from otel_openai_usage.config import require_keys
-    from otel_openai_usage.verify import verdicts
+    from otel_openai_usage.verify import Verdict, verdicts
 
     settings = _settings(file)
     require_keys(settings)
@@ -154,7 +155,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     async def compare() -> bool:
         differs, said, days = False, False, (since.date() if since else None, until.date() if until else None)
         async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
-            differs, said = differs or bool(verdict.differences), True
+            differs, said = differs or (isinstance(verdict, Verdict) and bool(verdict.differences)), True
             click.echo(str(verdict))
         if not said:
             click.echo("no whole past day of that time was counted; there is nothing to compare")

@@ -5,6 +5,7 @@ import logging
 from otel_openai_usage.config import Settings
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
@@ -28,18 +29,22 @@ def prices(settings: Settings) -> PriceBook | None:
     return Prices(settings.prices.overrides)
 
 
+def retention(settings: Settings, now: int) -> Retention:
+    """How long rows are kept, as of now."""
+    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
+    hours, days = settings.history.hours.total_seconds(), settings.history.days.total_seconds()
+    return Retention.at(now, hours=int(hours), days=int(days), reconcile=int(reconcile.total_seconds()))
+
+
 def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep:
     """What looks after the history."""
-    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
     compared = settings.prices.enabled and settings.costs.enabled and settings.usage.enabled
     return Upkeep(
         keeper,
         store,
         own,
         [organization.name for organization in settings.organizations] if compared else [],
-        hours=int(settings.history.hours.total_seconds()),
-        days=int(settings.history.days.total_seconds()),
-        reconcile=int(reconcile.total_seconds()),
+        lambda now: retention(settings, now),
         also=[store.book(settings.organizations[0].name, LEGACY, 0, ())] if settings.legacy.enabled else [],
     )
 

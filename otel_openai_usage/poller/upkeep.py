@@ -1,7 +1,7 @@
 """Looks after what is stored: old rows become coarser or go, and estimated cost is compared with what OpenAI billed."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
@@ -45,11 +45,11 @@ class Upkeep:
 
     def __init__(
         self, keeper: Keeper, store: HistoryStore, telemetry: Telemetry, organizations: Sequence[str],
-        *, hours: int, days: int, reconcile: int, also: Sequence[Book] = (),
+        keep: Callable[[int], Retention], *, also: Sequence[Book] = (),
     ) -> None:  # fmt: skip
         self._keeper, self._store, self._telemetry, self._organizations = keeper, store, telemetry, organizations
         self._also = tuple(also)
-        self._hours, self._days, self._reconcile = hours, days, reconcile
+        self._keep = keep
 
     async def forever(self) -> None:
         """A round every few minutes; what goes wrong is told, and tried again in the next."""
@@ -63,7 +63,7 @@ class Upkeep:
     async def once(self) -> None:
         """Do all that is to be done. Raises StateError."""
         now = int(self._keeper.clock.now())
-        keep = Retention.at(now, hours=self._hours, days=self._days, reconcile=self._reconcile)
+        keep = self._keep(now)
         for book in (*self._keeper.books, *self._also):
             while await self._keeper.do(lambda book=book: self._store.tidy(book, keep)):  # type: ignore[misc]
                 await self._keeper.clock.sleep(PAUSE)
