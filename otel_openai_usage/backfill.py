@@ -12,7 +12,7 @@ from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
-from otel_openai_usage.core.model import Width, floor, seconds
+from otel_openai_usage.core.model import Width, floor, seconds, utc
 from otel_openai_usage.errors import ConfigError, SourceError, StateInUse
 from otel_openai_usage.history import backfill, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
@@ -20,7 +20,8 @@ from otel_openai_usage.history.past import Past
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
-from otel_openai_usage.poller.parts import prices
+from otel_openai_usage.poller.parts import prices, retention
+from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 
 log = logging.getLogger(__name__)
@@ -49,28 +50,47 @@ class Asked:
 async def read(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told) -> int:
     """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or StateError.
 
-    The exporter must not be running: the store has one writer.
+    The exporter must not be running: the store has one writer. A source that fails does not stop the others.
     """
     path = state_file(settings, env)
+    if str(path) == MEMORY:
+        raise ConfigError([f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"])
     if asked.start >= asked.end(now):
         raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
+    if asked.start < (kept := retention(settings, now).days):
+        log.warning("what is older than history.days is let go when the exporter runs", extra={"kept_from": f"{utc(kept):%Y-%m-%d}"})
     try:
         store = Store(path)
     except StateInUse as error:
         raise StateInUse(f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause") from error
     with closing(store):
-        return sum([await _organization(settings, one, store, asked, now, told) for one in settings.organizations])
+        books = {one.name: list(_books(settings, one, store, now)) for one in settings.organizations}
+        began = max((book.progress.epoch for each in books.values() for book in each), default=now)
+        if asked.start >= began:
+            raise ConfigError([f"--from {asked.since}: expected a day before counting began, which was {utc(began):%Y-%m-%d %H:%M} UTC"])
+        failed: list[SourceError] = []
+        rows = [await _organization(settings, one, store, books[one.name], asked, now, told, failed) for one in settings.organizations]
+    if failed:
+        raise SourceError(f"{failed[0]}. What was read is kept: run the same again to read the rest") from failed[0]
+    return sum(rows)
 
 
-async def _organization(settings: Settings, one: Organization, store: Store, asked: Asked, now: int, told: Told) -> int:
+async def _organization(
+    settings: Settings, one: Organization, store: Store, books: list[Book], asked: Asked, now: int, told: Told, failed: list[SourceError]
+) -> int:
     rows, list_prices = 0, prices(settings)
     async with app.openai_client(settings, one) as client:
         await _names(settings, one, store, client)
-        for book in _books(settings, one, store, now):
+        for book in books:
             source = UsageSource(client, book.kind)
             hours_from = now - int(settings.history.hours.total_seconds())
             calls = backfill.plan(book, asked.start, asked.end(now), hours_from, store.backfilled(book))
-            rows += await _source(store, book, source, calls, now, told, list_prices)
+            try:
+                rows += await _source(store, book, source, calls, now, told, list_prices)
+            except SourceError as error:
+                where = {"organization": one.name, "source": book.kind.source, "error": str(error)}
+                log.warning("the past of a source was not read to its end", extra=where)
+                failed.append(error)
     return rows
 
 
@@ -120,13 +140,18 @@ def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, 
     out.writelines(openmetrics.lines(series(settings, env, asked, now)))
 
 
+def require_collector(settings: Settings) -> None:
+    """Raises ConfigError if there is none to send to."""
+    if not settings.otlp.endpoint:
+        raise ConfigError(["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"])
+
+
 def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:
     """Send the past to the collector. How many points. Raises ExporterError."""
     from otel_openai_usage.metrics.otlp import exporter
     from otel_openai_usage.metrics.resource import resource
 
-    if not settings.otlp.endpoint:
-        raise ConfigError(["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"])
+    require_collector(settings)
     with closing(Store(state_file(settings, env))) as store:
         instance = store.instance_id
     who = resource(instance, settings.attributes.resource)

@@ -1,5 +1,7 @@
-"""Files that a verb writes."""
+"""Files that a verb writes, stdout among them."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,12 +9,33 @@ from typing import IO
 
 from otel_openai_usage.errors import ExporterError
 
+STDOUT = Path("-")
+
 
 @contextmanager
 def written(file: Path) -> Iterator[IO[str]]:
-    """A file to write. Raises ExporterError if it cannot be."""
+    """A file to write, `-` for stdout. Raises ExporterError if it cannot be; a reader of stdout that goes away is no error."""
     try:
-        with file.open("w", newline="", encoding="utf-8") as out:
-            yield out
+        if file == STDOUT:
+            yield sys.stdout
+            sys.stdout.flush()
+        else:
+            with file.open("w", newline="", encoding="utf-8") as out:
+                yield out
+    except BrokenPipeError:  # as in `| head`
+        _discard_the_rest()
     except OSError as error:
-        raise ExporterError(f"wrote {file}: {error.strerror or error}; check the path and the room on that disk") from error
+        if file == STDOUT:
+            _discard_the_rest()
+        name = "stdout" if file == STDOUT else file
+        raise ExporterError(f"wrote {name}: {error.strerror or error}; check the path and the room on that disk") from error
+
+
+def expect_folder(file: Path) -> None:
+    """Raises ExporterError if there is no folder to write the file in: before hours of work, not after them."""
+    if not file.absolute().parent.is_dir():
+        raise ExporterError(f"looked for the folder of {file}: there is none; make it, or name a file elsewhere")
+
+
+def _discard_the_rest() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,6 @@
 """The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -232,7 +231,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
 @click.option("--to", "until", type=_DAY, metavar="DATE", help="The last UTC day; by default the day before counting began.")
 @click.option("--openmetrics", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write it as OpenMetrics with timestamps.")  # fmt: skip
+              help="Write it as OpenMetrics with timestamps; - is stdout.")  # fmt: skip
 @click.option("--otlp", is_flag=True, help="Send it over OTLP with its own times.")
 def backfill(file: Path | None, since: datetime, until: datetime | None, openmetrics: Path | None, otlp: bool) -> int:
     """Read past usage and costs into the store: days before counting began, so no counter moves.
@@ -248,12 +247,16 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
     import time
 
     from otel_openai_usage import backfill as past
-    from otel_openai_usage.cli.files import written
+    from otel_openai_usage.cli.files import expect_folder, written
     from otel_openai_usage.cli.progress import bars
     from otel_openai_usage.config import require_keys
 
     settings, asked, now = _settings(file), past.Asked(since.date(), until.date() if until else None), int(time.time())
     require_keys(settings)
+    if openmetrics:
+        expect_folder(openmetrics)
+    if otlp:
+        past.require_collector(settings)
     with bars() as told:
         rows = asyncio.run(past.read(settings, os.environ, asked, now, told))
     click.echo(f"{rows} rows read", err=True)
@@ -272,9 +275,9 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
 @click.option("--to", "until", type=_DAY, required=True, metavar="DATE", help="The last UTC day.")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "focus"]), default="csv", show_default=True, help="The format.")
 @click.option("--by", type=click.Choice(["day", "hour"]), default="day", show_default=True, help="How much time a line is of.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="-", metavar="FILE",
               help="Write there instead of to stdout.")  # fmt: skip
-def export(file: Path | None, since: datetime, until: datetime, form: str, by: Literal["day", "hour"], output: Path | None) -> int:
+def export(file: Path | None, since: datetime, until: datetime, form: str, by: Literal["day", "hour"], output: Path) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
 
     It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the FinOps cost format
@@ -292,12 +295,10 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, by: L
         raise click.BadParameter(f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to")
     if form == "focus" and by == "hour":
         raise click.BadParameter("expected day with --format focus, because OpenAI bills by the day; got hour", param_hint="--by")
-    text = lines(state_file(_settings(file), os.environ), since.date(), until.date(), form, by)
-    if output is None:
-        sys.stdout.writelines(text)
-    else:
-        with written(output) as out:
-            out.writelines(text)
+    settings = _settings(file)
+    ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
+    with written(output) as out:
+        out.writelines(lines(state_file(settings, os.environ), since.date(), until.date(), form, by, ids))
     return 0
 
 

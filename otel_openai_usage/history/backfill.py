@@ -64,17 +64,36 @@ async def read(
     Where OpenAI does not report that far back, or has no such endpoint here, the rest is left.
     """
     rows = 0
-    for call in calls:
+
+    async def make(call: Call) -> None:
+        nonlocal rows
         try:
             buckets = await source.read(call.window, call.width, book.group_by(call.window.start))
-        except (LookbackExceeded, NotOffered) as error:
-            log.warning("the past of a source ends here", extra={"source": book.kind.source, "error": str(error)})
-            for rest in calls[calls.index(call) :]:
-                told(rest)
-            return rows
+        except LookbackExceeded:
+            if call.window.end - call.window.start <= call.width:
+                raise
+            for half in _halves(call):
+                await make(half)
+            return
         reading = {bucket.start: source.parse(bucket.results) for bucket in buckets}
+        book.organization_id = source.organization_id or book.organization_id
         pipeline.book_past(store, book, call.window, call.width, reading, now, prices if book.kind is not COSTS else None)
         store.mark_backfilled(book, call.window)
         rows += sum(map(len, reading.values()))
+
+    for place, call in enumerate(calls):
+        try:
+            await make(call)
+        except (LookbackExceeded, NotOffered) as error:
+            log.warning("the past of a source ends here", extra={"source": book.kind.source, "error": str(error)})
+            for rest in calls[place:]:
+                told(rest)
+            break
         told(call)
     return rows
+
+
+def _halves(call: Call) -> tuple[Call, Call]:
+    """The newer half of a call, and the older: OpenAI may report as far back as the one."""
+    middle = call.window.end - (call.window.end - call.window.start) // call.width // 2 * call.width
+    return Call(Window(middle, call.window.end), call.width), Call(Window(call.window.start, middle), call.width)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.metered import METERED
-from otel_openai_usage.core.model import Names, Width, seconds
+from otel_openai_usage.core.model import Names, Width, seconds, utc
 from otel_openai_usage.history import focus
 from otel_openai_usage.history.focus import Cell, Line
 from otel_openai_usage.state.history import COST_DIMENSIONS, USAGE_DIMENSIONS, History, Record, Used, history
@@ -45,17 +45,27 @@ class Stretch(NamedTuple):
     widths: Collection[Width]
 
 
-def lines(path: Path, since: date, until: date, form: str, by: By = "day") -> Iterator[str]:
-    """The text of the days from `since` to `until`, both included, stretch by stretch. Raises StateError."""
+def lines(path: Path, since: date, until: date, form: str, by: By = "day", ids: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The text of the days from `since` to `until`, both included, stretch by stretch. Raises StateError.
+
+    `ids` are OpenAI's ids of organizations by name, where the configuration has them.
+    """
     columns: Sequence[str] = focus.COLUMNS if form == "focus" else COLUMNS
     write = _json if form == "json" else _csv
-    if form != "json":
-        yield _row(columns)
     with history(path) as past:
         names = _Names(past)
-        for day in (since + timedelta(offset) for offset in range((until - since).days + 1)):
-            for line in focus.lines(past, day, names.of) if form == "focus" else _records(past, day, by, names):
+        if form != "json":
+            yield _row(columns)
+        for day in _days(past, since, until):
+            for line in focus.lines(past, day, names.of, ids or {}) if form == "focus" else _records(past, day, by, names):
                 yield write(columns, line)
+
+
+def _days(past: History, since: date, until: date) -> Iterator[date]:
+    """Those of the days that may have something, so that all time can be asked for."""
+    first, last = (utc(start).date() for start in past.span() or (1, 0))
+    for offset in range((min(until, last) - max(since, first)).days + 1):
+        yield max(since, first) + timedelta(offset)
 
 
 def safe(text: str) -> str:

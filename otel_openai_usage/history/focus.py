@@ -34,14 +34,14 @@ _OPENAI = {
 }
 
 
-def lines(past: History, day: date, named: Named) -> Iterator[Line]:
-    """What was billed for a UTC day. Raises StateError."""
-    ids = {origin.organization: origin.organization_id for origin in past.origins() if origin.organization_id and origin.kind is not LEGACY}
+def lines(past: History, day: date, named: Named, ids: Mapping[str, str]) -> Iterator[Line]:
+    """What was billed for a UTC day. `ids` are those of organizations that OpenAI does not tell. Raises StateError."""
+    told = {one.organization: one.organization_id for one in past.origins() if one.organization_id and one.kind is not LEGACY}
     periods = _periods(day)
     start = _midnight(day)
     for spent in past.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
         dims = named(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
-        yield {**_OPENAI, **periods, **_account(dims, ids), **_charge(spent, dims["line_item"])}
+        yield {**_OPENAI, **periods, **_account(dims, {**ids, **told}), **_charge(spent, dims["line_item"])}
 
 
 def effective_price(spent: Spent) -> Decimal | None:
@@ -64,7 +64,7 @@ def _periods(day: date) -> Line:
     }
 
 
-def _account(dims: Mapping[str, str | None], ids: Mapping[str, str | None]) -> Line:
+def _account(dims: Mapping[str, str | None], ids: Mapping[str, str]) -> Line:
     organization = dims["organization"] or ""
     return {
         "BillingAccountId": ids.get(organization) or organization,

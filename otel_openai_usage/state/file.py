@@ -139,6 +139,8 @@ def inspect(path: Path) -> str:
 @contextmanager
 def looking(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that only reads, while another process may write. Raises StateError, also when there is no state, or an older one."""
+    if str(path) == MEMORY:
+        raise StateError(f"looked for a state file: state.path is {MEMORY}, which keeps nothing; set a file, and start `run` with it")
     if not path.exists():
         raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
     inspect(path)

@@ -104,6 +104,17 @@ class History:
         sql = "SELECT organization, kind, organization_id, id FROM sources ORDER BY id"
         return [Origin(organization, _KINDS[kind], *rest) for organization, kind, *rest in self._rows(sql) if kind in _KINDS]
 
+    def span(self) -> tuple[int, int] | None:
+        """When the first and the last of all rows begin; None without any."""
+        ends = [
+            end
+            for origin in self.origins()
+            for width in Width
+            for end in self._rows("SELECT min(start), max(start) FROM readings WHERE source_id = ? AND width = ?", origin.id, int(width))[0]
+            if end is not None
+        ]
+        return (min(ends), max(ends)) if ends else None
+
     def usage(
         self,
         start: int,

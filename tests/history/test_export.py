@@ -175,15 +175,18 @@ def test_money_has_every_digit(store: Store, form: str) -> None:
 def test_an_export_holds_one_stretch_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A year is not read before its first line is written: no question spans more than a day, by the hour more than an hour of hours."""
     asked: list[int] = []
+    one = {dims(COSTS, currency="usd"): amounts(COSTS, cost=Decimal(1), quantity=Decimal(0))}
+    keep(store, COSTS, Width.DAY, {MIDNIGHT: one})
+    keep(store, COSTS, Width.DAY, {MIDNIGHT + 29 * DAY: one})
 
     def watched(self: object, start: int, end: int, **how: object) -> list[object]:
         asked.append(end - start)
         return []
 
     monkeypatch.setattr("otel_openai_usage.state.history.History.usage", watched)
-    exported(store, days=365)
-    assert set(asked) == {DAY}
+    exported(store, days=30)
+    assert asked == [DAY] * 30 * len(export.RECORDS)
     asked.clear()
-    exported(store, by="hour")
+    exported(store, by="hour", days=1)
     assert len(asked) == 25 * len(export.RECORDS)
     assert sorted(set(asked)) == [HOUR, DAY]

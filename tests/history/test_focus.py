@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage import pipeline
 from otel_openai_usage.core.kinds import COSTS
-from otel_openai_usage.core.model import Names, Width
+from otel_openai_usage.core.model import Names, Width, Window
 from otel_openai_usage.history import export, focus
 from otel_openai_usage.state.sqlite import Store
 from tests.core.shelf import MIDNIGHT
@@ -142,6 +143,25 @@ def test_columns_agree(text: str, rule: str) -> None:
     """The rules that bind one column to another."""
     for line in lines(text):
         assert BETWEEN[rule](line), line
+
+
+@pytest.mark.parametrize(
+    ("configured", "told", "expected"),
+    [({}, None, "default"), ({"default": "org-c"}, None, "org-c"), ({"default": "org-c"}, "org-t", "org-t")],
+)
+def test_the_billing_account_is_openais_id_where_it_is_known(
+    tmp_path: Path, configured: dict[str, str], told: str | None, expected: str
+) -> None:
+    """What OpenAI says, else what is configured, else the name."""
+    store = Store(tmp_path / "state.db")
+    book = store.book("default", COSTS, MIDNIGHT + Width.DAY, COSTS.group_by)
+    book.organization_id = told
+    said = {MIDNIGHT: {dims(COSTS, currency="usd"): (Decimal(1), Decimal(0))}}
+    pipeline.book_past(store, book, Window(MIDNIGHT, MIDNIGHT + Width.DAY), Width.DAY, said, MIDNIGHT)
+    store.close()
+    text = "".join(export.lines(tmp_path / "state.db", date.min, date.max, "focus", ids=configured))
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert (line["BillingAccountId"], line["BillingAccountName"]) == (expected, "default")
 
 
 def test_what_is_what(text: str) -> None:
