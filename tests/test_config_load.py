@@ -127,6 +127,7 @@ PROBLEMS = [
     ("usage: []", "usage: expected a mapping of its settings, got a list without anything"),
     ("usage: {endpoints: completions}", "usage.endpoints: expected a list such as [a, b], got 'completions'"),
     ("usage: {endpoints: [completion]}", "usage.endpoints: 'completion' is not known; did you mean completions?"),
+    ("prices: {overrides: {defualt: {m: {input: 1}}}}", "prices.overrides: 'defualt' is not known; did you mean default?"),
     ("usage: {group_by: [model, modell]}", "usage.group_by: 'modell' is not known; did you mean model?"),
     ("usage: {group_by: [model, model]}", "usage.group_by: model stands 2 times"),
     ("costs: {group_by: [model]}", "costs.group_by: 'model' is not known; did you mean "),

@@ -56,6 +56,10 @@ def _costs(settings: Settings) -> Iterator[str]:
     yield from _known("costs.group_by", settings.costs.group_by, COSTS.group_by)
 
 
+def _prices(settings: Settings) -> Iterator[str]:
+    yield from _known("prices.overrides", settings.prices.overrides, [one.name for one in settings.organizations])
+
+
 def _attributes(settings: Settings) -> Iterator[str]:
     attributes = settings.attributes
     known = ATTRIBUTES.union(settings.events.attributes)
@@ -156,7 +160,7 @@ def _known(path: str, names: Iterable[str], known: Collection[str]) -> Iterator[
 
 
 _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _organizations, _usage, _costs, _attributes, _events, _listeners, _otlp,
+    _organizations, _usage, _costs, _prices, _attributes, _events, _listeners, _otlp,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Nobody promises its shape, so records are read leniently: what is odd is skipped and counted, and never fails the rest.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -14,8 +15,9 @@ import msgspec
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
-from otel_openai_usage.errors import BadResponse
+from otel_openai_usage.errors import BadResponse, SourceError
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.wire import MOST
 
 ARRAYS = {
     "data": "",
@@ -48,7 +50,10 @@ _DIMS = {
     "api_key_id": ("api_key_id",),
     "user_id": ("user_id",),
 }
+log = logging.getLogger(__name__)
 _ANY = msgspec.json.Decoder(dict[str, Any])
+_ANSWER, _ARRAY, _RECORD = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw]), msgspec.json.Decoder()
+"""One record after the other, so that one that cannot even be decoded does not take the others with it."""
 
 
 @dataclass(slots=True)
@@ -86,8 +91,13 @@ class LegacySource:
     async def _whom(self) -> Sequence[str | None]:
         if self._users != ("*",):
             return self._users or (None,)
-        if self._found is None and self._organization_id:
-            self._found = await self._list(self._organization_id)
+        if self._organization_id:
+            try:
+                self._found = await self._list(self._organization_id)  # each time: a new user's tokens count from the first day on
+            except SourceError as error:
+                if self._found is None:
+                    raise
+                log.warning("listing users; those of the last time are read", extra={"error": str(error)})
         return self._found or (None,)
 
     async def _list(self, organization: str) -> tuple[str, ...]:
@@ -108,15 +118,15 @@ class LegacySource:
 def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
     """Add the records of an answer to a day. Raises BadResponse if it is no answer of this endpoint at all."""
     try:
-        answer = _ANY.decode(body)
+        answer = _ANSWER.decode(body)
+        arrays = {name: _ARRAY.decode(raw) for name in ARRAYS if (raw := bytes(answer.get(name, b""))).startswith(b"[")}
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadResponse(f"GET usage: not the shape we know: {error}") from error
-    if not isinstance(answer.get("data"), list):
+    if "data" not in arrays:
         raise BadResponse("GET usage: not the shape we know: no array `data`")
-    for name, operation in ARRAYS.items():
-        records = answer.get(name)
-        for record in records if isinstance(records, list) else ():
-            row = _row(record, day, operation, user)
+    for name, records in arrays.items():
+        for record in records:
+            row = _row(_decoded(record), day, ARRAYS[name], user)
             if row is None:
                 into.skipped += 1
             else:
@@ -125,12 +135,21 @@ def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
                 hour[dims] = total(hour.get(dims, LEGACY.zero), amounts)
 
 
+def _decoded(record: msgspec.Raw) -> object:
+    try:
+        return _RECORD.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # such as a number beyond all bounds
+        return None
+
+
 def _row(record: object, day: int, operation: str, user: str | None) -> tuple[int, Dims, Amounts] | None:
     if not isinstance(record, dict):
         return None
     amounts = tuple(_count(record, _AMOUNTS[measure.name]) for measure in LEGACY.measures)
     start = _count(record, ("aggregation_timestamp", "timestamp"))
     if any(amount is None for amount in amounts) or not any(amounts) or not start:
+        return None
+    if any(isinstance(record.get(field), list | dict) for fields in _DIMS.values() for field in fields):
         return None
     values: dict[str, str | None] = {name: _text(record, fields) for name, fields in _DIMS.items()}
     values["operation"] = values["operation"] or operation or None
@@ -144,7 +163,7 @@ def _count(record: Mapping[str, Any], fields: Sequence[str]) -> int | None:
     for name in fields:
         value = record.get(name)
         if value is not None:
-            whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and float(value).is_integer()
+            whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST and float(value).is_integer()
             return int(value) if whole else None
     return 0
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,9 @@ from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
-from otel_openai_usage.errors import BadResponse
-from otel_openai_usage.openai.legacy import Day, parse
+from otel_openai_usage.errors import BadResponse, SourceError, Unavailable
+from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.legacy import Day, LegacySource, parse
 from otel_openai_usage.poller import Clock, Keeper
 from otel_openai_usage.poller.legacy import LegacyPoll, Pace
 from otel_openai_usage.state.history import history
@@ -101,24 +102,66 @@ def test_odd_records_are_skipped_and_counted() -> None:
     body = {
         "object": "list",
         "data": [good, good, old, "what", {}, {**good, "n_requests": "many"}, {**good, "n_requests": -1},
-                 {**good, "aggregation_timestamp": 0}],
+                 {**good, "aggregation_timestamp": 0}, {**good, "n_requests": 10**30}, {**good, "n_requests": 1e300},
+                 {**good, "n_requests": True}, {**good, "n_requests": "3"}, {**good, "operation": {"a": [1]}},
+                 {**good, "snapshot_id": ["x"]}, None, [good], 7],
         "whisper_api_data": [{"timestamp": MONDAY, "model_id": "whisper-1", "num_seconds": 9, "num_requests": 1}],
         "tts_api_data": None,
         "new_data": [1],
     }  # fmt: skip
     day = Day()
-    parse(json.dumps(body).encode(), MONDAY, day)
-    assert day.skipped == 5
+    parse(json.dumps(body).replace('"what"', '{"n_requests": 1e999}').encode(), MONDAY, day)
+    assert day.skipped == 14
     sums = daily.sums(day.hours)
     assert sums["org-bar", "foo", "completion", "gpt-4o"] == (6, 94, 40)
     assert sums["", "", "", "ada"] == (1, 5, 6)
     assert sums["", "", "audio_transcriptions", "whisper-1"] == (1, 0, 0)
 
 
-def test_another_answer_is_told() -> None:
-    """An answer without `data` is not of this endpoint."""
-    with pytest.raises(BadResponse, match="no array"):
-        parse(b'{"object": "list"}', MONDAY, Day())
+@pytest.mark.parametrize("body", ['{"object": "list"}', '{"data": null}', '{"data": {"a": 1}}', "[]", "<html>", '{"data": ' + "[" * 9999])
+def test_another_answer_is_told(body: str) -> None:
+    """An answer without an array `data` is not of this endpoint."""
+    with pytest.raises(BadResponse, match="GET usage: not the shape we know"):
+        parse(body.encode(), MONDAY, Day())
+
+
+class Answers(Client):
+    """Answers every user's usage with nothing, and the list of users as it is told to; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.users: list[str] | SourceError = []
+        self.asked: list[str] = []
+
+    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
+        if path == "usage":
+            self.asked.append(dict(params).get("user_public_id", "-"))
+            return b'{"data": []}'
+        self.asked.append(path)
+        if isinstance(self.users, SourceError):
+            raise self.users
+        return json.dumps({"members": {"data": [{"user": {"id": user}} for user in self.users]}}).encode()
+
+
+async def test_every_user_of_the_organization_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """`*` lists the users each time, so that a new one is not missed; where the list fails, those of the last time are read."""
+    answers, turns = Answers(), list[int]()
+
+    async def turn() -> None:
+        turns.append(1)
+
+    source, listing = LegacySource(answers, turn, ["*"], "org/1"), "organizations/org%2F1/users"
+    answers.users = Unavailable("GET organizations/{id}/users: 503", status=503)
+    with pytest.raises(Unavailable):
+        await source.read(MONDAY)
+    answers.users = ["u1"]
+    await source.read(MONDAY)
+    answers.users = ["u1", "u2"]
+    await source.read(MONDAY)
+    answers.users = Unavailable("GET organizations/{id}/users: 503", status=503)
+    await source.read(MONDAY)
+    assert answers.asked == [listing, listing, "u1", listing, "u1", "u2", listing, "u1", "u2"]
+    assert len(turns) == len(answers.asked)
+    assert "those of the last time are read" in caplog.text
 
 
 def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> None:
