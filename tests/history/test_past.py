@@ -2,6 +2,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -27,6 +28,7 @@ from otel_openai_usage.state.history import history
 from otel_openai_usage.state.reader import reading
 from otel_openai_usage.state.sqlite import Store
 from tests.metrics.collectors import grpc_collector
+from tests.real.collector import Collector
 from tests.real.prometheus import Prometheus
 from tests.real.servers import program
 
@@ -148,6 +150,30 @@ async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
     kinds = {metric.sum.aggregation_temporality for request in received.requests for part in request.resource_metrics
              for scope in part.scope_metrics for metric in scope.metrics if metric.HasField("sum")}  # fmt: skip
     assert kinds == {1}
+
+
+@pytest.mark.real
+async def test_a_real_collector_takes_the_past(scene: Scene, collector: Callable[..., Collector]) -> None:
+    """Every point arrives as a delta with the time of its bucket, marked, and a day's points add up to the world's total."""
+    shown = {"exporters": {"debug": {"verbosity": "detailed", "sampling_initial": 100_000}},
+             "service": {"pipelines": {"metrics": {"exporters": ["debug"]}, "metrics/delta": {"exporters": ["prometheus"]}}}}  # fmt: skip
+    server = await asyncio.to_thread(collector, override=shown)
+    settings = load(None, scene.env, {"state.path": str(scene.path), "otlp.endpoint": f"http://{server.grpc}"})
+    sent = await asyncio.to_thread(backfill.send_otlp, settings, scene.env, Asked(SINCE), NOW)
+    points = re.compile(r"^NumberDataPoints #\d+$", re.MULTILINE)
+
+    def arrived() -> bool:
+        return len(points.findall(server.process.output)) >= sent
+
+    await asyncio.to_thread(server.process.until, arrived, "all points at the Collector", 60)
+    output = server.process.output
+    assert "-> backfill: Bool(true)" in output
+    assert set(re.findall(r"AggregationTemporality: (\w+)", output)) == {"Delta"}
+    tokens = "".join(part for part in output.split("-> Name: ") if part.startswith("openai.api.tokens\n"))
+    day = f"{datetime.fromtimestamp(TODAY - 6 * DAY, UTC):%Y-%m-%d}"
+    marks = ("-> operation: Str(completions)\n", "-> token_type: Str(input)\n", f"StartTimestamp: {day}")
+    mine = [part for part in points.split(tokens)[1:] if all(mark in part for mark in marks)]
+    assert sum(int(re.findall(r"^Value: (\d+)", part, re.MULTILINE)[0]) for part in mine) == scene.truth(TODAY - 6 * DAY, TODAY - 5 * DAY)
 
 
 def rows(path: Path, form: str) -> list[dict[str, str]]:
