@@ -29,8 +29,20 @@ class Past:
     def parts(self) -> Iterator[tuple[int, int, Amount]]:
         """Start, end and amount of stretches without a hole, from the first day that has something until the end.
 
-        Hours where hours are known, else days; what an hour or a day adds is one amount.
+        Hours where hours are known, else days; what an hour or a day adds is one amount. A counter never falls, in the past
+        neither: after a credit it adds nothing until that is overtaken.
         """
+        if self.instrument.kind == "gauge":
+            yield from self._stretches()
+            return
+        total: Amount = 0
+        top: Amount = 0
+        for start, stop, amount in self._stretches():
+            total += amount
+            yield start, stop, max(total - top, 0)
+            top = max(total, top)
+
+    def _stretches(self) -> Iterator[tuple[int, int, Amount]]:
         end, level = self.end, self.instrument.kind == "gauge"
         fine = {start - start % Width.DAY for start, width in self.buckets if width < Width.DAY}
         sums: dict[int, Amount] = {}

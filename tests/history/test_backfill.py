@@ -13,10 +13,12 @@ import pytest
 from otel_openai_usage import backfill, pipeline
 from otel_openai_usage.backfill import Asked
 from otel_openai_usage.config import Settings, load
+from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window
 from otel_openai_usage.errors import ConfigError, LookbackExceeded, SourceError
 from otel_openai_usage.history.backfill import Call, plan, read
+from otel_openai_usage.history.past import Past
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
@@ -64,6 +66,18 @@ async def test_everything_that_openai_still_reports_is_read(tmp_path: Path, kind
         assert past.span() == (MIDNIGHT - reach * DAY, MIDNIGHT - DAY)
         assert past.origins()[0].organization_id == "org-told"
     store.close()
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("counter", [3, 0, 0, 1]), ("gauge", [3, -5, 2, 4])])
+def test_the_past_of_a_counter_never_falls(kind: str, expected: list[int]) -> None:
+    """A credit that is billed after costs is overtaken first: promtool and a monotonic sum are given nothing that falls."""
+    instrument = next(item for item in INSTRUMENTS.values() if item.kind == kind)
+    past = Past(instrument, {}, MIDNIGHT)
+    for day, amount in enumerate((3, -5, 2, 4)):
+        past.add(MIDNIGHT - (4 - day) * DAY, DAY, Decimal(amount))
+    assert [(start, amount) for start, _, amount in past.parts()] == [
+        (MIDNIGHT - (4 - day) * DAY, amount) for day, amount in enumerate(expected)
+    ]
 
 
 class Scene:
