@@ -1,11 +1,11 @@
-"""Metered events in the file: their identities, and the hours that they add to. Runs inside its caller's transaction."""
+"""Metered events in the file: the hours that they add to, and what they explain. Runs inside its caller's transaction."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import USAGE_KINDS
-from otel_openai_usage.core.metered import METERED, Event, Share
+from otel_openai_usage.core.metered import METERED, Share
 from otel_openai_usage.core.model import Amounts, Dims, Width
 
 MIGRATION = """
@@ -16,27 +16,6 @@ ALTER TABLE dims ADD COLUMN "type" TEXT;
 ALTER TABLE dims ADD COLUMN "estimated" TEXT;
 """
 
-_AT_ONCE = 500
-SLICES = 256
-"""Into so many parts `forget` cuts the identities: one after the other, no part takes long."""
-
-
-def known(db: sqlite3.Connection, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
-    """The content of those of these events that were seen since then."""
-    found: dict[bytes, bytes] = {}
-    for first in range(0, len(identities), _AT_ONCE):
-        part = identities[first : first + _AT_ONCE]
-        sql = f"SELECT identity, content FROM events WHERE identity IN ({','.join('?' * len(part))}) AND seen >= ?"
-        found.update(db.execute(sql, (*part, since)))
-    return found
-
-
-def remember(db: sqlite3.Connection, events: Iterable[Event], now: int) -> None:
-    """Keep the identities of events that are booked."""
-    rows = sorted((event.identity, event.content, now) for event in events)  # in the order of the table: neighbours share a page
-    db.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?)", rows)
-
-
 def add(db: sqlite3.Connection, book: Book, hours: Mapping[tuple[int, Dims], Amounts], new: Mapping[Dims, int]) -> None:
     """Add to hours. `new` has the ids of leaves that the book does not know yet."""
     names = [measure.name for measure in book.kind.measures]
@@ -45,13 +24,6 @@ def add(db: sqlite3.Connection, book: Book, hours: Mapping[tuple[int, Dims], Amo
         f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in names)}",
         [(book.id, int(Width.HOUR), start, new.get(dims) or book.leaves[dims].id, *amounts) for (start, dims), amounts in hours.items()],
     )
-
-
-def forget(db: sqlite3.Connection, part: int, before: int) -> int:
-    """Forget the identities in one of the `SLICES` that were last seen before then. How many there were."""
-    low = bytes([part])
-    high = bytes([part + 1]) if part + 1 < SLICES else b"\xff" * 17
-    return db.execute("DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?", (low, high, before)).rowcount
 
 
 def shares(db: sqlite3.Connection, day: int) -> list[Share]:

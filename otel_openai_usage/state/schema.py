@@ -5,7 +5,7 @@ coarse rows, which hold only what the finer ones lack. Columns that an endpoint 
 """
 
 from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.state import metered
+from otel_openai_usage.state import identities, metered
 
 APPLICATION_ID = 0x6F6F7531  # "oou1": tells our files from other people's
 
@@ -58,6 +58,6 @@ _FLOORS = """
 CREATE TABLE floors (instrument TEXT NOT NULL, series TEXT NOT NULL, amount TEXT NOT NULL, PRIMARY KEY (instrument, series)) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION, _FLOORS)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _HISTORY, metered.MIGRATION, _FLOORS, identities.MIGRATION)
 """Step n brings a file of `user_version` n to n + 1. Never edit one that was released; append."""
 VERSION = len(MIGRATIONS)

@@ -18,6 +18,7 @@ from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
 from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, refuse_emptied, told
+from otel_openai_usage.state.identities import Identities
 
 
 class Store:
@@ -37,6 +38,8 @@ class Store:
             prepare(self._db, self.path)
             if self.path != MEMORY:
                 lock.began()
+            with told(self.path, "read"):
+                self._identities = Identities(self._db)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
             self._opened = opening.pop_all()
 
@@ -184,21 +187,22 @@ class Store:
     def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
         """The content of those of these events that were seen since then, by identity."""
         with told(self.path, "read"):
-            return metered.known(self._db, identities, since)
+            return self._identities.known(identities, since)
 
     def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
         """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
         with self._transaction("written") as db:
-            metered.remember(db, events, now)
+            self._identities.write(events, now)
             for booking in bookings:
                 rows.add_leaves(db, booking.book, booking.new)
                 rows.move_leaves(db, booking.moved)
                 metered.add(db, booking.book, booking.hours, {leaf.dims: leaf.id for leaf in booking.new})
+        self._identities.wrote(events, now)
 
     def forget_events(self, part: int, before: int) -> int:
         """Forget the identities in one of `SLICES` parts that were last seen before then. How many there were."""
-        with self._transaction("written") as db:
-            return metered.forget(db, part, before)
+        with self._transaction("written"):
+            return self._identities.forget(part, before)
 
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
         """Keep the spend limits, so that whoever looks at the store knows them."""

@@ -55,9 +55,11 @@ class Exporter:
     def stored(self) -> tuple[int, int, int]:
         """Identities; requests in the rows; requests in the totals."""
         with sqlite3.connect(self.state) as db:
-            ((identities,),) = db.execute("SELECT count(*) FROM events")
+            identities = {identity for (identity,) in db.execute("SELECT identity FROM events")}
+            for (pairs,) in db.execute("SELECT pairs FROM arrived"):
+                identities.update(pairs[at : at + 16] for at in range(0, len(pairs), 24))
             ((requests,),) = db.execute("SELECT coalesce(sum(requests), 0) FROM readings")
-            return identities, requests, sum(json.loads(total)[-1] for (total,) in db.execute("SELECT total FROM dims"))
+            return len(identities), requests, sum(json.loads(total)[-1] for (total,) in db.execute("SELECT total FROM dims"))
 
 
 async def send(exporter: Exporter, sender: int, life: int, answered: set[str], sent: set[str]) -> None:
