@@ -7,7 +7,6 @@ table into docs/metering.md.
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,14 +31,59 @@ _EVENT = (
 
 @dataclass(slots=True)
 class Load:
-    """Events a second, and milliseconds until the answer."""
+    """Events a second, microseconds of the exporter's CPU for each, and seconds until each answer."""
 
     rate: float
+    cpu: float
     late: list[float] = field(repr=False)
 
     def within(self, part: float) -> float:
         """So many milliseconds did that part of the requests take at most."""
         return sorted(self.late)[int(len(self.late) * part)] * 1000
+
+
+class Exporter:
+    """The installed command, with the events listener only."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        sections: dict[str, object] = {name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")}
+        sections |= {"events": {"enabled": True, "port": port}, "prometheus": {"port": port + 1}}
+        sections |= {"state": {"path": str(folder / "state.db")}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(sections))
+        command = Path(sys.executable).with_name("otel-openai-usage")
+        self.port, self._state = port, folder / "state.db"
+        self._process = psutil.Popen([command, "run", "-c", folder / "config.yaml", "--log-level", "error"])
+
+    async def listening(self) -> None:
+        """Wait until it listens."""
+        for _ in range(200):
+            try:
+                (await asyncio.open_connection("localhost", self.port))[1].close()
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+        raise RuntimeError("the exporter does not listen")
+
+    def spent(self) -> float:
+        """Seconds of CPU so far."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that are its own now."""
+        return int(self._process.memory_info().rss)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of its state, without what waits to be written back."""
+        return self._state.stat().st_size
+
+    def end(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait(20)
 
 
 def requests(host: str, batch: int, run: str) -> Iterator[bytes]:
@@ -54,14 +98,14 @@ def requests(host: str, batch: int, run: str) -> Iterator[bytes]:
         yield head.encode() + body
 
 
-async def load(port: int, connections: int, batch: int, events: int, *, rate: float = 0.0, run: str = "") -> Load:
+async def load(exporter: Exporter, connections: int, batch: int, events: int, *, rate: float = 0.0, run: str = "") -> Load:
     """Send that many events; `rate` a second, or as quickly as it goes. Every answer must be 204."""
-    source, late, left = requests(f"localhost:{port}", batch, run or os.urandom(6).hex()), [], events
-    began = time.perf_counter()
+    source, late, left = requests(f"localhost:{exporter.port}", batch, run or os.urandom(6).hex()), [], events
+    began, spent = time.perf_counter(), exporter.spent()
 
     async def one(place: int) -> None:
         nonlocal left
-        reader, writer = await asyncio.open_connection("localhost", port)
+        reader, writer = await asyncio.open_connection("localhost", exporter.port)
         due = began + place * batch / rate if rate else began
         while left > 0:
             left -= batch
@@ -77,62 +121,36 @@ async def load(port: int, connections: int, batch: int, events: int, *, rate: fl
         writer.close()
 
     await asyncio.gather(*(one(place) for place in range(connections)))
-    return Load(len(late) * batch / (time.perf_counter() - began), late)
+    sent = len(late) * batch
+    return Load(sent / (time.perf_counter() - began), (exporter.spent() - spent) / sent * 1e6, late)
 
 
-def server(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    """The installed command, with the events listener only."""
-    sections: dict[str, object] = {name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")}
-    sections |= {"events": {"enabled": True, "port": port}, "state": {"path": str(folder / "state.db")}, "prometheus": {"port": port + 1}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(sections))
-    command = Path(sys.executable).with_name("otel-openai-usage")
-    return subprocess.Popen([command, "run", "-c", folder / "config.yaml", "--log-level", "error"])
-
-
-async def listening(port: int) -> None:
-    """Wait until it listens."""
-    for _ in range(200):
-        try:
-            (await asyncio.open_connection("localhost", port))[1].close()
-        except OSError:
-            await asyncio.sleep(0.1)
-        else:
-            return
-    raise RuntimeError("the exporter does not listen")
-
-
-async def measure(port: int, process: psutil.Process, many: int) -> list[tuple[str, str, str, bool | None]]:
+async def measure(exporter: Exporter, many: int) -> list[tuple[str, str, str, bool | None]]:
     """What was promised, what was met, whether it holds."""
-
-    def spent() -> float:
-        times = process.cpu_times()
-        return float(times.user + times.system)
-
-    await load(port, 8, 100, 5_000)
-    cpu = [spent()]
-    single = await load(port, 32, 1, many // 50)
-    cpu.append(spent())
-    half = await load(port, 32, 1, many // 100, rate=1_000)
-    cpu.append(spent())
-    empty = await load(port, 8, 100, many // 10, run="first")
-    cpu.append(spent())
-    before = process.memory_info().rss
-    await load(port, 8, 100, many)
-    grown = process.memory_info().rss / before - 1
-    full = await load(port, 8, 100, many // 10)
-    known = await load(port, 8, 100, many // 10, run="first")
-    slower = empty.rate / min(full.rate, known.rate)
+    await exporter.listening()
+    await load(exporter, 8, 100, 5_000)
+    single = await load(exporter, 32, 1, many // 50)
+    half = await load(exporter, 32, 1, many // 100, rate=1_000)
+    empty = await load(exporter, 8, 100, many // 10, run="first")
+    before, stored = exporter.resident, exporter.stored
+    await load(exporter, 8, 100, many)
+    grown, stored = exporter.resident / before - 1, exporter.stored - stored
+    full = await load(exporter, 8, 100, many // 10)
+    known = await load(exporter, 8, 100, many // 10, run="first")
+    slower, dearer = empty.rate / min(full.rate, known.rate), max(full.cpu, known.cpu) / empty.cpu
     return [
         ("single events, 32 connections", "2,000/s", f"{single.rate:,.0f}/s", single.rate >= 2_000),
-        ("… CPU of the exporter for each", "", f"{(cpu[1] - cpu[0]) / (many // 50) * 1e6:.0f} µs", None),
+        ("… CPU of the exporter for each", "", f"{single.cpu:.0f} µs", None),
         ("batches of 100, 8 connections", "20,000/s", f"{empty.rate:,.0f}/s", empty.rate >= 20_000),
-        ("… CPU of the exporter for each event", "", f"{(cpu[3] - cpu[2]) / (many // 10) * 1e6:.0f} µs", None),
+        ("… CPU of the exporter for each event", "", f"{empty.cpu:.0f} µs", None),
         ("single events at 1,000/s: p50", "", f"{half.within(0.5):.1f} ms", None),
         ("… p99", "50 ms", f"{half.within(0.99):.1f} ms", half.within(0.99) < 50),
         (f"memory after {many:,} more events", "flat", f"{before / 1e6:.0f} MB {grown:+.0%}", grown < 0.1),
-        (f"batches with {many:,} identities known: new events", "", f"{full.rate:,.0f}/s", None),
-        ("… known events", "", f"{known.rate:,.0f}/s", None),
+        ("… the state on the disk", "", f"{stored / 1e6:+.0f} MB", None),
+        (f"batches with {many:,} identities known: new events", "", f"{full.rate:,.0f}/s, {full.cpu:.0f} µs", None),
+        ("… known events", "", f"{known.rate:,.0f}/s, {known.cpu:.0f} µs", None),
         ("… the slower of the two against an empty store", "2×", f"{slower:.1f}×", slower <= 2),
+        ("… the dearer of the two, in CPU", "2×", f"{dearer:.1f}×", dearer <= 2),
     ]
 
 
@@ -170,14 +188,11 @@ def main() -> None:
     asked = parser.parse_args()
     found = helper()
     with tempfile.TemporaryDirectory() as folder:
-        port = 18_951
-        process = server(Path(folder), port)
+        exporter = Exporter(Path(folder), 18_951)
         try:
-            asyncio.run(listening(port))
-            found = asyncio.run(measure(port, psutil.Process(process.pid), 200_000 if asked.quick else 1_000_000)) + found
+            found = asyncio.run(measure(exporter, 200_000 if asked.quick else 1_000_000)) + found
         finally:
-            process.terminate()
-            process.wait(20)
+            exporter.end()
     said = {None: "", True: "yes", False: "no"}
     lines = [f"| {what} | {bar} | {value} | {said[holds]} |" for what, bar, value, holds in found]
     text = "\n".join([machine(), "", "| | bar | measured | holds |", "| --- | --- | --- | --- |", *lines])
