@@ -91,6 +91,9 @@ _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.
 _NEVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")  # Go's zero time, which OpenMeter takes as no time
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class Parser:
     """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data (`team`, `$.user.plan`).
 
@@ -106,14 +109,14 @@ class Parser:
         """The event of a body that holds one. Raises Refused."""
         try:
             return [self._event(_ONE.decode(body))]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise _refused(error) from error
 
     def many(self, body: bytes) -> list[Event]:
         """The events of a batch, at least one. Raises Refused, with the place of the first that is not right."""
         try:
             envelopes = _MANY.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise _refused(error) from error
         if not envelopes:
             raise Refused("the batch is empty; send at least one event")
@@ -121,7 +124,7 @@ class Parser:
         for index, envelope in enumerate(envelopes):
             try:
                 found.append(self._event(envelope))
-            except msgspec.DecodeError as error:
+            except _UNREADABLE as error:
                 raise Refused(str(_refused(error)), index) from error
             except Refused as error:
                 raise Refused(str(error), index) from error
@@ -223,9 +226,10 @@ def _detail(name: str, *details: _Details | None) -> int:
 def _count(name: str, value: float | str) -> int:
     if type(value) is int and 0 <= value <= MOST:
         return value
+    text = str(value)
     try:
-        number = Decimal(str(value))
-        if number.is_finite() and 0 <= number <= MOST and number == number.to_integral_value():
+        number = Decimal(text)  # it takes digits of any script, and 1_000
+        if text.isascii() and "_" not in text and number.is_finite() and 0 <= number <= MOST and number == number.to_integral_value():
             return int(number)
     except InvalidOperation:
         pass
@@ -244,6 +248,8 @@ def _refused(error: Exception) -> Refused:
 
 def _sentence(error: Exception, prefix: str = "") -> str:
     """msgspec's message with the path first: `type: Expected `str`, got `int``."""
+    if isinstance(error, RecursionError):
+        return "the body is nested too deeply"
     if not isinstance(error, msgspec.ValidationError):
         return f"the body is not JSON: {error}"
     text = str(error)

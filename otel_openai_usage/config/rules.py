@@ -102,7 +102,7 @@ def _events(settings: Settings) -> Iterator[str]:
     for name, path in events.attributes.items():
         if name in ATTRIBUTES:
             yield f"events.attributes.{name}: a series has an attribute of that name already; choose another"
-        if not path.strip("$. "):
+        if not re.fullmatch(r"(\$\.)?[^\s$.\[\]*]+(\.[^\s$.\[\]*]+)*", path):
             yield f"events.attributes.{name}: expected a path in the event's data such as team or $.user.plan, got {path!r}"
 
 

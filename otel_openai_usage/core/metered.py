@@ -85,10 +85,10 @@ def sift(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Sifted:
 
 
 def hours(events: Iterable[Event], now: int) -> dict[tuple[int, Dims], Amounts]:
-    """What events add to the hours that they happened in."""
+    """What events add to the hours that they happened in: none later than now, whatever a clock elsewhere says."""
     found: dict[tuple[int, Dims], list[Amounts]] = {}
     for event in events:
-        found.setdefault((floor(now if event.time is None else event.time, Width.HOUR), event.dims), []).append(event.amounts)
+        found.setdefault((floor(now if event.time is None else min(event.time, now), Width.HOUR), event.dims), []).append(event.amounts)
     return {key: tuple(map(sum, zip(*amounts, strict=True))) for key, amounts in found.items()}
 
 

@@ -8,12 +8,16 @@ from aiohttp import web
 from otel_openai_usage.core.metered import Event
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.events import Parser, Refused
-from otel_openai_usage.web.server import bind
+from otel_openai_usage.web.encodings import ENCODINGS, plain
+from otel_openai_usage.web.patience import Patience
+from otel_openai_usage.web.server import HTTP_LOG, bind
 from otel_openai_usage.web.tokens import Tokens
 
 PATH = "/api/v1/events"
 SLOWEST = 10.0
-"""Seconds in which a body must have arrived."""
+"""Seconds in which a body must have arrived, and the first head on a connection."""
+IDLE = 75.0
+"""Seconds after which a connection is ended on which nothing more came."""
 IN_FLIGHT = 64 * 2**20
 """Bytes of bodies that may be held at once."""
 
@@ -55,6 +59,8 @@ class Ingest:
         }
         self._held = 0
         self._runner: web.AppRunner | None = None
+        self._patience = Patience(SLOWEST)
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -69,17 +75,30 @@ class Ingest:
         app.on_response_prepare.append(_head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, lingering_time=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=HTTP_LOG,
+            shutdown_timeout=2.0,
+            lingering_time=1.0,
+            keepalive_timeout=IDLE,
+            auto_decompress=False,
+        )
         await self._runner.setup()
+        if self._runner.server:
+            self._watch = asyncio.create_task(self._patience.watch(self._runner.server))
         for listening in sockets:
             await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
         """Stop listening, and give requests that are on their way two seconds."""
+        if self._watch:
+            self._watch.cancel()
         if self._runner:
             await self._runner.cleanup()
 
     async def _events(self, request: web.Request) -> web.Response:
+        self._patience.met(request)
         size = request.content_length if request.content_length is not None else self._max_body
         response = self._refusal(request, size)
         if response is None:
@@ -98,18 +117,25 @@ class Ingest:
             return problem(401, "a Bearer token is needed that this server knows", {"WWW-Authenticate": "Bearer"})
         if request.method != "POST":
             return problem(405, f"{request.method}: events are sent with POST", {"Allow": "POST"})
-        if request.content_type.lower() not in self._parse:
-            return problem(415, f"Content-Type: expected one of {', '.join(self._parse)}, got {request.headers.get('Content-Type', '')!r}")
+        if unsupported := self._unsupported(request):
+            return problem(415, unsupported)
         if size > self._max_body:
             return self._too_large()
         if self._held and self._held + size > IN_FLIGHT:
             return _later("too many bodies at once; send this again in a second")
         return None
 
+    def _unsupported(self, request: web.Request) -> str | None:
+        if request.content_type.lower() not in self._parse:
+            return f"Content-Type: expected one of {', '.join(self._parse)}, got {request.headers.get('Content-Type', '')!r}"
+        if (encoding := _encoding(request)) not in ENCODINGS:
+            return f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
+        return None
+
     async def _taken(self, request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(SLOWEST):
-                body = await request.read()
+                body = plain(await request.read(), _encoding(request), self._max_body)
             await self._take(self._parse[request.content_type.lower()](body))
         except TimeoutError:
             return problem(408, f"the body did not arrive within {SLOWEST:.0f} seconds")
@@ -134,6 +160,10 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
     if status in (401, 408, 413, 415):
         response.force_close()  # else the rest of the body would have to be read
     return response
+
+
+def _encoding(request: web.Request) -> str:
+    return request.headers.get("Content-Encoding", "").lower() or "identity"
 
 
 def _later(why: str) -> web.Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.errors import ListenError
@@ -17,6 +19,9 @@ from otel_openai_usage.web.access import Access
 from otel_openai_usage.web.landing import landing
 from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
 
+HTTP_LOG = logging.getLogger(f"{__name__}.http")
+"""What aiohttp logs of connections, without a traceback for every stranger who does not speak HTTP."""
+HTTP_LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -62,7 +67,7 @@ class Server:
         app.on_response_prepare.append(self._head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, logger=HTTP_LOG, shutdown_timeout=1.0)
         await self._runner.setup()
         for listening in sockets:
             await web.SockSite(self._runner, listening, ssl_context=self._access.ssl if self._access else None).start()

@@ -1,8 +1,11 @@
 """The events listener, over real HTTP, wired to a real store."""
 
 import asyncio
+import gzip
+import json
 import os
 import sqlite3
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -229,14 +232,77 @@ async def test_a_body_that_does_not_come_is_not_waited_for(house: House, monkeyp
     writer.close()
 
 
-async def test_a_body_in_gzip_is_read(house: House) -> None:
-    """As clients may send it; a bomb is too large."""
-    import gzip
-    import json
+BODY = json.dumps(event()).encode()
 
-    body = gzip.compress(json.dumps(event()).encode())
-    assert (await house.post(body, **{"Content-Encoding": "gzip"})).status == 204
-    assert (await house.post(gzip.compress(b" " * 50_000_000), **{"Content-Encoding": "gzip"})).status in (400, 413)
+
+@pytest.mark.parametrize(("encoding", "body", "status"), [
+    ("gzip", gzip.compress(BODY), 204),
+    ("GZIP", gzip.compress(BODY), 204),
+    ("deflate", zlib.compress(BODY), 204),
+    ("identity", BODY, 204),
+    ("gzip", gzip.compress(BODY + b" " * (2**20 - len(BODY))), 204),
+    ("gzip", gzip.compress(BODY + b" " * (2**20 + 1 - len(BODY))), 413),
+    ("gzip", gzip.compress(b" " * 50_000_000), 413),
+    ("gzip", BODY, 400),
+    ("gzip", gzip.compress(BODY)[:-8], 400),
+    ("gzip", gzip.compress(BODY) + gzip.compress(b" "), 400),
+    ("gzip", b"", 400),
+    ("br", BODY, 415),
+    ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 415),
+])  # fmt: skip
+async def test_compressed_bodies(house: House, encoding: str, body: bytes, status: int) -> None:
+    """A body may be compressed; a bomb is too large, what is not what it says is refused, and each as a problem."""
+    answer = await house.post(body, ONE, **{"Content-Encoding": encoding})
+    assert answer.status == status
+    assert status == 204 or answer.problem["status"] == status
+    assert house.counted() == ({"accepted": 1} if status == 204 else {"refused": 1})
+
+
+@pytest.mark.parametrize("nested", ["[", '{"a":'])
+@pytest.mark.parametrize("place", ["data", "comexample"])
+async def test_deep_bodies_are_refused(open_house: Open, place: str, nested: str) -> None:
+    """400, however deep; one that is not that deep is taken."""
+    house = await open_house(events__attributes={"team": "$.team"})
+    for depth, status in ((50, 204), (2_000, 400), (150_000, 400)):
+        inner = {"[": "[" * depth + "]" * depth, '{"a":': '{"a":' * depth + "1" + "}" * depth}[nested]
+        for kind, body in ((ONE, "%s"), (MANY, "[%s]")):
+            one = json.dumps(event(f"{depth}{kind}", **{place: "@"})).replace('"@"', f'{{"team": {inner}}}')
+            answer = await house.post((body % one).encode(), kind)
+            assert answer.status == status
+            assert status == 204 or "nested too deeply" in str(answer.problem["detail"])
+
+
+async def test_a_silent_connection_is_ended(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never sends a whole head is ended; one that did is not, and may be quiet for longer."""
+    monkeypatch.setattr("otel_openai_usage.web.ingest.SLOWEST", 0.3)
+    house = await open_house()
+    host, port = house.url.removeprefix("http://").split(":")
+    silent, slow, good = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    slow[1].write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-slow: ".encode())
+    request = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {ONE}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    for _ in range(2):
+        good[1].write(request)
+        assert (await asyncio.wait_for(good[0].readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
+        assert await asyncio.wait_for(silent[0].read(), 5) == await asyncio.wait_for(slow[0].read(), 5) == b""
+    for _, writer in (silent, slow, good):
+        writer.close()
+
+
+async def test_what_is_no_http_leaves_no_traceback(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """Strangers cannot fill the log."""
+    host, port = house.url.removeprefix("http://").split(":")
+    for nonsense in (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n", b"GET /" + b"a" * 20_000):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(nonsense)
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+        writer.close()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_an_event_from_the_future_stands_in_this_hour(house: House, tmp_path: Path) -> None:
+    """A clock that is ahead moves no tokens into hours that nobody has seen yet."""
+    assert (await house.post([event(1, time="9999-12-31T23:59:59-14:00"), event(2, time="2126-01-01T00:00:00Z")])).status == 204
+    assert [row[1] for row in rows(tmp_path / "state.db")] == [NOW // 3600 * 3600]
 
 
 async def test_connections_that_end_early_harm_nobody(house: House) -> None:

@@ -61,6 +61,8 @@ def test_usage_is_understood_in_every_shape(data: object, counted: tuple[int, ..
         ({"data": {"input_tokens": 1.5}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got 1.5"),
         ({"data": {"input_tokens": "nan"}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got 'nan'"),
         ({"data": {"input_tokens": "many"}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got 'many'"),
+        ({"data": {"input_tokens": "1_000"}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got '1_000'"),
+        ({"data": {"input_tokens": "٣"}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got '٣'"),
         ({"data": {"input_tokens": 10**13}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got 10000000000000"),
         ({"data": {"tokens": 5, "type": "x"}},
          "data.type: expected input, prompt, system, output, completion, input_cached, cached, reasoning beside tokens, got 'x'"),

@@ -1,0 +1,34 @@
+"""Connections that stay silent are ended, so that nobody can have them all."""
+
+import asyncio
+from typing import TypeAlias
+
+from aiohttp import web
+
+_Connection: TypeAlias = web.RequestHandler
+
+
+class Patience:
+    """Ends connections on which no request came within some `seconds` of their beginning, at the latest after twice as many.
+
+    aiohttp ends connections that were quiet after a request; of those that never sent a whole head it knows nothing.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._met: set[_Connection] = set()
+
+    def met(self, request: web.Request) -> None:
+        """A request came on this connection."""
+        self._met.add(request.protocol)
+
+    async def watch(self, server: web.Server) -> None:
+        """End them, for ever."""
+        silent: set[_Connection] = set()
+        while True:
+            await asyncio.sleep(self._seconds)
+            connections = set(server.connections)
+            self._met &= connections
+            for connection in silent & (connections - self._met):
+                connection.force_close()
+            silent = connections - self._met
