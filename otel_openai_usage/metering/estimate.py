@@ -22,14 +22,15 @@ class Estimator:
     seconds once: call it where nobody waits. What cannot be had is not asked for again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counter: Callable[[str], Callable[[str], int]] | None = None) -> None:
+        self._counter = counter or _counter
         self._counts: dict[str, Callable[[str], int]] = {}
 
     def count(self, text: str, model: str | None) -> int:
         """Tokens of a text."""
         known = self._counts.get(model or "")
         if known is None:
-            known = self._counts[model or ""] = _counter(model or "")
+            known = self._counts[model or ""] = self._counter(model or "")
         return known(text) if text else 0
 
     def prompt(self, prompt: object, model: str | None) -> int:
@@ -58,7 +59,8 @@ def _written(part: Any) -> str:
     return ""
 
 
-def _by_characters(text: str) -> int:
+def by_characters(text: str) -> int:
+    """Tokens of a text, by the rule of thumb."""
     return -(-len(text) // CHARACTERS)
 
 
@@ -67,7 +69,7 @@ def _counter(model: str) -> Callable[[str], int]:
         import tiktoken
     except ImportError:
         log.info("tiktoken is not installed: tokens are estimated by characters; install otel-openai-usage[metering]")
-        return _by_characters
+        return by_characters
     for find, name in ((tiktoken.encoding_for_model, model), (tiktoken.get_encoding, _OFFLINE)):
         try:
             encoding = find(name)
@@ -75,4 +77,4 @@ def _counter(model: str) -> Callable[[str], int]:
             log.info("no encoding of tiktoken's for %s: %s", model, error)
         else:
             return lambda text: len(encoding.encode_ordinary(text))
-    return _by_characters
+    return by_characters

@@ -121,12 +121,17 @@ class Meter:
         return flush.done.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Flush, and take nothing any more. Called at the exit of the interpreter."""
+        """Flush, keep on the disk what could not be sent in that time, and take nothing any more.
+
+        Called at the exit of the interpreter.
+        """
         if not self._closed:
             self._closed = True
-            self.flush(timeout)
+            done = self.flush(timeout)
+            if not done:
+                self._worker.abandon()
             self._queue.put(None)
-            if self._thread is not None:
+            if done and self._thread is not None:
                 self._thread.join(1.0)
 
     async def aflush(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - as `flush` has it

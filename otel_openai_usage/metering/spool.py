@@ -50,7 +50,7 @@ class Spool:
                 events = json.loads(file.read_bytes())
                 if isinstance(events, list) and events:
                     return file, events
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 log.warning("the spooled batch %s cannot be read: %s", file, error)
             self.drop(file)
         return None
@@ -75,7 +75,7 @@ class Spool:
         for file, size in sizes[:-1]:
             if total <= self._limit:
                 break
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 lost += len(json.loads(file.read_bytes()))
             self.drop(file)
             total -= size

@@ -86,7 +86,15 @@ def envelope(id_: str | None, created: float | None, model: str | None, data: Ma
         "source": told.source,
         "type": told.type,
         "subject": told.subject,
-        "time": f"{datetime.fromtimestamp(created or told.now, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "time": f"{_time(created, told.now):%Y-%m-%dT%H:%M:%SZ}",
         "datacontenttype": "application/json",
         "data": content,
     }
+
+
+def _time(created: float | None, now: float) -> datetime:
+    """When it was made; now, if what a provider says of that is no time."""
+    try:
+        return datetime.fromtimestamp(created or now, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(now, UTC)

@@ -1,14 +1,15 @@
 """The thread behind a Meter: responses become events, events become batches, batches are sent, tried again, or spooled."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from otel_openai_usage.metering.estimate import Estimator
+from otel_openai_usage.metering.estimate import Estimator, by_characters
 from otel_openai_usage.metering.sender import Event, Sender
 from otel_openai_usage.metering.spool import Spool
 from otel_openai_usage.metering.streams import Seen
@@ -92,7 +93,7 @@ class Worker:
 
     def _read(self, job: Job) -> None:
         try:
-            found = self._seen(job.thing, job) if isinstance(job.thing, Seen) else event(job.thing, job.told)
+            found = self._plain(job)
         except NoUsage as error:
             log.warning("a response is not metered: %s", error)
             self.dropped += 1
@@ -104,6 +105,24 @@ class Worker:
                 self._oldest = time.monotonic()
             self._events.append(found)
 
+    def _plain(self, job: Job) -> Event:
+        """The event as JSON has it. Attributes that JSON cannot have are left out; what was used counts all the same."""
+        try:
+            return self._event(job)
+        except NoUsage:
+            raise
+        except Exception:
+            if not job.told.attributes:
+                raise
+            found = self._event(replace(job, told=replace(job.told, attributes=None)))
+            log.exception("attributes of a response cannot be sent: %s", ", ".join(job.told.attributes))
+            return found
+
+    def _event(self, job: Job) -> Event:
+        found = self._seen(job.thing, job) if isinstance(job.thing, Seen) else event(job.thing, job.told)
+        plain: Event = json.loads(json.dumps(found, default=str))
+        return plain
+
     def _seen(self, seen: Seen, job: Job) -> Event:
         if seen.whole is not None:
             return event(seen.whole, job.told)
@@ -114,6 +133,26 @@ class Worker:
         made = self._estimator.count(seen.text, model)
         data = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made, "estimated": True}
         return envelope(seen.id, seen.created, model, data, job.told)
+
+    def abandon(self) -> None:
+        """Put on the disk what is in memory, from another thread: this one waits for a server that does not answer.
+
+        What it is sending may arrive all the same; then it is counted once.
+        """
+        self._estimator = Estimator(lambda _: by_characters)  # a vocabulary may be waited for just as long
+        while True:
+            try:
+                job = self.queue.get_nowait()
+            except Empty:
+                break
+            if isinstance(job, Job):
+                self._read(job)
+        events, self._events = self._events, []
+        if self.spool and events:
+            self.dropped += self.spool.put(events)
+            self.spooled += len(events)
+        else:
+            self.dropped += len(events)
 
     def _go(self) -> None:
         """Send what is due: what waits in memory, then what was spooled."""

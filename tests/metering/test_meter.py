@@ -1,6 +1,7 @@
 """What the official client returns becomes one event each, whatever the network does."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -207,6 +208,59 @@ def test_events_are_sent_at_the_exit(endpoint: Endpoint, tmp_path: Path, more: s
     subprocess.run([sys.executable, "-c", code], timeout=30, check=False, capture_output=True)
     assert {event["id"] for event in endpoint.events} == told
     assert len(endpoint.events) == len(told)
+
+
+class Unspeakable:
+    """Cannot be written as text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize("value", [CIRCLE, Unspeakable(), {(1, 2): 3}])
+def test_an_attribute_that_json_cannot_have_costs_no_tokens(value: object, meter: Meter, endpoint: Endpoint) -> None:
+    """It is left out; what was used is told, and so is all that comes after it."""
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice", team=value, plan="free")
+    meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice", team="search")
+    assert meter.flush()
+    assert endpoint.data == [{"input_tokens": 5}, {"input_tokens": 6, "team": "search"}]
+
+
+@pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15])
+def test_a_time_that_is_none_is_now(created: object) -> None:
+    """Other providers than OpenAI say all sorts of things; their tokens count."""
+    assert event({"id": "1", "created": created, "usage": {"prompt_tokens": 5}}, TOLD)["time"] == "2026-11-22T00:00:00Z"
+
+
+HUNG = """
+import time
+from otel_openai_usage.metering import Meter
+meter = Meter({url!r}, source="app", spool={spool!r}, env={{}})
+for number in range(7):
+    meter.record({{"id": str(number), "usage": {{"input_tokens": 1}}}}, "alice")
+time.sleep(1.5)
+stream = meter.stream(iter([{{"id": "s", "choices": [{{"delta": {{"content": "four"}}}}]}}]), "alice")
+list(stream)
+meter.record({{"id": "last", "usage": {{"input_tokens": 1}}}}, "alice")
+meter.close(0.3)
+print(meter.counts.spooled, meter.counts.dropped)
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_server_that_never_answers_loses_nothing_at_the_exit(tmp_path: Path, *, kept: bool) -> None:
+    """What is being sent, and what came since, is in the spool when the program ends; without one it is counted as dropped."""
+    spool = tmp_path / "spool"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        program = HUNG.format(url=f"http://127.0.0.1:{silent.getsockname()[1]}", spool=str(spool) if kept else False)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert ran.stdout.split() == (["9", "0"] if kept else ["0", "9"])
+    found = [event["id"] for file in spool.glob("*.json") for event in json.loads(file.read_text())]
+    assert sorted(found) == ([*map(str, range(7)), "last", "s"] if kept else [])
 
 
 def test_the_helper_is_light() -> None:
