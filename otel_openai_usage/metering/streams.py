@@ -1,12 +1,15 @@
 """Streams that pass everything on untouched, and tell what they used when they end."""
 
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self
 
 from otel_openai_usage.metering.usage import get
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
+_FINISHING = frozenset({"until_done", "get_final_response", "get_final_completion"})
+"""Methods of a stream that read the rest of it."""
 _TEXTS = frozenset({
     "response.output_text.delta", "response.refusal.delta", "response.function_call_arguments.delta",
     "response.reasoning_text.delta", "response.reasoning_summary_text.delta",
@@ -32,6 +35,10 @@ class Seen:
         return "".join(self._texts)
 
     def _first(self, chunk: Any) -> None:
+        if get(chunk, "type") == "chunk":
+            self._first(get(chunk, "chunk"))
+            self.see = self._helped
+            return
         if get(chunk, "choices") is not None:
             self.id, self.created, self.model = get(chunk, "id"), get(chunk, "created"), get(chunk, "model")
             self.see = self._chat
@@ -52,6 +59,11 @@ class Seen:
                     self._more(choice.delta)
         except AttributeError:
             self._mapping(chunk)
+
+    def _helped(self, event: Any) -> None:
+        """An event of `client.chat.completions.stream()`: chunks, and what is made of them."""
+        if get(event, "type") == "chunk":
+            self._chat(get(event, "chunk"))
 
     def _mapping(self, chunk: Any) -> None:
         if get(chunk, "usage") is not None:
@@ -84,16 +96,33 @@ class Seen:
 class MeteredStream:
     """A stream of the official client, sync or async, that behaves as it did; `ended` is told once what went by.
 
+    What gives a stream only when it is entered (`client.responses.stream()`) may be wrapped, too.
     It ends when it is exhausted, breaks, is closed, left (`with`), or forgotten.
     """
 
     def __init__(self, stream: Any, ended: Callable[[Seen], None]) -> None:
-        self._stream, self._ended, self._seen = stream, ended, Seen()
+        self._stream, self._outer, self._ended, self._seen = stream, stream, ended, Seen()
         self._told = False
         self._next: Callable[[], Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        found = getattr(self._stream, name)
+        return self._finishing(found) if name in _FINISHING else found
+
+    def _finishing(self, finish: Callable[[], Any]) -> Callable[[], Any]:
+        """The same, having seen the rest."""
+
+        def finished() -> Any:
+            for _ in self:
+                pass
+            return finish()
+
+        async def afinished() -> Any:
+            async for _ in self:
+                pass
+            return await finish()
+
+        return afinished if iscoroutinefunction(finish) else finished
 
     def _tell(self) -> None:
         if not self._told:
@@ -135,22 +164,22 @@ class MeteredStream:
         return chunk
 
     def __enter__(self) -> Self:
-        if hasattr(self._stream, "__enter__"):
-            self._stream.__enter__()
+        if hasattr(self._outer, "__enter__"):
+            self._stream = self._outer.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
         self._tell()
-        return self._stream.__exit__(kind, error, trace) if hasattr(self._stream, "__exit__") else None
+        return self._outer.__exit__(kind, error, trace) if hasattr(self._outer, "__exit__") else None
 
     async def __aenter__(self) -> Self:
-        if hasattr(self._stream, "__aenter__"):
-            await self._stream.__aenter__()
+        if hasattr(self._outer, "__aenter__"):
+            self._stream = await self._outer.__aenter__()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
         self._tell()
-        return await self._stream.__aexit__(kind, error, trace) if hasattr(self._stream, "__aexit__") else None
+        return await self._outer.__aexit__(kind, error, trace) if hasattr(self._outer, "__aexit__") else None
 
     def close(self) -> Any:
         """Close the stream, as it does it: of an async one the result is to be awaited."""

@@ -73,6 +73,56 @@ async def test_async_streams_of_responses_are_told(aclient: openai.AsyncOpenAI, 
     assert (two["id"], two["data"]["estimated"]) == (seen[0].response.id, True)
 
 
+CHAT: Any = {"model": "gpt-4o", "messages": MESSAGES, "stream_options": WITH_USAGE}
+RESPONSE: Any = {"model": "gpt-4o", "input": "Hi."}
+HELPERS = [
+    ("chat", None), ("chat", "get_final_completion"),
+    ("responses", None), ("responses", "get_final_response"), ("responses", "until_done"),
+]  # fmt: skip
+
+
+def helper(client: Any, what: str) -> Any:
+    """What the official client gives to be entered."""
+    return client.chat.completions.stream(**CHAT) if what == "chat" else client.responses.stream(**RESPONSE)
+
+
+def tokens(client: openai.OpenAI, what: str) -> int:
+    """What the same request uses without a stream."""
+    made: Any = client.chat.completions.create(model="gpt-4o", messages=MESSAGES) if what == "chat" else client.responses.create(**RESPONSE)
+    return int(made.usage.total_tokens)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("what", "finish"), HELPERS)
+def test_the_client_s_own_stream_helpers_are_told(
+    client: openai.OpenAI, meter: Meter, endpoint: Endpoint, what: str, finish: str | None, *, inside: bool
+) -> None:
+    """Wrapped before or after they are entered, read event by event or all at once: exactly what was used, once."""
+    raw = helper(client, what)
+    with raw if inside else meter.stream(raw, "alice") as entered:
+        stream = meter.stream(entered, "alice") if inside else entered
+        assert getattr(stream, finish)() if finish else list(stream)
+    assert meter.flush()
+    assert [(data["total_tokens"], "estimated" in data) for data in endpoint.data] == [(tokens(client, what), False)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("what", "finish"), HELPERS)
+async def test_the_async_client_s_stream_helpers_are_told(
+    aclient: openai.AsyncOpenAI, client: openai.OpenAI, meter: Meter, endpoint: Endpoint, what: str, finish: str | None, *, inside: bool
+) -> None:
+    """The same."""
+    raw = helper(aclient, what)
+    async with raw if inside else meter.stream(raw, "alice") as entered:
+        stream = meter.stream(entered, "alice") if inside else entered
+        if finish:
+            await getattr(stream, finish)()
+        else:
+            assert [event async for event in stream]
+    assert await meter.aflush()
+    assert [(data["total_tokens"], "estimated" in data) for data in endpoint.data] == [(tokens(client, what), False)]
+
+
 def test_a_stream_that_breaks_breaks_for_the_caller_too(meter: Meter, endpoint: Endpoint) -> None:
     """The error is the caller's as it was; what went by before is told."""
 
