@@ -9,18 +9,22 @@ from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.view import COSTS, DAY, FILTERS, GROUPS, PERIODS, View
 
+OFFERED = 50
+"""So many names stand in a list at once; typing finds the others."""
 _FILTER_NAMES = {  # as a list says it, nothing chosen
     "project": "All projects", "model": "All models", "key": "All API keys", "user": "All users", "operation": "All operations",
 }
 
 
-def links(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
-    """Period, grouping and organization of a report's view."""
+def periods(report: Report) -> Any:
+    """How long it is about."""
+    return segments("Period", {name: (text, report.view.but(period=name)) for name, text in PERIODS.items()}, report.view.period)
+
+
+def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
+    """Organization, grouping and kind of cost."""
     view = report.view
     return [
-        segments("Period", {name: (text, view.but(period=name)) for name, text in PERIODS.items()}, view.period),
-        _dates(report),
-        html.Span(className="spring"),
         *_organization(view, report.data.organization, organizations),
         segments("Group by", {name: (text, view.but(by=name)) for name, text in GROUPS.items()}, view.by),
         *_basis(report),
@@ -48,7 +52,8 @@ def href(view: View) -> str:
     return "/" + view.query
 
 
-def _dates(report: Report) -> Any:
+def dates(report: Report) -> Any:
+    """From which day to which."""
     first, last = utc(report.asked.start).date(), utc(report.asked.end - DAY).date()
     known = utc(report.data.first).date() if report.data.first is not None else first
     return dcc.DatePickerRange(
@@ -71,18 +76,29 @@ def _organization(view: View, shown: str, organizations: Sequence[str]) -> Seque
     return [segments("Organization", {name: (name, view.but(**nothing).but(organization=name)) for name in organizations}, shown)]
 
 
+def offered(report: Report, name: str, typed: str = "", chosen: Sequence[str] = ()) -> Sequence[Any]:
+    """What a list offers: what is chosen, the first of what has the typed text in its name, and how many more there are.
+
+    A browser that is sent thousands spends more time on indexing them than on everything else.
+    """
+    known, wanted = report.data.options[name], typed.casefold()
+    found = [value for value, label in known if wanted in label.casefold()]
+    shown = list(dict.fromkeys((*chosen, *getattr(report.view, name), *found[:OFFERED])))
+    options = [{"value": value, "label": report.data.label(name, value)} for value in shown]
+    more = len(found) - OFFERED
+    return options if more <= 0 else [*options, {"value": "", "label": f"{more:,} more: type a part of the name", "disabled": True}]
+
+
 def filters(report: Report) -> Sequence[Any]:
     """Lists to choose from, one for each dimension that has more than one value."""
-    made: list[Any] = []
-    for name in FILTERS:
-        options = report.options(name)
-        if len(options) > 1 or getattr(report.view, name):
-            made.append(
-                dcc.Dropdown(
-                    id={"filter": name}, options=[{"value": value, "label": label} for value, label in options],
-                    value=list(getattr(report.view, name)), multi=True, placeholder=_FILTER_NAMES[name], className="filter",
-                )
-            )  # fmt: skip
+    made = [_list(report, name) for name in FILTERS if len(report.data.options[name]) > 1 or getattr(report.view, name)]
     if report.view.filters:
         made.append(dcc.Link("Clear filters", href=href(report.view.but(**dict.fromkeys(FILTERS, ()))), className="clear"))
     return made
+
+
+def _list(report: Report, name: str) -> Any:
+    return dcc.Dropdown(
+        id={"filter": name}, options=offered(report, name), value=list(getattr(report.view, name)), multi=True,
+        placeholder=_FILTER_NAMES[name], className="filter",
+    )  # fmt: skip

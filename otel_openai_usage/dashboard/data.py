@@ -99,6 +99,23 @@ class Data:
         today = floor(int(self.now), DAY)
         return min(today, self.billed_until or today)
 
+    def label(self, dimension: str, value: str | None) -> str:
+        """How a value of a dimension is called."""
+        if value is None:
+            return {"key": "no API key", "user": "no user", "project": "no project"}.get(dimension, "other")
+        known = {"project": self.names.projects, "key": self.names.api_keys, "user": self.names.users}.get(dimension, {})
+        return known.get(value) or value
+
+    @cached_property
+    def options(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """What can be filtered by, as (value, name), by name."""
+        found: dict[str, set[str | None]] = {name: set() for name in DIMENSIONS}
+        for cube in (self.usage, self.costs):
+            for name in found.keys() & cube.columns.keys():
+                found[name].update(cube.columns[name].values)
+        named = {name: [(value, self.label(name, value)) for value in values if value is not None] for name, values in found.items()}
+        return {name: sorted(options, key=lambda option: option[1].casefold()) for name, options in named.items()}
+
     def bills(self, dimension: str) -> bool:
         """Whether the bill tells a dimension."""
         column = self.costs.columns.get(dimension)

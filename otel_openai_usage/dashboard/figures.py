@@ -1,16 +1,24 @@
-"""Charts, as Plotly's own JSON. Colours of text and grid come from the style sheet, so that light and dark need no redraw."""
+"""Charts, laid out: paths in a square of 1000 by 1000 that the browser stretches, and words at per cents of it.
 
-from collections.abc import Callable, Mapping, Sequence
+Colours of text and grid come from the style sheet, so that light and dark need no redraw.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor, log10
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
+
+import numpy as np
 
 from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import units
-from otel_openai_usage.dashboard.queries import Report, Series
+from otel_openai_usage.dashboard.queries import Floats, Report, Series
 from otel_openai_usage.dashboard.view import DAY, month_end
 
 Figure: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[float], str]
+Points: TypeAlias = Sequence[tuple[float, float | None]]
 
 PALETTE = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#3ca951", "#ff8ab7", "#97bbf5",
@@ -18,6 +26,8 @@ PALETTE = (
 )  # fmt: skip
 REST = "#9498a0"
 BILLED, ESTIMATED, LIMIT = "#4269d0", "#efb118", "#e5484d"
+_SIDE = 1000
+_WORDS = 8
 TOKENS = {"Input": "#4269d0", "Cached input": "#97bbf5", "Output": "#efb118"}
 
 
@@ -31,130 +41,154 @@ def colours(*charts: Sequence[Series]) -> Mapping[str, str]:
     return chosen
 
 
-def stacked(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say) -> Figure:
-    """Bars over time, one on the other; what is not over yet is paler."""
-    totals = [float(sum(values)) for values in zip(*(one.values for one in series), strict=True)]
-    days = [f"{utc(day):%Y-%m-%d}" for day in report.bins]
-    opacity = [1.0] * len(days)
-    if report.span.live:
-        opacity[-1] = 0.45
-    traces: list[Figure] = [
-        {
-            "type": "bar",
-            "name": one.label,
-            "x": days,
-            "y": [round(value, 6) for value in one.values.tolist()],
-            "customdata": [say(value) for value in one.values.tolist()],
-            "hovertemplate": "%{customdata}",
-            "marker": {"color": colour.get(one.label, REST), "opacity": opacity, "line": {"width": 0}},
-        }
-        for one in series
-    ]
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Where values stand: the ticks are round numbers, from the lowest to just above the highest."""
+
+    ticks: Sequence[float]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        known = list(values)
+        return cls(ticks(max([0.0, *known]), min([0.0, *known])))
+
+    def y(self, value: float) -> float:
+        """Down from the top."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return round((high - value) / (high - low) * _SIDE, 1)
+
+    def figure(self, label: str, say: Say, marks: Sequence[Figure], places: Sequence[float], **more: Any) -> Figure:
+        """All that charts have in common."""
+        lines = "".join(f"M0 {self.y(place)}H{_SIDE}" for place in self.ticks)
+        return {
+            "label": label, "marks": [{"kind": "rule", "d": lines}, *marks],
+            "up": [[self.y(place) / 10, say(place)] for place in self.ticks], "places": [round(place, 2) for place in places], **more,
+        }  # fmt: skip
+
+
+def stacked(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, label: str) -> Figure:
+    """Bars over time, one on the other, what is below nothing downwards; what is not over yet is paler."""
+    values = np.array([one.values for one in series])
+    above, below = np.maximum(values, 0).cumsum(axis=0), np.minimum(values, 0).cumsum(axis=0)
+    scale = _Scale.of([*above[-1].tolist(), *below[-1].tolist()])
+    marks = []
+    for one, up, down in zip(series, above, below, strict=True):
+        ends = np.where(one.values > 0, up, down)
+        marks += _bars(report, scale, ends - one.values, ends, colour.get(one.label, REST))
+    rows = [_row(one.label, colour.get(one.label, REST), _said(one.values, say)) for one in series]
     if len(series) > 1:
-        traces.append(_unseen("Total", days, totals, say))
-    return {"data": traces, "layout": _layout(report, totals, say, barmode="stack")}
+        rows.append(_row("Total", "", [say(value) for value in values.sum(axis=0).tolist()]))
+    return scale.figure(label, say, marks, _places(report), rows=rows, **_dates(report))
 
 
-def _unseen(name: str, days: Sequence[str], values: Sequence[float], say: Say) -> Figure:
-    """A line that only the hover box shows."""
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": days, "y": values, "customdata": [say(value) for value in values],
-        "hovertemplate": "%{customdata}", "line": {"width": 0, "color": "rgba(0,0,0,0)"},
-    }  # fmt: skip
+def _bars(report: Report, scale: _Scale, starts: Floats, ends: Floats, colour: str) -> list[Figure]:
+    slot = _SIDE / len(report.bins)
+    gap = slot * 0.22
+    bars = [
+        "" if start == end else f"M{slot * at + gap / 2:.1f} {scale.y(start)}h{slot - gap:.1f}V{scale.y(end)}h{gap - slot:.1f}Z"
+        for at, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True))
+    ]
+    whole = len(bars) - report.span.live
+    parts = [("bar", "".join(bars[:whole])), ("bar pale", "".join(bars[whole:]))]
+    return [{"kind": kind, "d": path, "color": colour} for kind, path in parts if path]
 
 
-def billed_and_estimated(report: Report, say: Say) -> Figure:
+def _said(values: Floats, say: Say) -> list[str | None]:
+    """What is nothing is not said."""
+    return [say(value) if value else None for value in values.tolist()]
+
+
+def _row(name: str, colour: str, texts: Sequence[str | None]) -> Figure:
+    return {"name": name, "color": colour, "texts": texts}
+
+
+def _places(report: Report) -> list[float]:
+    return [(at + 0.5) / len(report.bins) * 100 for at in range(len(report.bins))]
+
+
+def _dates(report: Report) -> Figure:
+    across, titles = _words(tuple(report.bins), weekly=report.weekly)
+    return {"across": across, "titles": titles}
+
+
+@lru_cache(8)  # all charts of a page have the same
+def _words(bins: Sequence[int], *, weekly: bool) -> tuple[Sequence[tuple[float, str]], Sequence[str]]:
+    """Below the bars: each month of a long chart, else at most eight days. Above the box: every day or week in full."""
+    days = [utc(day).date() for day in bins]
+    named = range(0, len(days), ceil(len(days) / _WORDS))
+    months = [at for at, day in enumerate(days) if at and day.month != days[at - 1].month]
+    across = [(at, f"{days[at]:%b}") for at in months] if weekly else [(at, units.short(days[at])) for at in named]
+    titles = [f"Week of {units.long(day)}" if weekly else f"{day:%a} {units.long(day)}" for day in days]
+    return [(round((at + 0.5) / len(bins) * 100, 2), text) for at, text in across], titles
+
+
+def billed_and_estimated(report: Report, say: Say, label: str) -> Figure:
     """What was billed as bars, what was estimated as a line."""
-    both = report.billed_and_estimated
-    if both is None:
-        return {"data": [], "layout": {}}
-    days = [f"{utc(day):%Y-%m-%d}" for day in report.bins]
-    billed, estimated = ([round(value, 6) for value in values.tolist()] for values in both)
-    shown: list[float | None] = [value or None for value in estimated]  # a day without an estimate is a hole, not free
-    return {
-        "data": [
-            {"type": "bar", "name": "Billed", "x": days, "y": billed, "customdata": [say(value) for value in billed],
-             "hovertemplate": "%{customdata}", "marker": {"color": BILLED, "line": {"width": 0}}},
-            {"type": "scatter", "mode": "lines+markers", "name": "Estimated", "x": days, "y": shown,
-             "customdata": [say(value) for value in estimated], "hovertemplate": "%{customdata}",
-             "line": {"color": ESTIMATED, "width": 2}, "marker": {"size": 5}},
-        ],
-        "layout": _layout(report, [max(pair) for pair in zip(billed, estimated, strict=True)], say),
-    }  # fmt: skip
+    billed, estimated = report.billed_and_estimated or (np.zeros(len(report.bins)), np.zeros(len(report.bins)))
+    scale = _Scale.of([*billed.tolist(), *estimated.tolist()])
+    points = [(place * 10, value or None) for place, value in zip(_places(report), estimated.tolist(), strict=True)]
+    marks = [*_bars(report, scale, np.zeros(len(billed)), billed, BILLED), *_line(scale, points, ESTIMATED, dots=True)]
+    rows = [_row("Billed", BILLED, _said(billed, say)), _row("Estimated", ESTIMATED, _said(estimated, say))]
+    return scale.figure(label, say, marks, _places(report), rows=rows, **_dates(report))
 
 
-def month(report: Report, say: Say) -> Figure:
+def _line(scale: _Scale, points: Points, colour: str, kind: str = "line", *, dots: bool = False) -> list[Figure]:
+    """A line through points; one without a value is a hole."""
+    path, pen = "", "M"
+    for x, value in points:
+        path += "" if value is None else f"{pen}{x:.1f} {scale.y(value)}"
+        pen = "M" if value is None else "L"
+    made = [{"kind": kind, "d": path, "color": colour}]
+    if dots:
+        path = "".join(f"M{x:.1f} {scale.y(value)}h0" for x, value in points if value is not None)
+        made.append({"kind": "dots", "d": path, "color": colour})
+    return made
+
+
+def month(report: Report, say: Say, label: str) -> Figure:
     """This month's cost added up day by day, where it goes, and the limit."""
     forecast, start = report.forecast, report.month.start
-    ends = list(range(start + DAY, report.today + 1, DAY))
-    sums = [0.0]
-    for cost in report.month_days[: len(ends)].tolist():
-        sums.append(sums[-1] + cost)
-    points = [start, *ends, *([report.now] if report.now > report.today else [])]
-    sums = [*sums, forecast.spent][: len(points)]
-    solid = {"color": BILLED, "width": 3}
-    traces = [_line("So far", points, sums, say, solid, fill="tozeroy", fillcolor="rgba(66,105,208,.12)")]
-    highest = max(forecast.spent, forecast.total or 0.0)
-    end = month_end(report.today)
-    if forecast.total is not None and forecast.total > forecast.spent:
-        traces.append(_line("Forecast", [points[-1], end], [sums[-1], forecast.total], say, {"color": BILLED, "width": 2, "dash": "dot"}))
-    shown_limit = forecast.limit is not None and forecast.limit < highest * 4
-    if forecast.limit is not None and shown_limit:
-        traces.append(_line("Budget", [start, end], [forecast.limit] * 2, say, {"color": LIMIT, "width": 1.5, "dash": "dash"}))
-        highest = max(highest, forecast.limit)
-    layout = _layout(report, [highest], say)
-    week = {"dtick": 7 * DAY * 1000, "tick0": _moment(start)}
-    layout["xaxis"] |= {"range": [_moment(start), _moment(end)], "tickformat": "%-d", "hoverformat": "%-d %b", **week}
-    return {"data": traces, "layout": layout}
+    now, days = (report.now - start) / DAY, (month_end(report.today) - start) // DAY
+    sums = np.concatenate([[0.0], report.month_days.cumsum()])[: int(now) + 1].tolist()
+    past = [*((float(day), value) for day, value in enumerate(sums)), (now, forecast.spent)]
+    ahead = [past[-1], (float(days), forecast.total)] if forecast.total is not None and forecast.total > forecast.spent else []
+    highest = max(value for _, value in [*past, *ahead])
+    budget = [(0.0, float(forecast.limit)), (float(days), float(forecast.limit))] if forecast.limit and forecast.limit < highest * 4 else []
+    scale = _Scale.of(value for _, value in [*past, *ahead, *budget])
+
+    def line(points: Sequence[tuple[float, float]], colour: str, kind: str) -> list[Figure]:
+        return _line(scale, [(day / days * _SIDE, value) for day, value in points], colour, kind) if points else []
+
+    area = {"kind": "area", "d": f"{line(past, '', '')[0]['d']}V{scale.y(0)}H0Z", "color": BILLED}
+    marks = [area, *line(past, BILLED, "line thick"), *line(ahead, BILLED, "line dotted"), *line(budget, LIMIT, "line dashed")]
+    told = {"So far": dict(past[1:]), "Forecast": _daily(ahead), "Budget": {now: budget[0][1], **_daily(budget)} if budget else {}}
+    ends = sorted({day for values in told.values() for day in values})
+    shades = {"So far": BILLED, "Forecast": BILLED, "Budget": LIMIT}
+    return scale.figure(
+        label, say, marks, [day / days * 100 for day in ends],
+        rows=[_row(name, shades[name], [say(values[day]) if day in values else None for day in ends]) for name, values in told.items()],
+        titles=["Now" if day == now else f"End of {units.day(start + (int(day) - 1) * DAY)}" for day in ends],
+        across=[[round((day + 0.5) / days * 100, 2), str(day + 1)] for day in range(0, days, 7)],
+    )  # fmt: skip
 
 
-def _line(name: str, times: Sequence[float], values: Sequence[float], say: Say, line: Figure, **more: str) -> Figure:
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": [_moment(time) for time in times],
-        "y": [round(value, 6) for value in values], "customdata": [say(value) for value in values],
-        "hovertemplate": "%{customdata}", "line": line, **more,
-    }  # fmt: skip
+def _daily(ahead: Sequence[tuple[float, float]]) -> dict[float, float]:
+    """A straight line's values at the ends of its days."""
+    if not ahead:
+        return {}
+    (first, low), (last, high) = ahead
+    return {float(day): low + (high - low) * (day - first) / (last - first) for day in range(floor(first) + 1, int(last) + 1)}
 
 
-def _moment(unix: float) -> str:
-    return f"{utc(unix):%Y-%m-%dT%H:%M}"
-
-
-def _layout(report: Report, heights: Sequence[float], say: Say, **more: Any) -> Figure:
-    places = ticks(max(heights, default=0.0))
-    half = (7 * DAY if report.weekly else DAY) / 2
-    first, last = report.bins[0], report.bins[-1]
-    unseen = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "fixedrange": True, "zeroline": False}
-    return {
-        "autosize": True,
-        "margin": {"l": 52, "r": 6, "t": 8, "b": 28},  # fixed: Plotly draws everything twice to find them out
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "inherit", "size": 12},
-        "showlegend": False,
-        "hovermode": "x unified",
-        "bargap": 0.22 if len(report.bins) < 60 else 0.08,
-        "dragmode": False,
-        "xaxis": {
-            "type": "date", "range": [_moment(first - half), _moment(last + half)], "showgrid": False,
-            "nticks": min(len(report.bins) + 1, 9), "tickformat": "%-d %b",
-            "hoverformat": "Week of %-d %b %Y" if report.weekly else "%a %-d %b %Y", **unseen,
-        },
-        "yaxis": {
-            "tickvals": places, "ticktext": [say(place) for place in places], "range": [0, places[-1] * 1.02], "gridwidth": 1, **unseen,
-        },
-        **more,
-    }  # fmt: skip
-
-
-def ticks(highest: float) -> list[float]:
-    """Three to five round numbers from 0 to just above the highest."""
-    if highest <= 0:
+def ticks(highest: float, lowest: float = 0.0) -> list[float]:
+    """Three to six round numbers, from 0 or just below the lowest to just above the highest."""
+    if highest <= lowest:
         return [0.0, 1.0]
-    rough = highest / 4
+    rough = (highest - lowest) / 4
     power: float = 10.0 ** floor(log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    return [round(step * index, 12) for index in range(ceil(highest / step * 0.999) + 1)]
+    first, last = -ceil(-lowest / step * 0.999), ceil(highest / step * 0.999)
+    return [round(step * index, 12) for index in range(first, last + 1)]
 
 
 def brief(currency: str) -> Say:

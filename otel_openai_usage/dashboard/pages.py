@@ -7,6 +7,7 @@ from dash import dcc, html
 
 from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import figures, units
+from otel_openai_usage.dashboard.components import Chart
 from otel_openai_usage.dashboard.controls import attribute, href
 from otel_openai_usage.dashboard.figures import Figure, Say
 from otel_openai_usage.dashboard.freshness import freshness
@@ -14,7 +15,6 @@ from otel_openai_usage.dashboard.queries import Entry, Report, Series
 from otel_openai_usage.dashboard.view import DAY, GROUPS, PERIODS
 
 ROWS = 15
-_PLOT: Any = {"displayModeBar": False, "responsive": True}
 
 
 def body(report: Report, trouble: str | None) -> Sequence[Any]:
@@ -60,7 +60,7 @@ def _every(report: Report) -> str:
 
 
 def _graph(figure: Figure, name: str, height: int) -> Any:
-    return dcc.Graph(id={"chart": name}, figure=figure, config=_PLOT, style={"height": f"{height}px"}, className="chart")
+    return Chart(id=f"chart-{name}", height=height, **figure)
 
 
 def _legend(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, *, links: bool) -> Any:
@@ -151,8 +151,9 @@ def _cost(report: Report, colour: Mapping[str, str]) -> Any:
     series, note = report.cost_series, _cost_note(report, by)
     if not series:
         return _nothing("Cost", "Nothing cost anything in this period.", size="wide", note=note, name="cost")
-    graph = _graph(figures.stacked(report, series, colour, figures.brief(report.data.currency)), "cost", 300)
-    return _card(f"Cost by {by}", [graph, _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
+    title = f"Cost by {by}"
+    graph = _graph(figures.stacked(report, series, colour, figures.brief(report.data.currency), title), "cost", 300)
+    return _card(title, [graph, _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
 
 
 def _cost_note(report: Report, by: str) -> str:
@@ -175,7 +176,7 @@ def _tokens(report: Report) -> Any:
     series = [one for one in report.token_series if one.total]
     if not series:
         return _nothing("Tokens", "No tokens were used in this period.", size="half", name="tokens")
-    graph = _graph(figures.stacked(report, series, figures.TOKENS, units.count), "tokens", 230)
+    graph = _graph(figures.stacked(report, series, figures.TOKENS, units.count, "Tokens"), "tokens", 230)
     legend = _legend(report, series, figures.TOKENS, units.count, links=False)
     return _card("Tokens", [graph, legend], size="half", note=_every(report), name="tokens")
 
@@ -184,9 +185,10 @@ def _requests(report: Report, colour: Mapping[str, str]) -> Any:
     series = report.request_series
     if not series:
         return _nothing("Requests", "No requests were made in this period.", size="half", name="requests")
-    graph = _graph(figures.stacked(report, series, colour, units.count), "requests", 230)
+    title = f"Requests by {_by(report)}"
+    graph = _graph(figures.stacked(report, series, colour, units.count, title), "requests", 230)
     legend = _legend(report, series, colour, units.count, links=True)
-    return _card(f"Requests by {_by(report)}", [graph, legend], size="half", note=_every(report), name="requests")
+    return _card(title, [graph, legend], size="half", note=_every(report), name="requests")
 
 
 def _comparison(report: Report, say: Say) -> Sequence[Any]:
@@ -202,7 +204,7 @@ def _comparison(report: Report, say: Say) -> Sequence[Any]:
         text = f"Over the days that are settled the estimate {word}."
     legend = [Series("b", "Billed", both[0]), Series("e", "Estimated", both[1])]
     shades = {"Billed": figures.BILLED, "Estimated": figures.ESTIMATED}
-    figure = figures.billed_and_estimated(report, figures.brief(report.data.currency))
+    figure = figures.billed_and_estimated(report, figures.brief(report.data.currency), "Billed and estimated")
     body = [_graph(figure, "comparison", 230), _legend(report, legend, shades, say, links=False)]
     return [_card("Billed and estimated", body, size="half", note=text, name="comparison")]
 
@@ -218,7 +220,7 @@ def _month(report: Report, say: Say) -> Any:
         facts.append(("Budget reached", _reached(report)))
     lines = html.Dl(className="facts", children=[part for name, value in facts for part in (html.Dt(name), html.Dd(value))])
     known = "with its forecast" if forecast.total is not None else "too few days cost anything for a forecast"
-    graph = _graph(figures.month(report, figures.brief(report.data.currency)), "month", 216)
+    graph = _graph(figures.month(report, figures.brief(report.data.currency), f"Cost in {title}"), "month", 216)
     return _card(title, [graph, lines], size="narrow", note=f"Added up day by day, {known}.", name="month-chart")
 
 

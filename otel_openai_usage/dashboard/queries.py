@@ -1,6 +1,5 @@
 """What the page says, worked out from the cubes: series, totals, movers, the month, the table."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -188,13 +187,9 @@ class Report:
             found.append(Series(None, f"{len(rest)} others", rows[rest].sum(axis=0), rest=True))
         return found
 
-    def label(self, value: str | None, dimension: str | None = None) -> str:
-        """How a value of a dimension is called."""
-        by, names = dimension or self.view.by, self.data.names
-        if value is None:
-            return {"key": "no API key", "user": "no user", "project": "no project"}.get(by, "other")
-        known = {"project": names.projects, "key": names.api_keys, "user": names.users}.get(by, {})
-        return known.get(value) or value
+    def label(self, value: str | None) -> str:
+        """How a value of the dimension is called."""
+        return self.data.label(self.view.by, value)
 
     # --- numbers
 
@@ -354,13 +349,6 @@ class Report:
         """Those whose cost changed most against the period before, by money."""
         moved = [entry for entry in self.entries if abs(entry.change or 0.0) >= 0.005]
         return sorted(moved, key=lambda entry: -abs(entry.change or 0.0))[:TOP]
-
-    def options(self, dimension: str) -> Sequence[tuple[str, str]]:
-        """What can be filtered by, as (value, name), by name."""
-        cubes = [cube for cube in (self.data.usage, self.data.costs) if dimension in cube.columns]
-        values = {value for cube in cubes for value in cube.columns[dimension].values if value is not None}
-        values |= set(getattr(self.view, dimension))
-        return sorted(((value, self.label(value, dimension)) for value in values), key=lambda option: option[1].casefold())
 
 
 class _order:  # noqa: N801 - used like a function

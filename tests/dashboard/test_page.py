@@ -8,12 +8,17 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from otel_openai_usage.core.model import utc
+from otel_openai_usage.dashboard import units
+from otel_openai_usage.dashboard.figures import ticks
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.server import Server
-from otel_openai_usage.dashboard.view import View
+from otel_openai_usage.dashboard.view import DAY, View
+from tests.dashboard.scene import NOW
 
-DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2 * document.querySelectorAll('.chart').length"
+DRAWN = "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('path'))"
+BARS = """name => [...document.querySelectorAll(`#${name} .bar`)].map(bar => [bar.style.color, bar.getBoundingClientRect().height])"""
 
 
 def opened(page: Page, url: str) -> Page:
@@ -44,12 +49,41 @@ def test_numbers_on_the_page_are_the_stores(page: Page, url: str, library: Libra
     assert [row[1] for row in table(page)] == [f"${entry.cost or 0:,.2f}" for entry in known.entries]
 
 
-def test_every_chart_is_drawn(page: Page, url: str, library: Library) -> None:
-    """Cost, month, tokens, requests and the comparison have bars and lines, as many as there are days."""
+def test_every_chart_is_drawn(page: Page, url: str) -> None:
+    """Cost, month, tokens, requests and the comparison are there, and each has something in it."""
     opened(page, url)
-    assert page.locator(".chart").count() == 5
-    series = report(library, View()).cost_series
-    assert page.locator("#cost .bars .point").count() == sum(len(one.values) for one in series)
+    ids = page.locator(".chart").evaluate_all("charts => charts.map(each => each.id)")
+    assert ids == ["chart-cost", "chart-month", "chart-tokens", "chart-requests", "chart-comparison"]
+    assert page.locator(".chart:not(:has(.bar, .line))").count() == 0
+
+
+def test_bars_are_as_high_as_what_they_stand_for(page: Page, url: str, library: Library) -> None:
+    """On one day's page, each colour's bar has its share of the height that the axis gives to the sum."""
+    day = f"{utc(NOW - 2 * DAY):%Y-%m-%d}"
+    opened(page, f"{url}/?by=project&period={day}..{day}")
+    series = report(library, View(by="project", period=f"{day}..{day}")).cost_series
+    heights = [height for _, height in page.evaluate(BARS, "cost")]
+    plot = page.locator("#cost .plot").bounding_box()
+    top = ticks(sum(one.total for one in series))[-1]
+    assert plot is not None
+    assert heights == pytest.approx([one.total / top * plot["height"] for one in series], abs=0.2)
+
+
+def test_the_mouse_is_told_the_numbers_of_a_day(page: Page, url: str, library: Library) -> None:
+    """Over a day stand its date, every series that has something, and the sum; the arrow keys go on to the next day."""
+    opened(page, f"{url}/?by=project&period=30d")
+    known = report(library, View(by="project"))
+    plot = page.locator("#cost .plot").bounding_box()
+    assert plot is not None
+    page.mouse.move(plot["x"] + plot["width"] * 10.5 / 30, plot["y"] + 50)
+    told = page.locator("#cost .told")
+    expect(told.locator("b")).to_have_text(f"{utc(known.bins[10]):%a} {units.long(utc(known.bins[10]).date())}")
+    rows = [row.locator("td").all_inner_texts()[1:] for row in told.locator("tr").all()]
+    say = [[one.label, units.money(one.values[10])] for one in known.cost_series if one.values[10]]
+    assert rows == [*say, ["Total", units.money(sum(float(one.values[10]) for one in known.cost_series))]]
+    page.locator("#chart-cost").focus()
+    page.keyboard.press("ArrowRight")
+    expect(told.locator("b")).to_have_text(f"{utc(known.bins[11]):%a} {units.long(utc(known.bins[11]).date())}")
 
 
 def test_a_url_that_is_sent_shows_the_same(browser: Browser, page: Page, url: str) -> None:
@@ -114,12 +148,22 @@ def test_nothing_leaves_localhost(page: Page, url: str) -> None:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     opened(page, url)
-    page.locator("#cost .nsewdrag").hover()
+    page.locator("#cost .plot").hover()
     page.locator(".segment", has_text="12 months").click()
     expect(page.locator(".segment.chosen").first).to_have_text("12 months")
     hosts = {urlsplit(each).netloc for each in asked if not each.startswith(("data:", "blob:"))}
     assert hosts == {urlsplit(url).netloc}
     assert not errors
+
+
+def test_no_script_may_be_made_up(page: Page, url: str) -> None:
+    """The policy lets no inline script and no eval run, but for the lines that Dash starts with."""
+    policy = page.request.get(url).headers["content-security-policy"]
+    scripts = next(part for part in policy.split(";") if part.strip().startswith("script-src"))
+    assert "unsafe" not in scripts
+    opened(page, url)
+    written = "document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = eval(1)'}))"
+    assert page.evaluate(f"() => {{ {written}; return window.ran ?? 'refused' }}") == "refused"
 
 
 def test_a_page_of_another_name_is_refused(page: Page, url: str) -> None:
@@ -134,7 +178,7 @@ def test_dark_is_dark(page: Page, url: str) -> None:
     opened(page, url)
     colour = "getComputedStyle(document.querySelector('{}')).{}"
     assert page.evaluate(colour.format("body", "backgroundColor")) == "rgb(15, 17, 21)"
-    assert page.evaluate(colour.format("#cost .xtick text", "fill")) == "rgb(162, 169, 182)"
+    assert page.evaluate(colour.format("#cost .across", "color")) == "rgb(162, 169, 182)"
     page.locator("#theme").click()
     page.locator("#theme").click()
     page.reload()

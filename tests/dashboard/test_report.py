@@ -10,6 +10,8 @@ import pytest
 
 from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.model import Window
+from otel_openai_usage.dashboard import controls
+from otel_openai_usage.dashboard.cube import Column
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.items import split
 from otel_openai_usage.dashboard.library import Library
@@ -205,3 +207,17 @@ def test_a_store_that_goes_away_leaves_what_was_read(path: Path, tmp_path: Path)
     library.refresh()
     assert "default" in library.shelf().data
     assert str(copy) in (library.shelf().trouble or "")
+
+
+def test_a_list_offers_some_names_and_finds_the_others(data: Data) -> None:
+    """Of a thousand projects fifty are sent, those that are chosen, and how many more there are; typing finds any of them."""
+    names = replace(data.names, projects={f"proj_{number:04}": f"Project {number}" for number in range(1000)})
+    column = Column.of(list(names.projects))
+    many = replace(data, names=names, usage=replace(data.usage, columns={**data.usage.columns, "project": column}))
+    report = Report(many, View(project=("proj_0999",)))
+    offered = [option["label"] for option in controls.offered(report, "project")]
+    more = len(many.options["project"]) - 50
+    assert (len(offered), offered[0], offered[-1]) == (52, "Project 999", f"{more:,} more: type a part of the name")
+    assert [option["label"] for option in controls.offered(report, "project", "ECT 77")] == [
+        "Project 999", "Project 77", *(f"Project {number}" for number in range(770, 780)),
+    ]  # fmt: skip
