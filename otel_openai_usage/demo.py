@@ -32,7 +32,8 @@ async def _demo(port: int) -> int:
         await asyncio.to_thread(showcase.fill, path, world, settings.organizations[0].name, time.time())
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
         shown = _dashboard(path, stack, any_port=port == 0)
-        sys.stdout.write(_DEMO_TEXT.format(url=exporter.server.url if exporter.server else "", simulator=url, dashboard=shown))
+        own, events = (each.url if each else "" for each in (exporter.server, exporter.ingest))
+        sys.stdout.write(_DEMO_TEXT.format(url=own, events=events, simulator=url, dashboard=shown))
         sys.stdout.flush()
         return await forever(exporter)
 
@@ -58,6 +59,8 @@ DEMO: Mapping[str, object] = {
     "usage.reconcile_interval": "1m",
     "costs.interval": "30s",
     "attributes.zero_hold": "15s",
+    "events.enabled": True,
+    "events.port": 0,
 }
 _DEMO_TEXT = """
 A simulated company uses OpenAI; its usage since midnight UTC is counted, and goes on live.
@@ -65,6 +68,7 @@ A simulated company uses OpenAI; its usage since midnight UTC is counted, and go
   {dashboard}
   {url}/            what is exported, and how the sources are doing
   {url}/metrics     the metrics, as Prometheus scrapes them
+  {events}/api/v1/events     where applications report their responses, by customer
   {simulator}/            the simulated organization
 
 Try:  curl -s {url}/metrics | grep openai_api_tokens_total | head

@@ -13,6 +13,7 @@ OFFERED = 50
 """So many names stand in a list at once; typing finds the others."""
 _FILTER_NAMES = {  # as a list says it, nothing chosen
     "project": "All projects", "model": "All models", "key": "All API keys", "user": "All users", "operation": "All operations",
+    "customer": "All customers",
 }
 
 
@@ -26,9 +27,14 @@ def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
     view = report.view
     return [
         *_organization(view, report.data.organization, organizations),
-        segments("Group by", {name: (text, view.but(by=name)) for name, text in GROUPS.items()}, view.by),
+        segments("Group by", {name: (text, view.but(by=name)) for name, text in GROUPS.items() if _known(report, name)}, view.by),
         *_basis(report),
     ]
+
+
+def _known(report: Report, by: str) -> bool:
+    """Customers are there where somebody meters; and where nothing else is there, there are but models and customers."""
+    return bool(report.data.metered.amounts) if by == "customer" else by == "model" or not report.data.told
 
 
 def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -> Any:
@@ -64,7 +70,7 @@ def dates(report: Report) -> Any:
 
 
 def _basis(report: Report) -> Sequence[Any]:
-    if not (report.billable and report.data.estimated):
+    if not (report.billable and report.estimated):
         return []
     return [segments("Cost", {name: (text, report.view.but(cost=name)) for name, text in COSTS.items()}, report.basis)]
 

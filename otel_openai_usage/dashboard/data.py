@@ -9,13 +9,14 @@ import numpy as np
 
 from otel_openai_usage.core.book import Status
 from otel_openai_usage.core.kinds import COSTS, STORED, USAGE_KINDS, Kind
+from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Limit, Names, floor
 from otel_openai_usage.dashboard.cube import DAY, Builder, Cube
 from otel_openai_usage.dashboard.items import split
 
-DIMENSIONS = ("project", "model", "key", "user", "operation")
+DIMENSIONS = ("project", "model", "key", "user", "operation", "customer")
 COST_DIMENSIONS = ("project", "model", "key", "user", "charged", "currency")
-_FIELDS = {"project": "project_id", "key": "api_key_id", "user": "user_id"}
+_FIELDS = {"project": "project_id", "key": "api_key_id", "user": "user_id", "customer": "subject"}
 _MONEY = ("cost", "quantity", "estimate")
 
 
@@ -57,10 +58,15 @@ class Past(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Everything shown of one organization. `first` is the oldest day; `now` when it was read. Legacy rows stand in for usage."""
+    """Everything shown of one organization. `first` is the oldest day; `now` when it was read.
+
+    `usage` is OpenAI's own word, `metered` what applications told of their responses: two tellers of one fact, never added.
+    Where OpenAI's own is not read, legacy rows stand in for it, and else what was metered.
+    """
 
     organization: str
     usage: Cube
+    metered: Cube
     costs: Cube
     names: Names
     limits: Sequence[Limit]
@@ -71,6 +77,11 @@ class Data:
     currencies: tuple[str, ...] = field(default=("usd",))
 
     @property
+    def told(self) -> bool:
+        """Whether there is nothing but what applications told."""
+        return self.usage is self.metered
+
+    @property
     def currency(self) -> str:
         """The currency of the bill; others are told of, never added."""
         return self.currencies[0]
@@ -79,11 +90,6 @@ class Data:
     def empty(self) -> bool:
         """Whether there is nothing to show yet."""
         return not (self.usage.amounts or self.costs.amounts)
-
-    @cached_property
-    def estimated(self) -> bool:
-        """Whether usage was priced."""
-        return "estimate" in self.usage.amounts
 
     @cached_property
     def billed_until(self) -> int | None:
@@ -110,7 +116,7 @@ class Data:
     def options(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """What can be filtered by, as (value, name), by name."""
         found: dict[str, set[str | None]] = {name: set() for name in DIMENSIONS}
-        for cube in (self.usage, self.costs):
+        for cube in (self.usage, self.metered, self.costs):
             for name in found.keys() & cube.columns.keys():
                 found[name].update(cube.columns[name].values)
         named = {name: [(value, self.label(name, value)) for value in values if value is not None] for name, values in found.items()}
@@ -133,9 +139,11 @@ def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
     legacy = not usage.amounts and "legacy" in sources
     if legacy:
         usage = _usage(past, sources, start, days, {"legacy": STORED["legacy"]})
+    metered = _usage(past, sources, start, days, {"metered": METERED})
+    usage = usage if usage.amounts else metered
     costs, currencies = _costs(past, sources, start, days)
-    statuses = list(past.statuses(organization))
-    return Data(organization, usage, costs, past.names(organization), past.limits(organization), statuses, first, now, legacy, currencies)
+    known = past.names(organization), past.limits(organization), list(past.statuses(organization))
+    return Data(organization, usage, metered, costs, *known, first, now, legacy, currencies)
 
 
 def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Kind]) -> Cube:
@@ -143,7 +151,7 @@ def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds:
     for name, kind in kinds.items():
         if name not in sources or kind.level:
             continue
-        leaves = {id_: _leaf(leaf, name) for id_, leaf in past.leaves(sources[name], kind).items()}
+        leaves = {id_: _leaf(leaf, None if kind is METERED else name) for id_, leaf in past.leaves(sources[name], kind).items()}
         places = builder.add(leaves, past.rows(sources[name], kind, start), [measure.name for measure in kind.measures])
         builder.more(places, ((*row, 1) for row in past.estimates(sources[name], start)), ("estimate", "priced"))
     cube = builder.build()
@@ -156,10 +164,10 @@ def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds:
     return replace(cube, amounts={**cube.amounts, "unpriced": np.where(priced > 0, 0, tokens)})
 
 
-def _leaf(leaf: Mapping[str, str | None], kind: str) -> Mapping[str, str | None]:
+def _leaf(leaf: Mapping[str, str | None], kind: str | None) -> Mapping[str, str | None]:
     operation = leaf.get("operation") or kind
     found = {name: leaf.get(field) for name, field in _FIELDS.items()}
-    return {**found, "operation": operation, "model": leaf.get("model") or operation.replace("_", " ")}
+    return {**found, "operation": operation, "model": leaf.get("model") or (operation.replace("_", " ") if operation else None)}
 
 
 def _costs(past: Past, sources: Mapping[str, int], start: int, days: int) -> tuple[Cube, tuple[str, ...]]:

@@ -28,6 +28,7 @@ REST = "#9498a0"
 BILLED, ESTIMATED, LIMIT = "#4269d0", "#efb118", "#e5484d"
 _SIDE = 1000
 _WORDS = 8
+_LEVELS = (0.005, 0.25, 0.5, 0.75, 0.95)
 TOKENS = {"Input": "#4269d0", "Cached input": "#97bbf5", "Output": "#efb118"}
 
 
@@ -143,6 +144,22 @@ def _line(scale: _Scale, points: Points, colour: str, kind: str = "line", *, dot
         path = "".join(f"M{x:.1f} {scale.y(value)}h0" for x, value in points if value is not None)
         made.append({"kind": "dots", "d": path, "color": colour})
     return made
+
+
+def strip(report: Report, used: Floats, explained: Floats, label: str) -> Figure:
+    """A square for each day: the darker, the more of what was used is explained. Days without use are left out."""
+    share = np.divide(explained, used, out=np.full(len(used), np.nan), where=used > 0)
+    level = np.digitize(share, _LEVELS)
+    slot = _SIDE / len(used)
+    marks = [
+        {"kind": f"heat heat{at}", "d": "".join(f"M{slot * here:.1f} 0h{slot * 0.9:.1f}V{_SIDE}h{slot * -0.9:.1f}Z" for here in places)}
+        for at in range(len(_LEVELS) + 1)
+        if len(places := np.flatnonzero((level == at) & (used > 0)))
+    ]
+    days = list(zip(share.tolist(), (used - explained).tolist(), (used > 0).tolist(), strict=True))
+    rows = [_row("Explained", "", [units.percent(part) if known else None for part, _, known in days]),
+            _row("Unexplained", "", [units.count(rest) if known else None for _, rest, known in days])]  # fmt: skip
+    return {"label": label, "marks": marks, "up": [], "places": _places(report), "rows": rows, **_dates(report), "across": []}
 
 
 def month(report: Report, say: Say, label: str) -> Figure:

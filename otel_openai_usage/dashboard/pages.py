@@ -6,10 +6,9 @@ from typing import Any
 from dash import dcc, html
 
 from otel_openai_usage.core.model import utc
-from otel_openai_usage.dashboard import figures, units
-from otel_openai_usage.dashboard.components import Chart
+from otel_openai_usage.dashboard import cards, figures, metered, units
 from otel_openai_usage.dashboard.controls import attribute, href
-from otel_openai_usage.dashboard.figures import Figure, Say
+from otel_openai_usage.dashboard.figures import Say
 from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.queries import Entry, Report, Series
 from otel_openai_usage.dashboard.view import DAY, GROUPS, PERIODS
@@ -19,18 +18,15 @@ ROWS = 15
 
 def body(report: Report, trouble: str | None) -> Sequence[Any]:
     """Everything below the controls."""
-    say = _money(report)
-    colour = figures.colours(report.cost_series, report.request_series)
-    return [
-        *freshness(report.data, trouble),
-        _tiles(report),
-        html.Main(className="grid", children=[
-            _cost(report, colour), _month(report, say),
-            _tokens(report), _requests(report, colour),
-            *_comparison(report, say), _movers(report), _table(report),
-        ]),
-        _footer(report),
-    ]  # fmt: skip
+    say = cards.money(report)
+    colour = figures.colours(report.consumed_series if report.events else report.cost_series, report.request_series)
+    if report.events:
+        shown = [metered.consumed(report, colour), _tokens(report, "narrow", 300), _requests(report, colour, "full")]
+    else:
+        shown = [_cost(report, colour), _month(report, say), _tokens(report, "half", 230), _requests(report, colour, "half"),
+                 *_comparison(report, say), _movers(report)]  # fmt: skip
+    main = html.Main(className="grid", children=[*shown, *metered.rest(report), _table(report)])
+    return [*freshness(report.data, trouble), _tiles(report), main, _footer(report)]
 
 
 def empty(title: str, text: Sequence[Any]) -> Any:
@@ -38,50 +34,12 @@ def empty(title: str, text: Sequence[Any]) -> Any:
     return html.Main(className="empty", children=[html.H2(title), *text])
 
 
-def _money(report: Report) -> Say:
-    return lambda value: units.money(value, report.data.currency)
-
-
-def _card(title: str, children: Sequence[Any], *, size: str, name: str, note: Any = None) -> Any:
-    head = [html.H2(title), html.P(note, className="note")] if note else [html.H2(title)]
-    return html.Section(className=f"card {size}", id=name, children=[html.Header(head), *children])
-
-
-def _nothing(title: str, text: str, *, size: str, name: str, note: Any = None) -> Any:
-    return _card(title, [html.P(text, className="nothing")], size=size, name=name, note=note)
-
-
-def _by(report: Report) -> str:
-    return GROUPS[report.view.by].lower().replace("api", "API")
-
-
-def _every(report: Report) -> str:
-    return f"Per {'week' if report.weekly else 'day'}."
-
-
-def _graph(figure: Figure, name: str, height: int) -> Any:
-    return Chart(id=f"chart-{name}", height=height, **figure)
-
-
-def _legend(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, *, links: bool) -> Any:
-    def item(one: Series) -> Any:
-        inside = [
-            html.Span(className="swatch", style={"background": colour.get(one.label, figures.REST)}),
-            html.Span(one.label, className="name"), html.Span(say(one.total), className="amount"),
-        ]  # fmt: skip
-        if links and one.id is not None and not one.rest:
-            return dcc.Link(inside, href=href(report.view.but(**{report.view.by: (one.id,)})), className="item", title=f"Only {one.label}")
-        return html.Span(inside, className="item")
-
-    return html.Div(className="legend", children=[item(one) for one in series])
-
-
 # --- tiles
 
 
 def _tiles(report: Report) -> Any:
     data, forecast = report.data, report.forecast
-    say, counted = _money(report), report.counted
+    say, counted = cards.money(report), report.counted
     tokens = counted("input") + counted("output")
     tiles = []
     if report.priced:
@@ -92,10 +50,11 @@ def _tiles(report: Report) -> Any:
             _tile("forecast", f"Forecast for {utc(report.today):%B}", forecast.total, say,
                       f"at {say(forecast.rate)} a day" if forecast.rate is not None else "too few days to tell"),
         ]  # fmt: skip
-    asked = report.counted_change("requests")
+    asked, consumed = report.counted_change("requests"), report.counted_change("input", "output")
+    of = ("Metered requests", "Metered tokens") if report.events else ("Requests", "Tokens")
     tiles += [
-        _tile("requests", f"Requests, {_period(report)}", counted("requests"), units.count, _versus(report, asked)),
-        _tile("tokens", f"Tokens, {_period(report)}", tokens, units.count, _versus(report, report.counted_change("input", "output"))),
+        _tile("requests", f"{of[0]}, {_period(report)}", counted("requests"), units.count, _versus(report, asked)),
+        _tile("tokens", f"{of[1]}, {_period(report)}", tokens, units.count, _versus(report, consumed)),
     ]
     savings = report.savings
     if savings.share is not None:
@@ -144,16 +103,16 @@ def _budget(report: Report) -> Any:
 
 
 def _cost(report: Report, colour: Mapping[str, str]) -> Any:
-    by, say = _by(report), _money(report)
+    by, say = cards.by(report), cards.money(report)
     if not report.priced:
         text = f"OpenAI's bill is not known by {by} here, and nothing is priced yet. docs/dashboard.md tells how to have either."
-        return _nothing("Cost", text, size="wide", name="cost")
+        return cards.nothing("Cost", text, size="wide", name="cost")
     series, note = report.cost_series, _cost_note(report, by)
     if not series:
-        return _nothing("Cost", "Nothing cost anything in this period.", size="wide", note=note, name="cost")
+        return cards.nothing("Cost", "Nothing cost anything in this period.", size="wide", note=note, name="cost")
     title = f"Cost by {by}"
-    graph = _graph(figures.stacked(report, series, colour, figures.brief(report.data.currency), title), "cost", 300)
-    return _card(title, [graph, _legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
+    graph = cards.graph(figures.stacked(report, series, colour, figures.brief(report.data.currency), title), "cost", 300)
+    return cards.card(title, [graph, cards.legend(report, series, colour, say, links=True)], size="wide", note=note, name="cost")
 
 
 def _cost_note(report: Report, by: str) -> str:
@@ -172,23 +131,23 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _tokens(report: Report) -> Any:
+def _tokens(report: Report, size: str, height: int) -> Any:
     series = [one for one in report.token_series if one.total]
     if not series:
-        return _nothing("Tokens", "No tokens were used in this period.", size="half", name="tokens")
-    graph = _graph(figures.stacked(report, series, figures.TOKENS, units.count, "Tokens"), "tokens", 230)
-    legend = _legend(report, series, figures.TOKENS, units.count, links=False)
-    return _card("Tokens", [graph, legend], size="half", note=_every(report), name="tokens")
+        return cards.nothing("Tokens", "No tokens were used in this period.", size=size, name="tokens")
+    graph = cards.graph(figures.stacked(report, series, figures.TOKENS, units.count, "Tokens"), "tokens", height)
+    legend = cards.legend(report, series, figures.TOKENS, units.count, links=False)
+    return cards.card("Tokens", [graph, legend], size=size, note=cards.every(report), name="tokens")
 
 
-def _requests(report: Report, colour: Mapping[str, str]) -> Any:
+def _requests(report: Report, colour: Mapping[str, str], size: str) -> Any:
     series = report.request_series
     if not series:
-        return _nothing("Requests", "No requests were made in this period.", size="half", name="requests")
-    title = f"Requests by {_by(report)}"
-    graph = _graph(figures.stacked(report, series, colour, units.count, title), "requests", 230)
-    legend = _legend(report, series, colour, units.count, links=True)
-    return _card(title, [graph, legend], size="half", note=_every(report), name="requests")
+        return cards.nothing("Requests", "No requests were made in this period.", size=size, name="requests")
+    title = f"Requests by {cards.by(report)}"
+    graph = cards.graph(figures.stacked(report, series, colour, units.count, title), "requests", 230)
+    legend = cards.legend(report, series, colour, units.count, links=True)
+    return cards.card(title, [graph, legend], size=size, note=cards.every(report), name="requests")
 
 
 def _comparison(report: Report, say: Say) -> Sequence[Any]:
@@ -205,14 +164,14 @@ def _comparison(report: Report, say: Say) -> Sequence[Any]:
     legend = [Series("b", "Billed", both[0]), Series("e", "Estimated", both[1])]
     shades = {"Billed": figures.BILLED, "Estimated": figures.ESTIMATED}
     figure = figures.billed_and_estimated(report, figures.brief(report.data.currency), "Billed and estimated")
-    body = [_graph(figure, "comparison", 230), _legend(report, legend, shades, say, links=False)]
-    return [_card("Billed and estimated", body, size="half", note=text, name="comparison")]
+    body = [cards.graph(figure, "comparison", 230), cards.legend(report, legend, shades, say, links=False)]
+    return [cards.card("Billed and estimated", body, size="half", note=text, name="comparison")]
 
 
 def _month(report: Report, say: Say) -> Any:
     title = f"{utc(report.today):%B}"
     if not report.priced:
-        return _nothing(title, "No cost is known.", size="narrow", name="month-chart")
+        return cards.nothing(title, "No cost is known.", size="narrow", name="month-chart")
     forecast = report.forecast
     facts = [("So far", say(forecast.spent)), ("Forecast", units.money(forecast.total, report.data.currency))]
     if forecast.limit is not None:
@@ -220,8 +179,8 @@ def _month(report: Report, say: Say) -> Any:
         facts.append(("Budget reached", _reached(report)))
     lines = html.Dl(className="facts", children=[part for name, value in facts for part in (html.Dt(name), html.Dd(value))])
     known = "with its forecast" if forecast.total is not None else "too few days cost anything for a forecast"
-    graph = _graph(figures.month(report, figures.brief(report.data.currency), f"Cost in {title}"), "month", 216)
-    return _card(title, [graph, lines], size="narrow", note=f"Added up day by day, {known}.", name="month-chart")
+    graph = cards.graph(figures.month(report, figures.brief(report.data.currency), f"Cost in {title}"), "month", 216)
+    return cards.card(title, [graph, lines], size="narrow", note=f"Added up day by day, {known}.", name="month-chart")
 
 
 def _reached(report: Report) -> str:
@@ -237,14 +196,14 @@ def _reached(report: Report) -> str:
 def _movers(report: Report) -> Any:
     size = "half" if report.billed_and_estimated is not None else "full"
     if report.compared is None or not report.priced:
-        return _nothing("Top movers", "No earlier period to compare with yet.", size=size, name="movers")
+        return cards.nothing("Top movers", "No earlier period to compare with yet.", size=size, name="movers")
     after, before = report.compared
     note = f"{after.text}, against {before.text}."
     if not report.movers:
-        return _nothing("Top movers", "Nothing changed.", size=size, note=note, name="movers")
+        return cards.nothing("Top movers", "Nothing changed.", size=size, note=note, name="movers")
     most = max(abs(entry.change or 0.0) for entry in report.movers)
-    return _card("Top movers", [html.Ul(className="movers", children=[_mover(report, entry, most) for entry in report.movers])], size=size,
-                 note=note, name="movers")  # fmt: skip
+    movers = html.Ul(className="movers", children=[_mover(report, entry, most) for entry in report.movers])
+    return cards.card("Top movers", [movers], size=size, note=note, name="movers")
 
 
 def _mover(report: Report, entry: Entry, most: float) -> Any:
@@ -266,7 +225,7 @@ _HEADS = {"name": "", "cost": "Cost", "change": "Change", "estimated": "Estimate
 def _table(report: Report) -> Any:
     columns = [name for name in _HEADS if _shown(report, name)]
     entries = report.entries if report.view.rows == "all" else report.entries[:ROWS]
-    title = f"By {_by(report)}"
+    title = f"By {cards.by(report)}"
     head = html.Tr([_head(report, name) for name in columns])
     body = [html.Tr([_cell(report, entry, name) for name in columns]) for entry in entries]
     more: list[Any] = []
@@ -282,7 +241,7 @@ def _table(report: Report) -> Any:
 
 def _shown(report: Report, name: str) -> bool:
     if name == "estimated":
-        return report.data.estimated and report.basis == "billed"
+        return report.estimated and report.basis == "billed"
     return report.priced if name == "cost" else report.priced and report.compared is not None if name == "change" else True
 
 
@@ -323,6 +282,8 @@ def _footer(report: Report) -> Any:
         parts.append("Cost by model is read from the words of OpenAI's line items; charges without a model stand under their own name.")
     if other:
         parts.append(f"Bills in {', '.join(each.upper() for each in other)} are not shown.")
+    if report.data.told:
+        parts.append("Requests and tokens are what applications told; OpenAI's own count is not read.")
     if report.data.legacy:
         parts.append("Usage is from OpenAI's undocumented legacy endpoint.")
     if report.data.first is not None and report.data.first > report.asked.start:

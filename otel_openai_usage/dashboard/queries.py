@@ -1,5 +1,6 @@
 """What the page says, worked out from the cubes: series, totals, movers, the month, the table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -68,7 +69,10 @@ class Savings:
 
 
 class Report:
-    """One view of an organization's data. Everything is worked out when it is asked for, and once."""
+    """One view of an organization's data. Everything is worked out when it is asked for, and once.
+
+    `events` tells that it is about what applications told: only they know customers.
+    """
 
     def __init__(self, data: Data, view: View) -> None:
         self.data, self.view, self.now = data, view, data.now
@@ -77,10 +81,17 @@ class Report:
         # What lies before the first row is not nothing, it is not known: it is not drawn.
         first = max(self.asked.start, min(data.first if data.first is not None else self.asked.start, self.asked.end - DAY))
         self.span = Span(first, self.asked.end, self.asked.live)
-        self._usage_mask = data.usage.where(view.filters)
+        self.events = data.told or view.by == "customer" or bool(view.customer)
+        self.usage = data.metered if self.events else data.usage
+        self._usage_mask = self.usage.where(view.filters)
         self._cost_mask = data.costs.where(view.filters)
 
-    # --- which money
+    # --- which usage, which money
+
+    @property
+    def estimated(self) -> bool:
+        """Whether usage was priced. Events are not: they do not tell at which price they count."""
+        return "estimate" in self.usage.amounts
 
     @cached_property
     def billable(self) -> bool:
@@ -90,20 +101,20 @@ class Report:
     @cached_property
     def basis(self) -> Basis:
         """Which money is shown: what was asked for, if it can be; else the bill before the estimate."""
-        if self.view.cost == "estimated" and self.data.estimated:
+        if self.view.cost == "estimated" and self.estimated:
             return "estimated"
-        return "billed" if self.billable or not self.data.estimated else "estimated"
+        return "billed" if self.billable or not self.estimated else "estimated"
 
     @cached_property
     def _money(self) -> tuple[Cube, str, Mask | None]:
         if self.basis == "billed":
             return self.data.costs, "cost", self._cost_mask
-        return self.data.usage, "estimate", self._usage_mask
+        return self.usage, "estimate", self._usage_mask
 
     @cached_property
     def priced(self) -> bool:
         """Whether there is any money to show."""
-        return self.billable or self.data.estimated
+        return self.billable or self.estimated
 
     # --- time
 
@@ -118,7 +129,8 @@ class Report:
         """Whether a bar is a week."""
         return self.span.days > WEEKLY
 
-    def _binned(self, rows: NDArray[np.int64] | Floats) -> Floats:
+    def binned(self, rows: NDArray[np.int64] | Floats) -> Floats:
+        """Days added up to bars."""
         edges = [(start - self.span.start) // DAY for start in self.bins]
         return np.add.reduceat(rows, edges, axis=-1).astype(np.float64)
 
@@ -139,28 +151,33 @@ class Report:
     def cost_series(self) -> list[Series]:
         """Cost over time by the dimension of the view."""
         cube, measure, mask = self._money
-        return self._series(cube, measure, mask) if self.priced else []
+        return self._series(cube, [measure], mask) if self.priced else []
 
     @cached_property
     def request_series(self) -> list[Series]:
         """Requests over time by the dimension of the view."""
-        return self._series(self.data.usage, "requests", self._usage_mask)
+        return self._series(self.usage, ["requests"], self._usage_mask)
+
+    @cached_property
+    def consumed_series(self) -> list[Series]:
+        """Input and output tokens over time by the dimension of the view."""
+        return self._series(self.usage, ["input", "output"], self._usage_mask)
 
     @cached_property
     def token_series(self) -> list[Series]:
         """Tokens over time: input that was not cached, cached input, output."""
-        days = {name: self.data.usage.by_day(name, self.span, self._usage_mask) for name in ("input", "input_cached", "output")}
+        days = {name: self.usage.by_day(name, self.span, self._usage_mask) for name in ("input", "input_cached", "output")}
         parts = {"Input": days["input"] - days["input_cached"], "Cached input": days["input_cached"], "Output": days["output"]}
-        return [Series(label, label, self._binned(rows)) for label, rows in parts.items()]
+        return [Series(label, label, self.binned(rows)) for label, rows in parts.items()]
 
     @cached_property
     def billed_and_estimated(self) -> tuple[Floats, Floats] | None:
         """Both, by bar, where both can answer; None else."""
-        if not (self.billable and self.data.estimated):
+        if not (self.billable and self.estimated):
             return None
         return (
-            self._binned(self.data.costs.by_day("cost", self.span, self._cost_mask)),
-            self._binned(self.data.usage.by_day("estimate", self.span, self._usage_mask)),
+            self.binned(self.data.costs.by_day("cost", self.span, self._cost_mask)),
+            self.binned(self.usage.by_day("estimate", self.span, self._usage_mask)),
         )
 
     @cached_property
@@ -170,14 +187,15 @@ class Report:
             return None
         span = Span(self.span.start, max(self.span.start, min(self.span.end, self.data.settled)))
         billed = self.data.costs.by_day("cost", span, self._cost_mask)
-        estimated = self.data.usage.by_day("estimate", span, self._usage_mask)
+        estimated = self.usage.by_day("estimate", span, self._usage_mask)
         both = (billed > 0) & (estimated > 0)
         return (float(billed[both].sum()), float(estimated[both].sum())) if both.any() else None
 
-    def _series(self, cube: Cube, measure: str, mask: Mask | None) -> list[Series]:
-        if measure not in cube.amounts:
+    def _series(self, cube: Cube, measures: Sequence[str], mask: Mask | None) -> list[Series]:
+        known = [cube.grouped(measure, self.view.by, self.span, mask) for measure in measures if measure in cube.amounts]
+        if not known:
             return []
-        rows = self._binned(cube.grouped(measure, self.view.by, self.span, mask))
+        rows = self.binned(np.sum(known, axis=0))
         totals = rows.sum(axis=1)
         ranked = [int(place) for place in np.argsort(-totals, kind="stable") if totals[place]]
         values = cube.columns[self.view.by].values
@@ -210,21 +228,21 @@ class Report:
 
     def counted(self, measure: str) -> int:
         """A count over the span."""
-        return int(self.data.usage.total(measure, self.asked, self._usage_mask))
+        return int(self.usage.total(measure, self.asked, self._usage_mask))
 
     def counted_change(self, *measures: str) -> float | None:
         """By which share counts grew over the period before."""
         if self.compared is None:
             return None
-        after, before = (sum(self.data.usage.total(each, span, self._usage_mask) for each in measures) for span in self.compared)
+        after, before = (sum(self.usage.total(each, span, self._usage_mask) for each in measures) for span in self.compared)
         return after / before - 1 if before else None
 
     @cached_property
     def unpriced(self) -> tuple[int, list[str]]:
         """Tokens that were not priced, and of which models: by so much an estimate is too low."""
-        if not self.data.estimated:
+        if not self.estimated:
             return 0, []
-        cube = self.data.usage
+        cube = self.usage
         sums = cube.by_value("unpriced", "model", self.span, self._usage_mask).tolist()
         found = [(int(tokens), model or "") for model, tokens in zip(cube.columns["model"].values, sums, strict=True) if tokens]
         return sum(tokens for tokens, _ in found), [model for _, model in sorted(found, reverse=True)]
@@ -237,7 +255,7 @@ class Report:
 
     @property
     def _filters_billed(self) -> bool:
-        return "quantity" in self.data.costs.amounts and all(self.data.bills(name) for name in self.view.filters)
+        return not self.events and "quantity" in self.data.costs.amounts and all(self.data.bills(name) for name in self.view.filters)
 
     def _saved(self) -> float | None:
         costs = self.data.costs
@@ -306,7 +324,7 @@ class Report:
     @cached_property
     def entries(self) -> list[Entry]:
         """Every value of the dimension that has used or cost anything in the period or the one before, in the order asked for."""
-        by, usage, costs = self.view.by, self.data.usage, self.data.costs
+        by, usage, costs = self.view.by, self.usage, self.data.costs
         found: dict[str | None, dict[str, float]] = {}
 
         def note(cube: Cube, measure: str, span: Span, mask: Mask | None, name: str) -> None:
@@ -340,7 +358,7 @@ class Report:
             cost / self.cost if cost is not None and self.cost else None,
             sums.get("before", 0.0) if compared else None,
             sums.get("after", 0.0) if compared else None,
-            sums.get("estimate") if self.data.estimated else None,
+            sums.get("estimate") if self.estimated else None,
             *(int(sums.get(name, 0)) for name in ("requests", "input", "input_cached", "output")),
         )  # fmt: skip
 

@@ -71,6 +71,11 @@ def _signed(text: str, currency: str) -> str:
     return f"{_SIGNS[currency]}{text}" if currency in _SIGNS else f"{text} {currency.upper()}"
 
 
+def signed(value: int) -> str:
+    """A count in full, with a minus sign where it is below 0."""
+    return ("−" if value < 0 else "") + f"{abs(value):,}"
+
+
 def percent(share: float | None, *, signed: bool = False) -> str:
     """A share of one as a percentage; what grew more than tenfold is told as a factor."""
     if share is None or not isfinite(share):

@@ -11,10 +11,10 @@ from otel_openai_usage.core.model import Width, floor, utc
 
 DAY = int(Width.DAY)
 
-GROUPS = {"model": "Model", "project": "Project", "key": "API key", "user": "User"}
+GROUPS = {"model": "Model", "project": "Project", "key": "API key", "user": "User", "customer": "Customer"}
 PERIODS = {"7d": "7 days", "30d": "30 days", "month": "This month", "last-month": "Last month", "90d": "90 days", "12m": "12 months"}
 COSTS = {"billed": "Billed", "estimated": "Estimated"}
-FILTERS = ("project", "model", "key", "user", "operation")
+FILTERS = ("project", "model", "key", "user", "operation", "customer")
 COLUMNS = ("name", "cost", "change", "estimated", "requests", "input", "cached", "output")
 
 
@@ -65,6 +65,7 @@ class View:
     key: tuple[str, ...] = ()
     user: tuple[str, ...] = ()
     operation: tuple[str, ...] = ()
+    customer: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, query: str | None) -> Self:

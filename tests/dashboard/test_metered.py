@@ -1,0 +1,164 @@
+"""Tests of what applications told: tokens by customer, and who used the rest. Against the store's own rows, in a real Chromium."""
+
+import csv
+import io
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from otel_openai_usage.core.model import utc
+from otel_openai_usage.dashboard.coverage import coverage
+from otel_openai_usage.dashboard.data import Data
+from otel_openai_usage.dashboard.library import Library
+from otel_openai_usage.dashboard.queries import Report
+from otel_openai_usage.dashboard.server import Server, content
+from otel_openai_usage.dashboard.table import render
+from otel_openai_usage.dashboard.view import DAY, View
+from otel_openai_usage.state.metered import shares
+from tests.dashboard.scene import NOW
+from tests.dashboard.test_page import opened, table
+from tests.dashboard.test_states import text
+
+CUSTOMERS = (
+    "SELECT subject, sum(requests), sum(input), sum(input_cached), sum(output) FROM readings JOIN dims ON dims.id = dims"
+    " JOIN sources ON sources.id = readings.source_id WHERE kind = 'metered' AND start >= ? AND start < ? GROUP BY subject"
+)
+THE_DAY = NOW - 15 * 3600 - 3 * DAY
+ONE_DAY = f"{utc(THE_DAY):%Y-%m-%d}..{utc(THE_DAY):%Y-%m-%d}"
+
+
+@pytest.fixture
+def data(library: Library) -> Data:
+    """What was read."""
+    return library.shelf().data["default"]
+
+
+@pytest.fixture
+def alone(path: Path, tmp_path: Path) -> Library:
+    """A store with nothing but events."""
+    copy = tmp_path / "state.db"
+    shutil.copy(path, copy)
+    with sqlite3.connect(copy) as db:
+        db.execute("DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'metered')")
+        db.execute("DELETE FROM estimates")
+        db.execute("DELETE FROM sources WHERE kind != 'metered'")
+    library = Library(copy, clock=lambda: NOW)
+    library.refresh()
+    return library
+
+
+def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> None:
+    """Of any past day the page tells, model by model, what `openai_unmetered_tokens` and `openai_metered_coverage` are made of."""
+    with sqlite3.connect(path) as db:
+        told: dict[str | None, list[int]] = {}
+        for share in shares(db, THE_DAY):
+            sums = told.setdefault(share.model, [0, 0])
+            sums[0] += share.used
+            sums[1] += share.explained
+    found = coverage(Report(data, View(period=ONE_DAY)))
+    assert found is not None
+    assert 0.2 < (found.whole.share or 0) < 0.8
+    used = {model: sums for model, sums in told.items() if any(sums)}
+    assert [found.whole.used.sum(), found.whole.explained.sum()] == [sum(sums[place] for sums in used.values()) for place in (0, 1)]
+    for cover in found.models:
+        if cover.id is not None:
+            assert [cover.used.sum(), cover.explained.sum()] == used[cover.id]
+    assert [cover.rest for cover in found.models[:7]] == sorted((a - b for a, b in used.values()), reverse=True)[:7]
+
+
+def test_coverage_adds_up_over_days(data: Data) -> None:
+    """Thirty days' bars are the whole, whoever is looked at; a filter by model leaves that model alone."""
+    found = coverage(Report(data, View()))
+    assert found is not None
+    assert sum(cover.rest for cover in found.models) == found.whole.rest
+    model = found.models[0].id or ""
+    one = coverage(Report(data, View(model=(model,), customer=("Casa Verde",))))
+    assert one is not None
+    assert (one.whole.rest, [cover.id for cover in one.models]) == (found.models[0].rest, [model])
+
+
+def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
+    """By project or key there is no coverage: an event knows neither."""
+    assert coverage(Report(data, View(project=("proj_x",)))) is None
+    page = text(content_of(data, "?by=customer&project=proj_x"))
+    assert "Events tell a customer and a model, nothing else." in page
+
+
+def content_of(data: Data, query: str) -> object:
+    """The page of a query, over some data."""
+    from otel_openai_usage.dashboard import pages
+
+    return pages.body(Report(data, View.parse(query)), None)
+
+
+def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) -> None:
+    """Grouped by customer, table, tiles and chart tell what is in the store, to the token; a click on one shows only that one."""
+    with sqlite3.connect(path) as db:
+        known = {name: counts for name, *counts in db.execute(CUSTOMERS, (THE_DAY, THE_DAY + DAY))}
+    opened(page, f"{url}/?by=customer&period={ONE_DAY}")
+    shown = {name: [int(text.replace(",", "").replace("–", "0")) for text in counts] for name, *counts in table(page)}
+    assert shown == known
+    assert page.locator("#tile-tokens").get_attribute("data-value") == f"{float(sum(counts[1] + counts[3] for counts in known.values()))}"
+    assert page.locator("#consumed .bar").count() == min(len(known), 8)
+    name = page.locator("#consumed .legend a .name").first.inner_text()
+    page.locator("#consumed .legend a").first.click()
+    expect(page.locator("#table tbody tr")).to_have_count(1)
+    assert table(page)[0][0] == name
+    assert "customer=" in page.url
+
+
+def test_the_rest_on_the_page_is_the_stores(page: Page, url: str, data: Data) -> None:
+    """The table of models shows what is not explained, most first; over a day stands that day's share."""
+    opened(page, url)
+    found = coverage(Report(data, View()))
+    assert found is not None
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("#coverage tbody tr").all()]
+    assert [row[0] for row in rows] == ["All models", *(cover.label for cover in found.models)]
+    assert [int(row[3].replace(",", "").replace("−", "-")) for row in rows] == [cover.rest for cover in (found.whole, *found.models)]
+    strip = page.locator("#coverage tbody tr").first.locator(".plot")
+    box = strip.bounding_box()
+    assert box is not None
+    strip.hover(position={"x": box["width"] * 10.5 / 30, "y": 5})
+    share = found.whole.explained[10] / found.whole.used[10]
+    expect(strip.locator(".told td").nth(2)).to_have_text(f"{share * 100:.0f}%")
+
+
+def test_the_csv_by_customer_is_the_table(data: Data) -> None:
+    """`/table.csv?by=customer` has every customer, and no cost that nobody knows."""
+    report = Report(data, View(by="customer"))
+    lines = list(csv.DictReader(io.StringIO(render(report))))
+    assert [(line["customer"], int(line["requests"])) for line in lines] == [(entry.label, entry.requests) for entry in report.entries]
+    assert {line["cost_usd"] for line in lines} == {""}
+
+
+def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
+    """Without a key of OpenAI's the page is about what was metered, by model or by customer, and compares it with nothing."""
+    server = Server(alone.path, host="localhost", port=0, library=alone)
+    server.start()
+    try:
+        opened(page, server.url)
+        assert page.locator("#consumed h2").inner_text() == "Tokens by model"
+        assert page.locator("#choices .segment").all_inner_texts() == ["Model", "Customer"]
+        assert page.locator("#coverage").count() == 0
+        page.locator(".segment", has_text="Customer").click()
+        expect(page.locator("#table h2")).to_have_text("By customer")
+        assert re.search(r"what applications told; OpenAI's own count is not read", page.locator("#page footer").inner_text())
+    finally:
+        server.close()
+
+
+def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> None:
+    """Who meters nothing sees nothing of customers."""
+    copy = tmp_path / "state.db"
+    shutil.copy(path, copy)
+    with sqlite3.connect(copy) as db:
+        db.execute("DELETE FROM readings WHERE source_id IN (SELECT id FROM sources WHERE kind = 'metered')")
+    library = Library(copy, clock=lambda: NOW)
+    library.refresh()
+    made = content(library, "")
+    assert "Customer" not in text(made.choices)
+    assert "Who used the rest?" not in text(made.body)
