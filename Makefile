@@ -42,9 +42,10 @@ check: setup ## Lint, types, floors: what needs no running
 format: setup ## Sort imports and repair what ruff can repair by itself
 	$(BIN)/ruff check --fix .
 
-bench: setup servers ## Measure polls, scrapes, exports and memory beside the stock exporter and Go's; BENCH=--quick for less
+bench: setup servers ## Measure polls, scrapes, exports, memory, events and the dashboard; BENCH=--quick for less
 	@$(BIN)/python -m tools.bench $(BENCH)
 	@$(BIN)/python -m tools.bench.ingest $(filter --quick --dry,$(BENCH))
+	@$(BIN)/python -m tools.bench.dashboard $(filter --quick --dry,$(BENCH))
 
 docs: setup ## Write the generated documentation anew
 	@$(BIN)/python tools/docs.py
