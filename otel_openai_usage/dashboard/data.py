@@ -94,10 +94,12 @@ class Data:
     @cached_property
     def billed_until(self) -> int | None:
         """The end of the newest day that was billed, as far as it was yet."""
-        if "cost" not in self.costs.amounts:
-            return None
-        days = np.flatnonzero(self.costs.amounts["cost"].sum(axis=0))
-        return self.costs.start + (int(days[-1]) + 1) * DAY if len(days) else None
+        return _until(self.costs, "cost")
+
+    @cached_property
+    def used_until(self) -> int | None:
+        """The end of the newest day with a request."""
+        return _until(self.usage, "requests")
 
     @property
     def settled(self) -> int:
@@ -110,7 +112,7 @@ class Data:
         if value is None:
             return {"key": "no API key", "user": "no user", "project": "no project"}.get(dimension, "other")
         known = {"project": self.names.projects, "key": self.names.api_keys, "user": self.names.users}.get(dimension, {})
-        return known.get(value) or value
+        return known.get(value) or value or "no name"
 
     @cached_property
     def options(self) -> Mapping[str, Sequence[tuple[str, str]]]:
@@ -126,6 +128,13 @@ class Data:
         """Whether the bill tells a dimension."""
         column = self.costs.columns.get(dimension)
         return column is not None and (dimension == "model" or any(value is not None for value in column.values))
+
+
+def _until(cube: Cube, measure: str) -> int | None:
+    if measure not in cube.amounts:
+        return None
+    days = np.flatnonzero(cube.amounts[measure].any(axis=0))
+    return cube.start + (int(days[-1]) + 1) * DAY if len(days) else None
 
 
 def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:

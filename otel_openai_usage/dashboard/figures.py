@@ -27,7 +27,8 @@ PALETTE = (
 REST = "#9498a0"
 BILLED, ESTIMATED, LIMIT = "#4269d0", "#efb118", "#e5484d"
 _SIDE = 1000
-_WORDS = 8
+_WORDS, _MONTHS = 8, 13
+"""So many words stand below a chart, if they are long; so many months."""
 _LEVELS = (0.005, 0.25, 0.5, 0.75, 0.95)
 TOKENS = {"Input": "#4269d0", "Cached input": "#97bbf5", "Output": "#efb118"}
 
@@ -114,11 +115,15 @@ def _dates(report: Report) -> Figure:
 
 @lru_cache(8)  # all charts of a page have the same
 def _words(bins: Sequence[int], *, weekly: bool) -> tuple[Sequence[tuple[float, str]], Sequence[str]]:
-    """Below the bars: each month of a long chart, else at most eight days. Above the box: every day or week in full."""
+    """Below the bars: months of a long chart, else days. Above the box: every day or week in full."""
     days = [utc(day).date() for day in bins]
-    named = range(0, len(days), ceil(len(days) / _WORDS))
     months = [at for at, day in enumerate(days) if at and day.month != days[at - 1].month]
-    across = [(at, f"{days[at]:%b}") for at in months] if weekly else [(at, units.short(days[at])) for at in named]
+    if len(months) > _MONTHS:
+        across = [(at, f"{days[at]:%b %Y}") for at in months[:: ceil(len(months) / _WORDS)]]
+    else:
+        across = [(at, f"{days[at]:%b}") for at in months] if weekly else [
+            (at, units.short(days[at])) for at in range(0, len(days), ceil(len(days) / _WORDS))
+        ]  # fmt: skip
     titles = [f"Week of {units.long(day)}" if weekly else f"{day:%a} {units.long(day)}" for day in days]
     return [(round((at + 0.5) / len(bins) * 100, 2), text) for at, text in across], titles
 

@@ -27,6 +27,8 @@ def freshness(data: Data, trouble: str | None) -> Sequence[Any]:
     parts = []
     if newest:
         parts.append(f"Usage until {units.day(min(newest, data.now))} {utc(min(newest, data.now)):%H:%M} UTC")
+    elif data.used_until:
+        parts.append(f"Usage until {units.day(data.used_until - 1)}")
     if data.billed_until:
         parts.append(f"{'b' if parts else 'B'}illed until {units.day(data.billed_until - 1)}")
     line = html.P(" · ".join(parts) or "No usage yet", className="fresh", id="fresh")

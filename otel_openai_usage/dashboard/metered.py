@@ -30,6 +30,8 @@ def rest(report: Report) -> Sequence[Any]:
     found = coverage(report)
     if found is None:
         return []
+    if not found.models:
+        return [cards.nothing("Who used the rest?", "OpenAI counted no tokens in this period.", size="full", name="coverage")]
     names = ("Model", "Share explained, by " + ("week" if report.weekly else "day"), "Explained", "Unexplained tokens", "Used")
     head = html.Tr([html.Th(name, className=kind) for name, kind in zip(names, ("name", "strip", "", "", "used"), strict=True)])
     body = [_row(report, cover) for cover in (found.whole, *found.models)]
@@ -39,8 +41,6 @@ def rest(report: Report) -> Sequence[Any]:
 
 def _note(report: Report, found: Coverage) -> str:
     whole = found.whole
-    if whole.share is None:
-        return "OpenAI counted no tokens in this period."
     since = f" The first event is of {units.day(found.since)}." if found.since > report.span.start else ""
     rest = f"{units.count(whole.rest)} are nobody's yet" if whole.rest > 0 else "none are left"
     return f"Events explain {units.percent(whole.share)} of the tokens that OpenAI counted; {rest}.{since}"

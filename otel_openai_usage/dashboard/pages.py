@@ -24,7 +24,7 @@ def body(report: Report, trouble: str | None) -> Sequence[Any]:
         shown = [metered.consumed(report, colour), _tokens(report, "narrow", 300), _requests(report, colour, "full")]
     else:
         shown = [_cost(report, colour), _month(report, say), _tokens(report, "half", 230), _requests(report, colour, "half"),
-                 *_comparison(report, say), _movers(report)]  # fmt: skip
+                 *_comparison(report, say), *([_movers(report)] if report.priced else [])]  # fmt: skip
     main = html.Main(className="grid", children=[*shown, *metered.rest(report), _table(report)])
     return [*freshness(report.data, trouble), _tiles(report), main, _footer(report)]
 
@@ -154,6 +154,9 @@ def _comparison(report: Report, say: Say) -> Sequence[Any]:
     both = report.billed_and_estimated
     if both is None:
         return []
+    if not any(values.any() for values in both):
+        text = "Nothing was billed or estimated in this period."
+        return [cards.nothing("Billed and estimated", text, size="half", name="comparison")]
     settled = report.difference
     text = "No day of this period is billed and priced yet."
     if settled is not None:
@@ -195,7 +198,7 @@ def _reached(report: Report) -> str:
 
 def _movers(report: Report) -> Any:
     size = "half" if report.billed_and_estimated is not None else "full"
-    if report.compared is None or not report.priced:
+    if report.compared is None:
         return cards.nothing("Top movers", "No earlier period to compare with yet.", size=size, name="movers")
     after, before = report.compared
     note = f"{after.text}, against {before.text}."
@@ -235,7 +238,8 @@ def _table(report: Report) -> Any:
         more = [dcc.Link(text, href=href(view), className="more")]
     csv = html.A("Download CSV", href="/table.csv" + report.view.query, className="button", id="csv")
     header = html.Header([html.Div([html.H2(title), html.P(report.asked.text, className="note")]), csv], className="split")
-    table = html.Div(html.Table([html.Thead(head), html.Tbody(body)]), className="scroll")
+    nothing = [] if body else [html.P("Nothing was used in this period.", className="nothing")]
+    table = html.Div([html.Table([html.Thead(head), html.Tbody(body)]), *nothing], className="scroll")
     return html.Section(className="card full", id="table", children=[header, table, *more])
 
 

@@ -78,9 +78,10 @@ class Report:
         self.data, self.view, self.now = data, view, data.now
         self.today = floor(int(data.now), DAY)
         self.asked = view.span(data.now)
-        # What lies before the first row is not nothing, it is not known: it is not drawn.
-        first = max(self.asked.start, min(data.first if data.first is not None else self.asked.start, self.asked.end - DAY))
-        self.span = Span(first, self.asked.end, self.asked.live)
+        # What lies before the first row, or after today, is not nothing, it is not known: it is not drawn.
+        end = self.today + DAY if self.asked.start <= self.today < self.asked.end else self.asked.end
+        first = max(self.asked.start, min(data.first if data.first is not None else self.asked.start, end - DAY))
+        self.span = Span(first, end, self.asked.live)
         self.events = data.told or view.by == "customer" or bool(view.customer)
         self.usage = data.metered if self.events else data.usage
         self._usage_mask = self.usage.where(view.filters)
@@ -197,7 +198,7 @@ class Report:
             return []
         rows = self.binned(np.sum(known, axis=0))
         totals = rows.sum(axis=1)
-        ranked = [int(place) for place in np.argsort(-totals, kind="stable") if totals[place]]
+        ranked = [int(place) for place in np.argsort(-np.abs(totals), kind="stable") if totals[place]]
         values = cube.columns[self.view.by].values
         top = ranked if len(ranked) <= TOP + 1 else ranked[:TOP]
         found = [Series(values[place], self.label(values[place]), rows[place]) for place in top]
@@ -267,7 +268,7 @@ class Report:
                 name: costs.by_value(name, "model", self.asked, mask).astype(np.float64) for name in ("cost", "quantity")
             }
         full, cached = sums["input"], sums["cached input"]
-        known = (full["quantity"] > 0) & (cached["quantity"] > 0)
+        known = (full["quantity"] > 0) & (cached["quantity"] > 0) & (full["cost"] > 0)  # what credits outweigh has no price
         if not known.any():
             return None
         price = np.divide(full["cost"], full["quantity"], out=np.zeros_like(full["cost"]), where=known)

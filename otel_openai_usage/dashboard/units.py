@@ -34,7 +34,7 @@ def _scaled(value: float) -> str:
 
 
 def _three(value: float) -> str:
-    return f"{value:.{max(0, 3 - len(f'{abs(value):.0f}'))}f}"
+    return f"{value:,.{max(0, 3 - len(f'{abs(value):.0f}'))}f}"
 
 
 def money(value: float | None, currency: str = "usd") -> str:

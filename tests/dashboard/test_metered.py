@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from otel_openai_usage.core.model import utc
+from otel_openai_usage.dashboard import pages
 from otel_openai_usage.dashboard.coverage import coverage
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.library import Library
@@ -84,15 +85,8 @@ def test_coverage_adds_up_over_days(data: Data) -> None:
 def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
     """By project or key there is no coverage: an event knows neither."""
     assert coverage(Report(data, View(project=("proj_x",)))) is None
-    page = text(content_of(data, "?by=customer&project=proj_x"))
+    page = text(pages.body(Report(data, View(by="customer", project=("proj_x",))), None))
     assert "Events tell a customer and a model, nothing else." in page
-
-
-def content_of(data: Data, query: str) -> object:
-    """The page of a query, over some data."""
-    from otel_openai_usage.dashboard import pages
-
-    return pages.body(Report(data, View.parse(query)), None)
 
 
 def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shutil
+import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -186,6 +188,28 @@ def test_dark_is_dark(page: Page, url: str) -> None:
     assert page.evaluate(colour.format("body", "backgroundColor")) == "rgb(246, 247, 249)"
     page.locator("#theme").click()
     expect(page.locator("#theme")).to_have_text("Theme: system")
+
+
+def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path) -> None:
+    """A project whose name is a script, or does not end, is shown as it is called, runs nothing and pushes nothing off the page."""
+    copy = tmp_path / "state.db"
+    shutil.copy(path, copy)
+    script = "<img src=x onerror='document.title=1'><script>document.title=1</script>"
+    with sqlite3.connect(copy) as db:
+        for which, name in (("min", script), ("max", "x" * 900)):
+            db.execute(f"UPDATE names SET name = ? WHERE id = (SELECT {which}(id) FROM names WHERE what = 'project')", (name,))
+    library = Library(copy, clock=lambda: NOW)
+    library.refresh()
+    server = Server(copy, host="localhost", port=0, library=library)
+    server.start()
+    try:
+        page.set_viewport_size({"width": 390, "height": 800})
+        opened(page, f"{server.url}/?by=project")
+        assert script in [row[0] for row in table(page)]
+        assert page.title() == "OpenAI usage and cost"
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    finally:
+        server.close()
 
 
 def test_a_store_that_is_not_there_yet_is_said(page: Page, tmp_path: Path) -> None:

@@ -1,21 +1,25 @@
 """Tests of what is shown when there is little, old, or only legacy data."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from otel_openai_usage.core.book import Commit, leaves_after
 from otel_openai_usage.core.kinds import STORED
 from otel_openai_usage.core.ledger import replace as replacing
-from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.core.model import Width, floor, utc
+from otel_openai_usage.dashboard import pages, units
 from otel_openai_usage.dashboard.data import Data
+from otel_openai_usage.dashboard.figures import stacked
 from otel_openai_usage.dashboard.freshness import stale
 from otel_openai_usage.dashboard.library import Library
-from otel_openai_usage.dashboard.queries import Report
+from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.server import content
-from otel_openai_usage.dashboard.view import View
+from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.state.sqlite import Store
 from tests.dashboard.scene import NOW
 
@@ -95,3 +99,36 @@ def test_a_page_is_made_within_a_moment(library: Library) -> None:
         began = time.thread_time()
         content(library, f"?by={by}&period=90d")
         assert time.thread_time() - began < 0.3
+
+
+def test_a_period_that_goes_on_is_drawn_until_today(data: Data) -> None:
+    """What has not come yet is not drawn as if nothing had been used; a period that is all to come says that it has nothing."""
+    report = Report(data, View(period=f"{utc(NOW - 40 * DAY):%Y-%m-%d}..2034-01-01"))
+    assert (report.bins[-1], len(report.bins), report.weekly) == (report.today, 41, False)
+    page = text(pages.body(Report(data, View(period="2040-01-01..2040-02-01")), None))
+    assert "Nothing was used in this period." in page
+    assert "Nothing was billed or estimated in this period." in page
+
+
+def test_a_long_chart_has_room_for_its_words(data: Data) -> None:
+    """However long a chart is, at most a dozen words stand below it, with their years where there are several."""
+    first = data.first or 0
+    for years, words in ((0, 8), (0.5, 13), (2, 9), (8, 9)):
+        old = replace(data, first=floor(int(first - years * 365 * DAY), DAY))
+        report = Report(old, View(period=f"{utc(old.first or 0):%Y-%m-%d}..{utc(NOW):%Y-%m-%d}"))
+        across = stacked(report, report.request_series, {}, units.count, "")["across"]
+        assert 2 <= len(across) <= words
+        assert (" 20" in across[0][1]) is (years > 1)
+
+
+def test_a_credit_is_drawn_below_nothing(data: Data) -> None:
+    """What was given back goes down from 0, as far as it is worth, beside what goes up; it is among the first in the list."""
+    report = Report(data, View(period=f"{utc(NOW):%Y-%m-%d}..{utc(NOW):%Y-%m-%d}"))
+    figure = stacked(report, [Series("a", "a", np.array([60.0])), Series("b", "b", np.array([-40.0]))], {}, units.money, "")
+    assert [text for _, text in figure["up"]] == ["−$50.00", "−$25.00", "$0.00", "$25.00", "$50.00", "$75.00"]
+    heights = [[float(number) for number in re.findall(r"(?:V|M[\d.]+ )([\d.]+)", mark["d"])] for mark in figure["marks"][1:]]
+    assert heights == [[600.0, 120.0], [600.0, 920.0]]
+    costs = data.costs.amounts["cost"].copy()
+    costs[0, -3] = -1e6
+    credited = replace(data, costs=replace(data.costs, amounts={**data.costs.amounts, "cost": costs}))
+    assert Report(credited, View(period="7d")).cost_series[0].total < -9e5
