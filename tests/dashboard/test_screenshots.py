@@ -18,6 +18,7 @@ IMAGES = ROOT / "docs" / "images"
         ("dashboard.png", "", "light", 0),
         ("dashboard-dark.png", "?by=project&period=month", "dark", 0),
         ("dashboard-keys.png", "?by=key&period=90d", "light", 900),
+        ("dashboard-customers.png", "?by=customer", "light", 0),
     ],
 )
 def test_the_pictures_of_the_docs(
