@@ -158,6 +158,17 @@ def test_nothing_leaves_localhost(page: Page, url: str) -> None:
     assert not errors
 
 
+def test_a_first_visit_is_light(browser: Browser, url: str) -> None:
+    """An empty cache is sent less than 1.5 MB: no Plotly, nothing for tables and browsers that are not there."""
+    page = browser.new_context().new_page()
+    opened(page, url)
+    page.wait_for_selector(".dash-datepicker-input-wrapper")
+    sent = page.evaluate("performance.getEntriesByType('resource').map(each => [each.name, each.decodedBodySize])")
+    page.context.close()
+    assert sum(size for _, size in sent) < 1_500_000
+    assert not [name for name, _ in sent if re.search("plotly|polyfill|dash_table|async-graph", name)]
+
+
 def test_no_script_may_be_made_up(page: Page, url: str) -> None:
     """The policy lets no inline script and no eval run, but for the lines that Dash starts with."""
     policy = page.request.get(url).headers["content-security-policy"]
