@@ -128,9 +128,9 @@ def _words(bins: Sequence[int], *, weekly: bool) -> tuple[Sequence[tuple[float, 
     return [(round((at + 0.5) / len(bins) * 100, 2), text) for at, text in across], titles
 
 
-def billed_and_estimated(report: Report, say: Say, label: str) -> Figure:
+def billed_and_estimated(report: Report, both: tuple[Floats, Floats], say: Say, label: str) -> Figure:
     """What was billed as bars, what was estimated as a line."""
-    billed, estimated = report.billed_and_estimated or (np.zeros(len(report.bins)), np.zeros(len(report.bins)))
+    billed, estimated = both
     scale = _Scale.of([*billed.tolist(), *estimated.tolist()])
     points = [(place * 10, value or None) for place, value in zip(_places(report), estimated.tolist(), strict=True)]
     marks = [*_bars(report, scale, np.zeros(len(billed)), billed, BILLED), *_line(scale, points, ESTIMATED, dots=True)]

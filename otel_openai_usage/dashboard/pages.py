@@ -166,7 +166,7 @@ def _comparison(report: Report, say: Say) -> Sequence[Any]:
         text = f"Over the days that are settled the estimate {word}."
     legend = [Series("b", "Billed", both[0]), Series("e", "Estimated", both[1])]
     shades = {"Billed": figures.BILLED, "Estimated": figures.ESTIMATED}
-    figure = figures.billed_and_estimated(report, figures.brief(report.data.currency), "Billed and estimated")
+    figure = figures.billed_and_estimated(report, both, figures.brief(report.data.currency), "Billed and estimated")
     body = [cards.graph(figure, "comparison", 230), cards.legend(report, legend, shades, say, links=False)]
     return [cards.card("Billed and estimated", body, size="half", note=text, name="comparison")]
 

@@ -32,8 +32,6 @@ _POLICY = (
 """Scripts are files of ours, and the few lines by which Dash starts; nothing may come from, or go to, anywhere else."""
 _IDLE = re.compile(r"<script src=\"[^\"]*/(?:polyfill@|dash_table/)[^\"]*\"></script>")
 """What Dash sends for browsers of 2016, and for tables that we do not have: a tenth of a second at the first visit."""
-
-
 _SOON = (
     '<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-dropdown.js">'
     '<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-datepicker.js">'

@@ -7,7 +7,7 @@
 
   function told(titles, rows, places, at) {
     const right = places[at] > 50;
-    const lines = rows.filter((row) => row.texts[at] !== null).map((row) => el("tr", { key: row.name },
+    const lines = rows.filter((row) => row.texts[at] !== null).map((row, here) => el("tr", { key: here },  // names may repeat
       el("td", null, el("span", { className: "swatch", style: { background: row.color || "none" } })),
       el("td", { className: "name" }, row.name), el("td", null, row.texts[at])));
     return [
