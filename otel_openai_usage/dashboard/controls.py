@@ -33,8 +33,8 @@ def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
 
 
 def _known(report: Report, by: str) -> bool:
-    """Customers are there where somebody meters; and where nothing else is there, there are but models and customers."""
-    return bool(report.data.metered.amounts) if by == "customer" else by == "model" or not report.data.told
+    """Customers are there where somebody meters; where nothing else tells of use, the others are where the bill knows them."""
+    return bool(report.data.metered.amounts) if by == "customer" else by == "model" or not report.data.told or report.data.bills(by)
 
 
 def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -> Any:

@@ -19,8 +19,8 @@ ROWS = 15
 def body(report: Report, trouble: str | None) -> Sequence[Any]:
     """Everything below the controls."""
     say = cards.money(report)
-    colour = figures.colours(report.consumed_series if report.events else report.cost_series, report.request_series)
-    if report.events:
+    colour = figures.colours(report.cost_series if report.priced else report.consumed_series, report.request_series)
+    if report.events and not report.priced:
         shown = [metered.consumed(report, colour), _tokens(report, "narrow", 300), _requests(report, colour, "full")]
     else:
         shown = [_cost(report, colour), _month(report, say), _tokens(report, "half", 230), _requests(report, colour, "half"),

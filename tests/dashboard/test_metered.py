@@ -5,13 +5,14 @@ import io
 import re
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from otel_openai_usage.core.model import utc
-from otel_openai_usage.dashboard import pages
+from otel_openai_usage.dashboard import controls, pages
 from otel_openai_usage.dashboard.coverage import coverage
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.library import Library
@@ -143,6 +144,19 @@ def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
         assert re.search(r"what applications told; OpenAI's own count is not read", page.locator("#page footer").inner_text())
     finally:
         server.close()
+
+
+def test_a_bill_beside_events_is_shown(data: Data) -> None:
+    """Who reads costs but no usage sees what was billed, by what the bill knows, with the requests that applications told."""
+    told = Report(replace(data, usage=data.metered), View(by="project"))
+    assert told.cost == Report(data, View(by="project")).cost
+    assert told.counted("requests") == Report(data, View(by="customer")).counted("requests")
+    page = text(pages.body(told, None))
+    assert "Cost by project" in page
+    assert "Metered requests" in page
+    assert [word for word in ("Model", "Project", "API key", "User", "Customer") if word in text(controls.choices(told, ["default"]))] == [
+        "Model", "Project", "Customer",
+    ]  # fmt: skip
 
 
 def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> None:
