@@ -49,8 +49,8 @@ class NameSource(Protocol):
 class LimitSource(Protocol):
     """Spend limits of one organization."""
 
-    async def read(self, projects: Sequence[str]) -> list[Limit]:
-        """The organization's limit and those of `projects`, where there are any. Raises SourceError."""
+    async def read(self) -> list[Limit]:
+        """The organization's limit and those of its projects, where there are any. Raises SourceError."""
         ...
 
 

@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from decimal import Decimal
 from urllib.parse import quote
 
 import msgspec
 
 from otel_openai_usage.core.model import Limit
-from otel_openai_usage.errors import BadRequest, NotOffered, SourceError
+from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, SourceError
 from otel_openai_usage.openai import money, wire
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.projects import listed
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +34,19 @@ _SPEND_LIMIT = msgspec.json.Decoder(_SpendLimit)
 class OpenAILimits:
     """Hard monthly spend limits, in currency units (OpenAI's `threshold_amount` is in cents).
 
-    One call for the organization and one per project; 404 means no limit. The shape is that of OpenAI's Python
-    client 3.54.0 (`organization.spend_limit`, `project.spend_limit`). A single project that cannot be read keeps the
-    limit that it had.
+    One call for the organization, one per 100 projects and one per project; 404 means no limit. The shape is that of
+    OpenAI's Python client 3.54.0 (`organization.spend_limit`, `project.spend_limit`). A single project that cannot be
+    read keeps the limit that it had.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._last: dict[str, Limit | None] = {}
 
-    async def read(self, projects: Sequence[str]) -> list[Limit]:
-        """The organization's limit and those of `projects`, where there are any. Raises SourceError."""
+    async def read(self) -> list[Limit]:
+        """The organization's limit and those of its projects, where there are any. Raises SourceError."""
         own = await self._limit(None, "organization/spend_limit", "organization/spend_limit")
+        projects = await self._projects()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._of_project(project)) for project in projects]
         found = [task.result() for task in tasks]
@@ -57,6 +58,14 @@ class OpenAILimits:
             for project, answer in zip(projects, found, strict=True)
         }
         return [limit for limit in (own, *self._last.values()) if limit is not None]
+
+    async def _projects(self) -> list[str]:
+        try:
+            found = await listed(self._client, priority=PRIORITY, archived=False)
+        except (MissingScope, NotOffered) as error:  # the organization's own limit is worth showing by itself
+            log.debug("limits of projects not read", extra={"organization": self._client.name, "error": str(error)})
+            return []
+        return sorted(project.id for project in found if project.lives)
 
     async def _of_project(self, project: str) -> Limit | SourceError | None:
         try:

@@ -14,19 +14,13 @@ from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, Rejec
 from otel_openai_usage.openai import lists, wire
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.projects import Project, listed
 
 log = logging.getLogger(__name__)
 
 PRIORITY = 2
 WORKERS = 4
 T = TypeVar("T")
-
-
-class _Project(msgspec.Struct):
-    id: str
-    name: str | None = None
-    status: str | None = None
-    archived_at: int | float | None = None
 
 
 class _Person(msgspec.Struct):
@@ -46,9 +40,8 @@ class _ApiKey(msgspec.Struct):
     owner: _Owner | None = None
 
 
-_PROJECT = msgspec.json.Decoder(_Project)
+_PROJECT = msgspec.json.Decoder(Project)
 _API_KEY = msgspec.json.Decoder(_ApiKey)
-_PROJECTS = msgspec.json.Decoder(lists.Listing[_Project])
 _API_KEYS = msgspec.json.Decoder(lists.Listing[_ApiKey])
 _USERS = msgspec.json.Decoder(lists.Listing[_Person])
 
@@ -76,11 +69,11 @@ class OpenAINames:
     async def read(self) -> Names:
         """All names that can be listed. Raises MissingScope if nothing may be listed, else SourceError."""
         refused: list[MissingScope] = []
-        projects = await self._part(self._projects(), refused)
+        projects = await self._part(listed(self._client, priority=PRIORITY, archived=True), refused)
         people = await self._part(self._users(), refused)
         if len(refused) == 2:
             raise refused[0]
-        keys = await self._all_keys(_living(projects), refused)
+        keys = await self._all_keys((project.id for project in projects if project.lives), refused)
         self.missing_scopes = tuple(sorted({scope for error in refused for scope in error.scopes}))
         owners = [owner for key in keys for owner in _owners(key)]
         return Names(
@@ -102,11 +95,6 @@ class OpenAINames:
             {id_: (item and item.name) or None for id_, item in keys.items()},
             {owner.id: _called(owner) for item in keys.values() for owner in _owners(item)},
         )
-
-    async def _projects(self) -> list[_Project]:
-        every = [("include_archived", "true")]
-        path = "organization/projects"
-        return await lists.whole(self._client, path, _PROJECTS.decode, endpoint=path, priority=PRIORITY, params=every)
 
     async def _users(self) -> list[_Person]:
         return await lists.whole(self._client, "organization/users", _USERS.decode, endpoint="organization/users", priority=PRIORITY)
@@ -179,10 +167,6 @@ class OpenAINames:
         if error not in self._told:
             self._told.add(error)
             log.warning("names are incomplete", extra={"organization": self._client.name, "error": error})
-
-
-def _living(projects: Sequence[_Project]) -> Iterator[str]:
-    return (project.id for project in projects if project.status != "archived" and not project.archived_at)
 
 
 def _owners(key: _ApiKey | None) -> list[_Person]:

@@ -99,7 +99,7 @@ class NamesPoll(Shown):
 
 
 class LimitsPoll(Shown):
-    """Polls spend limits of the organization and of the projects whose names are known."""
+    """Polls spend limits of the organization and of its projects."""
 
     def __init__(self, keeper: Keeper, source: LimitSource, organization: str) -> None:
         super().__init__(keeper, organization, "limits")
@@ -107,8 +107,7 @@ class LimitsPoll(Shown):
 
     async def poll(self) -> None:
         """Read the limits. Raises SourceError or StateError."""
-        names = await self._keeper.do(lambda: self._keeper.display.names.get(self._organization, NO_NAMES))
-        limits = await self._source.read(sorted(id_ for id_, name in names.projects.items() if name is not None))
+        limits = await self._source.read()
 
         def work() -> None:
             if self._keeper.display.limits.get(self._organization) != limits:
