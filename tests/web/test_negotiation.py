@@ -27,6 +27,23 @@ def test_formats_are_chosen_as_prometheus_client_does(accept: str) -> None:
     assert (form == "openmetrics") == content_type.startswith("application/openmetrics-text")
 
 
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("text/plain;version=1.0.0;q=0.9, application/openmetrics-text;version=1.0.0;q=0.5", "text"),
+        ("text/plain;version=1.0.0;q=0.5, application/openmetrics-text;version=1.0.0;q=0.9", "openmetrics"),
+        ("text/plain;q=0.9, application/openmetrics-text;q=0.5", "text"),
+        ("text/plain;version=1.0.0, application/openmetrics-text", "text"),
+        ("application/openmetrics-text;q=0", "text"),
+        ("application/openmetrics-text;q=0.0, text/plain;q=0.1", "text"),
+        ("application/openmetrics-text;q=odd", "openmetrics"),
+    ],
+)
+def test_what_is_weighed_most_wins(accept: str, form: str) -> None:
+    """The order decides among equals only, and what is weighed 0 is not wanted; a weight that is no number is none."""
+    assert negotiate(accept)[0] == form
+
+
 def test_an_escaping_that_we_do_not_print_is_answered_with_one_that_we_do() -> None:
     """`dots` would double every underscore; a scraper that asks for it gets, and is told, underscores."""
     assert negotiate("text/plain;version=1.0.0;escaping=dots")[1].endswith("escaping=underscores")
