@@ -18,12 +18,19 @@ def setup(level: str, style: Literal["text", "json"], stream: TextIO | None = No
     out = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(out)
     handler.setFormatter(Json() if style == "json" else Text(colour=out.isatty()))
+    handler.addFilter(_ours)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
 def facts(record: logging.LogRecord) -> dict[str, object]:
     """What was given as `extra=`."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether to tell of it. aiohttp logs a traceback for any request that is not HTTP: whoever can reach the port could fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__module__ != "aiohttp.http_exceptions" or logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def _time(record: logging.LogRecord) -> str:

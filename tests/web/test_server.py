@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import io
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -11,6 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from otel_openai_usage import logs
 from otel_openai_usage.core.snapshot import Board, Snapshot
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.metrics.own import Own
@@ -68,6 +71,20 @@ async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
         assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
     assert (text.count("# EOF"), text[-6:]) == (1, "# EOF\n")
     assert "openai_api_tokens" in {family.name for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
+
+
+async def test_what_is_no_http_leaves_no_traceback(client: aiohttp.ClientSession) -> None:
+    """Who sends a header that is too long is told 400; the log, which anybody could fill so, says nothing of it."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before, level = list(root.handlers), root.level
+    logs.setup("info", "text", stream)
+    try:
+        async with client.get("/metrics", headers={"X": "a" * 20_000}) as answer:
+            assert answer.status == 400
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    assert stream.getvalue() == ""
 
 
 async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
