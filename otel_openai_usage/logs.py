@@ -28,9 +28,10 @@ def facts(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Whether to tell of it. aiohttp logs a traceback for any request that is not HTTP: whoever can reach the port could fill the log."""
-    error = record.exc_info[1] if record.exc_info else None
-    return type(error).__module__ != "aiohttp.http_exceptions" or logging.getLogger().isEnabledFor(logging.DEBUG)
+    """Whether to tell of it. aiohttp logs a traceback when a client sends what is no HTTP, or goes away before it has its answer."""
+    error = record.exc_info[1] if record.name == "aiohttp.server" and record.exc_info else None
+    theirs = isinstance(error, ConnectionError) or type(error).__module__ == "aiohttp.http_exceptions"
+    return not theirs or logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -5,7 +5,8 @@ import gzip
 import io
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import aiohttp
 import pytest
@@ -17,7 +18,7 @@ from otel_openai_usage import logs
 from otel_openai_usage.core.snapshot import Board, Snapshot
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.metrics.own import Own
-from otel_openai_usage.metrics.prometheus import PrometheusReader
+from otel_openai_usage.metrics.prometheus import Format, PrometheusReader
 from otel_openai_usage.web.server import Server
 from tests.metrics.boards import HOUSE, board, snapshot
 
@@ -73,18 +74,46 @@ async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
     assert "openai_api_tokens" in {family.name for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
 
 
-async def test_what_is_no_http_leaves_no_traceback(client: aiohttp.ClientSession) -> None:
-    """Who sends a header that is too long is told 400; the log, which anybody could fill so, says nothing of it."""
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What the log says, as `run` sets it up."""
     stream, root = io.StringIO(), logging.getLogger()
-    before, level = list(root.handlers), root.level
+    handlers, level = list(root.handlers), root.level
     logs.setup("info", "text", stream)
-    try:
-        async with client.get("/metrics", headers={"X": "a" * 20_000}) as answer:
-            assert answer.status == 400
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-    assert stream.getvalue() == ""
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+async def test_what_is_no_http_leaves_no_traceback(client: aiohttp.ClientSession, logged: io.StringIO) -> None:
+    """Who sends a header that is too long is told 400; the log, which anybody could fill so, says nothing of it."""
+    async with client.get("/metrics", headers={"X": "a" * 20_000}) as answer:
+        assert answer.status == 400
+    assert logged.getvalue() == ""
+
+
+async def test_a_scraper_that_goes_away_leaves_no_traceback(
+    house: House, client: aiohttp.ClientSession, logged: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrape that timed out is nothing to tell; the next one is answered."""
+    gone, page = threading.Event(), house.reader.page
+
+    def late(form: Format = "text", *, gzip: bool = False) -> Sequence[bytes]:
+        assert gone.wait(5)
+        return page(form, gzip=gzip)
+
+    monkeypatch.setattr(house.reader, "page", late)
+    _, writer = await asyncio.open_connection("127.0.0.1", int(house.server.url.rpartition(":")[2]))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with client.get("/healthz") as answer:  # the scrape is on its way
+        assert answer.status == 200
+    writer.transport.abort()
+    async with client.get("/healthz") as answer:  # and its end was seen
+        assert answer.status == 200
+    gone.set()
+    async with client.get("/metrics") as answer:
+        assert answer.status == 200
+    assert logged.getvalue() == ""
 
 
 async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
