@@ -280,6 +280,23 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_can_be_stopped_before_it_runs(number: int, tmp_path: Path) -> None:
+    """SIGTERM and SIGINT end `run` with 0 also while it starts: here, while it reads its configuration."""
+    file = tmp_path / "config.yaml"
+    os.mkfifo(file)
+    process = subprocess.Popen([*COMMAND, "run", "-c", str(file)], stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})  # fmt: skip
+    try:
+        with file.open("w"):  # opens when the other end does
+            process.send_signal(number)
+            _, told = process.communicate(timeout=10)
+        assert (process.returncode, told) == (0, "")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_simulate_serves_until_told(number: int) -> None:
     """`simulate` prints where it is, answers there, and ends with 0 on SIGTERM and SIGINT."""
     process = subprocess.Popen([*COMMAND, "simulate", "--port", "0", "--seed", "3"], stdout=subprocess.PIPE, text=True,

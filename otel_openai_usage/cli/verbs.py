@@ -1,7 +1,10 @@
 """The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
 
 import os
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,14 +89,15 @@ def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options
       otel-openai-usage run -c otel-openai-usage.yaml --listen :9185
       otel-openai-usage run --once
     """
-    from otel_openai_usage import app
-    from otel_openai_usage.config import require_keys
+    with nullcontext() if once else _ending_at_once():
+        from otel_openai_usage import app
+        from otel_openai_usage.config import require_keys
 
-    host, port = listen or (None, None)
-    given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
-    settings = _settings(file, {key: value for key, value in given.items() if value is not None})
-    require_keys(settings)
-    return app.run(settings, once=once)
+        host, port = listen or (None, None)
+        given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
+        settings = _settings(file, {key: value for key, value in given.items() if value is not None})
+        require_keys(settings)
+        return app.run(settings, once=once)
 
 
 @_verb(cli, "check")
@@ -383,10 +387,24 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     return settings
 
 
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """End with 0 on SIGTERM and SIGINT until somebody else listens to them.
+
+    Starting takes a second on a small machine, and there is nothing yet that would have to be ended in order. The first
+    process of a container does not even notice a SIGTERM that it does not handle.
+    """
+    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def _until_stopped(work: Any) -> None:
     """Do it until SIGTERM or SIGINT."""
     import asyncio
-    import signal
 
     task = asyncio.ensure_future(work)
     for number in (signal.SIGTERM, signal.SIGINT):
