@@ -426,8 +426,10 @@ def test_a_wish_for_delta_is_answered(value: str) -> None:
 
 
 def test_the_sdk_may_be_disabled() -> None:
-    """OTEL_SDK_DISABLED is true or false, in any case."""
-    assert load(None, {"OTEL_SDK_DISABLED": "True"}).sdk_disabled
+    """OTEL_SDK_DISABLED is true or false, in any case; that nobody will be answered then is said."""
+    settings = load(None, {"OTEL_SDK_DISABLED": "True"})
+    assert settings.sdk_disabled
+    assert [warning for warning in settings.warnings if "OTEL_SDK_DISABLED" in warning]
     assert not load(None, {"OTEL_SDK_DISABLED": "false"}).sdk_disabled
 
 

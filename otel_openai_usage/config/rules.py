@@ -175,7 +175,9 @@ def _same_key(settings: Settings) -> Iterator[str]:
 
 
 def _nobody_looks(settings: Settings) -> Iterator[str]:
-    if not (settings.prometheus.enabled or settings.otlp.on or settings.console):
+    if settings.sdk_disabled:
+        yield "OTEL_SDK_DISABLED is true: usage is counted, but nothing is exported and nothing listens for scrapes"
+    elif not (settings.prometheus.enabled or settings.otlp.on or settings.console):
         yield "prometheus and otlp are both off, so nobody will see the numbers"
 
 
