@@ -146,6 +146,9 @@ class Client:
         except TimeoutError as error:
             outcome = "timeout"
             raise Unavailable(f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on") from error
+        except aiohttp.ClientPayloadError as error:  # what it says of itself looks like a status
+            outcome = "connection"
+            raise Unavailable(f"{call}: the answer broke off or could not be unpacked; check base_url and the network") from error
         except (aiohttp.ClientError, OSError) as error:
             outcome = "connection"
             reason = answers.redact(str(error) or type(error).__name__, secret)

@@ -137,6 +137,14 @@ async def test_observed(upstream: Upstream, connect: Connect) -> None:
     assert seen == [("costs", "500"), ("costs", "connection"), ("costs", "200")]
 
 
+async def test_a_body_that_cannot_be_unpacked(upstream: Upstream, connect: Connect) -> None:
+    """Broken gzip is told as that, not as the status 400 that aiohttp makes of it."""
+    client = await connect(retries=0)
+    upstream.script = [web.Response(body=b"\x1f\x8bno", headers={"Content-Encoding": "gzip"})]
+    with pytest.raises(Unavailable, match=r"^GET organization/costs: the answer broke off or could not be unpacked"):
+        await ask(client)
+
+
 async def test_too_large(upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body without end is not read to the end."""
     monkeypatch.setattr(module, "MAX_BODY", 1000)
