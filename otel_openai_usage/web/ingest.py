@@ -10,7 +10,7 @@ from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.events import Parser, Refused
 from otel_openai_usage.web.encodings import ENCODINGS, plain
 from otel_openai_usage.web.patience import Patience
-from otel_openai_usage.web.server import HTTP_LOG, bind
+from otel_openai_usage.web.server import bind
 from otel_openai_usage.web.tokens import Tokens
 
 PATH = "/api/v1/events"
@@ -60,7 +60,6 @@ class Ingest:
         self._held = 0
         self._runner: web.AppRunner | None = None
         self._patience = Patience(SLOWEST)
-        self._watch: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -78,22 +77,19 @@ class Ingest:
         self._runner = web.AppRunner(
             app,
             access_log=None,
-            logger=HTTP_LOG,
             shutdown_timeout=2.0,
             lingering_time=1.0,
             keepalive_timeout=IDLE,
             auto_decompress=False,
         )
         await self._runner.setup()
-        if self._runner.server:
-            self._watch = asyncio.create_task(self._patience.watch(self._runner.server))
+        self._patience.begin(self._runner.server)
         for listening in sockets:
             await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
         """Stop listening, and give requests that are on their way two seconds."""
-        if self._watch:
-            self._watch.cancel()
+        self._patience.end()
         if self._runner:
             await self._runner.cleanup()
 

@@ -17,13 +17,23 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._met: set[_Connection] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, server: web.Server | None) -> None:
+        """Watch the connections of a server that is set up."""
+        if server:
+            self._task = asyncio.create_task(self._watch(server))
+
+    def end(self) -> None:
+        """Watch no more."""
+        if self._task:
+            self._task.cancel()
 
     def met(self, request: web.Request) -> None:
         """A request came on this connection."""
         self._met.add(request.protocol)
 
-    async def watch(self, server: web.Server) -> None:
-        """End them, for ever."""
+    async def _watch(self, server: web.Server) -> None:
         silent: set[_Connection] = set()
         while True:
             await asyncio.sleep(self._seconds)

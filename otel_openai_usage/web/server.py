@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.errors import ListenError
@@ -18,10 +16,10 @@ from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.web.access import Access
 from otel_openai_usage.web.landing import landing
 from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
+from otel_openai_usage.web.patience import Patience
 
-HTTP_LOG = logging.getLogger(f"{__name__}.http")
-"""What aiohttp logs of connections, without a traceback for every stranger who does not speak HTTP."""
-HTTP_LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+SLOWEST = 10.0
+"""Seconds in which the first head on a connection must have come."""
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -49,6 +47,7 @@ class Server:
         self._access = Access(web_config_file) if web_config_file else None
         self._worker = ThreadPoolExecutor(1, "scrape")
         self._runner: web.AppRunner | None = None
+        self._patience = Patience(SLOWEST)
 
     @property
     def url(self) -> str:
@@ -67,13 +66,15 @@ class Server:
         app.on_response_prepare.append(self._head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, logger=HTTP_LOG, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
+        self._patience.begin(self._runner.server)
         for listening in sockets:
             await web.SockSite(self._runner, listening, ssl_context=self._access.ssl if self._access else None).start()
 
     async def stop(self) -> None:
         """Stop listening, and give scrapes that are on their way a second."""
+        self._patience.end()
         if self._runner:
             await self._runner.cleanup()
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -97,7 +98,8 @@ class Server:
         await response.write_eof()
         return response
 
-    async def _head(self, _: web.Request, response: web.StreamResponse) -> None:
+    async def _head(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._patience.met(request)
         response.headers["Server"] = "otel-openai-usage"  # aiohttp would name itself and Python with their versions
         if self._access:
             response.headers.update(self._access.headers)

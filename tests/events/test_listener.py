@@ -288,17 +288,6 @@ async def test_a_silent_connection_is_ended(open_house: Open, monkeypatch: pytes
         writer.close()
 
 
-async def test_what_is_no_http_leaves_no_traceback(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """Strangers cannot fill the log."""
-    host, port = house.url.removeprefix("http://").split(":")
-    for nonsense in (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n", b"GET /" + b"a" * 20_000):
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(nonsense)
-        assert (await asyncio.wait_for(reader.readline(), 5)).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-        writer.close()
-    assert not [record for record in caplog.records if record.exc_info]
-
-
 async def test_an_event_from_the_future_stands_in_this_hour(house: House, tmp_path: Path) -> None:
     """A clock that is ahead moves no tokens into hours that nobody has seen yet."""
     assert (await house.post([event(1, time="9999-12-31T23:59:59-14:00"), event(2, time="2126-01-01T00:00:00Z")])).status == 204

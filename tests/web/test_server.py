@@ -85,11 +85,33 @@ def logged() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-async def test_what_is_no_http_leaves_no_traceback(client: aiohttp.ClientSession, logged: io.StringIO) -> None:
-    """Who sends a header that is too long is told 400; the log, which anybody could fill so, says nothing of it."""
-    async with client.get("/metrics", headers={"X": "a" * 20_000}) as answer:
-        assert answer.status == 400
+async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.StringIO) -> None:
+    """Who sends what is no HTTP, or a head that is too long, is told 400; the log, which anybody could fill so, says nothing of it."""
+    host, port = house.server.url.removeprefix("http://").split(":")
+    for nonsense in (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n", b"GET /" + b"a" * 20_000):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(nonsense)
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+        writer.close()
     assert logged.getvalue() == ""
+
+
+async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never sends a whole head is ended; one that scraped is not."""
+    monkeypatch.setattr("otel_openai_usage.web.server.SLOWEST", 0.3)
+    house = House()
+    await house.server.start()
+    host, port = house.server.url.removeprefix("http://").split(":")
+    silent, slow, good = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    slow[1].write(b"GET /metrics HTTP/1.1\r\nX-slow: ")
+    for _ in range(2):
+        good[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(good[0].readuntil(b"ok\n"), 5)).startswith(b"HTTP/1.1 200")
+        assert await asyncio.wait_for(silent[0].read(), 5) == await asyncio.wait_for(slow[0].read(), 5) == b""
+    for _, writer in (silent, slow, good):
+        writer.close()
+    await house.server.stop()
+    house.own.shutdown()
 
 
 async def test_a_scraper_that_goes_away_leaves_no_traceback(
