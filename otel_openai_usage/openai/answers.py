@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias, TypeVar
 
@@ -40,7 +41,20 @@ def redact(text: str, secret: str = "") -> str:
     return _USERINFO.sub("//***@", _KEY.sub("sk-***", text))
 
 
-def trouble(call: str, status: int, headers: Mapping[str, str], body: Body, *, now: float, secret: str = "") -> errors.SourceError | None:
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do about a key that is refused, and about too many requests."""
+
+    key: str = "the key must be a live admin key of the organization (sk-admin-…)"
+    rate: str = "lower api.requests_per_minute if this goes on"
+
+
+ADMIN = Advice()
+
+
+def trouble(
+    call: str, status: int, headers: Mapping[str, str], body: Body, *, now: float, secret: str = "", advice: Advice = ADMIN
+) -> errors.SourceError | None:
     """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is there to be read.
 
     Classified by the status first (OpenAI's own ErrorResponse, its components.responses.TooManyRequests, and reports
@@ -50,7 +64,7 @@ def trouble(call: str, status: int, headers: Mapping[str, str], body: Body, *, n
         return None
     detail = _detail(body)
     said = redact(detail.message or "", secret)[:300]
-    return _classify(f"{call}: {status}", status, said, str(detail.code or ""), headers, now)
+    return _classify(f"{call}: {status}", status, said, str(detail.code or ""), headers, now, advice)
 
 
 def whole(body: Body) -> bytes:
@@ -73,32 +87,33 @@ def read(call: str, status: int, body: Body, reading: Callable[[Body], T], *, se
         raise errors.BadResponse(f"{call}: {status}, {_start(body, secret)}", status=status) from None
 
 
-def _classify(met: str, status: int, said: str, code: str, headers: Mapping[str, str], now: float) -> errors.SourceError:
+def _classify(
+    met: str, status: int, said: str, code: str, headers: Mapping[str, str], now: float, advice: Advice
+) -> errors.SourceError:
     quoted = f" ({said})" if said else ""
     if status in (401, 403):
-        return _refused(met, status, said, quoted)
+        return _refused(met, status, said, quoted, advice)
     if status in (404, 410):
         return errors.NotOffered(f"{met}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}", status=status)
     if status == 429:
-        return _limited(met, retry_after(headers, now), quoted)
+        return _limited(met, retry_after(headers, now), quoted, advice)
     if status >= 500 or status in _TRANSIENT:
         return errors.Unavailable(f"{met}; trouble at OpenAI or on the way there{quoted}", status=status)
     return _bad_request(met, status, said, code, quoted)
 
 
-def _refused(met: str, status: int, said: str, quoted: str) -> errors.Rejected:
+def _refused(met: str, status: int, said: str, quoted: str, advice: Advice) -> errors.Rejected:
     if found := _SCOPES.search(said):
         scopes = [scope.strip().rstrip(".") for scope in found[1].split(",")]
         return errors.MissingScope(f"{met}; the key lacks {', '.join(scopes)}: grant that to the admin key", status=status, scopes=scopes)
-    return errors.Rejected(f"{met}; the key must be a live admin key of the organization (sk-admin-…){quoted}", status=status)
+    return errors.Rejected(f"{met}; {advice.key}{quoted}", status=status)
 
 
-def _limited(met: str, wait: float | None, quoted: str) -> errors.RateLimited:
-    advice = "lower api.requests_per_minute if this goes on"
+def _limited(met: str, wait: float | None, quoted: str, advice: Advice) -> errors.RateLimited:
     asked = f"OpenAI asks to wait {wait:g} s" if wait is not None else "too many requests"
     if wait is not None and wait > PATIENCE:
         asked += f", longer than the {PATIENCE:g} s that one request waits"
-    return errors.RateLimited(f"{met}; {asked}; {advice}{quoted}", retry_after=wait)
+    return errors.RateLimited(f"{met}; {asked}; {advice.rate}{quoted}", retry_after=wait)
 
 
 def _bad_request(met: str, status: int, said: str, code: str, quoted: str) -> errors.BadRequest:

@@ -14,7 +14,7 @@ import aiohttp
 
 from otel_openai_usage.errors import BadResponse, Rejected, SourceError, Unavailable
 from otel_openai_usage.openai import answers, retry
-from otel_openai_usage.openai.answers import Body
+from otel_openai_usage.openai.answers import ADMIN, Advice, Body
 from otel_openai_usage.openai.gate import Gate
 from otel_openai_usage.openai.key import Key
 
@@ -50,6 +50,7 @@ class Client:
         requests_per_minute: int = 60,
         retries: int = 5,
         observe: Observe | None = None,
+        advice: Advice = ADMIN,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -61,7 +62,7 @@ class Client:
         self._timeout = timeout
         self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
         self._retries = retries
-        self._observe = observe
+        self._observe, self._advice = observe, advice
         self._sleep, self._now, self._rng = sleep, now, rng or random.Random()  # noqa: S311 - jitter, no secret
         self._make_session = session
         self._session: aiohttp.ClientSession | None = None
@@ -125,7 +126,7 @@ class Client:
         call = f"GET {path}"
         async with self._gate.slot(priority):
             status, headers, body = await self._exchange(call, path, params, endpoint, secret)
-        error = answers.trouble(call, status, headers, body, now=self._now(), secret=secret)
+        error = answers.trouble(call, status, headers, body, now=self._now(), secret=secret, advice=self._advice)
         if error is not None:
             raise error
         if len(body) < _LARGE:

@@ -16,9 +16,11 @@ from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
 from otel_openai_usage.errors import BadResponse, SourceError
+from otel_openai_usage.openai.answers import Advice
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.wire import MOST
 
+ADVICE = Advice("legacy.api_key must be a live API key of the organization", "lower legacy.requests_per_minute if this goes on")
 ARRAYS = {
     "data": "",
     "ft_data": "fine_tuning",

@@ -9,7 +9,7 @@ from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
-from otel_openai_usage.openai.legacy import LegacySource
+from otel_openai_usage.openai.legacy import ADVICE, LegacySource
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.legacy import LegacyPoll, Pace
 from otel_openai_usage.poller.loop import Loop
@@ -64,6 +64,7 @@ def legacy(settings: Settings, keeper: Keeper, store: Store, own: Own, book: Pri
         timeout=settings.api.timeout.total_seconds(),
         retries=0,  # so few requests are allowed that the next poll is soon enough
         observe=observe,
+        advice=ADVICE,
     )
     pace = Pace(keeper, store, asked.requests_per_minute)
     source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from otel_openai_usage import errors
-from otel_openai_usage.openai.answers import Body, read, redact, retry_after, trouble, whole
+from otel_openai_usage.openai.answers import Advice, Body, read, redact, retry_after, trouble, whole
 
 SCOPES = (
     "You have insufficient permissions for this operation. Missing scopes: api.usage.read, api.management.read. "
@@ -68,6 +68,15 @@ def test_no_json(body: bytes) -> None:
     assert read("GET x", 200, b'{"data":[]}', whole) == b'{"data":[]}'
     with pytest.raises(errors.BadShape, match="no shape that I know"):
         read("GET x", 200, b"{}", picky)
+
+
+def test_advice_is_the_client_s() -> None:
+    """What to do depends on whose key and limit it is."""
+    for status, kind, told in ((401, errors.Rejected, "use that key"), (429, errors.RateLimited, "ask less")):
+        error = trouble("GET usage", status, {}, b"", now=0.0, advice=Advice("use that key", "ask less"))
+        assert type(error) is kind
+        assert told in str(error)
+        assert "admin" not in str(error)
 
 
 def test_missing_scopes_are_listed() -> None:
