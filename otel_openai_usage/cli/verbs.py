@@ -1,16 +1,15 @@
 """The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
 
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from otel_openai_usage.cli.signals import ending_at_once, until_stopped
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options
       otel-openai-usage run -c otel-openai-usage.yaml --listen :9185
       otel-openai-usage run --once
     """
-    with nullcontext() if once else _ending_at_once():
+    with nullcontext() if once else ending_at_once():
         from otel_openai_usage import app
         from otel_openai_usage.config import require_keys
 
@@ -206,7 +205,7 @@ def simulate(host: str, port: int, seed: int, lateness: str, requests_per_minute
 
     serving = serve(host, port, world=world, faults=Faults(requests_per_minute=requests_per_minute), ready=ready)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(serving))
+        asyncio.run(until_stopped(serving))
     return 0
 
 
@@ -385,28 +384,3 @@ def _settings(file: Path | None, overrides: Mapping[str, object] = {}) -> "Setti
     settings = load(file, os.environ, overrides)
     logs.setup(settings.log.level, settings.log.format)
     return settings
-
-
-@contextmanager
-def _ending_at_once() -> Iterator[None]:
-    """End with 0 on SIGTERM and SIGINT until somebody else listens to them.
-
-    Starting takes a second on a small machine, and there is nothing yet that would have to be ended in order. The first
-    process of a container does not even notice a SIGTERM that it does not handle.
-    """
-    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-async def _until_stopped(work: Any) -> None:
-    """Do it until SIGTERM or SIGINT."""
-    import asyncio
-
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
