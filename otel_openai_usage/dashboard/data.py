@@ -79,7 +79,7 @@ class Data:
     @property
     def told(self) -> bool:
         """Whether there is nothing but what applications told."""
-        return self.usage is self.metered
+        return self.usage is self.metered and bool(self.metered.amounts)
 
     @property
     def currency(self) -> str:

@@ -54,12 +54,14 @@ class Lock:
             raise StateInUse(
                 f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path"
             ) from None
+        if not Path(path).exists():  # what was there was moved away
+            self._file.truncate(0)
 
     def began(self) -> None:
         """There is a state now."""
-        self._file.write(b"there is a state\n")
-        self._file.truncate()
-        self._file.seek(0)
+        if not self._file.read(1):
+            self._file.write(b"there is a state\n")
+            self._file.flush()
 
     def release(self) -> None:
         """Let others have the state. Doing so twice does no harm."""

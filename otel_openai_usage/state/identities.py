@@ -20,6 +20,7 @@ SLICES = 256
 
 _IDENTITY, _PAIR = 16, 24
 _AT_ONCE = 500
+_MOVE = "INSERT OR REPLACE INTO events VALUES (?, ?, ?)"
 
 Seen: TypeAlias = dict[bytes, tuple[bytes, int]]
 """By identity: the content, and when it was seen."""
@@ -41,6 +42,12 @@ class Identities:
             self._last = number
             for at in range(0, len(pairs), _PAIR):
                 self._young[pairs[at : at + _IDENTITY]] = (pairs[at + _IDENTITY : at + _PAIR], seen)
+        if len(self._young) >= HELD:  # whoever restarts often would else begin the same move again and again
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                db.executemany(_MOVE, [(identity, *self._young[identity]) for identity in sorted(self._young)])
+                db.execute("DELETE FROM arrived")
+            self._young = {}
 
     def known(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
         """The content of those of these events that were seen since then."""
@@ -62,7 +69,7 @@ class Identities:
         self._last = self._db.execute("INSERT INTO arrived (seen, pairs) VALUES (?, ?)", (now, pairs)).lastrowid or 0
         self._moving = 2 * len(events)
         moved = [(identity, *self._old[identity]) for identity in reversed(self._due[-self._moving :])]
-        self._db.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?)", moved)
+        self._db.executemany(_MOVE, moved)
         if moved and len(moved) == len(self._due):
             self._db.execute("DELETE FROM arrived WHERE number <= ?", (self._until,))
 

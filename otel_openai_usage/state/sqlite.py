@@ -37,7 +37,8 @@ class Store:
             opening.callback(self._db.close)
             prepare(self._db, self.path)
             if self.path != MEMORY:
-                lock.began()
+                with told(self.path, "written"):
+                    lock.began()
             with told(self.path, "read"):
                 self._identities = Identities(self._db)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))

@@ -9,15 +9,13 @@ from otel_openai_usage.core.metered import Event
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.events import Parser, Refused
 from otel_openai_usage.web.encodings import ENCODINGS, plain
-from otel_openai_usage.web.patience import Patience
+from otel_openai_usage.web.patience import IDLE, Patience
 from otel_openai_usage.web.server import bind
 from otel_openai_usage.web.tokens import Tokens
 
 PATH = "/api/v1/events"
 SLOWEST = 10.0
 """Seconds in which a body must have arrived, and the first head on a connection."""
-IDLE = 75.0
-"""Seconds after which a connection is ended on which nothing more came."""
 IN_FLIGHT = 64 * 2**20
 """Bytes of bodies that may be held at once."""
 
@@ -68,7 +66,7 @@ class Ingest:
 
     async def start(self) -> None:
         """Listen. Raises ListenError if the address cannot be had."""
-        app = web.Application(client_max_size=self._max_body)
+        app = web.Application(client_max_size=self._max_body, middlewares=[self._patience.met])
         app.router.add_route("*", PATH, self._events)
         app.router.add_route("*", "/{path:.*}", _elsewhere)
         app.on_response_prepare.append(_head)
@@ -94,7 +92,6 @@ class Ingest:
             await self._runner.cleanup()
 
     async def _events(self, request: web.Request) -> web.Response:
-        self._patience.met(request)
         size = request.content_length if request.content_length is not None else self._max_body
         response = self._refusal(request, size)
         if response is None:

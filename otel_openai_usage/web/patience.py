@@ -4,6 +4,10 @@ import asyncio
 from typing import TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+IDLE = 75.0
+"""Seconds after which a connection is ended on which nothing more came."""
 
 _Connection: TypeAlias = web.RequestHandler
 
@@ -29,9 +33,11 @@ class Patience:
         if self._task:
             self._task.cancel()
 
-    def met(self, request: web.Request) -> None:
-        """A request came on this connection."""
+    @web.middleware
+    async def met(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A request came on this connection, however long its answer takes."""
         self._met.add(request.protocol)
+        return await handler(request)
 
     async def _watch(self, server: web.Server) -> None:
         silent: set[_Connection] = set()

@@ -16,7 +16,7 @@ from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.web.access import Access
 from otel_openai_usage.web.landing import landing
 from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
-from otel_openai_usage.web.patience import Patience
+from otel_openai_usage.web.patience import IDLE, Patience
 
 SLOWEST = 10.0
 """Seconds in which the first head on a connection must have come."""
@@ -58,7 +58,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises ListenError if the address cannot be had."""
-        app = web.Application(middlewares=[self._access.check] if self._access else [])
+        app = web.Application(middlewares=[self._patience.met, *([self._access.check] if self._access else [])])
         app.router.add_get(self._path, self._metrics)
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -66,7 +66,7 @@ class Server:
         app.on_response_prepare.append(self._head)
         sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE)
         await self._runner.setup()
         self._patience.begin(self._runner.server)
         for listening in sockets:
@@ -98,8 +98,7 @@ class Server:
         await response.write_eof()
         return response
 
-    async def _head(self, request: web.Request, response: web.StreamResponse) -> None:
-        self._patience.met(request)
+    async def _head(self, _: web.Request, response: web.StreamResponse) -> None:
         response.headers["Server"] = "otel-openai-usage"  # aiohttp would name itself and Python with their versions
         if self._access:
             response.headers.update(self._access.headers)

@@ -146,6 +146,21 @@ def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
         server.close()
 
 
+def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path) -> None:
+    """A store that has only costs says nothing of events that nobody sent."""
+    copy = tmp_path / "state.db"
+    shutil.copy(path, copy)
+    with sqlite3.connect(copy) as db:
+        db.execute("DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'costs')")
+        db.execute("DELETE FROM estimates")
+    library = Library(copy, clock=lambda: NOW)
+    library.refresh()
+    page = text(content(library, "").body)
+    assert "applications" not in page
+    assert "etered" not in page
+    assert "$" in page
+
+
 def test_a_bill_beside_events_is_shown(data: Data) -> None:
     """Who reads costs but no usage sees what was billed, by what the bill knows, with the requests that applications told."""
     told = Report(replace(data, usage=data.metered), View(by="project"))

@@ -19,7 +19,7 @@ from otel_openai_usage.dashboard.server import Server
 from otel_openai_usage.dashboard.view import DAY, View
 from tests.dashboard.scene import NOW
 
-DRAWN = "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('path'))"
+DRAWN = "(charts => charts.length && charts.every(chart => chart.querySelector('path')))([...document.querySelectorAll('.chart')])"
 BARS = """name => [...document.querySelectorAll(`#${name} .bar`)].map(bar => [bar.style.color, bar.getBoundingClientRect().height])"""
 
 

@@ -60,6 +60,15 @@ def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateCorrupt, match="was not before"):
         inspect(path)
     path.unlink()
+
+    def full(*_: object) -> None:
+        path.touch()
+        raise StateError("the disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("otel_openai_usage.state.sqlite.prepare", full)
+        with pytest.raises(StateError):  # a first start that fails leaves no state
+            Store(path)
     Store(path).close()
 
 

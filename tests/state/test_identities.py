@@ -83,15 +83,21 @@ def test_known_is_what_was_booked_within_dedupe(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
-def test_what_is_held_moves_and_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither memory nor the list of arrivals grows with the number of known events, and forgetting empties the large table."""
+@pytest.mark.parametrize("life", [1, 3, 2000])
+def test_what_is_held_moves_and_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, life: int) -> None:
+    """Neither memory nor the list of arrivals grows with the number of known events, however often it is opened anew after
+    `life` transactions, and forgetting empties the large table."""
     monkeypatch.setattr(identities, "HELD", 50)
-    with closing(quick(tmp_path / "state.db")) as store:
-        for first in range(0, 2000, 10):
-            store.book_events([event(number) for number in range(first, first + 10)], (), first)
-            held = store._identities
-            assert len(held._young) + len(held._old) <= 3 * 50
-            assert store._db.execute("SELECT coalesce(sum(length(pairs)), 0) FROM arrived").fetchone()[0] <= 24 * 3 * 50
+    store = quick(tmp_path / "state.db")
+    for nth, first in enumerate(range(0, 2000, 10)):
+        if nth % life == life - 1:
+            store.close()
+            store = quick(store.path)
+        store.book_events([event(number) for number in range(first, first + 10)], (), first)
+        held = store._identities
+        assert len(held._young) + len(held._old) <= 3 * 50
+        assert store._db.execute("SELECT coalesce(sum(length(pairs)), 0) FROM arrived").fetchone()[0] <= 24 * 3 * 50
+    with closing(store):
         assert store._db.execute("SELECT count(*) FROM events").fetchone()[0] >= 2000 - 3 * 50
         assert forget(store, 1500) == 1500
         assert len(store.known_events([event(number).identity for number in range(2000)], 0)) == 500

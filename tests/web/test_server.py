@@ -6,6 +6,7 @@ import io
 import logging
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import aiohttp
@@ -97,18 +98,26 @@ async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.Stri
 
 
 async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never sends a whole head is ended; one that scraped is not."""
+    """One that never sends a whole head is ended; one that scraped is not, nor one whose answer takes long."""
     monkeypatch.setattr("otel_openai_usage.web.server.SLOWEST", 0.3)
     house = House()
+
+    def slowly() -> list[str]:
+        time.sleep(1.2)
+        return ["slow"]
+
+    house.server._not_ready = slowly
     await house.server.start()
     host, port = house.server.url.removeprefix("http://").split(":")
-    silent, slow, good = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    silent, slow, good, waits = [await asyncio.open_connection(host, int(port)) for _ in range(4)]
+    waits[1].write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
     slow[1].write(b"GET /metrics HTTP/1.1\r\nX-slow: ")
     for _ in range(2):
         good[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await asyncio.wait_for(good[0].readuntil(b"ok\n"), 5)).startswith(b"HTTP/1.1 200")
         assert await asyncio.wait_for(silent[0].read(), 5) == await asyncio.wait_for(slow[0].read(), 5) == b""
-    for _, writer in (silent, slow, good):
+    assert (await asyncio.wait_for(waits[0].readuntil(b"slow\n"), 5)).startswith(b"HTTP/1.1 503")
+    for _, writer in (silent, slow, good, waits):
         writer.close()
     await house.server.stop()
     house.own.shutdown()
