@@ -17,9 +17,10 @@ help: ## Say what can be done
 setup: $(STAMP) ## Make .venv with all that is needed (does nothing when nothing changed)
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with all that demo and tests need: a minute or two, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard,metering]' --group dev
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard,metering]' --group dev
 	@touch $(STAMP)
 
 servers: ## Install the real servers that the tests run: Prometheus, OpenTelemetry Collector

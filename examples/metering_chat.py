@@ -1,6 +1,7 @@
 """Report each response's usage with the customer it was for: chat completions, responses, embeddings.
 
-Try it without a key:  otel-openai-usage simulate --port 8080
+Try it without a key:  pip install openai 'otel-openai-usage[metering]'
+                       otel-openai-usage simulate --port 8080
                        OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=sk-simulated python examples/metering_chat.py
 It reports to OPENMETER_URL, by default http://localhost:8888: an exporter with `events: {enabled: true}`.
 """

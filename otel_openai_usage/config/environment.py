@@ -120,8 +120,10 @@ def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, st
 
 def variables() -> Iterator[tuple[str, str]]:
     """Every variable that fills a key, and the key's path; for the documentation."""
-    yield from ((variable, f"organizations[].{key}") for variable, key in _ORGANIZATION)
-    yield "OPENAI_SECRET_KEY", "organizations[].admin_key"
+    for variable, key in _ORGANIZATION:
+        yield variable, f"organizations[].{key}"
+        if key == "admin_key":
+            yield "OPENAI_SECRET_KEY", f"organizations[].{key}"
     yield from ((variable, path) for variable, path, _ in _PLAIN)
     yield from ((f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", path) for suffix, path, _ in _OTLP)
 

@@ -172,7 +172,8 @@ def month(report: Report, say: Say, label: str) -> Figure:
     forecast, start = report.forecast, report.month.start
     now, days = (report.now - start) / DAY, (month_end(report.today) - start) // DAY
     sums = np.concatenate([[0.0], report.month_days.cumsum()])[: int(now) + 1].tolist()
-    past = [*((float(day), value) for day, value in enumerate(sums)), (now, forecast.spent)]
+    known = max(0, (report.data.first - start) // DAY) if report.data.first is not None else 0  # before it nothing is known
+    past = [*((float(day), value) for day, value in enumerate(sums) if day >= known), (now, forecast.spent)]
     ahead = [past[-1], (float(days), forecast.total)] if forecast.total is not None and forecast.total > forecast.spent else []
     highest = max(value for _, value in [*past, *ahead])
     budget = [(0.0, float(forecast.limit)), (float(days), float(forecast.limit))] if forecast.limit and forecast.limit < highest * 4 else []
@@ -181,7 +182,7 @@ def month(report: Report, say: Say, label: str) -> Figure:
     def line(points: Sequence[tuple[float, float]], colour: str, kind: str) -> list[Figure]:
         return _line(scale, [(day / days * _SIDE, value) for day, value in points], colour, kind) if points else []
 
-    area = {"kind": "area", "d": f"{line(past, '', '')[0]['d']}V{scale.y(0)}H0Z", "color": BILLED}
+    area = {"kind": "area", "d": f"{line(past, '', '')[0]['d']}V{scale.y(0)}H{past[0][0] / days * _SIDE:.1f}Z", "color": BILLED}
     marks = [area, *line(past, BILLED, "line thick"), *line(ahead, BILLED, "line dotted"), *line(budget, LIMIT, "line dashed")]
     told = {"So far": dict(past[1:]), "Forecast": _daily(ahead), "Budget": {now: budget[0][1], **_daily(budget)} if budget else {}}
     ends = sorted({day for values in told.values() for day in values})

@@ -84,5 +84,6 @@ class Library:
 
     def _trouble(self, error: StateError) -> None:
         if self._shelf.trouble != str(error):
-            log.warning("the dashboard shows what it read last", extra={"error": str(error)})
+            what = "the dashboard shows what it read last" if self._shelf.data else "the dashboard waits for the state"
+            log.warning(what, extra={"error": str(error)})
             self._shelf = Shelf(self._shelf.data, str(error), self._shelf.number + 1)

@@ -352,7 +352,7 @@ class Report:
         return self.view.sort or ("-cost" if self.priced else "-requests")
 
     def _entry(self, value: str | None, sums: dict[str, float]) -> Entry:
-        cost = sums.get("billed" if self.basis == "billed" else "estimate", 0.0) if self.priced else None
+        cost = sums.get("billed" if self.basis == "billed" else "estimate") if self.priced else None
         compared = self.compared is not None and self.priced
         return Entry(
             value, self.label(value), cost,

@@ -1,9 +1,11 @@
 """The dashboard as a web server: a Dash application whose every view is a URL. Speaks to nobody but the browser."""
 
+import io
 import re
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,7 @@ def chosen(view: View, library: Library, inputs: Sequence[Any]) -> View:
 def report(library: Library, search: str | None) -> Report | None:
     """What a query string asks for; None while there is nothing."""
     view, shelf = View.parse(search), library.shelf()
-    data = shelf.data.get(view.organization) or next(iter(shelf.data.values()), None)
+    data = shelf.data.get(view.organization) if view.organization else next(iter(shelf.data.values()), None)
     return None if data is None or data.empty else Report(data, view)
 
 
@@ -171,10 +173,17 @@ def content(library: Library, search: str | None) -> Content:
         return Content(pages.body(made, shelf.trouble), *bar)
     if shelf.trouble:
         return Content(pages.empty("Nothing to show yet", [html.P(shelf.trouble)]))
+    wanted = View.parse(search).organization
+    if shelf.data and wanted and wanted not in shelf.data:
+        return Content(pages.empty(f"No organization {wanted!r}", [html.P(["There are: ", *_organizations(shelf.data)])]))
     if not shelf.number:
         return Content(pages.empty("Reading the store …", [html.P("A large one takes some seconds the first time.")]))
     text = "The store is there, but nothing has been used since counting began. "
     return Content(pages.empty("Nothing was used yet", [html.P([text, html.Code("otel-openai-usage backfill"), " reads earlier days."])]))
+
+
+def _organizations(names: Iterable[str]) -> list[Any]:
+    return [html.A(name, href="/" + View.parse("").but(organization=name).query, className="item") for name in names]
 
 
 def _dates(view: View) -> tuple[str, str]:
@@ -192,7 +201,7 @@ def _routes(server: flask.Flask, library: Library, policy: str) -> None:
     def table() -> flask.Response:
         made = report(library, flask.request.query_string.decode())
         if made is None:
-            return flask.Response("There is nothing to show yet.\n", status=404, mimetype="text/plain")
+            return flask.Response("There is nothing of that to show.\n", status=404, mimetype="text/plain")
         span = re.sub(r"[^0-9A-Za-z]+", "-", made.asked.text.replace("–", "to"))
         headers = {"Content-Disposition": f'attachment; filename="openai-by-{made.view.by}-{span}.csv"'}
         return flask.Response(render(made), mimetype="text/csv", headers=headers)
@@ -222,7 +231,8 @@ class Server:
         app = application(self.library)
         _only_for(app.server, host)
         try:
-            self._server: BaseWSGIServer = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
+            with redirect_stderr(io.StringIO()):  # werkzeug says in words of its own what is raised below
+                self._server: BaseWSGIServer = make_server(host, port, app.server, threaded=True, request_handler=_Quiet)
         except (OSError, SystemExit) as error:  # werkzeug exits where others raise
             reason = getattr(error, "strerror", None) or "it is in use, or not of this machine"
             raise ListenError(f"listened on {host}:{port} for the dashboard: {reason}; choose another with --port") from error

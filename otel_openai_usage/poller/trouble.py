@@ -63,7 +63,8 @@ class Trouble:
         facts = {"organization": self.organization, "source": source, "error": str(error)}
         others = len(case.sources - {source})
         level = logging.INFO if bearable(source, error) else logging.WARNING
-        log.log(level, "poll failed", extra={**facts, "other_sources": others} if others else facts)
+        what = "the key is refused; every source needs it" if rejected(error) else "poll failed"
+        log.log(level, what, extra={**facts, "other_sources": others} if others else facts)
 
 
 def bearable(source: str, error: ExporterError | None) -> bool:

@@ -14,11 +14,11 @@ from otel_openai_usage.core.ledger import replace as replacing
 from otel_openai_usage.core.model import Width, floor, utc
 from otel_openai_usage.dashboard import pages, units
 from otel_openai_usage.dashboard.data import Data
-from otel_openai_usage.dashboard.figures import stacked
+from otel_openai_usage.dashboard.figures import month, stacked
 from otel_openai_usage.dashboard.freshness import stale
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report, Series
-from otel_openai_usage.dashboard.server import content
+from otel_openai_usage.dashboard.server import content, report
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.state.sqlite import Store
 from tests.dashboard.scene import NOW
@@ -37,6 +37,25 @@ def text(component: object) -> str:
 def data(library: Library) -> Data:
     """What was read."""
     return library.shelf().data["default"]
+
+
+def test_an_organization_that_is_not_there_is_not_another_one(library: Library) -> None:
+    """A link with a name that nobody knows says so, and offers those that are known; its table is none."""
+    page = text(content(library, "?organization=nobody").body)
+    assert "No organization 'nobody'" in page
+    assert "default" in page
+    assert "$" not in page
+    assert report(library, "?organization=nobody") is None
+
+
+def test_days_before_the_first_are_not_drawn_as_free(data: Data) -> None:
+    """In the month in which the store begins, the line begins with it; an entry that is on no bill has no cost, not one of nothing."""
+    whole, late = (Report(replace(data, first=first), View()) for first in (data.first, Report(data, View()).month.start + 3 * DAY))
+    drawn = [next(mark["d"] for mark in month(each, str, "")["marks"] if mark["kind"] == "line thick") for each in (whole, late)]
+    assert [path.count("L") for path in drawn] == [drawn[0].count("L"), drawn[0].count("L") - 3]
+    assert not drawn[1].startswith("M0.0 ")
+    free = [entry.label for entry in Report(data, View()).entries if entry.cost == 0]
+    assert free == []
 
 
 def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ def test_one_wrong_key_is_said_once_for_all_sources(said: pytest.LogCaptureFixtu
     for mono in (0.0, 60.0, 120.0):
         for source in ("usage/completions", "usage/embeddings", "costs"):
             trouble.met(source, Rejected(f"GET {source}: 401"), mono)
-    assert [record.getMessage() for record in said.records] == ["poll failed"]
+    assert [record.getMessage() for record in said.records] == ["the key is refused; every source needs it"]
     for source in ("usage/completions", "usage/embeddings", "costs"):
         trouble.over(source)
-    assert [record.getMessage() for record in said.records] == ["poll failed", "polls succeed again"]
+    assert [record.getMessage() for record in said.records] == ["the key is refused; every source needs it", "polls succeed again"]
 
 
 def test_troubles_of_different_kinds_are_each_said(said: pytest.LogCaptureFixture) -> None:
@@ -51,7 +51,8 @@ def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: pytest.LogCa
     trouble.met("costs", Unavailable("503"), 0.0)
     trouble.met("costs", Rejected("401"), 60.0)
     trouble.over("costs")
-    assert [record.getMessage() for record in said.records] == ["poll failed", "poll failed", "polls succeed again"]
+    said_so = ["poll failed", "the key is refused; every source needs it", "polls succeed again"]
+    assert [record.getMessage() for record in said.records] == said_so
 
 
 def test_a_long_wait_is_said_once(said: pytest.LogCaptureFixture) -> None:
