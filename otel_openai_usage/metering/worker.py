@@ -120,7 +120,7 @@ class Worker:
 
     def _event(self, job: Job) -> Event:
         found = self._seen(job.thing, job) if isinstance(job.thing, Seen) else event(job.thing, job.told)
-        plain: Event = json.loads(json.dumps(found, default=str))
+        plain: Event = json.loads(json.dumps(found, default=str, allow_nan=False, ensure_ascii=False).encode())
         return plain
 
     def _seen(self, seen: Seen, job: Job) -> Event:

@@ -221,13 +221,23 @@ CIRCLE: list[object] = []
 CIRCLE.append(CIRCLE)
 
 
-@pytest.mark.parametrize("value", [CIRCLE, Unspeakable(), {(1, 2): 3}])
+@pytest.mark.parametrize("value", [CIRCLE, Unspeakable(), {(1, 2): 3}, float("nan"), [float("inf")], "\ud800", {"\udfff": 1}])
 def test_an_attribute_that_json_cannot_have_costs_no_tokens(value: object, meter: Meter, endpoint: Endpoint) -> None:
     """It is left out; what was used is told, and so is all that comes after it."""
     meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice", team=value, plan="free")
     meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice", team="search")
     assert meter.flush()
     assert endpoint.data == [{"input_tokens": 5}, {"input_tokens": 6, "team": "search"}]
+
+
+def test_a_subject_that_is_no_text_costs_only_its_own(meter: Meter, endpoint: Endpoint) -> None:
+    """No server would take a batch with it; it is dropped before it is in one."""
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, "\ud800", team="search")
+    meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice")
+    assert meter.flush()
+    assert [event["id"] for event in endpoint.events] == ["2"]
+    assert [status for status, _ in endpoint.requests] == [204]
+    assert meter.counts == Counts(sent=1, dropped=1)
 
 
 @pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15])
