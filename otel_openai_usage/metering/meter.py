@@ -110,7 +110,8 @@ class Meter:
     def counts(self) -> Counts:
         """What became of events so far."""
         worker = self._worker
-        return Counts(worker.sent, worker.spooled, worker.dropped, self._queue.qsize() + worker.waiting)
+        queued = max(0, self._queue.qsize() - self._closed)  # `close` puts something into it that is no response
+        return Counts(worker.sent, worker.spooled, worker.dropped, queued + worker.waiting)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything was sent, or was spooled because it cannot be. False if that took longer."""

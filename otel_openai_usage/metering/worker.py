@@ -1,5 +1,6 @@
 """The thread behind a Meter: responses become events, events become batches, batches are sent, tried again, or spooled."""
 
+import contextlib
 import json
 import logging
 import threading
@@ -56,6 +57,8 @@ class Worker:
     spooled: int = 0
     dropped: int = 0
     _events: list[Event] = field(default_factory=list)
+    _hand: Job | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _estimator: Estimator = field(default_factory=Estimator)
     _oldest: float = 0.0
     _wait: float = FIRST_WAIT
@@ -66,7 +69,7 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Events that are in memory."""
-        return len(self._events)
+        return len(self._events) + (self._hand is not None)
 
     def run(self) -> None:
         """Work."""
@@ -77,11 +80,12 @@ class Worker:
                 self._go()
                 continue
             if job is None:
+                self.abandon()
                 return
             if isinstance(job, Flush):
                 self._flush(job)
                 continue
-            self._read(job)
+            self._take(job)
             if len(self._events) >= BATCH:
                 self._go()
 
@@ -91,19 +95,28 @@ class Worker:
         due = self._oldest + LINGER if self._events else 0.0
         return max(0.0, max(due, self._not_before) - time.monotonic())
 
-    def _read(self, job: Job) -> None:
-        try:
-            found = self._plain(job)
-        except NoUsage as error:
-            log.warning("a response is not metered: %s", error)
-            self.dropped += 1
-        except Exception:
-            log.exception("a response cannot be metered")
-            self.dropped += 1
-        else:
+    def _take(self, job: Job) -> None:
+        self._hand = job
+        found = self._read(job)
+        with self._lock:
+            if self._hand is not job:  # `abandon` has read it meanwhile
+                return
+            self._hand = None
+            if found is None:
+                self.dropped += 1
+                return
             if not self._events:
                 self._oldest = time.monotonic()
             self._events.append(found)
+
+    def _read(self, job: Job) -> Event | None:
+        try:
+            return self._plain(job)
+        except NoUsage as error:
+            log.warning("a response is not metered: %s", error)
+        except Exception:
+            log.exception("a response cannot be metered")
+        return None
 
     def _plain(self, job: Job) -> Event:
         """The event as JSON has it. Attributes that JSON cannot have are left out; what was used counts all the same."""
@@ -135,19 +148,23 @@ class Worker:
         return envelope(seen.id, seen.created, model, data, job.told)
 
     def abandon(self) -> None:
-        """Put on the disk what is in memory, from another thread: this one waits for a server that does not answer.
+        """Put on the disk what is in memory: at the end, or from another thread while this one waits for a server or a vocabulary.
 
         What it is sending may arrive all the same; then it is counted once.
         """
         self._estimator = Estimator(lambda _: by_characters)  # a vocabulary may be waited for just as long
-        while True:
-            try:
+        job: Job | Flush | None
+        with self._lock:
+            events, self._events = self._events, []
+            job, self._hand = self._hand, None
+        with contextlib.suppress(Empty):
+            while True:
+                if isinstance(job, Job):
+                    if found := self._read(job):
+                        events.append(found)
+                    else:
+                        self.dropped += 1
                 job = self.queue.get_nowait()
-            except Empty:
-                break
-            if isinstance(job, Job):
-                self._read(job)
-        events, self._events = self._events, []
         if self.spool and events:
             self.dropped += self.spool.put(events)
             self.spooled += len(events)

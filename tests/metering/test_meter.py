@@ -4,9 +4,12 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +20,11 @@ from cloudevents.http import CloudEvent
 
 from otel_openai_usage.events import Parser
 from otel_openai_usage.metering import Counts, Meter
+from otel_openai_usage.metering.estimate import Estimator
+from otel_openai_usage.metering.sender import Sender
+from otel_openai_usage.metering.spool import Spool
 from otel_openai_usage.metering.usage import NoUsage, Told, event
+from otel_openai_usage.metering.worker import Flush, Job, Worker
 from tests.metering.conftest import Endpoint
 
 TOLD = Told("alice", "app", "openai", 1_795_305_600.0)
@@ -271,6 +278,45 @@ def test_a_server_that_never_answers_loses_nothing_at_the_exit(tmp_path: Path, *
     assert ran.stdout.split() == (["9", "0"] if kept else ["0", "9"])
     found = [event["id"] for file in spool.glob("*.json") for event in json.loads(file.read_text())]
     assert sorted(found) == ([*map(str, range(7)), "last", "s"] if kept else [])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_vocabulary_that_does_not_come_loses_nothing(endpoint: Endpoint, tmp_path: Path, *, kept: bool) -> None:
+    """What waits for it is kept once when the meter is closed, also if the vocabulary comes after that; without a spool it is dropped."""
+    asked, came = threading.Event(), threading.Event()
+
+    def vocabulary(_: str) -> Callable[[str], int]:
+        asked.set()
+        came.wait(10)
+        return len
+
+    meter = Meter(endpoint.url, spool=tmp_path if kept else False, env={})
+    meter._worker._estimator = Estimator(vocabulary)
+    list(meter.stream(iter([{"id": "s", "choices": [{"delta": {"content": "text"}}]}]), "alice"))
+    assert asked.wait(5)
+    meter.record({"id": "next", "usage": {"input_tokens": 1}}, "alice")
+    assert meter.counts == Counts(waiting=2)
+    meter.close(0.1)
+    told = Counts(spooled=2) if kept else Counts(dropped=2)
+    assert meter.counts == told
+    came.set()
+    assert meter._thread
+    meter._thread.join(5)
+    assert meter.counts == told
+    found = [event["id"] for file in tmp_path.glob("*.json") for event in json.loads(file.read_text())]
+    assert found == (["s", "next"] if kept else [])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_worker_ends_with_nothing_in_memory(tmp_path: Path, *, kept: bool) -> None:
+    """What it could not send any more is in the spool, else counted as dropped."""
+    queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
+    worker = Worker(queue, Sender("http://127.0.0.1:1", None), Spool(tmp_path, 2**20) if kept else None)
+    queue.put(Job({"id": "r", "usage": {"input_tokens": 1}}, TOLD))
+    queue.put(None)
+    worker.run()
+    assert (worker.spooled, worker.dropped, worker.waiting) == ((1, 0, 0) if kept else (0, 1, 0))
+    assert len(list(tmp_path.glob("*.json"))) == worker.spooled
 
 
 def test_the_helper_is_light() -> None:
