@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import sqlite3
+import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -256,6 +257,26 @@ async def test_compressed_bodies(house: House, encoding: str, body: bytes, statu
     assert answer.status == status
     assert status == 204 or answer.problem["status"] == status
     assert house.counted() == ({"accepted": 1} if status == 204 else {"refused": 1})
+
+
+async def test_a_compressed_body_is_not_kept_while_the_disk_is_waited_for(house: House) -> None:
+    """Only the events are, else bodies of a kilobyte would hold a megabyte each."""
+    bodies = [gzip.compress(json.dumps(event(number)).encode().ljust(2**20)) for number in range(20)]
+    held = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    busy = asyncio.create_task(house.exporter.keeper.do(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result()))
+    tracemalloc.start()
+    try:
+        posts = [asyncio.create_task(house.post(body, ONE, **{"Content-Encoding": "gzip"})) for body in bodies]
+        await asyncio.sleep(0.5)
+        size, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        held.set()
+    assert [(await post).status for post in posts] == [204] * len(posts)
+    await busy
+    assert peak > 2**20  # they were unpacked
+    assert size < 5 * 2**20
 
 
 @pytest.mark.parametrize("nested", ["[", '{"a":'])
