@@ -1,11 +1,12 @@
 """The legacy counters: sums of one UTC day, that never fall within it and begin at 0 again with the next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from otel_openai_usage.core.kinds import LEGACY
-from otel_openai_usage.core.model import Rows
+from otel_openai_usage.core.ledger import Row
+from otel_openai_usage.core.model import Amounts, Dims, Rows
 
 Labels: TypeAlias = tuple[str, str, str, str]
 """organization_id, organization_name, operation, snapshot_id; '' where the record has none."""
@@ -35,6 +36,17 @@ def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
             requests, context, generated = (int(amount) for amount in amounts[:3])
             before = found.get(labels, _NOTHING)  # type: ignore[arg-type]  # four of them
             found[labels] = (before[0] + requests, before[1] + context, before[2] + generated)  # type: ignore[index]
+    return found
+
+
+def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int, Rows]:
+    """A reading by user, and what was stored of users of whom it has nothing: who leaves takes nothing along."""
+    user = LEGACY.dimensions.index("user_id")
+    told = {dims[user] for rows in hours.values() for dims in rows} | {None}
+    found: dict[int, dict[Dims, Amounts]] = {start: dict(rows) for start, rows in hours.items()}
+    for row in stored:
+        if row.dims[user] not in told:
+            found.setdefault(row.start, {})[row.dims] = row.amounts
     return found
 
 

@@ -15,7 +15,7 @@ import msgspec
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
-from otel_openai_usage.errors import BadResponse, SourceError
+from otel_openai_usage.errors import BadRequest, BadResponse, NotOffered, Rejected, SourceError
 from otel_openai_usage.openai.answers import Advice
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.wire import MOST
@@ -64,6 +64,8 @@ class Day:
 
     hours: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
     skipped: int = 0
+    by_user: bool = False
+    """Whether users were asked for one by one: then it is silent about the others."""
 
     @property
     def records(self) -> int:
@@ -82,25 +84,40 @@ class LegacySource:
     ) -> None:
         self._client, self._turn, self._users, self._organization_id = client, turn, tuple(users), organization_id
         self._found: tuple[str, ...] | None = None
+        self._left: tuple[str, ...] = ()
+        """Users that were listed before: what they used on the day that they left is reported for a while."""
 
     async def read(self, day: int) -> Day:
         """The UTC day that starts at `day` (Unix seconds), whole or not at all: every user's if there are some. Raises SourceError."""
-        found = Day()
-        for user in await self._whom():
-            parse(await self._ask(day, user), day, found, user)
+        users = await self._whom()
+        found = Day(by_user=None not in users)
+        for user in users:
+            try:
+                parse(await self._ask(day, user), day, found, user)
+            except (BadRequest, NotOffered, Rejected) as error:
+                if user not in self._left or error.status == 401:
+                    raise
+                log.debug("a user who left is asked for no more", extra={"user": user, "error": str(error)})
+                self._left = tuple(left for left in self._left if left != user)
         return found
 
     async def _whom(self) -> Sequence[str | None]:
         if self._users != ("*",):
             return self._users or (None,)
         if self._organization_id:
-            try:
-                self._found = await self._list(self._organization_id)  # each time: a new user's tokens count from the first day on
-            except SourceError as error:
-                if self._found is None:
-                    raise
-                log.warning("listing users; those of the last time are read", extra={"error": str(error)})
-        return self._found or (None,)
+            await self._look(self._organization_id)  # each time: a new user's tokens count from the first day on
+        return (*(self._found or ()), *self._left) or (None,)
+
+    async def _look(self, organization: str) -> None:
+        try:
+            listed = await self._list(organization)
+        except SourceError as error:
+            if self._found is None:
+                raise
+            log.warning("listing users; those of the last time are read", extra={"error": str(error)})
+        else:
+            self._left = tuple(user for user in (*(self._found or ()), *self._left) if user not in listed)
+            self._found = listed
 
     async def _list(self, organization: str) -> tuple[str, ...]:
         await self._turn()

@@ -36,6 +36,8 @@ class Answer(Protocol):
     @property
     def skipped(self) -> int: ...
     @property
+    def by_user(self) -> bool: ...
+    @property
     def records(self) -> int: ...
 
 
@@ -102,31 +104,40 @@ class LegacyPoll:
         clock = self._keeper.clock
         began, today, records = clock.mono(), floor(int(clock.now()), Width.DAY), 0
         if self._shown and self._shown.day < today:
-            ended = await self._take(self._shown.day)
-            records += ended.records
-            await self._show(self._shown.day, ended)
+            records += await self._read_and_show(self._shown.day)
             await clock.sleep(self._hold)
             oldest = max(self._shown.day + Width.DAY, today - FURTHEST * Width.DAY)
             for day in range(oldest, today, Width.DAY):
-                records += (await self._take(day)).records
-        answer = await self._take(today)
-        await self._show(today, answer)
-        self._telemetry.polled(self._book.organization, "legacy", clock.mono() - began, records + answer.records)
+                records += (await self._take(day))[0]
+        records += await self._read_and_show(today)
+        self._telemetry.polled(self._book.organization, "legacy", clock.mono() - began, records)
 
-    async def _take(self, day: int) -> Answer:
+    async def _read_and_show(self, day: int) -> int:
+        records, hours = await self._take(day)
+        await self._show(day, hours)
+        return records
+
+    async def _take(self, day: int) -> tuple[int, Mapping[int, Rows]]:
+        """How many records there were, and what is kept of the day."""
         answer = await self._source.read(day)
         if answer.skipped:
             self._telemetry.skipped(self._book.organization, "legacy", answer.skipped)
             log.warning("records of the legacy usage endpoint were skipped", extra={"count": answer.skipped})
-        now = int(self._keeper.clock.now())
-        await self._keeper.do(lambda: pipeline.book_day(self._keeper.store, self._book, day, answer.hours, now, self._prices))
+        hours = await self._keeper.do(lambda: self._keep(day, answer))
         if answer.hours:
             self._status.newest_bucket = max(max(answer.hours) + Width.HOUR, self._status.newest_bucket or 0)
-        return answer
+        return answer.records, hours
 
-    async def _show(self, day: int, answer: Answer) -> None:
+    def _keep(self, day: int, answer: Answer) -> Mapping[int, Rows]:
+        store, hours = self._keeper.store, answer.hours
+        if answer.by_user:
+            hours = daily.with_absent(hours, store.rows_within(self._book, tuple(Width), day, day + Width.DAY))
+        pipeline.book_day(store, self._book, day, hours, int(self._keeper.clock.now()), self._prices)
+        return hours
+
+    async def _show(self, day: int, hours: Mapping[int, Rows]) -> None:
         """Commit, then show, frame after frame."""
-        steps = daily.frames(self._shown, day, daily.sums(answer.hours))
+        steps = daily.frames(self._shown, day, daily.sums(hours))
         for index, frame in enumerate(steps):
             if index:
                 await self._keeper.clock.sleep(self._hold)

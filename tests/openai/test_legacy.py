@@ -10,7 +10,7 @@ from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
-from otel_openai_usage.errors import BadResponse, SourceError, Unavailable
+from otel_openai_usage.errors import BadRequest, BadResponse, NotOffered, Rejected, SourceError, Unavailable
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.legacy import Day, LegacySource, parse
 from otel_openai_usage.poller import Clock, Keeper
@@ -126,16 +126,22 @@ def test_another_answer_is_told(body: str) -> None:
 
 
 class Answers(Client):
-    """Answers every user's usage with nothing, and the list of users as it is told to; remembers what it was asked."""
+    """Answers a user's usage and the list of users as it is told to; remembers what it was asked."""
 
     def __init__(self) -> None:
         self.users: list[str] | SourceError = []
+        self.used: dict[str, int | SourceError] = {}
         self.asked: list[str] = []
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
         if path == "usage":
-            self.asked.append(dict(params).get("user_public_id", "-"))
-            return b'{"data": []}'
+            user = dict(params).get("user_public_id", "-")
+            self.asked.append(user)
+            used = self.used.get(user, 0)
+            if isinstance(used, SourceError):
+                raise used
+            record = {"aggregation_timestamp": MONDAY, "n_requests": 1, "n_context_tokens_total": used}
+            return json.dumps({"data": [record] if used else []}).encode()
         self.asked.append(path)
         if isinstance(self.users, SourceError):
             raise self.users
@@ -162,6 +168,54 @@ async def test_every_user_of_the_organization_is_asked_for(caplog: pytest.LogCap
     assert answers.asked == [listing, listing, "u1", listing, "u1", "u2", listing, "u1", "u2"]
     assert len(turns) == len(answers.asked)
     assert "those of the last time are read" in caplog.text
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("gone", [BadRequest("400", status=400), NotOffered("404", status=404), Rejected("403", status=403)])
+async def test_who_leaves_takes_nothing_along(store: Store, file: Path, gone: SourceError, restarted: bool) -> None:
+    """The day keeps what a user used who left, whom OpenAI knows no more; new tokens of the others are counted beside them."""
+    time, answers, frames = Time(MONDAY + 500), Answers(), list[Shown | None]()
+    answers.users, answers.used = ["stays", "leaves"], {"stays": 5, "leaves": 7}
+
+    def poll() -> LegacyPoll:
+        return LegacyPoll(keeper(store, time, frames), store, LegacySource(answers, turn, ["*"], "org-1"),
+                          store.book("default", LEGACY, 0, ()), Ear(), hold=0)  # fmt: skip
+
+    async def turn() -> None: ...
+
+    polling = poll()
+    await polling.poll()
+    answers.users, answers.used = ["stays"], {"stays": 6, "leaves": 9}
+    if not restarted:
+        await polling.poll()  # who left is still asked for
+        assert context(frames) == 15
+    answers.used["leaves"] = gone
+    for _ in range(2):
+        polling = poll() if restarted else polling
+        await polling.poll()
+    kept = 7 if restarted else 9
+    assert context(frames) == 6 + kept
+    assert answers.asked.count("leaves") == (1 if restarted else 3)
+    with history(file) as past:
+        rows = past.usage(MONDAY, MONDAY + DAY, by=("user_id",), record="legacy_usage")
+    assert [(row.group, row.input) for row in rows] == [(("leaves",), kept), (("stays",), 6)]
+
+
+async def test_who_is_listed_and_refused_fails_the_day() -> None:
+    """Nothing is left out in silence, but of who left."""
+    answers = Answers()
+    answers.users, answers.used = ["u"], {"u": NotOffered("404", status=404)}
+
+    async def turn() -> None: ...
+
+    with pytest.raises(NotOffered):
+        await LegacySource(answers, turn, ["*"], "org-1").read(MONDAY)
+
+
+def context(frames: list[Shown | None]) -> int:
+    """The context tokens that are shown."""
+    assert frames[-1] is not None
+    return frames[-1].sums["", "", "", ""][1]
 
 
 def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> None:
