@@ -1,12 +1,12 @@
 """The command line: arguments to verbs, errors to sentences and exit codes."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
+from otel_openai_usage.cli.files import discard_the_rest
 from otel_openai_usage.cli.verbs import FAILED, NAME, cli
 from otel_openai_usage.errors import ConfigError, ExporterError
 
@@ -48,7 +48,7 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED
         case BrokenPipeError():  # the reader of our output went away, as in `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_the_rest()
             return 0
         case ConfigError():
             _tell(*error.problems)

@@ -22,11 +22,11 @@ def written(file: Path) -> Iterator[IO[str]]:
         else:
             with file.open("w", newline="", encoding="utf-8") as out:
                 yield out
-    except BrokenPipeError:  # as in `| head`
-        _discard_the_rest()
     except OSError as error:
         if file == STDOUT:
-            _discard_the_rest()
+            discard_the_rest()
+            if isinstance(error, BrokenPipeError):  # as in `| head`
+                return
         name = "stdout" if file == STDOUT else file
         raise ExporterError(f"wrote {name}: {error.strerror or error}; check the path and the room on that disk") from error
 
@@ -37,5 +37,6 @@ def expect_folder(file: Path) -> None:
         raise ExporterError(f"looked for the folder of {file}: there is none; make it, or name a file elsewhere")
 
 
-def _discard_the_rest() -> None:
+def discard_the_rest() -> None:
+    """Of what is written to stdout, the buffer that is flushed at exit included."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

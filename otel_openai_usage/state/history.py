@@ -106,11 +106,13 @@ class History:
 
     def span(self) -> tuple[int, int] | None:
         """When the first and the last of all rows begin; None without any."""
+        of = "FROM readings WHERE source_id = ?1 AND width = ?2"
+        sql = f"SELECT (SELECT min(start) {of}), (SELECT max(start) {of})"  # SQLite looks one of them up, but scans for both at once
         ends = [
             end
             for origin in self.origins()
             for width in Width
-            for end in self._rows("SELECT min(start), max(start) FROM readings WHERE source_id = ? AND width = ?", origin.id, int(width))[0]
+            for end in self._rows(sql, origin.id, int(width))[0]
             if end is not None
         ]
         return (min(ends), max(ends)) if ends else None

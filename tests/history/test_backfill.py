@@ -23,7 +23,8 @@ from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.state.history import history
+from otel_openai_usage.state.file import looking
+from otel_openai_usage.state.history import History, history
 from otel_openai_usage.state.sqlite import Store
 from tests.core.shelf import DAY, HOUR, MIDNIGHT, bucket, parse
 
@@ -175,6 +176,15 @@ def full(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_span_is_looked_up(full: Path) -> None:
+    """Where the history begins and ends is known without reading it."""
+    path, steps = full / "otel-openai-usage" / "state.db", list[int]()
+    with looking(path) as db:
+        db.set_progress_handler(lambda: steps.append(1), 100)
+        assert History(db, path).span() == (MIDNIGHT - DAY, MIDNIGHT - DAY)
+    assert len(steps) < 10
+
+
 ALL = ("export", "--from", "0001-01-01", "--to", "9999-12-31")
 
 
@@ -184,6 +194,15 @@ def test_a_reader_that_has_enough_is_no_error(full: Path, more: tuple[str, ...])
     code, out, told = command(full, *ALL, *more, pipe="| head -1")
     assert (code, out[:12], out.count("\n"), told) == (0, "record,date,", 1, "")
     assert command(full, *ALL, *more)[1].count("\n") == 3001
+
+
+def test_a_file_whose_reader_goes_away_is_told(full: Path) -> None:
+    """A file that was cut is no success, though it is a pipe; stdout goes on."""
+    fifo = full / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["head", "-c", "1", fifo], stdout=subprocess.DEVNULL):
+        code, _, told = command(full, *ALL, "-o", str(fifo))
+    assert (code, told) == (1, f"otel-openai-usage: wrote {fifo}: Broken pipe; check the path and the room on that disk\n")
 
 
 def test_a_full_disk_is_told(full: Path) -> None:
