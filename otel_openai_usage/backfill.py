@@ -13,7 +13,7 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
 from otel_openai_usage.core.model import Width, floor, seconds, utc
-from otel_openai_usage.errors import ConfigError, SourceError, StateInUse
+from otel_openai_usage.errors import ConfigError, MissingScope, Rejected, SourceError, StateInUse
 from otel_openai_usage.history import backfill, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
 from otel_openai_usage.history.past import Past
@@ -68,17 +68,17 @@ async def read(settings: Settings, env: Mapping[str, str], asked: Asked, now: in
         began = max((book.progress.epoch for each in books.values() for book in each), default=now)
         if asked.start >= began:
             raise ConfigError([f"--from {asked.since}: expected a day before counting began, which was {utc(began):%Y-%m-%d %H:%M} UTC"])
-        failed: list[SourceError] = []
-        rows = [await _organization(settings, one, store, books[one.name], asked, now, told, failed) for one in settings.organizations]
-    if failed:
-        raise SourceError(f"{failed[0]}. What was read is kept: run the same again to read the rest") from failed[0]
-    return sum(rows)
+        done = [await _organization(settings, one, store, books[one.name], asked, now, told) for one in settings.organizations]
+    if failed := next((error for _, error in done if error), None):
+        raise SourceError(f"{failed}. What was read is kept: run the same again to read the rest") from failed
+    return sum(rows for rows, _ in done)
 
 
 async def _organization(
-    settings: Settings, one: Organization, store: Store, books: list[Book], asked: Asked, now: int, told: Told, failed: list[SourceError]
-) -> int:
-    rows, list_prices = 0, prices(settings)
+    settings: Settings, one: Organization, store: Store, books: list[Book], asked: Asked, now: int, told: Told
+) -> tuple[int, SourceError | None]:
+    """How many rows came, and the first thing that failed."""
+    rows, list_prices, failed = 0, prices(settings), None
     async with app.openai_client(settings, one) as client:
         await _names(settings, one, store, client)
         for book in books:
@@ -90,8 +90,10 @@ async def _organization(
             except SourceError as error:
                 where = {"organization": one.name, "source": book.kind.source, "error": str(error)}
                 log.warning("the past of a source was not read to its end", extra=where)
-                failed.append(error)
-    return rows
+                failed = failed or error
+                if isinstance(error, Rejected) and not isinstance(error, MissingScope):
+                    break  # the key itself is refused: the others would be, too
+    return rows, failed
 
 
 async def _source(

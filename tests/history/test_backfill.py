@@ -124,6 +124,19 @@ async def test_a_source_that_fails_does_not_stop_the_others(scene: tuple[Scene, 
     assert await house.read(date(2026, 10, 30)) == 0
 
 
+@pytest.mark.parametrize(("kind", "sources"), [("wrong_key", 1), ("missing_scope", 3)])
+async def test_a_key_that_is_refused_is_tried_once(
+    scene: tuple[Scene, Faults], caplog: pytest.LogCaptureFixture, kind: str, sources: int
+) -> None:
+    """Where only a scope is missing, what needs another is tried; each organization is."""
+    house, faults = scene
+    faults.add(Fault(kind))
+    with pytest.raises(SourceError, match="run the same again to read the rest"):
+        await house.read(date(2026, 10, 30))
+    told = [record.organization for record in caplog.records if record.message.startswith("the past of a source")]  # type: ignore[attr-defined]
+    assert told == ["one"] * sources + ["two"] * sources
+
+
 async def test_what_cannot_be_is_said_before_anything_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Days that were counted, an order that is none, and a state that keeps nothing are refused; days that are not kept are warned of."""
     house = Scene("http://127.0.0.1:9", tmp_path)
