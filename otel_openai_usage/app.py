@@ -181,8 +181,8 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
     sends = settings.otlp.on and not settings.sdk_disabled
     own = Own(board, who, [prometheus], exporters=["otlp"] if sends else [], state_size=lambda: size(store.path))
     stack.callback(own.shutdown)
-    ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
-    display = Display(look(settings, once=once), store.folds(), store.floors(), cost_days=settings.costs.days, ids=ids)
+    seen = look(settings, once=once)
+    display = Display(seen, store.folds(), store.floors(), cost_days=settings.costs.days, ids=settings.organization_ids)
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
     exporter = Exporter(store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import IO
 
 from otel_openai_usage import app
@@ -12,7 +12,7 @@ from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
-from otel_openai_usage.core.model import Width, floor, seconds, utc
+from otel_openai_usage.core.model import Width, floor, midnight, utc
 from otel_openai_usage.errors import ConfigError, MissingScope, Rejected, SourceError, StateInUse
 from otel_openai_usage.history import backfill, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
@@ -40,11 +40,11 @@ class Asked:
     @property
     def start(self) -> int:
         """Unix seconds."""
-        return _midnight(self.since)
+        return midnight(self.since)
 
     def end(self, now: int) -> int:
         """Unix seconds; where counting began ends it earlier."""
-        return min(_midnight(self.until) + Width.DAY if self.until else now, now)
+        return min(midnight(self.until) + Width.DAY if self.until else now, now)
 
 
 async def read(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told) -> int:
@@ -162,7 +162,3 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
         return otlp.send(series(settings, env, asked, now), sender, who)
     finally:
         sender.shutdown()
-
-
-def _midnight(day: date) -> int:
-    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))

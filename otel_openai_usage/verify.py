@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 
 from otel_openai_usage.app import openai_client
 from otel_openai_usage.config import Organization, Settings, state_file
@@ -10,7 +10,7 @@ from otel_openai_usage.core import windows
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS
 from otel_openai_usage.core.ledger import total
-from otel_openai_usage.core.model import Amounts, Dims, Width, floor, seconds, utc
+from otel_openai_usage.core.model import Amounts, Dims, Width, floor, midnight, utc
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller.parts import retention
@@ -68,12 +68,12 @@ async def verdicts(
     """
     if since and since > (until or utc(now).date()):
         raise ConfigError([f"--from {since} lies after --to {until or 'today'}: there is no day in between"])
-    end = min(_midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
+    end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
     kept = retention(settings, now).days
     with reading(state_file(settings, env)) as reader:
         for organization in settings.organizations:
             reach = settings.usage.reconcile.total_seconds()
-            start = _midnight(since) if since else floor(now - int(reach), Width.DAY)
+            start = midnight(since) if since else floor(now - int(reach), Width.DAY)
             async for verdict in _of(settings, organization, reader, start, end, kept):
                 yield verdict
 
@@ -111,7 +111,3 @@ def _verdict(book: Book, day: int, theirs: Mapping[Dims, Amounts], reader: Reade
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
     pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
     return Verdict(utc(day).date(), book, len(pairs), {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]})
-
-
-def _midnight(day: date) -> int:
-    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))

@@ -299,9 +299,8 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, by: L
     if form == "focus" and by == "hour":
         raise click.BadParameter("expected day with --format focus, because OpenAI bills by the day; got hour", param_hint="--by")
     settings = _settings(file)
-    ids = {organization.name: organization.id for organization in settings.organizations if organization.id}
     with written(output) as out:
-        out.writelines(lines(state_file(settings, os.environ), since.date(), until.date(), form, by, ids))
+        out.writelines(lines(state_file(settings, os.environ), since.date(), until.date(), form, by, settings.organization_ids))
     return 0
 
 

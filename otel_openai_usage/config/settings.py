@@ -330,6 +330,11 @@ class Settings(Section):
     warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     """What a user should know about this configuration; to be logged."""
 
+    @property
+    def organization_ids(self) -> dict[str, str]:
+        """OpenAI's ids of the organizations by name, where they are configured."""
+        return {organization.name: organization.id for organization in self.organizations if organization.id}
+
 
 OUTSIDE_THE_FILE = ("sdk_disabled", "console", "warnings")
 """Attributes of `Settings` that are no keys of the file."""

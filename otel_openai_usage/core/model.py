@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
 from typing import TypeAlias
@@ -49,6 +49,11 @@ def seconds(time: datetime) -> int:
 def utc(unix: float) -> datetime:
     """The aware UTC datetime of Unix seconds."""
     return datetime.fromtimestamp(unix, UTC)
+
+
+def midnight(day: date) -> int:
+    """Unix seconds of the start of a UTC day."""
+    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
 def floor(unix: int, width: int) -> int:

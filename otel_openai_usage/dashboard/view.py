@@ -3,11 +3,11 @@
 import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 
-from otel_openai_usage.core.model import Width, floor, utc
+from otel_openai_usage.core.model import Width, floor, midnight, utc
 
 DAY = int(Width.DAY)
 
@@ -106,7 +106,7 @@ class View:
         """The days that it is about."""
         today = floor(int(now), DAY)
         if days := _days(self.period):
-            first, last = (int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) for day in days)
+            first, last = (midnight(day) for day in days)
             return Span(first, last + DAY, first <= today <= last)
         month = month_start(today)
         if self.period == "month":

@@ -4,14 +4,14 @@ import csv
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.metered import METERED
-from otel_openai_usage.core.model import Names, Width, seconds, utc
+from otel_openai_usage.core.model import Names, Width, midnight, utc
 from otel_openai_usage.history import focus
 from otel_openai_usage.history.focus import Cell, Line
 from otel_openai_usage.state.history import COST_DIMENSIONS, USAGE_DIMENSIONS, History, Record, Used, history
@@ -53,11 +53,11 @@ def lines(path: Path, since: date, until: date, form: str, by: By = "day", ids: 
     columns: Sequence[str] = focus.COLUMNS if form == "focus" else COLUMNS
     write = _json if form == "json" else _csv
     with history(path) as past:
-        names = _Names(past)
+        names, accounts = _Names(past), focus.accounts(past, ids or {})
         if form != "json":
             yield _row(columns)
         for day in _days(past, since, until):
-            for line in focus.lines(past, day, names.of, ids or {}) if form == "focus" else _records(past, day, by, names):
+            for line in focus.lines(past, day, names.of, accounts) if form == "focus" else _records(past, day, by, names):
                 yield write(columns, line)
 
 
@@ -100,24 +100,24 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _records(past: History, day: date, by: By, names: "_Names") -> Iterator[Line]:
-    midnight = seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
-    for stretch in _stretches(midnight, by):
+    day_start = midnight(day)
+    for stretch in _stretches(day_start, by):
         when = {"date": f"{day}", "start": focus.instant(stretch.start), "width": stretch.length.text}
         for record in RECORDS:
             for line in _used(past, record, stretch, names, priced=by == "day"):
                 yield {"record": record, **when, **line}
-    for spent in past.costs(midnight, midnight + Width.DAY, by=COST_DIMENSIONS):
+    for spent in past.costs(day_start, day_start + Width.DAY, by=COST_DIMENSIONS):
         dims = names.of(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
         amounts = {"cost": spent.cost, "quantity": spent.quantity, "currency": spent.currency}
-        yield {"record": "cost", "date": f"{day}", "start": focus.instant(midnight), "width": Width.DAY.text, **dims, **amounts}
+        yield {"record": "cost", "date": f"{day}", "start": focus.instant(day_start), "width": Width.DAY.text, **dims, **amounts}
 
 
-def _stretches(midnight: int, by: By) -> list[Stretch]:
+def _stretches(day_start: int, by: By) -> list[Stretch]:
     """By the hour, a day that is not kept in hours is a line of its own width: nothing is added to an hour that it may not be of."""
     if by == "day":
-        return [Stretch(midnight, Width.DAY, tuple(Width))]
-    hours = range(midnight, midnight + Width.DAY, Width.HOUR)
-    return [Stretch(midnight, Width.DAY, (Width.DAY,)), *(Stretch(hour, Width.HOUR, (Width.MINUTE, Width.HOUR)) for hour in hours)]
+        return [Stretch(day_start, Width.DAY, tuple(Width))]
+    hours = range(day_start, day_start + Width.DAY, Width.HOUR)
+    return [Stretch(day_start, Width.DAY, (Width.DAY,)), *(Stretch(hour, Width.HOUR, (Width.MINUTE, Width.HOUR)) for hour in hours)]
 
 
 def _used(past: History, record: Record, stretch: Stretch, names: "_Names", *, priced: bool) -> Iterator[Line]:

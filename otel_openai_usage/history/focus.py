@@ -1,12 +1,12 @@
 """Billed costs in the columns of the FinOps Open Cost and Usage Specification, version 1.2 (and so 1.0 and 1.1)."""
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TypeAlias
 
 from otel_openai_usage.core.kinds import LEGACY
-from otel_openai_usage.core.model import Width, seconds, utc
+from otel_openai_usage.core.model import Width, midnight, utc
 from otel_openai_usage.state.history import COST_DIMENSIONS, History, Spent
 
 Cell: TypeAlias = str | int | Decimal | Mapping[str, str] | None
@@ -34,14 +34,19 @@ _OPENAI = {
 }
 
 
-def lines(past: History, day: date, named: Named, ids: Mapping[str, str]) -> Iterator[Line]:
-    """What was billed for a UTC day. `ids` are those of organizations that OpenAI does not tell. Raises StateError."""
+def accounts(past: History, ids: Mapping[str, str]) -> dict[str, str]:
+    """OpenAI's ids of organizations by name: as it told them, else those of `ids`. Raises StateError."""
     told = {one.organization: one.organization_id for one in past.origins() if one.organization_id and one.kind is not LEGACY}
+    return {**ids, **told}
+
+
+def lines(past: History, day: date, named: Named, ids: Mapping[str, str]) -> Iterator[Line]:
+    """What was billed for a UTC day. `ids` are OpenAI's ids of organizations. Raises StateError."""
     periods = _periods(day)
-    start = _midnight(day)
+    start = midnight(day)
     for spent in past.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
         dims = named(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
-        yield {**_OPENAI, **periods, **_account(dims, {**ids, **told}), **_charge(spent, dims["line_item"])}
+        yield {**_OPENAI, **periods, **_account(dims, ids), **_charge(spent, dims["line_item"])}
 
 
 def effective_price(spent: Spent) -> Decimal | None:
@@ -57,10 +62,10 @@ def instant(unix: int) -> str:
 def _periods(day: date) -> Line:
     month = day.replace(day=1)
     return {
-        "BillingPeriodStart": instant(_midnight(month)),
-        "BillingPeriodEnd": instant(_midnight((month + timedelta(days=32)).replace(day=1))),
-        "ChargePeriodStart": instant(_midnight(day)),
-        "ChargePeriodEnd": instant(_midnight(day) + Width.DAY),
+        "BillingPeriodStart": instant(midnight(month)),
+        "BillingPeriodEnd": instant(midnight((month + timedelta(days=32)).replace(day=1))),
+        "ChargePeriodStart": instant(midnight(day)),
+        "ChargePeriodEnd": instant(midnight(day) + Width.DAY),
     }
 
 
@@ -96,7 +101,3 @@ def _charge(spent: Spent, item: str | None) -> Line:
         "SkuId": item,
         "x_EffectiveUnitPrice": effective_price(spent),
     }
-
-
-def _midnight(day: date) -> int:
-    return seconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
