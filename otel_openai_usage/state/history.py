@@ -1,14 +1,14 @@
-"""What was used and spent, by hour or day and by any dimension. Reads only; the exporter may be writing meanwhile.
+"""What was used and spent, by day and by any dimension. Reads only; the exporter may be writing meanwhile.
 
     with history(path) as past:
-        past.usage(start, end, step="day", by=("model",), where={"project_id": ["proj_a"]})
-        past.costs(start, end, step="day", by=("project_id", "line_item"))
+        past.usage(start, end, by=("model", "project_id"))
+        past.costs(start, end, by=("project_id", "line_item"))
 
 Times are Unix seconds, whole hours or UTC days. Sums are exact; money is Decimal.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,15 +21,10 @@ from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Names, Width
 from otel_openai_usage.state.file import looking, told
 
-Step: TypeAlias = Literal["hour", "day"] | None
-"""The width of the answer's buckets; None is one sum over the whole range."""
-Where: TypeAlias = Mapping[str, Collection[str | None]]
-"""Only rows whose dimension has one of these values; None stands for null."""
-
 Record: TypeAlias = Literal["usage", "legacy_usage", "metered", "vector_store"]
 """Whose word it is: organization usage, the legacy source, applications' events; and levels, that are no usage. Never added."""
 
-_Key: TypeAlias = tuple[int | None, tuple[str | None, ...]]
+_Key: TypeAlias = tuple[int, tuple[str | None, ...]]
 _MONEY = ("cost", "quantity", "estimate")
 _KINDS = {**STORED, METERED.name: METERED}
 
@@ -37,22 +32,22 @@ USAGE_DIMENSIONS = (
     "organization", "operation", "project_id", "api_key_id", "user_id", "model", "batch", "service_tier", "organization_id",
     "organization_name", "size", "source", "vector_store_id", "context_level", "api_source", "subject", "type", "estimated", "key",
 )  # fmt: skip
-"""What usage can be grouped and filtered by. `key` is all of an attribute set as JSON, with the attributes of events of one's own."""
+"""What usage can be grouped by. `key` is all of an attribute set as JSON, with the attributes of events of one's own."""
 COST_DIMENSIONS = ("organization", "project_id", "line_item", "api_key_id", "user_id", "api_source")
-"""What costs can be grouped and filtered by."""
+"""What costs can be grouped by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What one group used in one bucket. `group` has the values of `by`, in its order; `start` is None for a whole range.
+    """What one group used on one UTC day, which begins at `start`. `group` has the values of `by`, in its order.
 
     `input_*` and `output_audio` are parts of `input` and `output`. `estimate` is the estimated cost in US dollars, None if
     nothing was priced; `unpriced` are the tokens that have no price, and so are missing in it. Of an operation that does
     not count requests (file searches, sessions) `requests` is 0. Only events tell of `reasoning`, a part of `output`. `bytes`
-    is a level: the last that was said in the bucket.
+    is a level: the last that was said.
     """
 
-    start: int | None
+    start: int
     group: tuple[str | None, ...]
     requests: int = 0
     input: int = 0
@@ -76,7 +71,7 @@ class Used:
 class Spent:
     """What OpenAI billed one group on one day. `quantity` is as OpenAI counts the line item, None where it says nothing."""
 
-    start: int | None
+    start: int
     group: tuple[str | None, ...]
     currency: str
     cost: Decimal
@@ -122,79 +117,66 @@ class History:
         start: int,
         end: int,
         *,
-        step: Step = "day",
         by: Sequence[str] = (),
-        where: Where | None = None,
         record: Record = "usage",
         widths: Collection[int] = tuple(Width),
     ) -> list[Used]:
-        """What was used in [start, end), one row for each bucket and group that used anything, in order of time.
+        """What was used in [start, end), one row for each UTC day and group that used anything, in order of time.
 
-        `by` and the keys of `where` are of `USAGE_DIMENSIONS`. By the hour there is no estimate. `widths` are those of the
-        rows that are looked at: what is kept by the day only is of no hour.
+        `by` is of `USAGE_DIMENSIONS`. Less than a day may be asked for, but the estimate is that of the whole day. `widths` are
+        those of the rows that are looked at: what is kept by the day only is of no hour.
         """
         found: dict[_Key, dict[str, Any]] = {}
         for origin in self.origins():
             if _record(origin.kind) == record:
-                for key, _, values in self._grouped(origin, start, end, step, by, where or {}, widths):
+                for key, _, values in self._grouped(origin, start, end, by, widths):
                     into = found.setdefault(key, {})
                     for name, value in values.items():
                         if value is not None:
                             into[name] = _sum(into[name], value) if name in into else value
         rows = [Used(*key, **values) for key, values in found.items()]
-        return sorted(rows, key=lambda row: (row.start or 0, tuple(value or "" for value in row.group)))
+        return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
 
-    def costs(
-        self, start: int, end: int, *, step: Literal["day"] | None = "day", by: Sequence[str] = (), where: Where | None = None
-    ) -> list[Spent]:
+    def costs(self, start: int, end: int, *, by: Sequence[str] = ()) -> list[Spent]:
         """What OpenAI billed for the UTC days in [start, end), one row for each day, group and currency, in order of time.
 
-        `by` and the keys of `where` are of `COST_DIMENSIONS`.
+        `by` is of `COST_DIMENSIONS`.
         """
-        found: dict[tuple[int | None, tuple[str | None, ...], str], list[Decimal | None]] = {}
+        found: dict[tuple[int, tuple[str | None, ...], str], list[Decimal | None]] = {}
         for origin in self.origins():
             if origin.kind is COSTS:
-                for key, currency, values in self._grouped(origin, start, end, step, by, where or {}):
+                for key, currency, values in self._grouped(origin, start, end, by):
                     into = found.setdefault((*key, currency), [Decimal(0), None])
                     into[0] = add(into[0] or Decimal(0), values["cost"])
                     if values["quantity"]:  # 0 is how the store keeps what OpenAI did not say
                         into[1] = add(into[1] or Decimal(0), values["quantity"])
         rows = [Spent(at, group, currency, cost or Decimal(0), quantity) for (at, group, currency), (cost, quantity) in found.items()]
-        return sorted(rows, key=lambda row: (row.start or 0, tuple(value or "" for value in row.group)))
+        return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
 
-    def names(self, organization: str | None = None) -> Names:
-        """Names of projects, API keys and users; of all organizations without one."""
+    def names(self, organization: str) -> Names:
+        """Names of projects, API keys and users."""
         found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
-        sql = "SELECT what, id, name FROM names WHERE ?1 IS NULL OR organization = ?1"
-        for what, id_, name in self._rows(sql, organization):
+        for what, id_, name in self._rows("SELECT what, id, name FROM names WHERE organization = ?", organization):
             found[what][id_] = name
         return Names(found["project"], found["api_key"], found["user"])
-
-    def unpriced(self, start: int, end: int) -> list[tuple[str, str, int]]:
-        """Organization, model and tokens of what has no price, most first."""
-        rows = self.usage(start, end, step=None, by=("organization", "model"))
-        return sorted(((row.group[0] or "", row.group[1] or "", row.unpriced) for row in rows if row.unpriced), key=lambda row: -row[2])
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with told(str(self._path), "read"):
             return self._db.execute(sql, values).fetchall()
 
     def _grouped(
-        self, origin: Origin, start: int, end: int, step: Step, by: Sequence[str], where: Where, widths: Collection[int] = tuple(Width)
+        self, origin: Origin, start: int, end: int, by: Sequence[str], widths: Collection[int] = tuple(Width)
     ) -> Iterator[tuple[_Key, str, dict[str, Any]]]:
-        """Sums of one source: (bucket, group), currency, and by column."""
+        """Sums of one source: (day, group), currency, and by column."""
         own = {"organization": origin.organization}
         if origin.kind not in (LEGACY, METERED):
             own["operation"] = origin.kind.name
-        if any(name in where and value not in where[name] for name, value in own.items()):
-            return
-        mine = [name for name in by if name not in own]
-        sql, values = _question(origin.kind, mine, {name: kept for name, kept in where.items() if name not in own}, step, widths)
-        for at, currency, *rest in self._rows(sql, origin.id, start, end, *values):
+        sql = _question(origin.kind, [name for name in by if name not in own], widths)
+        for at, currency, *rest in self._rows(sql, origin.id, start, end):
             dims = iter(rest)
             group = tuple(own[name] if name in own else next(dims) for name in by)
             amounts = dict(zip(_columns(origin.kind), dims, strict=True))
-            yield (at if step else None, group), currency, {name: _amount(name, value) for name, value in amounts.items()}
+            yield (at, group), currency, {name: _amount(name, value) for name, value in amounts.items()}
 
 
 def _record(kind: Kind) -> Record | None:
@@ -216,34 +198,27 @@ def _amount(name: str, value: Any) -> Any:
     return Decimal(value) if name in _MONEY and value is not None else value
 
 
-def _question(kind: Kind, by: Sequence[str], where: Where, step: Step, widths: Collection[int]) -> tuple[str, list[str]]:
-    """SQL for (bucket, currency, dimensions …, sums …) of a source and a stretch of time, and the values of its filters."""
-    width = int({"hour": Width.HOUR, "day": Width.DAY, None: Width.DAY}[step])
+def _question(kind: Kind, by: Sequence[str], widths: Collection[int]) -> str:
+    """SQL for (day, currency, dimensions …, sums …) of a source and a stretch of time."""
     measures = [measure.name for measure in kind.measures]
     sums = ", ".join(f'{"decimal_sum" if name in _MONEY else "sum"}("{name}") AS "{name}"' for name in measures)
     if kind.level:
         sums = f"{', '.join(measures)}, max(start)"  # of a level SQLite takes the columns of the row that has the maximum
     leaves = (
-        f"SELECT dims, start / {width} * {width} AS at, {sums} FROM readings WHERE source_id = ?1"
+        f"SELECT dims, start / {Width.DAY:d} * {Width.DAY:d} AS at, {sums} FROM readings WHERE source_id = ?1"
         f" AND width IN ({', '.join(str(int(each)) for each in widths)}) AND start >= ?2 AND start < ?3 GROUP BY 1, 2"
     )
-    column = {name: f'd."{name}"' if name in (*kind.dimensions, "key") else "NULL" for name in (*by, *where, "currency")}
-    picks = ["l.at" if step else "0", f"coalesce({column['currency']}, '')", *(column[name] for name in by)]
+    column = {name: f'd."{name}"' if name in (*kind.dimensions, "key") else "NULL" for name in (*by, "currency")}
+    picks = ["l.at", f"coalesce({column['currency']}, '')", *(column[name] for name in by)]
     picks += [f'{"decimal_sum" if name in _MONEY else "sum"}(l."{name}")' for name in measures]
     join = ""
-    priced = step != "hour" and kind is not METERED  # an estimate is kept by the day only
+    priced = kind is not METERED
     if kind is not COSTS:
         tokens = " + ".join(f'l."{name}"' for name in ("input", "output") if name in measures) or "0"
         picks += ["decimal_sum(e.cost)", f"sum(iif(e.cost IS NULL, {tokens}, 0))"] if priced else ["NULL", "0"]
         join = " LEFT JOIN estimates e ON e.source_id = ?1 AND e.dims = l.dims AND e.day = l.at" if priced else ""
-    filters, values = "", []
-    for name, kept in where.items():
-        wanted = [value for value in kept if value is not None]
-        null = f" OR {column[name]} IS NULL" if None in kept else ""
-        filters += f" AND ({column[name]} IN ({', '.join('?' * len(wanted))}){null})"
-        values += wanted
     groups = ", ".join(str(index + 1) for index in range(len(by) + 2))
-    return f"SELECT {', '.join(picks)} FROM ({leaves}) l JOIN dims d ON d.id = l.dims{join} WHERE true{filters} GROUP BY {groups}", values
+    return f"SELECT {', '.join(picks)} FROM ({leaves}) l JOIN dims d ON d.id = l.dims{join} GROUP BY {groups}"
 
 
 class _Sum:

@@ -74,10 +74,10 @@ def test_the_dashboard_and_the_history_agree(path: Path, data: Data) -> None:
     """The estimate of a month is the sum that the store's own history gives, and so is what has no price."""
     report = Report(data, View(by="key", period="last-month"))
     with history(path) as past:
-        (whole,) = past.usage(report.asked.start, report.asked.end, step=None)
-    assert report.cost == pytest.approx(float(whole.estimate or 0))
-    assert report.unpriced[0] == whole.unpriced
-    assert sum(entry.input for entry in report.entries) == whole.input
+        days = past.usage(report.asked.start, report.asked.end)
+    assert report.cost == pytest.approx(float(sum(day.estimate or 0 for day in days)))
+    assert report.unpriced[0] == sum(day.unpriced for day in days)
+    assert sum(entry.input for entry in report.entries) == sum(day.input for day in days)
 
 
 def test_what_the_bill_does_not_tell_is_estimated(data: Data) -> None:

@@ -78,11 +78,11 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) -> None:
     """Every day equals the world's own total; every total of the ledger is still nothing."""
     with history(scene.path) as past:
-        rows = past.usage(START, TODAY, by=("operation",), where={"operation": ["completions"]})
+        rows = [row for row in past.usage(START, TODAY, by=("operation",)) if row.group == ("completions",)]
         assert [row.input for row in rows] == [scene.truth(day, day + DAY) for day in range(START, TODAY, DAY)]
-        hours = past.usage(TODAY - 2 * DAY, TODAY, step="hour", where={"operation": ["completions"]})
-        used = [hour for hour in range(TODAY - 2 * DAY, TODAY, HOUR) if scene.truth(hour, hour + HOUR, "requests")]
-        assert [row.output for row in hours] == [scene.truth(hour, hour + HOUR, "output") for hour in used]
+        for hour in range(TODAY - 2 * DAY, TODAY, HOUR):
+            used = {row.group[0]: row.output for row in past.usage(hour, hour + HOUR, by=("operation",))}
+            assert used.get("completions", 0) == scene.truth(hour, hour + HOUR, "output")
     with reading(scene.path) as reader:
         leaves = [leaf for book in reader.books("default") for leaf in book.leaves.values()]
         assert leaves
@@ -124,7 +124,7 @@ async def test_a_real_prometheus_answers_right_over_the_past(scene: Scene, tmp_p
         value = await asyncio.to_thread(server.value, what % (span, end))
         assert value == pytest.approx(scene.truth(end - seconds, end), rel=1e-6), (span, end)
     with history(scene.path) as past:
-        billed = sum(spent.cost for spent in past.costs(START, TODAY, step=None))
+        billed = sum(spent.cost for spent in past.costs(START, TODAY))
     value = await asyncio.to_thread(server.value, f"sum(increase(openai_api_cost_total[10d] @ {TODAY}))")
     assert value == pytest.approx(float(billed), rel=1e-6)
 
@@ -185,7 +185,7 @@ def rows(path: Path, form: str) -> list[dict[str, str]]:
 async def test_exports_hold_the_same_money(scene: Scene) -> None:
     """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the world's."""
     with history(scene.path) as past:
-        billed = sum((spent.cost for spent in past.costs(START, TODAY, step=None)), Decimal(0))
+        billed = sum((spent.cost for spent in past.costs(START, TODAY)), Decimal(0))
     found, lines, focus = (rows(scene.path, form) for form in ("csv", "json", "focus"))
     assert sum(Decimal(row["cost"]) for row in found if row["cost"]) == billed
     assert sum(Decimal(row["cost"]) for row in lines if row["cost"]) == billed

@@ -129,7 +129,8 @@ def test_the_estimate_of_a_day_is_kept_and_compared(tmp_path: Path) -> None:
     with history(bench.path) as past:
         (row,) = past.usage(MIDNIGHT, MIDNIGHT + DAY)
         assert (row.input, row.estimate, row.unpriced) == (19, Decimal("5.0"), 9)
-        assert past.unpriced(MIDNIGHT, MIDNIGHT + DAY) == [("acme", "unknown", 9)]
+        priced = past.usage(MIDNIGHT, MIDNIGHT + DAY, by=("organization", "model"))
+        assert {row.group: row.unpriced for row in priced} == {("acme", "m"): 0, ("acme", "unknown"): 9}
         assert [spent.cost for spent in past.costs(MIDNIGHT, MIDNIGHT + DAY)] == [Decimal("4.2")]
     bench.stop()
 
