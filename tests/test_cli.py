@@ -21,6 +21,7 @@ from otel_openai_usage.config import Settings
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError, ExporterError, ListenError
 from otel_openai_usage.metrics.own import OWN
+from otel_openai_usage.state.sqlite import Store
 
 VERBS = ["run", "check", "verify", "simulate", "demo", "backfill", "export", "dashboard", "metrics", "config"]
 COMMAND = [sys.executable, "-m", "otel_openai_usage"]
@@ -215,8 +216,12 @@ def test_history_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-hush")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     days = ["--from", "2026-11-02", "--to"]
-    assert cli.answer(["export", *days, "2026-11-03"]) == 1
+    last = tmp_path / "last.csv"
+    last.write_text("of last time")
+    assert cli.answer(["export", *days, "2026-11-03", "-o", str(last)]) == 1
+    assert last.read_text() == "of last time"
     assert cli.answer(["export", *days, "2026-11-01"]) == 2
+    Store(tmp_path / "otel-openai-usage" / "state.db").close()
     assert cli.answer(["export", *days, "2026-11-03", "-o", str(tmp_path / "no" / "file.csv")]) == 1
     assert cli.answer(["export", *days, "2026-11-03", "--format", "focus", "--by", "hour"]) == 2
     assert cli.answer(["backfill", "--from", "2999-01-01"]) == 2

@@ -299,8 +299,11 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, by: L
     if form == "focus" and by == "hour":
         raise click.BadParameter("expected day with --format focus, because OpenAI bills by the day; got hour", param_hint="--by")
     settings = _settings(file)
+    found = lines(state_file(settings, os.environ), since.date(), until.date(), form, by, settings.organization_ids)
+    first = next(found, "")  # a state that cannot be read leaves the file of last time as it is
     with written(output) as out:
-        out.writelines(lines(state_file(settings, os.environ), since.date(), until.date(), form, by, settings.organization_ids))
+        out.write(first)
+        out.writelines(found)
     return 0
 
 

@@ -25,7 +25,8 @@ there at all. [config/otel-openai-usage.yaml](../config/otel-openai-usage.yaml) 
 - **Durations** are whole numbers with a unit: `500ms`, `30s`, `5m`, `3h`, `7d`; several may follow each other from long to short (`1h30m`).
 - **Sizes** are bytes, or `64KiB`, `1MiB`, `10MB`.
 - **`${env:NAME}`** in a value is replaced by that variable, **`${env:NAME:-default}`** by the default if it is not set; `${NAME}` is
-  the same. A variable that is set but empty counts as set. One that is not, without a default, is empty, and a warning says so. `$$` is a plain `$`. A value that is
+  the same. A variable that is set but empty counts as set. One that is not, without a default, is empty, and a warning says so.
+  `$$` is a plain `$`. A value that is
   one placeholder is typed by the rules of YAML, so `port: ${env:PORT:-9185}` is a number and `group_by: ${env:GROUPS}` may be a list.
   What a variable holds is never replaced again.
 - **A key without a value** (`usage:`) says nothing: the environment or the default stands.

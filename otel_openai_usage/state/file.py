@@ -77,6 +77,11 @@ def refuse_emptied(path: Path) -> None:
         )
 
 
+def keep_private(path: str) -> None:
+    """Have a new file be readable for its user only: it holds names of people. SQLite makes what lies beside it alike."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: str) -> sqlite3.Connection:
     """A connection for the one writer, its durability settings made. Raises StateError."""
     with told(path, "opened"):

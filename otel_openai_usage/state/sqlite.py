@@ -17,7 +17,7 @@ from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
-from otel_openai_usage.state.file import MEMORY, Lock, connect, prepare, refuse_emptied, told
+from otel_openai_usage.state.file import MEMORY, Lock, connect, keep_private, prepare, refuse_emptied, told
 from otel_openai_usage.state.identities import Identities
 
 
@@ -33,6 +33,7 @@ class Store:
                     lock = Lock(self.path)
                     opening.callback(lock.release)
                     refuse_emptied(Path(self.path))
+                    keep_private(self.path)
             self._db = connect(self.path)
             opening.callback(self._db.close)
             prepare(self._db, self.path)

@@ -72,6 +72,17 @@ def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
     Store(path).close()
 
 
+def test_a_new_file_is_private(tmp_path: Path) -> None:
+    """The state and its log are for their user only; one that is there keeps the permissions that it was given."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    assert [file.stat().st_mode & 0o777 for file in (path, Path(f"{path}-wal"))] == [0o600, 0o600]
+    store.close()
+    path.chmod(0o640)
+    Store(path).close()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     """A file that a newer version wrote is refused, and the sentence names both versions."""
     path = filled(tmp_path / "state.db")
