@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -78,8 +78,12 @@ def refuse_emptied(path: Path) -> None:
 
 
 def keep_private(path: str) -> None:
-    """Have a new file be readable for its user only: it holds names of people. SQLite makes what lies beside it alike."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    """Have a new file be readable for its user only: it holds names of people. SQLite makes what lies beside it alike.
+
+    One that is there is not opened: closing it again would let go of the locks that SQLite has on it elsewhere in this process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def connect(path: str) -> sqlite3.Connection:
