@@ -37,11 +37,13 @@ test-long: setup servers ## The tests that take minutes
 
 check: setup ## Lint, types, floors: what needs no running
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }; tail -n 4 <<< "$$said"
 
-format: setup ## Sort imports and repair what ruff can repair by itself
+format: setup ## Format, sort imports and repair what ruff can repair by itself
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: setup servers ## Measure polls, scrapes, exports, memory, events and the dashboard; BENCH=--quick for less
 	@$(BIN)/python -m tools.bench $(BENCH)

@@ -1,6 +1,8 @@
-"""A web application that meters by tenant: whatever a handler asks of OpenAI is on the account of who asked it.
+"""A web application that meters by tenant: whatever a handler asks of OpenAI is on the account of
+who asked it.
 
-Run it as metering_chat.py says; then  curl -H 'X-Tenant: acme' -d 'Say hello.' http://localhost:8090/
+Run it as metering_chat.py says; then  curl -H 'X-Tenant: acme' -d 'Say hello.'
+http://localhost:8090/
 """
 
 import os
@@ -19,15 +21,21 @@ METER: web.AppKey[Meter] = web.AppKey("meter", Meter)
 
 
 @web.middleware
-async def by_tenant(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Remember who asks. In your application the tenant comes from the session or the token, not from a header."""
+async def by_tenant(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Remember who asks. In your application the tenant comes from the session or the token, not
+    from a header.
+    """
     TENANT.set(request.headers.get("X-Tenant", "nobody"))
     return await handler(request)
 
 
 async def complete(app: web.Application, text: str) -> Any:
     """Ask OpenAI, and report it: the one place in which the application does so."""
-    completion = await app[CLIENT].chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": text}])
+    completion = await app[CLIENT].chat.completions.create(
+        model="gpt-4o", messages=[{"role": "user", "content": text}]
+    )
     app[METER].record(completion, subject=TENANT.get())
     return completion
 

@@ -14,7 +14,9 @@ from otel_openai_usage.metering import Meter
 def main() -> None:
     """One call of each sort, for three customers."""
     with OpenAI() as client, Meter(source="examples") as meter:
-        completion = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Say hello."}])
+        completion = client.chat.completions.create(
+            model="gpt-4o", messages=[{"role": "user", "content": "Say hello."}]
+        )
         meter.record(completion, subject="customer-1", team="greetings")
         print(completion.choices[0].message.content)
 
@@ -22,7 +24,9 @@ def main() -> None:
         meter.record(response, subject="customer-2", team="questions")
         print(response.output_text)
 
-        embedding = client.embeddings.create(model="text-embedding-3-small", input="To be found again")
+        embedding = client.embeddings.create(
+            model="text-embedding-3-small", input="To be found again"
+        )
         meter.record(embedding, subject="customer-3", team="search")
         print(len(embedding.data[0].embedding), "dimensions")
     print(meter.counts)

@@ -1,4 +1,5 @@
-"""Report the usage of streams: exactly where the stream tells it, estimated where it does not or is cut off.
+"""Report the usage of streams: exactly where the stream tells it, estimated where it does not or is
+cut off.
 
 Run it as metering_chat.py says.
 """
@@ -29,7 +30,10 @@ async def main() -> None:
                 await anext(stream)
         print("… left early: estimated")
 
-        async for event in meter.stream(await client.responses.create(model="o3", input="Think.", stream=True), subject="customer-3"):
+        async for event in meter.stream(
+            await client.responses.create(model="o3", input="Think.", stream=True),
+            subject="customer-3",
+        ):
             if event.type == "response.output_text.delta":
                 print(event.delta, end="", flush=True)
         print()

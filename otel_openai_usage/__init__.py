@@ -1,6 +1,7 @@
 """Exports what OpenAI says you used and spent, exactly, to Prometheus and OpenTelemetry.
 
-`instrument(meter_provider, board)` hangs the instruments on anybody's MeterProvider; all else is the command line's.
+`instrument(meter_provider, board)` hangs the instruments on anybody's MeterProvider; all else is
+the command line's.
 """
 
 from typing import TYPE_CHECKING

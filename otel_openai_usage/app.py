@@ -60,11 +60,15 @@ from otel_openai_usage.web.tokens import Tokens
 log = logging.getLogger(__name__)
 
 COMPARED_EVERY = 10.0
-"""Seconds between two comparisons of the day's usage with its events, at the least; else as often as usage is read."""
+"""Seconds between two comparisons of the day's usage with its events, at the least; else as often
+as usage is read.
+"""
 OTLP_SHUTDOWN = 5.0
 """Seconds that the last export may take; stopping may take 10 in all."""
 FORGET = timedelta(days=14)
-"""How long a series may be silent before it is let go, at the least; it returns with its kept total."""
+"""How long a series may be silent before it is let go, at the least; it returns with its kept
+total.
+"""
 
 
 @dataclass(slots=True)
@@ -86,10 +90,16 @@ class Exporter:
     shelf: Shelf = field(default_factory=Shelf)
 
     def not_ready(self) -> list[str]:
-        """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would not tell."""
+        """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
+        not tell.
+        """
         refused = unwritable(Path(self.state).parent) if self.state != MEMORY else None
         disk = [f"the state file {self.state} cannot be written: {refused}"] if refused else []
-        untried = [f"{loop.organization} {loop.source}: not polled yet" for loop in self.loops if not loop.tried]
+        untried = [
+            f"{loop.organization} {loop.source}: not polled yet"
+            for loop in self.loops
+            if not loop.tried
+        ]
         bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
         return disk + untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
 
@@ -105,7 +115,9 @@ class Exporter:
 
 
 def run(settings: Settings, *, once: bool = False) -> int:
-    """Run the exporter until SIGTERM or SIGINT, or for one poll of everything. The exit code. Raises ExporterError."""
+    """Run the exporter until SIGTERM or SIGINT, or for one poll of everything. The exit code.
+    Raises ExporterError.
+    """
     frugal()
     return asyncio.run(_run(settings, once=once))
 
@@ -114,7 +126,9 @@ async def _run(settings: Settings, *, once: bool) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     async with AsyncExitStack() as stack:
-        exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once)
+        exporter = await wire(
+            settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once
+        )
         if once:
             return await _once(exporter)
         return await forever(exporter)
@@ -143,7 +157,9 @@ async def forever(exporter: Exporter) -> int:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What is to be told of several things that ended the run: a trouble that we foresaw, else all of them as a bug."""
+    """What is to be told of several things that ended the run: a trouble that we foresaw, else all
+    of them as a bug.
+    """
     foreseen = group.subgroup(ExporterError)
     while foreseen is not None:
         error = foreseen.exceptions[0]
@@ -171,33 +187,61 @@ def _stopping(stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: Mapping[str, str], once: bool = False) -> Exporter:
-    """Make every part and join them; `stack` takes them apart again, last made first. Raises ExporterError."""
+async def wire(
+    settings: Settings,
+    stack: AsyncExitStack,
+    *,
+    clock: Clock,
+    env: Mapping[str, str],
+    once: bool = False,
+) -> Exporter:
+    """Make every part and join them; `stack` takes them apart again, last made first. Raises
+    ExporterError.
+    """
     store = Store(state_file(settings, env))
     stack.callback(store.close)
     board = Board()
     who = resource(store.instance_id, settings.attributes.resource)
     prometheus = PrometheusReader(board)
     sends = settings.otlp.on and not settings.sdk_disabled
-    own = Own(board, who, [prometheus], exporters=["otlp"] if sends else [], state_size=lambda: size(store.path))
+    own = Own(
+        board,
+        who,
+        [prometheus],
+        exporters=["otlp"] if sends else [],
+        state_size=lambda: size(store.path),
+    )
     stack.callback(own.shutdown)
     seen = look(settings, once=once)
-    display = Display(seen, store.folds(), store.floors(), cost_days=settings.costs.days, ids=settings.organization_ids)
+    display = Display(
+        seen,
+        store.folds(),
+        store.floors(),
+        cost_days=settings.costs.days,
+        ids=settings.organization_ids,
+    )
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
-    exporter = Exporter(store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings))
+    exporter = Exporter(
+        store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings)
+    )
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
-        own.expect(organization.name, [loop.source for loop in exporter.loops if loop.organization == organization.name])
+        own.expect(
+            organization.name,
+            [loop.source for loop in exporter.loops if loop.organization == organization.name],
+        )
     if settings.legacy.enabled:
         client, loop = parts.legacy(settings, keeper, store, own, exporter.prices, once=once)
         await stack.enter_async_context(client)
         exporter.loops.append(loop)
     ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
     exporter.upkeep = parts.upkeep(settings, keeper, store, own)
-    names = {organization.name: store.names(organization.name) for organization in settings.organizations}
+    names = {
+        organization.name: store.names(organization.name) for organization in settings.organizations
+    }
     keeper.fold(display.load(keeper.books, names, clock.now()))
     await exporter.publish()
     if sends:
@@ -207,7 +251,9 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
             own,
             who,
             interval=settings.otlp.interval.total_seconds(),
-            to_resource=[settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource],
+            to_resource=[
+                settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource
+            ],
             attempted=keeper.sent,
         )
         if not once:
@@ -237,7 +283,9 @@ async def wire(settings: Settings, stack: AsyncExitStack, *, clock: Clock, env: 
 
 def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
     """The listener for events, and their books."""
-    keeper, own, events = exporter.keeper, exporter.own, settings.events
+    keeper = exporter.keeper
+    own = exporter.own
+    events = settings.events
     organizations = [organization.name for organization in settings.organizations]
     books = metered_books(store, organizations, events.attributes, int(keeper.clock.now()))
     keeper.books += books.values()
@@ -246,7 +294,9 @@ def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
     if settings.usage.enabled:
         compare = CoveragePoll(keeper, store).poll
         every = max(COMPARED_EVERY, settings.usage.interval.total_seconds())
-        exporter.loops.append(Loop("coverage", every, compare, keeper, lambda _: None, Trouble(organizations[0])))
+        exporter.loops.append(
+            Loop("coverage", every, compare, keeper, lambda _: None, Trouble(organizations[0]))
+        )
     return Ingest(
         intake.take,
         lambda: own.event("refused"),
@@ -258,7 +308,11 @@ def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
     )
 
 
-def openai_client(settings: Settings, organization: Organization, observe: Callable[[str, str, float], None] | None = None) -> Client:
+def openai_client(
+    settings: Settings,
+    organization: Organization,
+    observe: Callable[[str, str, float], None] | None = None,
+) -> Client:
     """The client of one organization, as configured."""
     secret = organization.admin_key.get_secret_value() if organization.admin_key else ""
     return Client(
@@ -285,21 +339,49 @@ def _observer(own: Own, organization: str) -> Callable[[str, str, float], None]:
     return observe
 
 
-def _add_organization(exporter: Exporter, settings: Settings, name: str, client: Client, now: int) -> None:
-    keeper, books, trouble = exporter.keeper, [], Trouble(name)
-    kinds = [USAGE_KINDS[endpoint] for endpoint in settings.usage.endpoints] if settings.usage.enabled else []
+def _add_organization(
+    exporter: Exporter, settings: Settings, name: str, client: Client, now: int
+) -> None:
+    keeper = exporter.keeper
+    books = []
+    trouble = Trouble(name)
+    kinds = (
+        [USAGE_KINDS[endpoint] for endpoint in settings.usage.endpoints]
+        if settings.usage.enabled
+        else []
+    )
     for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
         poll, interval = _usage_poll(exporter, settings, name, kind, client, now)
         books.append(poll.book)
-        exporter.loops.append(Loop(kind.source, interval, poll.poll, keeper, _shown_in(poll.book), trouble))
+        exporter.loops.append(
+            Loop(kind.source, interval, poll.poll, keeper, _shown_in(poll.book), trouble)
+        )
     keeper.books += books
     if settings.names.enabled:
         names = NamesPoll(keeper, OpenAINames(client), name, books)
         exporter.names.append(names)
-        exporter.loops.append(Loop("names", settings.names.interval.total_seconds(), names.poll, keeper, names.status, trouble))
+        exporter.loops.append(
+            Loop(
+                "names",
+                settings.names.interval.total_seconds(),
+                names.poll,
+                keeper,
+                names.status,
+                trouble,
+            )
+        )
     if settings.limits.enabled:
         limits = LimitsPoll(keeper, OpenAILimits(client), name)
-        exporter.loops.append(Loop("limits", settings.limits.interval.total_seconds(), limits.poll, keeper, limits.status, trouble))
+        exporter.loops.append(
+            Loop(
+                "limits",
+                settings.limits.interval.total_seconds(),
+                limits.poll,
+                keeper,
+                limits.status,
+                trouble,
+            )
+        )
 
 
 def _shown_in(book: Book) -> Callable[[bool], None]:
@@ -312,17 +394,29 @@ def _shown_in(book: Book) -> Callable[[bool], None]:
 def _usage_poll(
     exporter: Exporter, settings: Settings, organization: str, kind: Kind, client: Client, now: int
 ) -> tuple[UsagePoll, float]:
-    keeper, prices = exporter.keeper, exporter.prices if kind is not COSTS else None
+    keeper = exporter.keeper
+    prices = exporter.prices if kind is not COSTS else None
     began = epoch(settings.usage.start, now)
     part = settings.costs if kind is COSTS else settings.usage
     grouping = kind.grouping(part.group_by)
     if kind is COSTS:
         reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
-        rules = Rules(Width.DAY, int(reconcile), int(reconcile), {Width.DAY: COST_LIMIT}, (settings.costs.days - 1) * Width.DAY)
+        rules = Rules(
+            Width.DAY,
+            int(reconcile),
+            int(reconcile),
+            {Width.DAY: COST_LIMIT},
+            (settings.costs.days - 1) * Width.DAY,
+        )
         began = floor(began, Width.DAY)
     else:
         width = Width.parse(settings.usage.bucket_width)
-        rules = Rules(width, int(settings.usage.settle.total_seconds()), int(settings.usage.reconcile.total_seconds()), LIMITS)
+        rules = Rules(
+            width,
+            int(settings.usage.settle.total_seconds()),
+            int(settings.usage.reconcile.total_seconds()),
+            LIMITS,
+        )
     book = keeper.store.book(organization, kind, began, grouping)
     if book.regroup(grouping, floor(now, Width.DAY) + Width.DAY):
         keeper.store.regroup(book)
@@ -332,14 +426,18 @@ def _usage_poll(
     if prices:
         pipeline.price(book, prices, now)
     every = settings.usage.reconcile_interval.total_seconds()
-    poll = UsagePoll(keeper, UsageSource(client, kind), book, rules, every, cost_days=cost_days, prices=prices)
+    poll = UsagePoll(
+        keeper, UsageSource(client, kind), book, rules, every, cost_days=cost_days, prices=prices
+    )
     return poll, part.interval.total_seconds()
 
 
 def look(settings: Settings, *, once: bool = False) -> Look:
     """How series look, as configured."""
     attributes = settings.attributes
-    reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile).total_seconds()
+    reconcile = max(
+        settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile
+    ).total_seconds()
     return Look(
         rename=attributes.rename,
         drop=frozenset(attributes.drop),
@@ -347,7 +445,8 @@ def look(settings: Settings, *, once: bool = False) -> Look:
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
         name_wait=30.0 if settings.names.enabled and not once else 0.0,
-        # A revision may come as late as `reconcile`; a series that is still read again is never let go for good.
+        # A revision may come as late as `reconcile`; a series that is still read again is never let
+        # go for good.
         forget=max(2 * reconcile, FORGET.total_seconds()),
         make_room=max(reconcile, Width.DAY),
     )

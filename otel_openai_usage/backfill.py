@@ -47,44 +47,76 @@ class Asked:
         return min(midnight(self.until) + Width.DAY if self.until else now, now)
 
 
-async def read(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told) -> int:
-    """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or StateError.
+async def read(
+    settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told
+) -> int:
+    """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or
+    StateError.
 
-    The exporter must not be running: the store has one writer. A source that fails does not stop the others.
+    The exporter must not be running: the store has one writer. A source that fails does not stop
+    the others.
     """
     path = state_file(settings, env)
     if str(path) == MEMORY:
-        raise ConfigError([f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"])
+        raise ConfigError(
+            [f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"]
+        )
     if asked.start >= asked.end(now):
         raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
     if asked.start < (kept := retention(settings, now).days):
-        log.warning("what is older than history.days is let go when the exporter runs", extra={"kept_from": f"{utc(kept):%Y-%m-%d}"})
+        log.warning(
+            "what is older than history.days is let go when the exporter runs",
+            extra={"kept_from": f"{utc(kept):%Y-%m-%d}"},
+        )
     try:
         store = Store(path)
     except StateInUse as error:
-        raise StateInUse(f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause") from error
+        raise StateInUse(
+            f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause"
+        ) from error
     with closing(store):
-        books = {one.name: list(_books(settings, one, store, now)) for one in settings.organizations}
+        books = {
+            one.name: list(_books(settings, one, store, now)) for one in settings.organizations
+        }
         began = max((book.progress.epoch for each in books.values() for book in each), default=now)
         if asked.start >= began:
-            raise ConfigError([f"--from {asked.since}: expected a day before counting began, which was {utc(began):%Y-%m-%d %H:%M} UTC"])
-        done = [await _organization(settings, one, store, books[one.name], asked, now, told) for one in settings.organizations]
+            raise ConfigError(
+                [
+                    f"--from {asked.since}: expected a day before counting began, which was {utc(began):%Y-%m-%d %H:%M} UTC"
+                ]
+            )
+        done = [
+            await _organization(settings, one, store, books[one.name], asked, now, told)
+            for one in settings.organizations
+        ]
     if failed := next((error for _, error in done if error), None):
-        raise SourceError(f"{failed}. What was read is kept: run the same again to read the rest") from failed
+        raise SourceError(
+            f"{failed}. What was read is kept: run the same again to read the rest"
+        ) from failed
     return sum(rows for rows, _ in done)
 
 
 async def _organization(
-    settings: Settings, one: Organization, store: Store, books: list[Book], asked: Asked, now: int, told: Told
+    settings: Settings,
+    one: Organization,
+    store: Store,
+    books: list[Book],
+    asked: Asked,
+    now: int,
+    told: Told,
 ) -> tuple[int, SourceError | None]:
     """How many rows came, and the first thing that failed."""
-    rows, list_prices, failed = 0, prices(settings), None
+    rows = 0
+    list_prices = prices(settings)
+    failed = None
     async with app.openai_client(settings, one) as client:
         await _names(settings, one, store, client)
         for book in books:
             source = UsageSource(client, book.kind)
             hours_from = now - int(settings.history.hours.total_seconds())
-            calls = backfill.plan(book, asked.start, asked.end(now), hours_from, store.backfilled(book))
+            calls = backfill.plan(
+                book, asked.start, asked.end(now), hours_from, store.backfilled(book)
+            )
             try:
                 rows += await _source(store, book, source, calls, now, told, list_prices)
             except SourceError as error:
@@ -97,9 +129,16 @@ async def _organization(
 
 
 async def _source(
-    store: Store, book: Book, source: UsageSource, calls: list[Call], now: int, told: Told, list_prices: PriceBook | None
+    store: Store,
+    book: Book,
+    source: UsageSource,
+    calls: list[Call],
+    now: int,
+    told: Told,
+    list_prices: PriceBook | None,
 ) -> int:
-    name, made = f"{book.organization} {book.kind.source}", 0
+    name = f"{book.organization} {book.kind.source}"
+    made = 0
     told(name, 0, len(calls))
 
     def one_more(_: Call) -> None:
@@ -114,7 +153,9 @@ def _books(settings: Settings, one: Organization, store: Store, now: int) -> Ite
     """The books of what is enabled; counting begins as `run` would begin it, if it has not begun."""
     began = app.epoch(settings.usage.start, now)
     if settings.costs.enabled:
-        yield store.book(one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by))
+        yield store.book(
+            one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by)
+        )
     for name in settings.usage.endpoints if settings.usage.enabled else ():
         kind = USAGE_KINDS[name]
         yield store.book(one.name, kind, began, kind.grouping(settings.usage.group_by))
@@ -126,18 +167,27 @@ async def _names(settings: Settings, one: Organization, store: Store, client: Cl
         try:
             store.keep_names(one.name, await OpenAINames(client).read())
         except SourceError as error:
-            log.warning("names are not known", extra={"organization": one.name, "error": str(error)})
+            log.warning(
+                "names are not known", extra={"organization": one.name, "error": str(error)}
+            )
 
 
 def series(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> Iterator[Past]:
     """What is stored of those days, before counting began, as series. Raises StateError."""
-    path, look = state_file(settings, env), app.look(settings, once=True)
-    every = [found for one in settings.organizations for found in past.series(path, one.name, asked.start, asked.end(now), look)]
+    path = state_file(settings, env)
+    look = app.look(settings, once=True)
+    every = [
+        found
+        for one in settings.organizations
+        for found in past.series(path, one.name, asked.start, asked.end(now), look)
+    ]
     order = list(dict.fromkeys(found.instrument.name for found in every))
     return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
 
 
-def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, now: int, out: IO[str]) -> None:
+def write_openmetrics(
+    settings: Settings, env: Mapping[str, str], asked: Asked, now: int, out: IO[str]
+) -> None:
     """Write the past for promtool. Raises StateError or OSError."""
     out.writelines(openmetrics.lines(series(settings, env, asked, now)))
 
@@ -145,7 +195,9 @@ def write_openmetrics(settings: Settings, env: Mapping[str, str], asked: Asked, 
 def require_collector(settings: Settings) -> None:
     """Raises ConfigError if there is none to send to."""
     if not settings.otlp.endpoint:
-        raise ConfigError(["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"])
+        raise ConfigError(
+            ["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"]
+        )
 
 
 def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:

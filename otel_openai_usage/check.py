@@ -1,4 +1,6 @@
-"""What `check` looks at: the key, the collector, the state file. Changes nothing; one finding for each."""
+"""What `check` looks at: the key, the collector, the state file. Changes nothing; one finding for
+each.
+"""
 
 import asyncio
 import os
@@ -17,7 +19,15 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
-from otel_openai_usage.errors import ConfigError, MissingScope, NotOffered, RateLimited, Rejected, SourceError, StateError
+from otel_openai_usage.errors import (
+    ConfigError,
+    MissingScope,
+    NotOffered,
+    RateLimited,
+    Rejected,
+    SourceError,
+    StateError,
+)
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.state.file import inspect
@@ -25,7 +35,9 @@ from otel_openai_usage.state.file import inspect
 Level = Literal["ok", "warn", "fail"]
 
 SKEW = 30.0
-"""Seconds that our clock may be off before it matters: the freshest bucket is read soon after it ends."""
+"""Seconds that our clock may be off before it matters: the freshest bucket is read soon after it
+ends.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +55,24 @@ class Finding:
 def _undocumented(settings: Settings) -> list[str]:
     if not settings.legacy.enabled:
         return []
-    return ["legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"]
+    return [
+        "legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"
+    ]
 
 
 def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
-    """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices cannot be understood."""
+    """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices
+    cannot be understood.
+    """
     if settings.prices.enabled:
         from otel_openai_usage.pricing import Prices
 
         Prices(settings.prices.overrides)
-    yield Finding("ok", "configuration", f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}")
+    yield Finding(
+        "ok",
+        "configuration",
+        f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}",
+    )
     for warning in (*settings.warnings, *_undocumented(settings)):
         yield Finding("warn", "configuration", warning)
     for one in settings.organizations if needs_key(settings) else ():
@@ -67,7 +87,9 @@ async def _asked(settings: Settings, one: Organization, offline: bool) -> list[F
     if not uses:
         return []
     try:
-        key = Key(one.admin_key.get_secret_value() if one.admin_key else "", path=one.admin_key_file)
+        key = Key(
+            one.admin_key.get_secret_value() if one.admin_key else "", path=one.admin_key_file
+        )
         kind = _kind(one.name, await key.current())
     except ConfigError as error:
         return [Finding("fail", f"{one.name}: key", str(error))]
@@ -91,7 +113,9 @@ def _kind(name: str, secret: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """One cheap call that shows whether a source may be read. `needed`: without it the exporter is of little use."""
+    """One cheap call that shows whether a source may be read. `needed`: without it the exporter is
+    of little use.
+    """
 
     section: str
     path: str
@@ -120,7 +144,9 @@ _PROBES = (
 )
 
 
-async def _answers(settings: Settings, one: Organization, key: Key, probes: list[_Probe]) -> AsyncIterator[Finding]:
+async def _answers(
+    settings: Settings, one: Organization, key: Key, probes: list[_Probe]
+) -> AsyncIterator[Finding]:
     dates: list[tuple[float, str]] = []
     async with Client(
         name=one.name,
@@ -136,7 +162,9 @@ async def _answers(settings: Settings, one: Organization, key: Key, probes: list
                 body = await client.get(probe.path, probe.params(today), endpoint=probe.path)
             except SourceError as error:
                 yield _trouble(one.name, probe, error)
-                if isinstance(error, Rejected) and not isinstance(error, MissingScope):  # it will be for all
+                if isinstance(error, Rejected) and not isinstance(
+                    error, MissingScope
+                ):  # it will be for all
                     break
                 continue
             yield Finding("ok", f"{one.name}: {probe.section}", f"{probe.path} answers")
@@ -154,13 +182,17 @@ def _trouble(name: str, probe: _Probe, error: SourceError) -> Finding:
     match error:
         case MissingScope():
             lacks = f"the key lacks {', '.join(error.scopes) or 'a scope'} for {probe.path}"
-            return Finding(level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false")
+            return Finding(
+                level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false"
+            )
         case Rejected():
             return Finding("fail", f"{name}: key", str(error))
         case NotOffered() if probe.section == "limits":
             return Finding("ok", subject, "no limit is set")
         case NotOffered():
-            return Finding("warn", subject, f"OpenAI does not offer {probe.path} here; see base_url")
+            return Finding(
+                "warn", subject, f"OpenAI does not offer {probe.path} here; see base_url"
+            )
         case RateLimited():
             return Finding("warn", subject, str(error))
         case _:
@@ -169,9 +201,15 @@ def _trouble(name: str, probe: _Probe, error: SourceError) -> Finding:
 
 def _organization(one: Organization, body: bytes) -> Iterator[Finding]:
     """Whose costs these are; nothing if there were none."""
-    ids = sorted({match.decode() for match in re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)})
+    ids = sorted(
+        {match.decode() for match in re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)}
+    )
     if ids and one.id and ids != [one.id]:
-        yield Finding("warn", f"{one.name}: organization", f"the key is one of {', '.join(ids)}, but organizations[].id is {one.id}")
+        yield Finding(
+            "warn",
+            f"{one.name}: organization",
+            f"the key is one of {', '.join(ids)}, but organizations[].id is {one.id}",
+        )
     elif ids:
         yield Finding("ok", f"{one.name}: organization", ", ".join(ids))
 
@@ -179,7 +217,9 @@ def _organization(one: Organization, body: bytes) -> Iterator[Finding]:
 def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp.ClientSession]:
     """A ClientSession that notes the Date of each answer beside our own time."""
 
-    async def note(_: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestEndParams) -> None:
+    async def note(
+        _: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestEndParams
+    ) -> None:
         if date := end.response.headers.get("Date"):
             dates.append((time.time(), date))
 
@@ -195,11 +235,17 @@ def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp
 def _clock(name: str, ours: float, date: str) -> Finding:
     """Compare our time with an HTTP Date, which is of whole seconds."""
     try:
-        skew = (datetime.fromtimestamp(ours, UTC) - parsedate_to_datetime(date).astimezone(UTC)).total_seconds()
+        skew = (
+            datetime.fromtimestamp(ours, UTC) - parsedate_to_datetime(date).astimezone(UTC)
+        ).total_seconds()
     except ValueError:
         return Finding("warn", f"{name}: clock", f"the answer's Date is {date!r}, which is no time")
     if abs(skew) > SKEW:
-        return Finding("warn", f"{name}: clock", f"ours is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; set it by NTP")
+        return Finding(
+            "warn",
+            f"{name}: clock",
+            f"ours is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; set it by NTP",
+        )
     return Finding("ok", f"{name}: clock", "agrees with OpenAI's")
 
 
@@ -216,10 +262,22 @@ async def _otlp(settings: Settings, offline: bool) -> Finding:
             _, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
             writer.close()
     except TimeoutError:
-        return Finding("fail", "otlp", f"connecting to {endpoint}: nobody answered; see otlp.endpoint and the network")
+        return Finding(
+            "fail",
+            "otlp",
+            f"connecting to {endpoint}: nobody answered; see otlp.endpoint and the network",
+        )
     except OSError as error:
-        why = os.strerror(error.errno) if isinstance(error, ConnectionError) and error.errno else str(error)
-        return Finding("fail", "otlp", f"connecting to {endpoint}: {why}; is the collector running, and otlp.endpoint right?")
+        why = (
+            os.strerror(error.errno)
+            if isinstance(error, ConnectionError) and error.errno
+            else str(error)
+        )
+        return Finding(
+            "fail",
+            "otlp",
+            f"connecting to {endpoint}: {why}; is the collector running, and otlp.endpoint right?",
+        )
     return Finding("ok", "otlp", f"{endpoint} accepts connections")
 
 
@@ -234,7 +292,9 @@ def _tls(settings: Settings) -> ssl.SSLContext:
 
 def _state(path: Path) -> Finding:
     if str(path) == ":memory:":
-        return Finding("warn", "state", "kept in memory, so totals begin anew with every start; set state.path")
+        return Finding(
+            "warn", "state", "kept in memory, so totals begin anew with every start; set state.path"
+        )
     try:
         return Finding("ok", "state", inspect(path))
     except StateError as error:

@@ -1,4 +1,6 @@
-"""The verb `demo`: a simulated organization, an exporter of it and its dashboard, in one process, without a key."""
+"""The verb `demo`: a simulated organization, an exporter of it and its dashboard, in one process,
+without a key.
+"""
 
 import asyncio
 import sys
@@ -15,7 +17,9 @@ from otel_openai_usage.poller import Clock
 
 
 def demo(*, port: int) -> int:
-    """Run a simulated organization and an exporter of it until SIGTERM or SIGINT. Keeps nothing. Raises ExporterError."""
+    """Run a simulated organization and an exporter of it until SIGTERM or SIGINT. Keeps nothing.
+    Raises ExporterError.
+    """
     return asyncio.run(_demo(port))
 
 
@@ -27,9 +31,14 @@ async def _demo(port: int) -> int:
     world = World()
     async with running(application(world)) as url, AsyncExitStack() as stack:
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        path = Path(stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-"))) / "state.db"
+        path = (
+            Path(stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-")))
+            / "state.db"
+        )
         settings = load(None, env, {"prometheus.port": port, "state.path": str(path), **DEMO})
-        await asyncio.to_thread(showcase.fill, path, world, settings.organizations[0].name, time.time())
+        await asyncio.to_thread(
+            showcase.fill, path, world, settings.organizations[0].name, time.time()
+        )
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
         shown = _dashboard(path, stack, any_port=port == 0)
         own, events = (each.url if each else "" for each in (exporter.server, exporter.ingest))
@@ -39,7 +48,9 @@ async def _demo(port: int) -> int:
 
 
 def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
-    """Where the dashboard of a store is served until the stack ends; without its extra, how to have it."""
+    """Where the dashboard of a store is served until the stack ends; without its extra, how to have
+    it.
+    """
     try:
         from otel_openai_usage.dashboard.server import PORT, Server
     except ModuleNotFoundError:

@@ -58,7 +58,9 @@ class Rejected(SourceError):
 class MissingScope(Rejected):
     """The key is good but lacks a scope; `scopes` as OpenAI names them."""
 
-    def __init__(self, message: str, *, status: int | None = None, scopes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, scopes: Sequence[str] = ()
+    ) -> None:
         self.scopes = tuple(scopes)
         super().__init__(message, status=status)
 
@@ -82,7 +84,9 @@ class BadCursor(BadRequest):
 class RateLimited(SourceError):
     """429; `retry_after` in seconds where OpenAI said so."""
 
-    def __init__(self, message: str, *, status: int | None = 429, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = 429, retry_after: float | None = None
+    ) -> None:
         self.retry_after = retry_after
         super().__init__(message, status=status)
 

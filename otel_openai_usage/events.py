@@ -1,7 +1,7 @@
 """A CloudEvents 1.0 body becomes events, or a sentence about what is wrong with it. Pure.
 
-The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data: what OpenAI's usage objects
-say (openai-api.md section 7), and OpenMeter's `{tokens, model, type}`.
+The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data:
+what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tokens, model, type}`.
 """
 
 import re
@@ -32,7 +32,9 @@ _TYPES: Mapping[str, int] = {
 
 
 class Refused(ValueError):
-    """The body cannot be taken. `index` is the place in a batch of what is wrong, None for a single event."""
+    """The body cannot be taken. `index` is the place in a batch of what is wrong, None for a single
+    event.
+    """
 
     def __init__(self, message: str, index: int | None = None) -> None:
         self.index = index
@@ -88,19 +90,24 @@ _DATA = msgspec.json.Decoder(_Data | None)
 _ANY = msgspec.json.Decoder()
 _AT = re.compile(r" - at `\$(?:\[(\d+)\])?\.?(.*)`$")
 _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
-_NEVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")  # Go's zero time, which OpenMeter takes as no time
+_NEVER = datetime.fromisoformat(
+    "0001-01-01T00:00:00+00:00"
+)  # Go's zero time, which OpenMeter takes as no time
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Parser:
-    """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data (`team`, `$.user.plan`).
+    """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data
+    (`team`, `$.user.plan`).
 
     `dimensions` is the order in which an event's `dims` are wanted.
     """
 
-    def __init__(self, attributes: Mapping[str, str] | None = None, dimensions: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, attributes: Mapping[str, str] | None = None, dimensions: Sequence[str] | None = None
+    ) -> None:
         paths = {name: _path(path) for name, path in (attributes or {}).items()}
         wanted = METERED.group_by + tuple(paths) if dimensions is None else dimensions
         self._paths = tuple((name, paths.get(name)) for name in wanted[len(METERED.group_by) :])
@@ -113,7 +120,9 @@ class Parser:
             raise _refused(error) from error
 
     def many(self, body: bytes) -> list[Event]:
-        """The events of a batch, at least one. Raises Refused, with the place of the first that is not right."""
+        """The events of a batch, at least one. Raises Refused, with the place of the first that is
+        not right.
+        """
         try:
             envelopes = _MANY.decode(body)
         except _UNREADABLE as error:
@@ -138,22 +147,45 @@ class Parser:
         if envelope.data_base64 is not None:
             raise Refused("data_base64: expected data, a JSON object")
         if envelope.datacontenttype is not None and not _MEDIA.match(envelope.datacontenttype):
-            raise Refused(f"datacontenttype: expected application/json, got {envelope.datacontenttype!r}")
+            raise Refused(
+                f"datacontenttype: expected application/json, got {envelope.datacontenttype!r}"
+            )
         try:
             data = _DATA.decode(envelope.data) or _Data()
         except msgspec.ValidationError as error:
             raise Refused(_sentence(error, "data")) from error
         amounts = _amounts(data)
         extra = self._extra(envelope.data) if self._paths else ()
-        dims = (envelope.subject, data.model or None, envelope.type, "true" if data.estimated else None, *extra)
-        time = None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
-        content = blake2b(f"{time} {dims} {amounts} {data.organization}".encode(), digest_size=8).digest()
-        identity = blake2b(f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16).digest()
-        return Event(identity, content, None if time is None else int(time // 1), dims, amounts, data.organization)
+        dims = (
+            envelope.subject,
+            data.model or None,
+            envelope.type,
+            "true" if data.estimated else None,
+            *extra,
+        )
+        time = (
+            None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
+        )
+        content = blake2b(
+            f"{time} {dims} {amounts} {data.organization}".encode(), digest_size=8
+        ).digest()
+        identity = blake2b(
+            f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
+        ).digest()
+        return Event(
+            identity,
+            content,
+            None if time is None else int(time // 1),
+            dims,
+            amounts,
+            data.organization,
+        )
 
     def _extra(self, raw: msgspec.Raw) -> tuple[str | None, ...]:
         data = _ANY.decode(raw)
-        return tuple(None if path is None else _value(name, data, path) for name, path in self._paths)
+        return tuple(
+            None if path is None else _value(name, data, path) for name, path in self._paths
+        )
 
 
 def _path(text: str) -> tuple[str, ...]:
@@ -167,7 +199,9 @@ def _value(name: str, data: object, path: Sequence[str]) -> str | None:
         return None
     text = str(data).lower() if isinstance(data, bool) else str(data)
     if len(text) > LONGEST:
-        raise Refused(f"data: the value of {name} has {len(text)} characters, expected at most {LONGEST}")
+        raise Refused(
+            f"data: the value of {name} has {len(text)} characters, expected at most {LONGEST}"
+        )
     return text or None
 
 
@@ -176,16 +210,28 @@ def _amounts(data: _Data) -> Amounts:
     if usage.tokens is not None:
         return _typed(_count("tokens", usage.tokens), data.type)
     given = _either("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
-    made = _either("output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens)
+    made = _either(
+        "output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens
+    )
     if given is None or made is None:
         given, made = _rest(given, made, usage.total_tokens)
-    cached = _either("input_cached_tokens", usage.input_cached_tokens, "cached_tokens", usage.cached_tokens)
+    cached = _either(
+        "input_cached_tokens", usage.input_cached_tokens, "cached_tokens", usage.cached_tokens
+    )
     if cached is None:
-        cached = _detail("cached_tokens", usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details)
+        cached = _detail(
+            "cached_tokens",
+            usage.prompt_tokens_details,
+            usage.input_tokens_details,
+            usage.input_token_details,
+        )
     thought = _either("reasoning_tokens", usage.reasoning_tokens)
     if thought is None:
         thought = _detail(
-            "reasoning_tokens", usage.completion_tokens_details, usage.output_tokens_details, usage.output_token_details
+            "reasoning_tokens",
+            usage.completion_tokens_details,
+            usage.output_tokens_details,
+            usage.output_token_details,
         )
     return (given, made, cached, thought, 1)
 
@@ -200,7 +246,9 @@ def _rest(given: int | None, made: int | None, total: Number) -> tuple[int, int]
     """Input and output, where one of them (or both) is not said but the total is."""
     all_ = 0 if total is None else _count("total_tokens", total)
     if given is None and made is None and all_:
-        raise Refused("data.total_tokens: cannot be told apart into input and output; send input_tokens and output_tokens too")
+        raise Refused(
+            "data.total_tokens: cannot be told apart into input and output; send input_tokens and output_tokens too"
+        )
     if given is None:
         return (max(all_ - (made or 0), 0), made or 0)
     return (given, max(all_ - given, 0))
@@ -229,7 +277,13 @@ def _count(name: str, value: float | str) -> int:
     text = str(value)
     try:
         number = Decimal(text)  # it takes digits of any script, and 1_000
-        if text.isascii() and "_" not in text and number.is_finite() and 0 <= number <= MOST and number == number.to_integral_value():
+        if (
+            text.isascii()
+            and "_" not in text
+            and number.is_finite()
+            and 0 <= number <= MOST
+            and number == number.to_integral_value()
+        ):
             return int(number)
     except InvalidOperation:
         pass
@@ -256,5 +310,7 @@ def _sentence(error: Exception, prefix: str = "") -> str:
     at = _AT.search(text)
     place = ".".join(part for part in (prefix, at[2] if at else "") if part)
     what = (text[: at.start()] if at else text).replace("Invalid enum value", "expected '1.0', got")
-    what = f"{what[0].lower()}{what[1:]}".replace("invalid RFC3339 encoded datetime", "expected a time as in RFC 3339")
+    what = f"{what[0].lower()}{what[1:]}".replace(
+        "invalid RFC3339 encoded datetime", "expected a time as in RFC 3339"
+    )
     return f"{place}: {what}" if place else what

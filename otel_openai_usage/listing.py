@@ -20,7 +20,6 @@ class Entry:
     attributes: tuple[str, ...]
 
 
-
 _INTRODUCTION = """\
 # Metrics
 
@@ -33,30 +32,49 @@ value is absent. They can be renamed, dropped or moved to the resource: see [con
 
 def entries() -> dict[str, list[Entry]]:
     """Every metric by family: what OpenAI says, and our own health."""
-    usage = [Entry(item.name, item.kind, item.unit, item.prometheus, item.description, item.attributes) for item in INSTRUMENTS.values()]
-    own = [Entry(row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes) for row in OWN.values()]
-    pending = Entry(RESTATED.name, RESTATED.kind, RESTATED.unit, RESTATED.prometheus, RESTATED.description, RESTATED.attributes)
+    usage = [
+        Entry(item.name, item.kind, item.unit, item.prometheus, item.description, item.attributes)
+        for item in INSTRUMENTS.values()
+    ]
+    own = [
+        Entry(row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes)
+        for row in OWN.values()
+    ]
+    pending = Entry(
+        RESTATED.name,
+        RESTATED.kind,
+        RESTATED.unit,
+        RESTATED.prometheus,
+        RESTATED.description,
+        RESTATED.attributes,
+    )
     return {"openai": usage, "otel_openai_usage": [*own, pending]}
 
 
 def as_json() -> str:
     """A list of objects: name, kind, unit, prometheus, description, attributes."""
-    rows = [{slot: getattr(entry, slot) for slot in Entry.__slots__} for family in entries().values() for entry in family]
+    rows = [
+        {slot: getattr(entry, slot) for slot in Entry.__slots__}
+        for family in entries().values()
+        for entry in family
+    ]
     return json.dumps(rows, indent=2) + "\n"
 
 
 def markdown() -> str:
     """The page docs/metrics.md."""
     families = entries()
-    return "\n".join([
-        _INTRODUCTION,
-        "## What OpenAI says\n",
-        *_table(families["openai"]),
-        "\n## The exporter's own health\n",
-        "These live as long as the process. `process_*` (memory, CPU, open files, start time) stand beside them in Prometheus.\n",
-        *_table(families["otel_openai_usage"]),
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            "## What OpenAI says\n",
+            *_table(families["openai"]),
+            "\n## The exporter's own health\n",
+            "These live as long as the process. `process_*` (memory, CPU, open files, start time) stand beside them in Prometheus.\n",
+            *_table(families["otel_openai_usage"]),
+            "",
+        ]
+    )
 
 
 def _table(rows: Iterable[Entry]) -> Iterator[str]:

@@ -1,11 +1,22 @@
-"""The verbs: plan a poll, take a reading into a book, finish the poll. Synchronous; called from one thread."""
+"""The verbs: plan a poll, take a reading into a book, finish the poll. Synchronous; called from one
+thread.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from otel_openai_usage.core import ledger, metered, windows
-from otel_openai_usage.core.book import Book, Commit, Leaf, accept, grown, leaves_after, levels_after, priced
+from otel_openai_usage.core.book import (
+    Book,
+    Commit,
+    Leaf,
+    accept,
+    grown,
+    leaves_after,
+    levels_after,
+    priced,
+)
 from otel_openai_usage.core.estimate import Estimate, PriceBook, by_name, estimate
 from otel_openai_usage.core.ledger import Change
 from otel_openai_usage.core.metered import Booking, Event
@@ -15,15 +26,18 @@ from otel_openai_usage.core.windows import Plan, Step
 from otel_openai_usage.errors import StateError
 
 KEEP_EVERY = 900
-"""Seconds between two writes of a source that brings nothing new: so long a stop may look shorter than it was."""
+"""Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
+than it was.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Absorbed:
-    """What a reading brought: leaves that are new or moved, how many rows were looked at, how much of it was late.
+    """What a reading brought: leaves that are new or moved, how many rows were looked at, how much
+    of it was late.
 
-    `finer` has the days that disagree with their hours, so that those should be read before this is absorbed again.
-    `unpriced` has the tokens by model that no price is known of.
+    `finer` has the days that disagree with their hours, so that those should be read before this is
+    absorbed again. `unpriced` has the tokens by model that no price is known of.
     """
 
     leaves: Sequence[Leaf] = ()
@@ -40,13 +54,21 @@ def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) 
     """
     plan = windows.plan(book.progress, now, rules, hours=hours, days=days, cuts=book.cuts)
     if book.kind.level:
-        plan = replace(plan, steps=tuple(step for step in plan.steps if not step.coarse), unread=(), gaps=(), lost=())
+        plan = replace(
+            plan,
+            steps=tuple(step for step in plan.steps if not step.coarse),
+            unread=(),
+            gaps=(),
+            lost=(),
+        )
     book.progress = replace(book.progress, horizon=plan.end, unread=plan.unread)
     return plan
 
 
 def give_up(book: Book, window: Window) -> Sequence[Window]:
-    """OpenAI does not report that far back: do not ask for it as a gap again. What of it no reading has covered."""
+    """OpenAI does not report that far back: do not ask for it as a gap again. What of it no reading
+    has covered.
+    """
     lost = [
         Window(max(unread.start, window.start), min(unread.end, window.end))
         for unread in book.progress.unread
@@ -71,26 +93,52 @@ def absorb(
 ) -> Absorbed:
     """Book one step's reading and keep it, all or nothing.
 
-    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just read.
-    Raises BadResponse or StateError; nothing changed then.
+    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just
+    read. Raises BadResponse or StateError; nothing changed then.
     """
-    fresh = [bucket for bucket in buckets if book.prints.get((step.width, bucket.start)) != bucket.fingerprint]
+    fresh = [
+        bucket
+        for bucket in buckets
+        if book.prints.get((step.width, bucket.start)) != bucket.fingerprint
+    ]
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
-    finer = _disagreeing(store, book, reading) if step.coarse and step.width == Width.DAY > min(book.kind.widths) and not drilled else []
+    finer = (
+        _disagreeing(store, book, reading)
+        if step.coarse and step.width == Width.DAY > min(book.kind.widths) and not drilled
+        else []
+    )
     if finer:
         reading = {start: rows for start, rows in reading.items() if start not in finer}
     if step.coarse:
         change = _make_good(store, book, step, reading, now)
     else:
-        change = _replace(store, book, step, reading, step.window.start if hours_from is None else hours_from)
-    new, moved = levels_after(book, ledger.latest(reading), now) if book.kind.level else leaves_after(book, change, now)
-    found = estimate(book.kind, book.organization, change.moves, prices) if prices and not book.kind.level else Estimate()
+        change = _replace(
+            store, book, step, reading, step.window.start if hours_from is None else hours_from
+        )
+    new, moved = (
+        levels_after(book, ledger.latest(reading), now)
+        if book.kind.level
+        else leaves_after(book, change, now)
+    )
+    found = (
+        estimate(book.kind, book.organization, change.moves, prices)
+        if prices and not book.kind.level
+        else Estimate()
+    )
     # Where only the price moved: usage is now known to be of another hour.
     dear = found.growth.keys() - {leaf.dims for leaf in (*new, *moved)}
-    moved += [grown(leaf, book.kind.zero, leaf.changed) for dims in dear if (leaf := book.leaves.get(dims)) and found.growth[dims]]
+    moved += [
+        grown(leaf, book.kind.zero, leaf.changed)
+        for dims in dear
+        if (leaf := book.leaves.get(dims)) and found.growth[dims]
+    ]
     for leaf in (*new, *moved):
         priced(leaf, found.growth.get(leaf.dims))
-    progress = replace(book.progress, unread=windows.without(book.progress.unread, step.window)) if not finer else book.progress
+    progress = (
+        replace(book.progress, unread=windows.without(book.progress.unread, step.window))
+        if not finer
+        else book.progress
+    )
     compact = fine_from if not step.coarse and _compactable(book, fine_from) else None
     if change.writes or change.drops or change.suspects or new or moved or compact is not None:
         store.commit(book, Commit(progress, change, new, moved, compact, found.days))
@@ -107,19 +155,28 @@ def absorb(
 
 
 def price(book: Book, prices: PriceBook, now: int) -> None:
-    """Let the leaves that have a price now, but had none, begin at 0: so their first cost is an increase."""
+    """Let the leaves that have a price now, but had none, begin at 0: so their first cost is an
+    increase.
+    """
     for leaf in book.leaves.values():
-        if leaf.estimate is None and leaf.changed and prices.rates(book.organization, book.kind, by_name(book.kind, leaf.dims), now):
+        if (
+            leaf.estimate is None
+            and leaf.changed
+            and prices.rates(book.organization, book.kind, by_name(book.kind, leaf.dims), now)
+        ):
             leaf.estimate = leaf.estimate_shown = Decimal(0)
 
 
 def finish(store: Store, book: Book, now: int) -> bool:
-    """Note that every step of a poll was taken. True if it was the first such poll: the book may now be shown.
+    """Note that every step of a poll was taken. True if it was the first such poll: the book may
+    now be shown.
 
     Raises StateError; the poll has not ended then.
     """
-    first, before = not book.progress.complete, book.last_success
-    progress, book.last_success = replace(book.progress, complete=True), now
+    first = not book.progress.complete
+    before = book.last_success
+    progress = replace(book.progress, complete=True)
+    book.last_success = now
     if first or not 0 <= now - book.kept_at < KEEP_EVERY:
         try:
             store.commit(book, Commit(progress))
@@ -138,45 +195,80 @@ def keep(store: Store, book: Book, now: int) -> None:
 
 
 def _tokens(book: Book) -> list[int]:
-    return [index for index, measure in enumerate(book.kind.measures) if measure.token_type in ("input", "output")]
+    return [
+        index
+        for index, measure in enumerate(book.kind.measures)
+        if measure.token_type in ("input", "output")
+    ]
 
 
-def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], hours_from: int) -> Change:
+def _replace(
+    store: Store, book: Book, step: Step, reading: Mapping[int, Rows], hours_from: int
+) -> Change:
     """A fine reading replaces its own rows and those of any other width that it touches.
 
-    Rows of days that are now read in hours go, too: their hours are compared in this poll or soon, and both would add up.
+    Rows of days that are now read in hours go, too: their hours are compared in this poll or soon,
+    and both would add up.
     """
     stored = store.rows(book, step.width, sorted(reading))
-    start, end = step.window.start, step.window.end
+    start = step.window.start
+    end = step.window.end
     for width in set(Width) - {step.width}:
-        stored += store.rows_within(book, (width,), min(start, hours_from) if width == Width.DAY else start, end)
+        stored += store.rows_within(
+            book, (width,), min(start, hours_from) if width == Width.DAY else start, end
+        )
     return ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
 
 
-def _make_good(store: Store, book: Book, step: Step, reading: Mapping[int, Rows], now: int) -> Change:
+def _make_good(
+    store: Store, book: Book, step: Step, reading: Mapping[int, Rows], now: int
+) -> Change:
     suspicions = store.suspicions(book, step.width, step.window.start, step.window.end)
     return ledger.make_good(
-        step.width, reading, _parts(store, book, step.width, reading), suspicions, now, book.progress.epoch, book.kind.zero
+        step.width,
+        reading,
+        _parts(store, book, step.width, reading),
+        suspicions,
+        now,
+        book.progress.epoch,
+        book.kind.zero,
     )
 
 
 def _parts(store: Store, book: Book, width: Width, reading: Mapping[int, Rows]) -> list[ledger.Row]:
     widths = [each for each in Width if each <= width]
-    return [row for start in reading for row in store.rows_within(book, widths, start, start + width)]
+    return [
+        row for start in reading for row in store.rows_within(book, widths, start, start + width)
+    ]
 
 
 def _disagreeing(store: Store, book: Book, reading: Mapping[int, Rows]) -> list[int]:
-    return ledger.disagreeing(Width.DAY, reading, _parts(store, book, Width.DAY, reading), book.kind.zero)
+    return ledger.disagreeing(
+        Width.DAY, reading, _parts(store, book, Width.DAY, reading), book.kind.zero
+    )
 
 
 def _compactable(book: Book, fine_from: int) -> bool:
     return floor(fine_from, Width.HOUR) > book.compacted and min(book.kind.widths) < Width.HOUR
 
 
-def _remember(book: Book, step: Step, fresh: Sequence[Bucket], reading: Mapping[int, Rows], change: Change, compact: int | None) -> None:
-    """Keep fingerprints of what agrees with the store, so that it need not be decoded again; forget what was outrun."""
+def _remember(
+    book: Book,
+    step: Step,
+    fresh: Sequence[Bucket],
+    reading: Mapping[int, Rows],
+    change: Change,
+    compact: int | None,
+) -> None:
+    """Keep fingerprints of what agrees with the store, so that it need not be decoded again; forget
+    what was outrun.
+    """
     doubted = {start for (_, start, _), suspicion in change.suspects.items() if suspicion}
-    for width, start, _ in change.drops:  # what another width superseded must be decoded if it is ever read again
+    for (
+        width,
+        start,
+        _,
+    ) in change.drops:  # what another width superseded must be decoded if it is ever read again
         book.prints.pop((width, start), None)
     for bucket in fresh:
         if bucket.start in reading and bucket.start not in doubted:
@@ -207,20 +299,29 @@ class Booked:
     leaves: Sequence[tuple[Book, Sequence[Leaf]]] = ()
 
 
-def book_events(store: EventStore, books: Mapping[str, Book], events: Sequence[Event], now: int, dedupe: int) -> Booked:
-    """Count every event once: those whose identity was seen less than `dedupe` seconds ago are left out.
+def book_events(
+    store: EventStore, books: Mapping[str, Book], events: Sequence[Event], now: int, dedupe: int
+) -> Booked:
+    """Count every event once: those whose identity was seen less than `dedupe` seconds ago are left
+    out.
 
-    `books` has one of each organization; the first is for events that name none of them. Raises StateError; nothing
-    changed then.
+    `books` has one of each organization; the first is for events that name none of them. Raises
+    StateError; nothing changed then.
     """
-    found = metered.sift(events, store.known_events([event.identity for event in events], now - dedupe))
+    found = metered.sift(
+        events, store.known_events([event.identity for event in events], now - dedupe)
+    )
     bookings = [
         _booking(books[name], part, now)
-        for name, part in metered.by_organization(found.fresh, next(iter(books)), books.__contains__).items()
+        for name, part in metered.by_organization(
+            found.fresh, next(iter(books)), books.__contains__
+        ).items()
     ]
     if found.fresh:
         store.book_events(found.fresh, bookings, now)
-    leaves = [(booking.book, accept(booking.book, booking.new, booking.moved)) for booking in bookings]
+    leaves = [
+        (booking.book, accept(booking.book, booking.new, booking.moved)) for booking in bookings
+    ]
     return Booked(len(found.fresh), found.duplicates, found.conflicts, leaves)
 
 
@@ -229,21 +330,42 @@ def _booking(book: Book, events: Sequence[Event], now: int) -> Booking:
     return Booking(book, hours, *leaves_after(book, metered.change(hours), now))
 
 
-def book_day(store: Store, book: Book, day: int, hours: Mapping[int, Rows], now: int, prices: PriceBook | None = None) -> None:
-    """Keep what a source says of a whole UTC day, in place of what it said before. `hours` by their start. Raises StateError."""
+def book_day(
+    store: Store,
+    book: Book,
+    day: int,
+    hours: Mapping[int, Rows],
+    now: int,
+    prices: PriceBook | None = None,
+) -> None:
+    """Keep what a source says of a whole UTC day, in place of what it said before. `hours` by their
+    start. Raises StateError.
+    """
     reading = {start: hours.get(start, {}) for start in range(day, day + Width.DAY, Width.HOUR)}
     book_past(store, book, Window(day, day + Width.DAY), Width.HOUR, reading, now, prices)
 
 
 def book_past(
-    store: Store, book: Book, window: Window, width: Width, reading: Mapping[int, Rows], now: int, prices: PriceBook | None = None
+    store: Store,
+    book: Book,
+    window: Window,
+    width: Width,
+    reading: Mapping[int, Rows],
+    now: int,
+    prices: PriceBook | None = None,
 ) -> None:
-    """Keep a reading of a window in place of all that is stored of it. Raises StateError; nothing changed then."""
+    """Keep a reading of a window in place of all that is stored of it. Raises StateError; nothing
+    changed then.
+    """
     stored = store.rows_within(book, tuple(Width), window.start, window.end)
     change = ledger.replace(width, reading, stored, book.progress.epoch, book.kind.zero)
     if change.writes or change.drops:
         new, moved = leaves_after(book, change, now)
-        found = estimate(book.kind, book.organization, change.moves, prices) if prices and not book.kind.level else Estimate()
+        found = (
+            estimate(book.kind, book.organization, change.moves, prices)
+            if prices and not book.kind.level
+            else Estimate()
+        )
         for leaf in (*new, *moved):
             priced(leaf, found.growth.get(leaf.dims))
         store.commit(book, Commit(book.progress, change, new, moved, estimates=found.days))

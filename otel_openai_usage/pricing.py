@@ -1,4 +1,6 @@
-"""List prices of genai-prices as a PriceBook, and prices of your own above them. Works offline: the prices come with the package."""
+"""List prices of genai-prices as a PriceBook, and prices of your own above them. Works offline: the
+prices come with the package.
+"""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -21,9 +23,16 @@ PER = {
     "output_audio": MILLION, "characters": MILLION, "audio": Decimal(60), "images": Decimal(1), "sessions": Decimal(1),
     "searches": Decimal(1000),
 }  # fmt: skip
-"""What can be priced, and of how much of it prices are told: a million tokens or characters, a minute, a thousand searches."""
+"""What can be priced, and of how much of it prices are told: a million tokens or characters, a
+minute, a thousand searches.
+"""
 
-_WHOLE = {"input_cached": "input", "input_cache_write": "input", "input_audio": "input", "output_audio": "output"}
+_WHOLE = {
+    "input_cached": "input",
+    "input_cache_write": "input",
+    "input_audio": "input",
+    "output_audio": "output",
+}
 _LISTED = {
     "input": "input_mtok", "output": "output_mtok", "input_cached": "cache_read_mtok", "input_cache_write": "cache_write_mtok",
     "input_audio": "input_audio_mtok", "output_audio": "output_audio_mtok", "characters": "input_mchars", "searches": "web_searches_kcount",
@@ -37,26 +46,45 @@ Own = Mapping[str, Decimal]
 class Prices:
     """Implements core.estimate.PriceBook.
 
-    `overrides` is by organization, then by model, operation (for what has no model) or `*` for all: prices by the names
-    of `PER`, or a `discount` (0.1 is a tenth off the list), or `batch` (what a batch costs of it; 0.5 if not said).
-    Raises ConfigError with every problem.
+    `overrides` is by organization, then by model, operation (for what has no model) or `*` for all:
+    prices by the names of `PER`, or a `discount` (0.1 is a tenth off the list), or `batch` (what a
+    batch costs of it; 0.5 if not said). Raises ConfigError with every problem.
     """
 
     def __init__(self, overrides: Mapping[str, Mapping[str, object]] | None = None) -> None:
         self._own = _parsed(overrides or {})
-        openai = next(provider for provider in data_snapshot.get_snapshot().providers if provider.id == "openai")
+        openai = next(
+            provider
+            for provider in data_snapshot.get_snapshot().providers
+            if provider.id == "openai"
+        )
         self._find = lru_cache(4096)(openai.find_model)
         self._rates = lru_cache(8192)(self._look_up)
 
-    def rates(self, organization: str, kind: Kind, dims: Mapping[str, str], time: int) -> Rates | None:
+    def rates(
+        self, organization: str, kind: Kind, dims: Mapping[str, str], time: int
+    ) -> Rates | None:
         """The prices of an attribute set at a Unix time; None if they are not known."""
         tier = dims.get("service_tier", "")
         # Prices change at whole hours at the earliest.
-        return self._rates(organization, kind, dims.get("model", ""), dims.get("batch") == "true" or tier == "batch", tier, time // 3600)
+        return self._rates(
+            organization,
+            kind,
+            dims.get("model", ""),
+            dims.get("batch") == "true" or tier == "batch",
+            tier,
+            time // 3600,
+        )
 
-    def _look_up(self, organization: str, kind: Kind, model: str, batch: bool, tier: str, hour: int) -> Rates | None:
+    def _look_up(
+        self, organization: str, kind: Kind, model: str, batch: bool, tier: str, hour: int
+    ) -> Rates | None:
         own = self._own_prices(organization, model or kind.name)
-        prices = dict(self._listed(kind, model, batch, tier, hour)) if model or kind.name in _WITHOUT_MODEL else {}
+        prices = (
+            dict(self._listed(kind, model, batch, tier, hour))
+            if model or kind.name in _WITHOUT_MODEL
+            else {}
+        )
         off = 1 - own.get("discount", Decimal(0))
         prices = {name: price * off for name, price in prices.items()}
         share = own.get("batch", _HALF) if batch else Decimal(1)
@@ -67,7 +95,9 @@ class Prices:
         known = self._own.get(organization, {})
         return {**known.get(EVERY_MODEL, {}), **known.get(model, {})}
 
-    def _listed(self, kind: Kind, model: str, batch: bool, tier: str, hour: int) -> Mapping[str, Decimal]:
+    def _listed(
+        self, kind: Kind, model: str, batch: bool, tier: str, hour: int
+    ) -> Mapping[str, Decimal]:
         """Prices of one unit by measure, as the list has them."""
         if kind.name == "moderations":
             return {"input": Decimal(0)}  # free of charge, whatever the model
@@ -83,9 +113,12 @@ class Prices:
         for name, column in _LISTED.items():
             if (price := _price(special, search or column)) is not None:
                 if batch and name in ("input", "output") and price == _price(standard, column):
-                    price *= _HALF  # from before the list knew of batches; OpenAI has always taken half for them
+                    # from before the list knew of batches; OpenAI has always taken half for them
+                    price *= _HALF
                 prices[name] = price / PER[name]
-        if (hours := _price(standard, "input_audio_hours") or _price(standard, "audio_hours")) is not None:
+        if (
+            hours := _price(standard, "input_audio_hours") or _price(standard, "audio_hours")
+        ) is not None:
             prices["audio"] = hours / 3600
         return prices
 
@@ -94,7 +127,9 @@ _WITHOUT_MODEL = ("moderations", "file_search_calls")
 
 
 def _price(prices: ModelPrice, column: str) -> Decimal | None:
-    """A price; of one that depends on the length of a request, the one for short ones: usage does not say how long each was."""
+    """A price; of one that depends on the length of a request, the one for short ones: usage does
+    not say how long each was.
+    """
     price = getattr(prices, column, None)
     return price.base if isinstance(price, TieredPrices) else price
 
@@ -105,7 +140,10 @@ def _differences(kind: Kind, prices: Mapping[str, Decimal]) -> Rates | None:
     for measure in kind.measures:
         whole = _WHOLE.get(measure.name)
         if whole:
-            rates.append(prices.get(measure.name, prices.get(whole, Decimal(0))) - prices.get(whole, Decimal(0)))
+            rates.append(
+                prices.get(measure.name, prices.get(whole, Decimal(0)))
+                - prices.get(whole, Decimal(0))
+            )
         elif measure.name in prices:
             rates.append(prices[measure.name])
         elif measure.name == "requests":
@@ -124,10 +162,17 @@ def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str
         for model, prices in models.items():
             path = f"prices.overrides.{organization}.{model}"
             if not isinstance(prices, Mapping):
-                problems.append(f"{path}: expected prices such as {{input: 1.25, output: 10}}, got {prices!r}")
+                problems.append(
+                    f"{path}: expected prices such as {{input: 1.25, output: 10}}, got {prices!r}"
+                )
                 continue
-            numbers = {str(name): _number(f"{path}.{name}", str(name), given, problems) for name, given in prices.items()}
-            found.setdefault(organization, {})[model] = {name: number for name, number in numbers.items() if number is not None}
+            numbers = {
+                str(name): _number(f"{path}.{name}", str(name), given, problems)
+                for name, given in prices.items()
+            }
+            found.setdefault(organization, {})[model] = {
+                name: number for name, number in numbers.items() if number is not None
+            }
     if problems:
         raise ConfigError(problems)
     return found
@@ -142,7 +187,14 @@ def _number(path: str, name: str, given: object, problems: list[str]) -> Decimal
         number = Decimal(str(given))
     except InvalidOperation:
         number = Decimal(-1)
-    if not number.is_finite() or number < 0 or (name == "discount" and number > 1) or isinstance(given, bool):
-        problems.append(f"{path}: expected a number of at least 0{' and at most 1' if name == 'discount' else ''}, got {given!r}")
+    if (
+        not number.is_finite()
+        or number < 0
+        or (name == "discount" and number > 1)
+        or isinstance(given, bool)
+    ):
+        problems.append(
+            f"{path}: expected a number of at least 0{' and at most 1' if name == 'discount' else ''}, got {given!r}"
+        )
         return None
     return number

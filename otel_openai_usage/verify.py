@@ -1,4 +1,6 @@
-"""The verb `verify`: what we counted for past days against OpenAI's own daily totals, series by series."""
+"""The verb `verify`: what we counted for past days against OpenAI's own daily totals, series by
+series.
+"""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from otel_openai_usage.state.reader import Reader, reading
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One day of one source. `differences` has OpenAI's and our amounts of each attribute set that differs."""
+    """One day of one source. `differences` has OpenAI's and our amounts of each attribute set that
+    differs.
+    """
 
     day: date
     book: Book
@@ -30,12 +34,23 @@ class Verdict:
         head = f"{self.day} {self.book.organization} {self.book.kind.source}"
         if not self.differences:
             return f"ok    {head}: {self.compared} attribute sets equal"
-        lines = [f"  {self._named(dims)}: {self._compared(*pair)}" for dims, pair in self.differences.items()]
-        return "\n".join([f"fail  {head}: {len(self.differences)} of {self.compared} attribute sets differ", *lines])
+        lines = [
+            f"  {self._named(dims)}: {self._compared(*pair)}"
+            for dims, pair in self.differences.items()
+        ]
+        return "\n".join(
+            [
+                f"fail  {head}: {len(self.differences)} of {self.compared} attribute sets differ",
+                *lines,
+            ]
+        )
 
     def _named(self, dims: Dims) -> str:
         pairs = zip(self.book.kind.dimensions, dims, strict=True)
-        return " ".join(f"{name}={value}" for name, value in pairs if value is not None) or "(no dimensions)"
+        return (
+            " ".join(f"{name}={value}" for name, value in pairs if value is not None)
+            or "(no dimensions)"
+        )
 
     def _compared(self, theirs: Amounts, ours: Amounts) -> str:
         names = [measure.name for measure in self.book.kind.measures]
@@ -56,18 +71,24 @@ class LetGo:
 
     def __str__(self) -> str:
         head = f"{self.first} to {self.last} {self.book.organization} {self.book.kind.source}"
-        return f"skip  {head}: the rows were let go after history.days, so there is nothing to compare"
+        return (
+            f"skip  {head}: the rows were let go after history.days, so there is nothing to compare"
+        )
 
 
 async def verdicts(
     settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
 ) -> AsyncIterator[Verdict | LetGo]:
-    """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else yesterday), both included.
+    """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else
+    yesterday), both included.
 
-    Only whole past UTC days, and of the first only what was counted. Raises ConfigError, SourceError or StateError.
+    Only whole past UTC days, and of the first only what was counted. Raises ConfigError,
+    SourceError or StateError.
     """
     if since and since > (until or utc(now).date()):
-        raise ConfigError([f"--from {since} lies after --to {until or 'today'}: there is no day in between"])
+        raise ConfigError(
+            [f"--from {since} lies after --to {until or 'today'}: there is no day in between"]
+        )
     end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
     kept = retention(settings, now).days
     with reading(state_file(settings, env)) as reader:
@@ -81,19 +102,28 @@ async def verdicts(
 async def _of(
     settings: Settings, organization: Organization, reader: Reader, start: int, end: int, kept: int
 ) -> AsyncIterator[Verdict | LetGo]:
-    wanted = {name for name in settings.usage.endpoints if settings.usage.enabled and not USAGE_KINDS[name].level}
+    wanted = {
+        name
+        for name in settings.usage.endpoints
+        if settings.usage.enabled and not USAGE_KINDS[name].level
+    }
     wanted |= {COSTS.name} if settings.costs.enabled else set()
     async with openai_client(settings, organization) as client:
         for book in reader.books(organization.name):
             if book.kind.name in wanted:
-                first, last = max(start, book.progress.epoch), min(end, kept)
+                first = max(start, book.progress.epoch)
+                last = min(end, kept)
                 if first < last:
                     yield LetGo(utc(first).date(), utc(last - 1).date(), book)
-                for verdict in await _days(UsageSource(client, book.kind), book, reader, max(start, kept), end):
+                for verdict in await _days(
+                    UsageSource(client, book.kind), book, reader, max(start, kept), end
+                ):
                     yield verdict
 
 
-async def _days(source: UsageSource, book: Book, reader: Reader, start: int, end: int) -> list[Verdict]:
+async def _days(
+    source: UsageSource, book: Book, reader: Reader, start: int, end: int
+) -> list[Verdict]:
     limits = {Width.DAY: COST_LIMIT} if book.kind is COSTS else LIMITS
     theirs: dict[int, dict[Dims, Amounts]] = {}
     for step in windows.past_days(book.progress, start, end, limits, book.cuts):
@@ -107,7 +137,13 @@ async def _days(source: UsageSource, book: Book, reader: Reader, start: int, end
 
 
 def _verdict(book: Book, day: int, theirs: Mapping[Dims, Amounts], reader: Reader) -> Verdict:
-    ours, zero = reader.counted(book, max(day, book.progress.epoch), day + Width.DAY), book.kind.zero
+    ours = reader.counted(book, max(day, book.progress.epoch), day + Width.DAY)
+    zero = book.kind.zero
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
     pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
-    return Verdict(utc(day).date(), book, len(pairs), {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]})
+    return Verdict(
+        utc(day).date(),
+        book,
+        len(pairs),
+        {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]},
+    )

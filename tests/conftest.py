@@ -1,4 +1,6 @@
-"""What every test may use: real servers (`prometheus`, `collector`), the installed command (`simulator`, `run`), golden files."""
+"""What every test may use: real servers (`prometheus`, `collector`), the installed command
+(`simulator`, `run`), golden files.
+"""
 
 import os
 
@@ -14,7 +16,11 @@ __all__ = ["collector", "golden", "prometheus", "run", "simulator", "surrounding
 
 # Hypothesis takes its time where two cores are shared; what it finds in CI can be found again.
 settings.register_profile(
-    "here", max_examples=40, deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
+    "here",
+    max_examples=40,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("here")
 

@@ -7,7 +7,9 @@ import pytest
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compares text with a file beside the test; `--update-golden` writes it instead. Read the diff before you commit it."""
+    """Compares text with a file beside the test; `--update-golden` writes it instead. Read the diff
+    before you commit it.
+    """
 
     def compare(name: str, text: str) -> None:
         path = request.path.parent / name

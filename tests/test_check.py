@@ -1,4 +1,6 @@
-"""`check`: what it finds about keys, scopes, clocks, collectors and state files, and that it changes nothing."""
+"""`check`: what it finds about keys, scopes, clocks, collectors and state files, and that it
+changes nothing.
+"""
 
 import asyncio
 import socket
@@ -14,12 +16,18 @@ from aiohttp import web
 from otel_openai_usage.check import Finding, findings
 from otel_openai_usage.config import load
 
-SCOPE = {"error": {"message": "You have insufficient permissions for this operation. Missing scopes: api.management.read."}}
+SCOPE = {
+    "error": {
+        "message": "You have insufficient permissions for this operation. Missing scopes: api.management.read."
+    }
+}
 EMPTY = {"object": "page", "data": [], "has_more": False, "next_page": None}
 
 
 class Upstream:
-    """OpenAI by script: per path a status and a body; remembers what it was asked. `date` is its clock."""
+    """OpenAI by script: per path a status and a body; remembers what it was asked. `date` is its
+    clock.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -32,7 +40,9 @@ class Upstream:
         path = request.path.removeprefix("/v1/organization/")
         self.asked.append(path)
         status, body = self.answers.get(path, (200, EMPTY))
-        return web.json_response(body, status=status, headers={"Date": self.date} if self.date else {})
+        return web.json_response(
+            body, status=status, headers={"Date": self.date} if self.date else {}
+        )
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
@@ -50,7 +60,9 @@ class Upstream:
 @pytest.fixture
 def upstream() -> Any:
     """A scripted OpenAI, in a thread of its own, because `findings` runs a loop itself."""
-    up, loop, stop = Upstream(), asyncio.new_event_loop(), asyncio.Event()
+    up = Upstream()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
     ready = asyncio.run_coroutine_threadsafe
 
     async def life(started: asyncio.Event) -> None:
@@ -78,7 +90,11 @@ def look(upstream: Upstream, tmp_path: Path) -> Look:
     def found(text: str = "", offline: bool = False, **env: str) -> dict[str, list[Finding]]:
         file = tmp_path / "config.yaml"
         file.write_text("prices: {enabled: false}\n" + text)
-        given = {"OPENAI_ADMIN_KEY": "sk-admin-hush", "OPENAI_BASE_URL": upstream.url, "XDG_STATE_HOME": str(tmp_path)} | env
+        given = {
+            "OPENAI_ADMIN_KEY": "sk-admin-hush",
+            "OPENAI_BASE_URL": upstream.url,
+            "XDG_STATE_HOME": str(tmp_path),
+        } | env
         result: dict[str, list[Finding]] = {}
         for finding in findings(load(file, given), given, offline=offline):
             result.setdefault(finding.subject.removeprefix("default: "), []).append(finding)
@@ -93,20 +109,42 @@ def levels(found: dict[str, list[Finding]]) -> dict[str, list[str]]:
 
 
 def test_all_is_well(look: Look, upstream: Upstream, tmp_path: Path) -> None:
-    """A good key with every scope: everything is ok, five cheap calls are made, and no state file appears."""
+    """A good key with every scope: everything is ok, five cheap calls are made, and no state file
+    appears.
+    """
     assert levels(look()) == {
-        "configuration": ["ok"], "key": ["ok"], "usage": ["ok"], "costs": ["ok"], "names": ["ok", "ok"], "limits": ["ok"],
-        "clock": ["ok"], "state": ["ok"],
-    }  # fmt: skip
-    assert sorted(upstream.asked) == ["costs", "projects", "spend_limit", "usage/completions", "users"]
+        "configuration": ["ok"],
+        "key": ["ok"],
+        "usage": ["ok"],
+        "costs": ["ok"],
+        "names": ["ok", "ok"],
+        "limits": ["ok"],
+        "clock": ["ok"],
+        "state": ["ok"],
+    }
+    assert sorted(upstream.asked) == [
+        "costs",
+        "projects",
+        "spend_limit",
+        "usage/completions",
+        "users",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]
 
 
 def test_missing_scopes_are_named(look: Look, upstream: Upstream) -> None:
-    """A scope that names and limits need is a warning, one that usage needs a failure; both say which."""
-    upstream.answers = dict.fromkeys(("projects", "users", "spend_limit", "usage/completions"), (403, SCOPE))
+    """A scope that names and limits need is a warning, one that usage needs a failure; both say
+    which.
+    """
+    upstream.answers = dict.fromkeys(
+        ("projects", "users", "spend_limit", "usage/completions"), (403, SCOPE)
+    )
     found = look()
-    assert (levels(found)["usage"], levels(found)["names"], levels(found)["limits"]) == (["fail"], ["warn", "warn"], ["warn"])
+    assert (levels(found)["usage"], levels(found)["names"], levels(found)["limits"]) == (
+        ["fail"],
+        ["warn", "warn"],
+        ["warn"],
+    )
     assert "api.management.read" in found["names"][0].told
     assert "names.enabled: false" in found["names"][0].told
 
@@ -124,7 +162,12 @@ def test_the_organization_is_told(look: Look, upstream: Upstream) -> None:
 
 def test_a_wrong_key_is_said_once(look: Look, upstream: Upstream) -> None:
     """A key that is refused everywhere is one failure, and is not shown."""
-    upstream.answers = {"usage/completions": (401, {"error": {"message": "Incorrect API key provided: sk-admin-hush"}})}
+    upstream.answers = {
+        "usage/completions": (
+            401,
+            {"error": {"message": "Incorrect API key provided: sk-admin-hush"}},
+        )
+    }
     found = look()
     assert levels(found)["key"] == ["ok", "fail"]
     assert "hush" not in str(found)
@@ -132,7 +175,13 @@ def test_a_wrong_key_is_said_once(look: Look, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "level"), [("sk-proj-hush", "fail"), ("sk-svcacct-hush", "fail"), ("hush", "warn"), ("sk-admin-hush", "ok")]
+    ("secret", "level"),
+    [
+        ("sk-proj-hush", "fail"),
+        ("sk-svcacct-hush", "fail"),
+        ("hush", "warn"),
+        ("sk-admin-hush", "ok"),
+    ],
 )
 def test_the_kind_of_key_is_seen(look: Look, upstream: Upstream, secret: str, level: str) -> None:
     """A key of a project cannot work and is refused before anybody is asked; an odd one is tried."""
@@ -155,7 +204,9 @@ def test_no_limit_is_fine(look: Look, upstream: Upstream) -> None:
 
 
 def test_a_clock_that_is_off_is_noticed(look: Look, upstream: Upstream) -> None:
-    """More than half a minute between our clock and OpenAI's is a warning; a Date that is none, too."""
+    """More than half a minute between our clock and OpenAI's is a warning; a Date that is none,
+    too.
+    """
     upstream.date = "Sun, 06 Nov 1994 08:49:37 GMT"
     assert "ahead" in look()["clock"][0].told
     upstream.date = "yesterday"
@@ -166,20 +217,29 @@ def test_nobody_there_is_told(look: Look) -> None:
     """With nobody at the base URL, usage and costs fail with a sentence."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        found = look("api: {timeout: 2s}\nnames: {enabled: false}\nlimits: {enabled: false}",
-                     OPENAI_BASE_URL=f"http://127.0.0.1:{free.getsockname()[1]}/v1")  # fmt: skip
+        found = look(
+            "api: {timeout: 2s}\nnames: {enabled: false}\nlimits: {enabled: false}",
+            OPENAI_BASE_URL=f"http://127.0.0.1:{free.getsockname()[1]}/v1",
+        )
     assert (levels(found)["usage"], levels(found)["costs"]) == (["fail"], ["fail"])
 
 
 def test_offline_asks_nobody(look: Look, upstream: Upstream) -> None:
     """With --offline neither OpenAI nor the collector is asked."""
     found = look(offline=True, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
-    assert levels(found) == {"configuration": ["ok"], "key": ["ok"], "otlp": ["ok"], "state": ["ok"]}
+    assert levels(found) == {
+        "configuration": ["ok"],
+        "key": ["ok"],
+        "otlp": ["ok"],
+        "state": ["ok"],
+    }
     assert upstream.asked == []
 
 
 def test_the_collector_is_tried(look: Look, upstream: Upstream) -> None:
-    """Somebody who accepts connections is ok; nobody there, a name that is none, and a TLS server that is none fail."""
+    """Somebody who accepts connections is ok; nobody there, a name that is none, and a TLS server
+    that is none fail.
+    """
     plain = upstream.url.removesuffix("/v1")
     for endpoint, level in (
         (plain, "ok"),
@@ -187,14 +247,19 @@ def test_the_collector_is_tried(look: Look, upstream: Upstream) -> None:
         ("http://nowhere.invalid:4317", "fail"),
         (plain.replace("http", "https"), "fail"),
     ):
-        assert levels(look("usage: {enabled: false}", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint))["otlp"] == [level], endpoint
+        assert levels(look("usage: {enabled: false}", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint))[
+            "otlp"
+        ] == [level], endpoint
 
 
 def test_what_is_noteworthy_is_a_warning(look: Look) -> None:
     """Warnings of the configuration and features that are not built yet are shown."""
     found = look("legacy: {enabled: true}\nprometheus: {enabled: false}", offline=True)
     assert [finding.level for finding in found["configuration"]] == ["ok", "warn", "warn"]
-    assert any(finding.told.startswith("legacy: reads an endpoint that OpenAI does not document") for finding in found["configuration"])
+    assert any(
+        finding.told.startswith("legacy: reads an endpoint that OpenAI does not document")
+        for finding in found["configuration"]
+    )
 
 
 def test_a_state_that_is_something_else_fails(look: Look, tmp_path: Path) -> None:

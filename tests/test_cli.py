@@ -23,7 +23,18 @@ from otel_openai_usage.errors import ConfigError, ExporterError, ListenError
 from otel_openai_usage.metrics.own import OWN
 from otel_openai_usage.state.sqlite import Store
 
-VERBS = ["run", "check", "verify", "simulate", "demo", "backfill", "export", "dashboard", "metrics", "config"]
+VERBS = [
+    "run",
+    "check",
+    "verify",
+    "simulate",
+    "demo",
+    "backfill",
+    "export",
+    "dashboard",
+    "metrics",
+    "config",
+]
 COMMAND = [sys.executable, "-m", "otel_openai_usage"]
 
 
@@ -35,7 +46,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    level = root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -44,7 +56,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 def call(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """The command as a process."""
     given = os.environ | env | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=given)
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=given
+    )
 
 
 Run = Callable[..., int]
@@ -67,7 +81,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
 # --- help
 
 
-@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS), ["config", "show"], ["config", "schema"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [[], *([verb] for verb in VERBS), ["config", "show"], ["config", "schema"]],
+    ids=" ".join,
+)
 def test_help_answers_at_once(arguments: list[str]) -> None:
     """Every --help takes less than 0.3 s of CPU and imports nothing heavy."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -76,8 +94,20 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: otel-openai-usage")
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.3
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert not loaded & {"pydantic", "aiohttp", "opentelemetry", "yaml", "asyncio", "grpc", "prometheus_client", "msgspec", "rich"}
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert not loaded & {
+        "pydantic",
+        "aiohttp",
+        "opentelemetry",
+        "yaml",
+        "asyncio",
+        "grpc",
+        "prometheus_client",
+        "msgspec",
+        "rich",
+    }
 
 
 def test_help_lists_the_verbs_in_order() -> None:
@@ -88,11 +118,21 @@ def test_help_lists_the_verbs_in_order() -> None:
 
 def test_version() -> None:
     """--version prints the version of the distribution."""
-    assert call("--version").stdout == f"otel-openai-usage, version {version('otel-openai-usage')}\n"
+    assert (
+        call("--version").stdout == f"otel-openai-usage, version {version('otel-openai-usage')}\n"
+    )
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["run", "--fast"], ["run", "extra"], ["simulate", "--port", "many"], ["metrics", "--format", "xml"], []]
+    "arguments",
+    [
+        ["fly"],
+        ["run", "--fast"],
+        ["run", "extra"],
+        ["simulate", "--port", "many"],
+        ["metrics", "--format", "xml"],
+        [],
+    ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What is no verb, option or value ends with 2 and says something on stderr."""
@@ -111,12 +151,35 @@ def test_flags_of_openai_exporter_get_a_hint(capsys: pytest.CaptureFixture[str])
 
 def test_options_override_the_file(ran: list[tuple[Settings, bool]], tmp_path: Path) -> None:
     """--listen, --path, --interval and --log-level stand above the file; --once is handed on."""
-    (tmp_path / "c.yaml").write_text("prometheus: {host: file, port: 1, path: /file}\nusage: {interval: 1h}\nlog: {level: error}")
-    arguments = ["run", "-c", "c.yaml", "--listen", "127.0.0.1:2", "--path", "/p", "--interval", "5s", "--log-level", "warning", "--once"]
+    (tmp_path / "c.yaml").write_text(
+        "prometheus: {host: file, port: 1, path: /file}\nusage: {interval: 1h}\nlog: {level: error}"
+    )
+    arguments = [
+        "run",
+        "-c",
+        "c.yaml",
+        "--listen",
+        "127.0.0.1:2",
+        "--path",
+        "/p",
+        "--interval",
+        "5s",
+        "--log-level",
+        "warning",
+        "--once",
+    ]
     assert cli.answer(arguments) == 0
     settings, once = ran[0]
-    assert (settings.prometheus.host, settings.prometheus.port, settings.prometheus.path) == ("127.0.0.1", 2, "/p")
-    assert (settings.usage.interval.total_seconds(), settings.log.level, once) == (5, "warning", True)
+    assert (settings.prometheus.host, settings.prometheus.port, settings.prometheus.path) == (
+        "127.0.0.1",
+        2,
+        "/p",
+    )
+    assert (settings.usage.interval.total_seconds(), settings.log.level, once) == (
+        5,
+        "warning",
+        True,
+    )
 
 
 def test_without_options_the_file_stands(ran: list[tuple[Settings, bool]], tmp_path: Path) -> None:
@@ -128,22 +191,34 @@ def test_without_options_the_file_stands(ran: list[tuple[Settings, bool]], tmp_p
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("localhost:9", ("localhost", 9)), (":9", ("0.0.0.0", 9)), ("[::1]:9", ("::1", 9)), ("0.0.0.0:0", ("0.0.0.0", 0))],
+    [
+        ("localhost:9", ("localhost", 9)),
+        (":9", ("0.0.0.0", 9)),
+        ("[::1]:9", ("::1", 9)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+    ],
 )
 def test_addresses(ran: list[tuple[Settings, bool]], text: str, found: tuple[str, int]) -> None:
-    """--listen takes a name, an address, a bracketed IPv6 address, or only a port for every interface."""
+    """--listen takes a name, an address, a bracketed IPv6 address, or only a port for every
+    interface.
+    """
     assert cli.answer(["run", "--listen", text]) == 0
     assert (ran[0][0].prometheus.host, ran[0][0].prometheus.port) == found
 
 
-@pytest.mark.parametrize("text", ["nonsense", "9185", "localhost:", "localhost:x", "localhost:70000", "::1:9", "a:b:c", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "9185", "localhost:", "localhost:x", "localhost:70000", "::1:9", "a:b:c", ""],
+)
 def test_addresses_that_are_none(ran: list[tuple[Settings, bool]], text: str) -> None:
     """What is no HOST:PORT ends with 2 before anything starts."""
     assert cli.answer(["run", "--listen", text]) == 2
     assert ran == []
 
 
-def test_a_wrong_option_value_is_a_configuration_error(ran: list[tuple[Settings, bool]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_value_is_a_configuration_error(
+    ran: list[tuple[Settings, bool]], capsys: pytest.CaptureFixture[str]
+) -> None:
     """--interval 5x ends with 2 and says where it came from."""
     assert cli.answer(["run", "--interval", "5x"]) == 2
     assert "usage.interval (on the command line): expected a duration" in capsys.readouterr().err
@@ -154,7 +229,11 @@ def test_every_problem_is_a_line_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("usage: {settle: 5x}\ncosts: {days: 0}\nzzz: 1")
     done = call("run", "-c", "c.yaml", OPENAI_ADMIN_KEY="sk-admin-hush")
     assert (done.returncode, done.stdout) == (2, "")
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["usage.settle", "costs.days", "zzz"]
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "usage.settle",
+        "costs.days",
+        "zzz",
+    ]
 
 
 def test_no_key_ends_with_2_and_says_how_to_get_one() -> None:
@@ -172,7 +251,13 @@ def test_no_key_ends_with_2_and_says_how_to_get_one() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (ListenError("listening on localhost:9185: the address is in use; choose another with --listen"), 1, "choose another"),
+        (
+            ListenError(
+                "listening on localhost:9185: the address is in use; choose another with --listen"
+            ),
+            1,
+            "choose another",
+        ),
         (ExporterError("polling with sk-admin-hush: no"), 1, "polling with ****: no"),
         (ConfigError(["a.b: expected 1", "c: expected 2"]), 2, "c: expected 2"),
         (KeyboardInterrupt(), 130, ""),
@@ -181,9 +266,15 @@ def test_no_key_ends_with_2_and_says_how_to_get_one() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_errors_become_sentences_and_codes(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is raised below becomes a sentence on stderr and the contract's exit code; never a traceback, never a key."""
+    """What is raised below becomes a sentence on stderr and the contract's exit code; never a
+    traceback, never a key.
+    """
 
     def fails(*_: Any, **__: Any) -> int:
         raise error
@@ -197,7 +288,9 @@ def test_errors_become_sentences_and_codes(
     assert "hush" not in told
 
 
-def test_a_bug_shows_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_shows_its_traceback_at_level_debug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With --log-level debug a bug can be reported with its traceback, keys masked."""
 
     def fails(*_: Any, **__: Any) -> int:
@@ -211,8 +304,12 @@ def test_a_bug_shows_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatc
     assert "hush" not in told
 
 
-def test_history_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`export` without a state, of days in the wrong order, or to a place that is not there, and `backfill` of tomorrow."""
+def test_history_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`export` without a state, of days in the wrong order, or to a place that is not there, and
+    `backfill` of tomorrow.
+    """
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-hush")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     days = ["--from", "2026-11-02", "--to"]
@@ -237,7 +334,9 @@ def test_history_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_check_ends_with_the_worst(tmp_path: Path) -> None:
-    """`check --offline` is 0 when nothing fails, 1 when something does, 2 when the configuration is wrong or a key is missing."""
+    """`check --offline` is 0 when nothing fails, 1 when something does, 2 when the configuration is
+    wrong or a key is missing.
+    """
     good = call("check", "--offline", OPENAI_ADMIN_KEY="sk-admin-hush")
     assert (good.returncode, good.stderr) == (0, "")
     assert all(line.split()[0] in ("ok", "warn") for line in good.stdout.splitlines())
@@ -261,7 +360,9 @@ def test_metrics_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name for name in names if f"| `{name}` |" not in table} == set()
 
 
-def test_config_show_and_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_show_and_schema(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`config show` masks the key, needs none, and `config schema` prints JSON."""
     assert cli.answer(["config", "show"]) == 0
     assert "admin_key: null" in capsys.readouterr().out
@@ -278,19 +379,29 @@ def test_a_closed_pipe_is_no_error() -> None:
     """`metrics | head` ends quietly."""
     done = subprocess.run(
         ["bash", "-c", f"{' '.join(COMMAND)} config schema | head -n 1; echo ${{PIPESTATUS[0]}}"],
-        capture_output=True, text=True, check=True, timeout=60, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     assert done.stdout.splitlines()[1:] == ["0"]
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_can_be_stopped_before_it_runs(number: int, tmp_path: Path) -> None:
-    """SIGTERM and SIGINT end `run` with 0 also while it starts: here, while it reads its configuration."""
+    """SIGTERM and SIGINT end `run` with 0 also while it starts: here, while it reads its
+    configuration.
+    """
     file = tmp_path / "config.yaml"
     os.mkfifo(file)
-    process = subprocess.Popen([*COMMAND, "run", "-c", str(file)], stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})  # fmt: skip
+    process = subprocess.Popen(
+        [*COMMAND, "run", "-c", str(file)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     try:
         with file.open("w"):  # opens when the other end does
             process.send_signal(number)
@@ -304,13 +415,20 @@ def test_run_can_be_stopped_before_it_runs(number: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_simulate_serves_until_told(number: int) -> None:
     """`simulate` prints where it is, answers there, and ends with 0 on SIGTERM and SIGINT."""
-    process = subprocess.Popen([*COMMAND, "simulate", "--port", "0", "--seed", "3"], stdout=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"})  # fmt: skip
+    process = subprocess.Popen(
+        [*COMMAND, "simulate", "--port", "0", "--seed", "3"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"},
+    )
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         assert "sk-admin-simulated" in process.stdout.readline()
-        request = urllib.request.Request(f"{url}/v1/organization/projects", headers={"Authorization": "Bearer sk-admin-simulated"})
+        request = urllib.request.Request(
+            f"{url}/v1/organization/projects",
+            headers={"Authorization": "Bearer sk-admin-simulated"},
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["object"] == "list"
         process.send_signal(number)

@@ -1,4 +1,6 @@
-"""What is written about the configuration is true: the default file, the examples, the reference, the schema, `config show`."""
+"""What is written about the configuration is true: the default file, the examples, the reference,
+the schema, `config show`.
+"""
 
 import json
 import re
@@ -35,9 +37,17 @@ def test_the_commented_default_is_the_default() -> None:
 
 def test_the_commented_default_leaves_the_environment_its_say() -> None:
     """With the default file, OTLP and Prometheus still follow OTEL_*."""
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_PROMETHEUS_PORT": "1", "OTEL_EXPORTER_OTLP_TIMEOUT": "5"}
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317",
+        "OTEL_EXPORTER_PROMETHEUS_PORT": "1",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "5",
+    }
     settings = load(DEFAULT, env)
-    assert (settings.otlp.endpoint, settings.otlp.on, settings.prometheus.port) == ("http://c:4317", True, 1)
+    assert (settings.otlp.endpoint, settings.otlp.on, settings.prometheus.port) == (
+        "http://c:4317",
+        True,
+        1,
+    )
     assert settings.otlp.timeout.total_seconds() == 0.005
 
 
@@ -53,12 +63,21 @@ def test_examples_say_what_they_promise() -> None:
     """The examples do what their first line says."""
     several, file, low, sidecar = (
         load(ROOT / "config" / "examples" / f"{name}.yaml", KEYS)
-        for name in ("several-organizations", "key-from-a-file", "low-cardinality", "collector-sidecar")
+        for name in (
+            "several-organizations",
+            "key-from-a-file",
+            "low-cardinality",
+            "collector-sidecar",
+        )
     )
     assert [one.name for one in several.organizations] == ["production", "research"]
     assert file.organizations[0].admin_key_file == Path("/run/secrets/openai-admin-key")
     assert not {"user_id", "api_key_id"} & set(low.usage.group_by)
-    assert (sidecar.prometheus.enabled, sidecar.otlp.on, sidecar.otlp.endpoint) == (False, True, "http://localhost:4317")
+    assert (sidecar.prometheus.enabled, sidecar.otlp.on, sidecar.otlp.endpoint) == (
+        False,
+        True,
+        "http://localhost:4317",
+    )
 
 
 @pytest.mark.parametrize("path", [DEFAULT, *EXAMPLES], ids=lambda path: path.stem)
@@ -93,7 +112,9 @@ def described(node: object, path: str = "") -> list[str]:
     found = []
     if isinstance(node, dict):
         for name, value in node.get("properties", {}).items():
-            refers = "$ref" in json.dumps(value) and "description" not in value  # a section is described where it is defined
+            refers = (
+                "$ref" in json.dumps(value) and "description" not in value
+            )  # a section is described where it is defined
             found += [] if refers or value.get("description") else [f"{path}.{name}"]
         for name, value in node.items():
             found += described(value, f"{path}.{name}")
@@ -119,13 +140,23 @@ def test_show_masks_every_secret(tmp_path: Path) -> None:
     tree = yaml.safe_load(text)
     assert "hush" not in text
     assert [one["admin_key"] for one in tree["organizations"]] == ["****", None]
-    assert (tree["legacy"]["api_key"], tree["events"]["tokens"], tree["otlp"]["headers"]) == ("****", ["****"], {"authorization": "****"})
+    assert (tree["legacy"]["api_key"], tree["events"]["tokens"], tree["otlp"]["headers"]) == (
+        "****",
+        ["****"],
+        {"authorization": "****"},
+    )
     assert tree["otlp"]["tls"]["insecure"] is True
 
 
 def test_what_is_shown_can_be_loaded(tmp_path: Path) -> None:
     """`config show` without secrets is a configuration, and means the same."""
-    settings = load(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"})
+    settings = load(
+        None,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        },
+    )
     (tmp_path / "shown.yaml").write_text(show(settings))
     assert load(tmp_path / "shown.yaml", {}) == settings
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from otel_openai_usage.config import load
 from otel_openai_usage.config.document import parse, read, typed
 from otel_openai_usage.config.placeholders import Unresolved, expand, unset
-from otel_openai_usage.config.quantities import format_duration, format_size, parse_duration, parse_size
+from otel_openai_usage.config.quantities import (
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import ConfigError
 
@@ -27,7 +32,26 @@ def test_durations_are_numbers_with_units(text: str, milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "s", "5x", "5 s", "-5s", "1.5h", "30s5m", "5s5s", "٣s", "5S", None, 5, True, [], "99999999d", "1" * 400 + "s"]
+    "text",
+    [
+        "",
+        "5",
+        "s",
+        "5x",
+        "5 s",
+        "-5s",
+        "1.5h",
+        "30s5m",
+        "5s5s",
+        "٣s",
+        "5S",
+        None,
+        5,
+        True,
+        [],
+        "99999999d",
+        "1" * 400 + "s",
+    ],
 )
 def test_nonsense_durations_are_refused(text: object) -> None:
     """What is no duration, or longer than a hundred years, raises ValueError."""
@@ -43,7 +67,16 @@ def test_a_duration_survives_being_written(duration: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1MiB", 2**20), ("64KiB", 2**16), ("10MB", 10**7), ("5", 5), ("5B", 5), (7, 7), ("1GiB", 2**30)]
+    ("text", "size"),
+    [
+        ("1MiB", 2**20),
+        ("64KiB", 2**16),
+        ("10MB", 10**7),
+        ("5", 5),
+        ("5B", 5),
+        (7, 7),
+        ("1GiB", 2**30),
+    ],
 )
 def test_sizes_are_bytes(text: object, size: int) -> None:
     """A size is a number of bytes, or has a unit."""
@@ -63,7 +96,14 @@ def test_a_size_survives_being_written(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
 
-ENV = {"HOST": "example.org", "EMPTY": "", "PORT": "9100", "TRICK": "${env:HOST} $$ {a: [", "LIST": "[a, b]", "SEVEN": "007"}
+ENV = {
+    "HOST": "example.org",
+    "EMPTY": "",
+    "PORT": "9100",
+    "TRICK": "${env:HOST} $$ {a: [",
+    "LIST": "[a, b]",
+    "SEVEN": "007",
+}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +134,9 @@ ENV = {"HOST": "example.org", "EMPTY": "", "PORT": "9100", "TRICK": "${env:HOST}
     ],
 )
 def test_placeholders_are_replaced(text: str, found: object) -> None:
-    """Variables, defaults and `$$` are replaced as in the Collector; what a variable holds stays as it is."""
+    """Variables, defaults and `$$` are replaced as in the Collector; what a variable holds stays as
+    it is.
+    """
     assert expand(text, ENV, typed) == found
 
 
@@ -106,7 +148,9 @@ def test_a_variable_that_is_not_set_is_nothing(tmp_path: Path) -> None:
     file.write_text("prometheus: {port: '${env:NOPE}'}")
     settings = load(file, {})
     assert settings.prometheus.port == 9185
-    assert settings.warnings == ("prometheus.port: the environment variable NOPE is not set, so nothing stands for it",)
+    assert settings.warnings == (
+        "prometheus.port: the environment variable NOPE is not set, so nothing stands for it",
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +195,9 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 
 def test_a_key_may_stand_only_once() -> None:
-    """The second `usage:` of a file is refused with its line, at any depth; merging is no second time."""
+    """The second `usage:` of a file is refused with its line, at any depth; merging is no second
+    time.
+    """
     with pytest.raises(ConfigError, match="line 3, column 1: the key 'usage' stands twice"):
         parse("usage: {}\ncosts: {}\nusage: {}\n", {})
     with pytest.raises(ConfigError, match="'b' stands twice"):
@@ -160,7 +206,17 @@ def test_a_key_may_stand_only_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "a: b: c", "\ta: 1", "a: !!python/object:os.system x", "{a}: b: ", "a: 1\n--- \nb: 2", "a: \x00", "? [a]\n: b"]
+    "text",
+    [
+        "a: [",
+        "a: b: c",
+        "\ta: 1",
+        "a: !!python/object:os.system x",
+        "{a}: b: ",
+        "a: 1\n--- \nb: 2",
+        "a: \x00",
+        "? [a]\n: b",
+    ],
 )
 def test_malformed_yaml_is_told_with_its_place(text: str) -> None:
     """What is not YAML, or not one document of it, is one problem that names the file."""
@@ -179,7 +235,9 @@ def test_a_file_is_a_mapping(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "[" * 3000, "a: " + "[" * 300 + "]" * 300])
 def test_depth_is_refused_not_suffered(text: str) -> None:
-    """A document inside itself, or far too deep, ends in a sentence or is read; it never ends the program."""
+    """A document inside itself, or far too deep, ends in a sentence or is read; it never ends the
+    program.
+    """
     with contextlib.suppress(ConfigError):
         parse(text, {})
 

@@ -10,13 +10,25 @@ import pytest
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 
 ROOT = Path(__file__).parent.parent
-LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
-TEXTS = [path for path in map(ROOT.joinpath, LISTED) if path.is_file() and path.suffix not in {".png", ".gz", ".db"}]
+LISTED = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.splitlines()
+TEXTS = [
+    path
+    for path in map(ROOT.joinpath, LISTED)
+    if path.is_file() and path.suffix not in {".png", ".gz", ".db"}
+]
 PAGES = [path for path in TEXTS if path.suffix == ".md"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 # Spelt in parts, so that this file does not hold what it looks for.
-HOSTS = ("proxy.golang" + ".org", "files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")
+HOSTS = (
+    "proxy.golang" + ".org",
+    "files.pythonhosted" + ".org",
+    "pypi" + ".org/simple",
+    "registry.npmjs" + ".org",
+    "deb.debian" + ".org",
+)
 PLACES = ("/work" + "/main", "/work" + "/shared", "/root" + "/", "/tmp" + "/ocb")
 
 
@@ -40,27 +52,49 @@ def test_make_targets_exist(page: Path) -> None:
 
 def test_no_text_names_a_registry_or_a_place_on_somebodys_machine() -> None:
     """Where packages come from is the user's business, and paths of one machine help nobody."""
-    found = [(name(path), word) for path in TEXTS for word in HOSTS + PLACES if word in path.read_text(errors="replace")]
+    found = [
+        (name(path), word)
+        for path in TEXTS
+        for word in HOSTS + PLACES
+        if word in path.read_text(errors="replace")
+    ]
     assert found == []
 
 
 def test_make_lists_every_target() -> None:
     """`make` alone says what can be done, one line per target."""
-    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert set(re.findall(r"make ([a-z-]+)", listed)) == TARGETS
 
 
 def test_generated_pages_are_fresh() -> None:
-    """The metrics table of the README, docs/metrics.md and docs/configuration.md say what the code says."""
-    done = subprocess.run([sys.executable, ROOT / "tools" / "docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The metrics table of the README, docs/metrics.md and docs/configuration.md say what the code
+    says.
+    """
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "docs.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_shows_metrics_that_exist() -> None:
-    """Every `openai_…` name in the README is one that we expose; what it calls exporters run is a verb of the command."""
+    """Every `openai_…` name in the README is one that we expose; what it calls exporters run is a
+    verb of the command.
+    """
     text = (ROOT / "README.md").read_text()
     known = {item.prometheus for item in INSTRUMENTS.values()}
     assert set(re.findall(r"\bopenai_api_\w+", text)) <= known
     verbs = set(re.findall(r"otel-openai-usage ([a-z]+)", text))
-    usage = subprocess.run([sys.executable, "-m", "otel_openai_usage", "--help"], capture_output=True, text=True, check=True).stdout
+    usage = subprocess.run(
+        [sys.executable, "-m", "otel_openai_usage", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert {verb for verb in verbs if verb not in usage.split()} == set()

@@ -1,4 +1,6 @@
-"""The installed command, as its users meet it: processes, sockets, signals, a real Prometheus, a real Collector."""
+"""The installed command, as its users meet it: processes, sockets, signals, a real Prometheus, a
+real Collector.
+"""
 
 import json
 import resource
@@ -17,7 +19,16 @@ from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.model import Window, floor
 from otel_openai_usage.simulator.world import World
 from tests.real.collector import Collector
-from tests.real.installed import COMMAND, KEY, SEED, Exporter, Samples, Simulator, Surroundings, samples
+from tests.real.installed import (
+    COMMAND,
+    KEY,
+    SEED,
+    Exporter,
+    Samples,
+    Simulator,
+    Surroundings,
+    samples,
+)
 from tests.real.processes import Process, free_port, get, wait_for
 from tests.real.prometheus import Prometheus
 
@@ -59,19 +70,34 @@ def names(scrape: Samples) -> set[str]:
 
 @pytest.mark.real
 def test_prometheus_sees_what_openai_counted(
-    run: Callable[..., Exporter], simulator: Simulator, prometheus: Callable[..., Prometheus], config: Callable[..., Path]
+    run: Callable[..., Exporter],
+    simulator: Simulator,
+    prometheus: Callable[..., Prometheus],
+    config: Callable[..., Path],
 ) -> None:
-    """PromQL over a real Prometheus gives the simulated organization's own totals of today, to the token and request."""
+    """PromQL over a real Prometheus gives the simulated organization's own totals of today, to the
+    token and request.
+    """
     server = prometheus([run("-c", config()).address])
-    wait_for(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 100, 0.5)
+    wait_for(
+        lambda: agree(server, simulator),
+        "Prometheus and the simulated organization to agree",
+        100,
+        0.5,
+    )
 
 
 def agree(server: Prometheus, simulator: Simulator) -> bool:
-    """Whether Prometheus and the simulation say the same of today's completions, by project, model and token type."""
+    """Whether Prometheus and the simulation say the same of today's completions, by project, model
+    and token type.
+    """
 
     def counted(metric: str, *by: str) -> dict[tuple[str, ...], float]:
         answer = server.query(f"sum by ({', '.join(by)}) ({metric}{{operation='completions'}}) > 0")
-        return {tuple(dict(labels).get(name, "") for name in by): value for labels, value in answer.items()}
+        return {
+            tuple(dict(labels).get(name, "") for name in by): value
+            for labels, value in answer.items()
+        }
 
     now = int(time.time())
     today = Window(floor(now, 86400), max(floor(now, 60), floor(now, 86400) + 60))
@@ -87,69 +113,143 @@ def agree(server: Prometheus, simulator: Simulator) -> bool:
 @pytest.mark.real
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_collector_shows_what_we_show(
-    protocol: str, collector: Callable[..., Collector], run: Callable[..., Exporter], config: Callable[..., Path]
+    protocol: str,
+    collector: Callable[..., Collector],
+    run: Callable[..., Exporter],
+    config: Callable[..., Path],
 ) -> None:
-    """Series by series, a real Collector that is sent OTLP exposes exactly what our own scrape does."""
+    """Series by series, a real Collector that is sent OTLP exposes exactly what our own scrape
+    does.
+    """
     receiver = collector()
     endpoint = receiver.grpc if protocol == "grpc" else receiver.http
-    exporter = run("-c", config(otlp={"interval": "1s"}),
-                   OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{endpoint}", OTEL_EXPORTER_OTLP_PROTOCOL=protocol)  # fmt: skip
+    exporter = run(
+        "-c",
+        config(otlp={"interval": "1s"}),
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{endpoint}",
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+    )
 
     def same() -> bool:
         ours = _steady(exporter.scrape())
-        return len(names(ours)) > 8 and ours == _steady(samples(receiver.scrape())) == _steady(exporter.scrape())
+        return len(names(ours)) > 8 and ours == _steady(samples(receiver.scrape())) == _steady(
+            exporter.scrape()
+        )
 
     try:
         receiver.process.until(same, "the same series on both sides", 60)
     except AssertionError:
-        ours, theirs = _steady(exporter.scrape()), _steady(samples(receiver.scrape()))
-        pytest.fail(f"ours only: {sorted(ours.items() - theirs.items())[:5]}\ntheirs only: {sorted(theirs.items() - ours.items())[:5]}")
+        ours = _steady(exporter.scrape())
+        theirs = _steady(samples(receiver.scrape()))
+        pytest.fail(
+            f"ours only: {sorted(ours.items() - theirs.items())[:5]}\ntheirs only: {sorted(theirs.items() - ours.items())[:5]}"
+        )
 
 
 def _steady(scrape: Samples) -> Samples:
     """All but the clocks, which tick between two looks."""
-    return {key: value for key, value in scrape.items() if key[0] != "openai_api_last_success_seconds"}
+    return {
+        key: value for key, value in scrape.items() if key[0] != "openai_api_last_success_seconds"
+    }
 
 
 def test_the_key_and_the_address_are_all_it_needs(run: Callable[..., Exporter]) -> None:
     """With OPENAI_ADMIN_KEY and OPENAI_BASE_URL alone it counts, and every source is up."""
     seen = run().scrape()
-    assert names(seen) >= {"openai_api_daily_cost", "openai_api_spend_limit", "openai_api_last_success_seconds"}
-    up = {dict(labels)["source"]: value for (name, labels), value in seen.items() if name == "openai_api_up"}
-    assert up == dict.fromkeys(["costs", "names", "limits", *(f"usage/{kind}" for kind in USAGE_KINDS)], 1.0)
+    assert names(seen) >= {
+        "openai_api_daily_cost",
+        "openai_api_spend_limit",
+        "openai_api_last_success_seconds",
+    }
+    up = {
+        dict(labels)["source"]: value
+        for (name, labels), value in seen.items()
+        if name == "openai_api_up"
+    }
+    assert up == dict.fromkeys(
+        ["costs", "names", "limits", *(f"usage/{kind}" for kind in USAGE_KINDS)], 1.0
+    )
 
 
-def test_names_and_labels_are_the_contracts(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
+def test_names_and_labels_are_the_contracts(
+    run: Callable[..., Exporter], config: Callable[..., Path]
+) -> None:
     """Of a whole week every metric is there, and tokens carry the labels that dashboards ask for."""
     exporter = run("-c", config(usage={"start": "7d"}))
-    wanted = {item.prometheus for item in INSTRUMENTS.values() if item.name.startswith("openai.api.")}
-    seen = exporter.process.until(lambda: scrape if names(scrape := exporter.scrape()) >= wanted else None, "every metric", 30)
-    tokens = [dict(labels) for name, labels in seen if name == "openai_api_tokens_total" and dict(labels)["operation"] == "completions"]
-    assert set().union(*tokens) == {"organization", "model", "operation", "project_id", "project_name", "user_id", "api_key_id",
-                                    "api_key_name", "batch", "token_type"}  # fmt: skip
+    wanted = {
+        item.prometheus for item in INSTRUMENTS.values() if item.name.startswith("openai.api.")
+    }
+    seen = exporter.process.until(
+        lambda: scrape if names(scrape := exporter.scrape()) >= wanted else None, "every metric", 30
+    )
+    tokens = [
+        dict(labels)
+        for name, labels in seen
+        if name == "openai_api_tokens_total" and dict(labels)["operation"] == "completions"
+    ]
+    assert set().union(*tokens) == {
+        "organization",
+        "model",
+        "operation",
+        "project_id",
+        "project_name",
+        "user_id",
+        "api_key_id",
+        "api_key_name",
+        "batch",
+        "token_type",
+    }
     costs = [dict(labels) for name, labels in seen if name == "openai_api_daily_cost"]
-    assert set().union(*costs) == {"organization", "date", "project_id", "project_name", "line_item", "organization_id", "currency"}
+    assert set().union(*costs) == {
+        "organization",
+        "date",
+        "project_id",
+        "project_name",
+        "line_item",
+        "organization_id",
+        "currency",
+    }
     assert {labels["organization_id"] for labels in costs} == {World(SEED).company.id}
     assert {labels["token_type"] for labels in tokens} == set(TYPES)
     assert {labels["batch"] for labels in tokens} == {"true", "false"}
 
 
-def test_two_organizations_are_polled_side_by_side(run: Callable[..., Exporter], config: Callable[..., Path], simulator: Simulator) -> None:
-    """A second organization with a wrong key does not disturb the first, and each has its own name on its series."""
-    organizations = [{"name": "good", "admin_key": KEY}, {"name": "bad", "admin_key": "sk-admin-wrong"}]
-    exporter = run("-c", config(organizations=[one | {"base_url": simulator.base_url} for one in organizations]), ready="/healthz")
-    exporter.process.until(lambda: exporter.sum("openai_api_up", organization="good") > 10, "every source of the good one")
-    exporter.process.until(lambda: exporter.sum("openai_api_tokens_total", organization="good") > 0, "its tokens")
+def test_two_organizations_are_polled_side_by_side(
+    run: Callable[..., Exporter], config: Callable[..., Path], simulator: Simulator
+) -> None:
+    """A second organization with a wrong key does not disturb the first, and each has its own name
+    on its series.
+    """
+    organizations = [
+        {"name": "good", "admin_key": KEY},
+        {"name": "bad", "admin_key": "sk-admin-wrong"},
+    ]
+    exporter = run(
+        "-c",
+        config(organizations=[one | {"base_url": simulator.base_url} for one in organizations]),
+        ready="/healthz",
+    )
+    exporter.process.until(
+        lambda: exporter.sum("openai_api_up", organization="good") > 10,
+        "every source of the good one",
+    )
+    exporter.process.until(
+        lambda: exporter.sum("openai_api_tokens_total", organization="good") > 0, "its tokens"
+    )
     assert exporter.sum("openai_api_up", organization="bad") == 0
     assert exporter.sum("openai_api_tokens_total", organization="bad") == 0
     assert get(f"{exporter.url}/readyz")[0] == 503
 
 
-def test_a_killed_exporter_goes_on_where_it_was(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
+def test_a_killed_exporter_goes_on_where_it_was(
+    run: Callable[..., Exporter], config: Callable[..., Path]
+) -> None:
     """After kill -9 and a restart on the same state no counter is lower than it was."""
     settings = config()
     first = run("-c", settings)
-    before = first.process.until(lambda: scrape if _counters(scrape := first.scrape()) else None, "counters")
+    before = first.process.until(
+        lambda: scrape if _counters(scrape := first.scrape()) else None, "counters"
+    )
     first.process.kill()
     after = run("-c", settings).scrape()
     assert {key for key, value in _counters(before).items() if after.get(key, -1) < value} == set()
@@ -171,11 +271,18 @@ TROUBLE = [
 def test_a_bad_evening_costs_nothing(
     surroundings: Surroundings, prometheus: Callable[..., Prometheus], config: Callable[..., Path]
 ) -> None:
-    """After minutes of faults and six kill -9 nothing is lost, nothing counted twice, and no counter ever fell."""
+    """After minutes of faults and six kill -9 nothing is lost, nothing counted twice, and no
+    counter ever fell.
+    """
     simulator = Simulator(surroundings)
     started = [simulator.process]
     port = free_port()
-    command: list[str | Path] = [COMMAND, "run", "-c", config(prometheus={"host": "127.0.0.1", "port": port})]
+    command: list[str | Path] = [
+        COMMAND,
+        "run",
+        "-c",
+        config(prometheus={"host": "127.0.0.1", "port": port}),
+    ]
     environment = surroundings.env(OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
 
     def start() -> Process:
@@ -191,9 +298,15 @@ def test_a_bad_evening_costs_nothing(
             assert victim.running, victim.output
             victim.kill()
         simulator.post("faults", {"faults": []})
-        start().until(lambda: agree(server, simulator), "Prometheus and the simulated organization to agree", 120)
+        start().until(
+            lambda: agree(server, simulator),
+            "Prometheus and the simulated organization to agree",
+            120,
+        )
         counters = [item.prometheus for item in INSTRUMENTS.values() if item.kind == "counter"]
-        assert {name: fell for name in counters if (fell := server.query(f"resets({name}[10m]) > 0"))} == {}
+        assert {
+            name: fell for name in counters if (fell := server.query(f"resets({name}[10m]) > 0"))
+        } == {}
     finally:
         for process in started:
             process.kill()
@@ -210,9 +323,17 @@ def test_it_stops_when_told(run: Callable[..., Exporter], number: int) -> None:
     assert exporter.process.wait(10) == 0, exporter.process.output
 
 
-def test_a_dead_collector_does_not_keep_it(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
-    """With nobody at the OTLP endpoint, SIGTERM still ends `run` with 0 within 10 s, and scrapes go on until then."""
-    exporter = run("-c", config(otlp={"interval": "1s"}), OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+def test_a_dead_collector_does_not_keep_it(
+    run: Callable[..., Exporter], config: Callable[..., Path]
+) -> None:
+    """With nobody at the OTLP endpoint, SIGTERM still ends `run` with 0 within 10 s, and scrapes go
+    on until then.
+    """
+    exporter = run(
+        "-c",
+        config(otlp={"interval": "1s"}),
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
+    )
     time.sleep(2)
     assert exporter.sum("openai_api_up") > 10
     exporter.process.signal(signal.SIGTERM)
@@ -224,7 +345,11 @@ def test_a_silent_collector_does_not_keep_it(
     protocol: str, run: Callable[..., Exporter], config: Callable[..., Path], silence: str
 ) -> None:
     """A Collector that accepts and never answers delays neither polls nor scrapes nor the end."""
-    exporter = run("-c", config(otlp={"interval": "1s", "protocol": protocol}), OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{silence}")
+    exporter = run(
+        "-c",
+        config(otlp={"interval": "1s", "protocol": protocol}),
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{silence}",
+    )
 
     def polled() -> float:
         return exporter.sum("openai_api_last_success_seconds", source="usage/completions")
@@ -238,19 +363,30 @@ def test_a_silent_collector_does_not_keep_it(
 
 def test_run_once_polls_and_ends(surroundings: Surroundings, simulator: Simulator) -> None:
     """`run --once` ends with 0 after one full poll."""
-    done = surroundings.call("run", "--once", OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+    done = surroundings.call(
+        "run", "--once", OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.real
-def test_run_once_exports_once(surroundings: Surroundings, simulator: Simulator, collector: Callable[..., Collector]) -> None:
+def test_run_once_exports_once(
+    surroundings: Surroundings, simulator: Simulator, collector: Callable[..., Collector]
+) -> None:
     """`run --once` has sent its numbers to the Collector when it ends."""
     receiver = collector()
-    done = surroundings.call("run", "--once", OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url,
-                             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.grpc}")  # fmt: skip
+    done = surroundings.call(
+        "run",
+        "--once",
+        OPENAI_ADMIN_KEY=KEY,
+        OPENAI_BASE_URL=simulator.base_url,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.grpc}",
+    )
     assert done.returncode == 0, done.stderr
-    receiver.process.until(lambda: "openai_api_tokens_total" in names(samples(receiver.scrape())), "what was sent")
+    receiver.process.until(
+        lambda: "openai_api_tokens_total" in names(samples(receiver.scrape())), "what was sent"
+    )
 
 
 def test_help_is_quick(surroundings: Surroundings) -> None:
@@ -278,7 +414,9 @@ def test_a_port_in_use_ends_it(surroundings: Surroundings, simulator: Simulator)
     """`run` on a port that somebody else has ends with 1 and names the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = surroundings.call("run", "--listen", address, OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+        done = surroundings.call(
+            "run", "--listen", address, OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url
+        )
     assert done.returncode == 1
     _said(done.stderr, address)
 
@@ -300,7 +438,9 @@ def test_no_key_is_wrong_configuration(surroundings: Surroundings) -> None:
         ("- a list", ["config.yaml"]),
     ],
 )
-def test_a_wrong_configuration_is_told_whole(surroundings: Surroundings, text: str, said: list[str]) -> None:
+def test_a_wrong_configuration_is_told_whole(
+    surroundings: Surroundings, text: str, said: list[str]
+) -> None:
     """Every problem of a file is said at once with its path, and the exit code is 2."""
     (surroundings.home / "config.yaml").write_text(text)
     done = surroundings.call("run", "-c", surroundings.home / "config.yaml", OPENAI_ADMIN_KEY=KEY)
@@ -315,38 +455,65 @@ def test_a_missing_configuration_is_said(surroundings: Surroundings) -> None:
     _said(done.stderr, "nowhere.yaml")
 
 
-@pytest.mark.parametrize("arguments", [("fly",), ("run", "--fast"), ("run", "--listen", "nonsense")])
+@pytest.mark.parametrize(
+    "arguments", [("fly",), ("run", "--fast"), ("run", "--listen", "nonsense")]
+)
 def test_wrong_usage_ends_with_2(surroundings: Surroundings, arguments: tuple[str, ...]) -> None:
     """Unknown verbs, options and values end with 2."""
     assert surroundings.call(*arguments, OPENAI_ADMIN_KEY=KEY).returncode == 2
 
 
-def test_a_foreign_state_file_is_left_alone(surroundings: Surroundings, simulator: Simulator) -> None:
+def test_a_foreign_state_file_is_left_alone(
+    surroundings: Surroundings, simulator: Simulator
+) -> None:
     """A state file that is something else ends `run` with 1, and not a byte of it changes."""
     (surroundings.home / "state.db").write_text("my diary\n" * 100)
-    (surroundings.home / "config.yaml").write_text(f"state: {{path: {surroundings.home / 'state.db'}}}")
-    done = surroundings.call("run", "-c", "config.yaml", "--listen", f"127.0.0.1:{free_port()}",
-                             OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)  # fmt: skip
+    (surroundings.home / "config.yaml").write_text(
+        f"state: {{path: {surroundings.home / 'state.db'}}}"
+    )
+    done = surroundings.call(
+        "run",
+        "-c",
+        "config.yaml",
+        "--listen",
+        f"127.0.0.1:{free_port()}",
+        OPENAI_ADMIN_KEY=KEY,
+        OPENAI_BASE_URL=simulator.base_url,
+    )
     assert done.returncode == 1, done.stderr
     _said(done.stderr, "state.db")
     assert (surroundings.home / "state.db").read_text() == "my diary\n" * 100
 
 
-def test_one_state_has_one_exporter(run: Callable[..., Exporter], surroundings: Surroundings, simulator: Simulator) -> None:
+def test_one_state_has_one_exporter(
+    run: Callable[..., Exporter], surroundings: Surroundings, simulator: Simulator
+) -> None:
     """A second exporter on the same state ends with 1 and says who has it; the first goes on."""
     first = run()
-    done = surroundings.call("run", "--listen", f"127.0.0.1:{free_port()}", OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+    done = surroundings.call(
+        "run",
+        "--listen",
+        f"127.0.0.1:{free_port()}",
+        OPENAI_ADMIN_KEY=KEY,
+        OPENAI_BASE_URL=simulator.base_url,
+    )
     assert done.returncode == 1, done.stderr
     _said(done.stderr)
     assert first.sum("openai_api_up") > 10
 
 
-def test_a_wrong_key_does_not_end_it(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
-    """With a wrong key `run` goes on, turns openai.api.up to 0, is not ready, says so without the key, and does not flood the log."""
+def test_a_wrong_key_does_not_end_it(
+    run: Callable[..., Exporter], config: Callable[..., Path]
+) -> None:
+    """With a wrong key `run` goes on, turns openai.api.up to 0, is not ready, says so without the
+    key, and does not flood the log.
+    """
     exporter = run("-c", config(), ready="/healthz", OPENAI_ADMIN_KEY="sk-admin-a-wrong-one")
     exporter.process.until(lambda: "openai_api_up" in names(exporter.scrape()), "openai_api_up")
     time.sleep(5)
-    assert {value for (name, _), value in exporter.scrape().items() if name == "openai_api_up"} == {0.0}
+    assert {value for (name, _), value in exporter.scrape().items() if name == "openai_api_up"} == {
+        0.0
+    }
     assert get(f"{exporter.url}/readyz")[0] == 503
     output = exporter.process.output
     assert "sk-admin-a-wrong-one" not in output
@@ -355,7 +522,9 @@ def test_a_wrong_key_does_not_end_it(run: Callable[..., Exporter], config: Calla
     assert exporter.process.stop() == 0
 
 
-def test_a_state_that_cannot_be_written_is_not_ready(run: Callable[..., Exporter], config: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_written_is_not_ready(
+    run: Callable[..., Exporter], config: Callable[..., Path], tmp_path: Path
+) -> None:
     """/readyz tries the disk itself, long before a poll has something to write."""
     folder = tmp_path / "state"
     exporter = run("-c", config(usage={"interval": "1h"}, state={"path": str(folder / "state.db")}))
@@ -366,21 +535,38 @@ def test_a_state_that_cannot_be_written_is_not_ready(run: Callable[..., Exporter
     assert get(f"{exporter.url}/readyz")[0] == 200
 
 
-def test_an_unreachable_host_does_not_end_it(run: Callable[..., Exporter], config: Callable[..., Path]) -> None:
+def test_an_unreachable_host_does_not_end_it(
+    run: Callable[..., Exporter], config: Callable[..., Path]
+) -> None:
     """With nobody at the base URL `run` goes on with openai.api.up at 0, and ends with 0 when told."""
-    exporter = run("-c", config(api={"retries": 1}), ready="/healthz", OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1")
+    exporter = run(
+        "-c",
+        config(api={"retries": 1}),
+        ready="/healthz",
+        OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1",
+    )
     exporter.process.until(lambda: "openai_api_up" in names(exporter.scrape()), "openai_api_up", 60)
-    assert {value for (name, _), value in exporter.scrape().items() if name == "openai_api_up"} == {0.0}
+    assert {value for (name, _), value in exporter.scrape().items() if name == "openai_api_up"} == {
+        0.0
+    }
     exporter.process.signal(signal.SIGTERM)
     assert exporter.process.wait(10) == 0
 
 
 @pytest.mark.parametrize("base", ["http://127.0.0.1:1/v1", "wrong-key"])
-def test_a_failed_run_once_ends_with_1(surroundings: Surroundings, simulator: Simulator, base: str, config: Callable[..., Path]) -> None:
+def test_a_failed_run_once_ends_with_1(
+    surroundings: Surroundings, simulator: Simulator, base: str, config: Callable[..., Path]
+) -> None:
     """`run --once` ends with 1 when the key is refused, and when nobody answers."""
     wrong = base == "wrong-key"
-    done = surroundings.call("run", "--once", "-c", config(api={"retries": 0}), OPENAI_ADMIN_KEY="sk-admin-a-wrong-one" if wrong else KEY,
-                             OPENAI_BASE_URL=simulator.base_url if wrong else base)  # fmt: skip
+    done = surroundings.call(
+        "run",
+        "--once",
+        "-c",
+        config(api={"retries": 0}),
+        OPENAI_ADMIN_KEY="sk-admin-a-wrong-one" if wrong else KEY,
+        OPENAI_BASE_URL=simulator.base_url if wrong else base,
+    )
     assert done.returncode == 1, done.stderr
     _said(done.stderr)
     assert "sk-admin-a-wrong-one" not in done.stdout + done.stderr
@@ -407,7 +593,9 @@ def test_check_says_fail(surroundings: Surroundings, simulator: Simulator) -> No
 
 
 def test_config_show_masks_secrets(surroundings: Surroundings) -> None:
-    """`config show` prints the effective configuration without the key; `config schema` is JSON Schema."""
+    """`config show` prints the effective configuration without the key; `config schema` is JSON
+    Schema.
+    """
     done = surroundings.call("config", "show", OPENAI_ADMIN_KEY=KEY)
     assert done.returncode == 0, done.stderr
     assert KEY not in done.stdout
@@ -423,11 +611,22 @@ def test_metrics_lists_the_catalogue(surroundings: Surroundings) -> None:
 
 
 def test_the_demo_needs_no_key(surroundings: Surroundings) -> None:
-    """`demo` prints the addresses to open, shows a simulated organization's tokens, and stops when told."""
+    """`demo` prints the addresses to open, shows a simulated organization's tokens, and stops when
+    told.
+    """
     port = free_port()
-    process = Process([COMMAND, "demo", "--port", str(port)], surroundings.home / "demo.log", surroundings.env())
+    process = Process(
+        [COMMAND, "demo", "--port", str(port)], surroundings.home / "demo.log", surroundings.env()
+    )
     try:
-        process.until(lambda: "openai_api_tokens_total" in names(samples(get(f"http://127.0.0.1:{port}/metrics")[1])), "tokens", 60)
+        process.until(
+            lambda: (
+                "openai_api_tokens_total"
+                in names(samples(get(f"http://127.0.0.1:{port}/metrics")[1]))
+            ),
+            "tokens",
+            60,
+        )
         assert f":{port}" in process.output
         process.signal(signal.SIGTERM)
         assert process.wait(10) == 0, process.output
@@ -439,7 +638,9 @@ def test_metrics_are_served_while_scraped_by_many(run: Callable[..., Exporter]) 
     """Twenty scrapes at once all get the whole page."""
     exporter = run()
     pages: list[set[str]] = []
-    threads = [threading.Thread(target=lambda: pages.append(names(exporter.scrape()))) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: pages.append(names(exporter.scrape()))) for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

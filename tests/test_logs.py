@@ -24,19 +24,25 @@ class Terminal(io.StringIO):
 def _as_it_was() -> Iterator[None]:
     """Leave logging as pytest set it up."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    level = root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
 def test_a_line_is_time_level_event_and_facts() -> None:
-    """Text lines have the time in UTC, the level, the event, and facts in quotes where they are not one word."""
+    """Text lines have the time in UTC, the level, the event, and facts in quotes where they are not
+    one word.
+    """
     stream = io.StringIO()
     logs.setup("info", "text", stream)
-    logging.getLogger("x").warning("poll failed", extra={"source": "costs", "error": 'GET: 403 "no"', "count": 3, "none": ""})
+    logging.getLogger("x").warning(
+        "poll failed", extra={"source": "costs", "error": 'GET: 403 "no"', "count": 3, "none": ""}
+    )
     assert re.fullmatch(
-        r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ WARNING poll failed source=costs error="GET: 403 \\"no\\"" count=3 none=""\n', stream.getvalue()
+        r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ WARNING poll failed source=costs error="GET: 403 \\"no\\"" count=3 none=""\n',
+        stream.getvalue(),
     )
 
 
@@ -47,8 +53,12 @@ def test_lines_are_json_if_asked() -> None:
     logging.getLogger("x").warning("poll failed", extra={"source": "costs", "odd": {1, 2}})
     line = json.loads(stream.getvalue())
     assert {key: line[key] for key in ("level", "logger", "message", "source", "odd")} == {
-        "level": "warning", "logger": "x", "message": "poll failed", "source": "costs", "odd": "{1, 2}",
-    }  # fmt: skip
+        "level": "warning",
+        "logger": "x",
+        "message": "poll failed",
+        "source": "costs",
+        "odd": "{1, 2}",
+    }
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

@@ -26,7 +26,11 @@ DEVELOPMENT: list[str] = PYPROJECT["dependency-groups"]["dev"]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
@@ -37,9 +41,19 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     wheel = next(built.glob("*.whl"))
     subprocess.run(
-        [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            folder / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--constraint",
+            ROOT / "constraints.txt",
+            wheel,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return folder / "bin"
 
 
@@ -56,11 +70,18 @@ def imported(folder: Path) -> Iterator[str]:
 def provided(requirements: list[str]) -> set[str]:
     """The top-level names that installed distributions bring."""
     names = [re.split(r"[\[>=<~ ]", text)[0] for text in requirements]
-    files = [file for name in names for file in importlib.metadata.files(name) or () if file.suffix in {".py", ".so"}]
+    files = [
+        file
+        for name in names
+        for file in importlib.metadata.files(name) or ()
+        if file.suffix in {".py", ".so"}
+    ]
     return {file.parts[0].split(".")[0] for file in files}
 
 
-@pytest.mark.parametrize(("folder", "group"), [("otel_openai_usage", []), ("tests", DEVELOPMENT), ("tools", DEVELOPMENT)])
+@pytest.mark.parametrize(
+    ("folder", "group"), [("otel_openai_usage", []), ("tests", DEVELOPMENT), ("tools", DEVELOPMENT)]
+)
 def test_every_import_is_a_declared_dependency(folder: str, group: list[str]) -> None:
     """What is imported, pyproject.toml asks for; nothing is there by luck of another's dependency."""
     ours = {"otel_openai_usage", "tests", "tools"} | set(sys.stdlib_module_names)
@@ -71,17 +92,35 @@ def test_every_import_is_a_declared_dependency(folder: str, group: list[str]) ->
 
 def test_the_wheel_runs_in_an_empty_environment(installed: Path) -> None:
     """`pip install` of the wheel alone gives a command that answers --help and --version."""
-    version = subprocess.run([installed / "otel-openai-usage", "--version"], capture_output=True, text=True, check=True).stdout
-    usage = subprocess.run([installed / "otel-openai-usage", "--help"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        [installed / "otel-openai-usage", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    usage = subprocess.run(
+        [installed / "otel-openai-usage", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert PROJECT["version"] in version
-    assert {verb for verb in ("run", "check", "simulate", "demo", "metrics", "config") if verb in usage.split()} == {
-        "run", "check", "simulate", "demo", "metrics", "config",
-    }  # fmt: skip
+    assert {
+        verb
+        for verb in ("run", "check", "simulate", "demo", "metrics", "config")
+        if verb in usage.split()
+    } == {
+        "run",
+        "check",
+        "simulate",
+        "demo",
+        "metrics",
+        "config",
+    }
 
 
 def test_the_wheel_runs_as_a_module(installed: Path) -> None:
     """`python -m otel_openai_usage` is the same command."""
-    done = subprocess.run([installed / "python", "-m", "otel_openai_usage", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [installed / "python", "-m", "otel_openai_usage", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert PROJECT["version"] in done.stdout
 
 
@@ -99,5 +138,15 @@ def test_the_sdist_has_what_it_takes(built: Path) -> None:
     """From the sdist one can build, test and read: package, tests, Makefile, documents."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert names >= {"pyproject.toml", "Makefile", "README.md", "LICENSE", "constraints.txt", "collector-config.yaml", "tests/conftest.py",
-                     "otel_openai_usage/py.typed", "deploy/collector/builder.yaml", "tools/install-real-servers.sh"}  # fmt: skip
+    assert names >= {
+        "pyproject.toml",
+        "Makefile",
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+        "collector-config.yaml",
+        "tests/conftest.py",
+        "otel_openai_usage/py.typed",
+        "deploy/collector/builder.yaml",
+        "tools/install-real-servers.sh",
+    }

@@ -21,26 +21,47 @@ NOW = int(datetime(2026, 11, 19, 10, 20, tzinfo=UTC).timestamp())
 
 
 class Scene:
-    """An exporter that began to count nine days ago, keeps days for three, and has looked after its history."""
+    """An exporter that began to count nine days ago, keeps days for three, and has looked after its
+    history.
+    """
 
     def __init__(self, url: str, path: Path) -> None:
-        self.path, self.env = path, {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        self.settings: Settings = load(None, self.env, {
-            "state.path": str(path), "api.requests_per_minute": 60000, "prometheus.enabled": False, "names.enabled": False,
-            "usage.endpoints": ["completions", "vector_stores"], "usage.start": "9d", "usage.reconcile": "1d", "costs.reconcile": "1d",
-            "history.days": "3d", "limits.enabled": False,
-        })  # fmt: skip
+        self.path = path
+        self.env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
+        self.settings: Settings = load(
+            None,
+            self.env,
+            {
+                "state.path": str(path),
+                "api.requests_per_minute": 60000,
+                "prometheus.enabled": False,
+                "names.enabled": False,
+                "usage.endpoints": ["completions", "vector_stores"],
+                "usage.start": "9d",
+                "usage.reconcile": "1d",
+                "costs.reconcile": "1d",
+                "history.days": "3d",
+                "limits.enabled": False,
+            },
+        )
 
     async def live(self) -> None:
         """Poll once, then tidy up."""
         async with AsyncExitStack() as stack:
-            exporter = await app.wire(self.settings, stack, clock=Clock(lambda: NOW, lambda: 0.0, lambda _: asyncio.sleep(0)), env=self.env)
+            exporter = await app.wire(
+                self.settings,
+                stack,
+                clock=Clock(lambda: NOW, lambda: 0.0, lambda _: asyncio.sleep(0)),
+                env=self.env,
+            )
             for loop in exporter.loops:
                 assert await loop.once()
             assert exporter.upkeep
             await exporter.upkeep.once()
 
-    async def verify(self, since: date | None = None, until: date | None = None) -> list[Verdict | LetGo]:
+    async def verify(
+        self, since: date | None = None, until: date | None = None
+    ) -> list[Verdict | LetGo]:
         """What `verify` says."""
         return [verdict async for verdict in verdicts(self.settings, self.env, NOW, since, until)]
 
@@ -56,22 +77,37 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 
 async def test_what_is_kept_is_compared_and_what_was_let_go_is_named(scene: Scene) -> None:
-    """Days within history.days are equal to OpenAI's; older ones are said to be let go, and are no difference."""
+    """Days within history.days are equal to OpenAI's; older ones are said to be let go, and are no
+    difference.
+    """
     gone, *compared = await scene.verify(date(2026, 11, 1))
-    usage = [verdict for verdict in compared if isinstance(verdict, Verdict) and verdict.book.kind.name == "completions"]
+    usage = [
+        verdict
+        for verdict in compared
+        if isinstance(verdict, Verdict) and verdict.book.kind.name == "completions"
+    ]
     assert str(gone) == (
         "skip  2026-11-10 to 2026-11-15 default usage/completions: the rows were let go after history.days, so there is nothing to compare"
     )
-    assert [(verdict.day, dict(verdict.differences)) for verdict in usage] == [(date(2026, 11, day), {}) for day in (16, 17, 18)]
+    assert [(verdict.day, dict(verdict.differences)) for verdict in usage] == [
+        (date(2026, 11, day), {}) for day in (16, 17, 18)
+    ]
     assert all(verdict.compared for verdict in usage)
-    assert [str(verdict)[:44] for verdict in compared if isinstance(verdict, LetGo)] == ["skip  2026-11-10 to 2026-11-15 default costs"]
+    assert [str(verdict)[:44] for verdict in compared if isinstance(verdict, LetGo)] == [
+        "skip  2026-11-10 to 2026-11-15 default costs"
+    ]
     alone = await scene.verify(date(2026, 11, 1), date(2026, 11, 12))
-    assert [(type(verdict), verdict.book.kind.name) for verdict in alone] == [(LetGo, "completions"), (LetGo, "costs")]
+    assert [(type(verdict), verdict.book.kind.name) for verdict in alone] == [
+        (LetGo, "completions"),
+        (LetGo, "costs"),
+    ]
     assert not any(isinstance(verdict, LetGo) for verdict in await scene.verify())
 
 
 async def test_a_difference_is_found(scene: Scene) -> None:
-    """A row that is not there is told with its attribute set, what OpenAI says, what we have and by how much."""
+    """A row that is not there is told with its attribute set, what OpenAI says, what we have and by
+    how much.
+    """
     with sqlite3.connect(scene.path) as db:
         (tokens,) = db.execute(
             "SELECT input FROM readings WHERE width >= 3600 AND start >= unixepoch('2026-11-17') AND start < unixepoch('2026-11-18')"
@@ -79,8 +115,13 @@ async def test_a_difference_is_found(scene: Scene) -> None:
         ).fetchone()
         db.execute(
             "UPDATE readings SET input = 0 WHERE width >= 3600 AND start >= unixepoch('2026-11-17') AND start < unixepoch('2026-11-18')"
-            " AND input = ?", (tokens,)
-        )  # fmt: skip
-    (verdict,) = (one for one in await scene.verify(date(2026, 11, 16)) if isinstance(one, Verdict) and one.differences)
+            " AND input = ?",
+            (tokens,),
+        )
+    (verdict,) = (
+        one
+        for one in await scene.verify(date(2026, 11, 16))
+        if isinstance(one, Verdict) and one.differences
+    )
     assert (verdict.day, verdict.book.kind.name) == (date(2026, 11, 17), "completions")
     assert f"(-{tokens})" in str(verdict)

@@ -1,4 +1,6 @@
-"""Writes the pages that are made from the code. `--check` writes nothing, names what is stale, and ends with 1 if anything is."""
+"""Writes the pages that are made from the code. `--check` writes nothing, names what is stale, and
+ends with 1 if anything is.
+"""
 
 import re
 import subprocess
@@ -29,7 +31,9 @@ def commands() -> str:
     parts = ["# The command line\n\n<!-- Made by `make docs` from `--help`. -->\n"]
     for path, command in verbs("", cli):
         with click.Context(command, info_name=f"otel-openai-usage{path}", **like) as context:
-            parts.append(f"## otel-openai-usage{path}\n\n```text\n{command.get_help(context)}\n```\n")
+            parts.append(
+                f"## otel-openai-usage{path}\n\n```text\n{command.get_help(context)}\n```\n"
+            )
     return "\n".join(parts)
 
 
@@ -43,7 +47,10 @@ def verbs(path: str, command: click.Command) -> Iterator[tuple[str, click.Comman
 
 def readme() -> str:
     """The README with its metrics table made anew."""
-    rows = "".join(f"| `{item.prometheus}` | {item.kind} | {item.description} |\n" for item in INSTRUMENTS.values())
+    rows = "".join(
+        f"| `{item.prometheus}` | {item.kind} | {item.description} |\n"
+        for item in INSTRUMENTS.values()
+    )
     table = f"\n| in Prometheus | kind | what it says |\n| --- | --- | --- |\n{rows}\n"
     return TABLE.sub(lambda marks: marks[1] + table + marks[2], (ROOT / "README.md").read_text())
 
@@ -51,12 +58,18 @@ def readme() -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and what should stand in it."""
     made = {"metrics.md": metrics(), "configuration.md": page(), "cli.md": commands()}
-    return {ROOT / "README.md": readme()} | {ROOT / "docs" / name: text for name, text in made.items()}
+    return {ROOT / "README.md": readme()} | {
+        ROOT / "docs" / name: text for name, text in made.items()
+    }
 
 
 def main() -> int:
     """Write, or check."""
-    stale = {path: text for path, text in pages().items() if not path.exists() or path.read_text() != text}
+    stale = {
+        path: text
+        for path, text in pages().items()
+        if not path.exists() or path.read_text() != text
+    }
     for path, text in stale.items():
         if "--check" in sys.argv:
             print(f"{path.relative_to(ROOT)} is stale; `make docs` makes it anew")

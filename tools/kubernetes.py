@@ -1,4 +1,6 @@
-"""Write what deploy/kubernetes has copies of, the rules and the Collector's configuration: `python -m tools.kubernetes`."""
+"""Write what deploy/kubernetes has copies of, the rules and the Collector's configuration: `python
+-m tools.kubernetes`.
+"""
 
 from pathlib import Path
 
@@ -13,21 +15,27 @@ def rendered() -> dict[Path, str]:
     """File to text. kustomize reads nothing outside of its own folder, hence copies."""
     return {
         KUBERNETES / "standalone" / "prometheus-rule.yaml": _rule(),
-        KUBERNETES / "with-collector" / "collector-config.yaml": (ROOT / "collector-config.yaml").read_text(),
+        KUBERNETES / "with-collector" / "collector-config.yaml": (
+            ROOT / "collector-config.yaml"
+        ).read_text(),
     }
 
 
 def _rule() -> str:
     """A PrometheusRule with every group of deploy/prometheus/rules."""
     folder = ROOT / "deploy" / "prometheus" / "rules"
-    groups = [group for name in RULES for group in yaml.safe_load((folder / name).read_text())["groups"]]
+    groups = [
+        group for name in RULES for group in yaml.safe_load((folder / name).read_text())["groups"]
+    ]
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
         "metadata": {"name": "otel-openai-usage"},
         "spec": {"groups": groups},
     }
-    return "# Made from deploy/prometheus/rules by `make deploy`.\n" + yaml.safe_dump(rule, sort_keys=False, width=140, allow_unicode=True)
+    return "# Made from deploy/prometheus/rules by `make deploy`.\n" + yaml.safe_dump(
+        rule, sort_keys=False, width=140, allow_unicode=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Write the bill of materials of an installation, CycloneDX 1.6: `python -m tools.sbom > otel-openai-usage.cdx.json`.
+"""Write the bill of materials of an installation, CycloneDX 1.6: `python -m tools.sbom >
+otel-openai-usage.cdx.json`.
 
-It lists what this interpreter would run: otel-openai-usage and all that it requires, without extras. Run it with the interpreter
-of the installation that it is to describe. No time and no serial number, so that the same installation gives the same bytes.
+It lists what this interpreter would run: otel-openai-usage and all that it requires, without
+extras. Run it with the interpreter of the installation that it is to describe. No time and no
+serial number, so that the same installation gives the same bytes.
 """
 
 import json
@@ -42,9 +44,18 @@ def purl(installed: Distribution) -> str:
 def component(installed: Distribution) -> dict[str, object]:
     """A distribution as CycloneDX says it."""
     licences = installed.metadata.get_all("License-Expression") or []
-    said: dict[str, object] = {"licenses": [{"expression": licence} for licence in licences]} if licences else {}
+    said: dict[str, object] = (
+        {"licenses": [{"expression": licence} for licence in licences]} if licences else {}
+    )
     name = canonicalize_name(installed.metadata["Name"])
-    return {"type": "library", "bom-ref": purl(installed), "name": name, "version": installed.version, "purl": purl(installed), **said}
+    return {
+        "type": "library",
+        "bom-ref": purl(installed),
+        "name": name,
+        "version": installed.version,
+        "purl": purl(installed),
+        **said,
+    }
 
 
 def bill() -> dict[str, object]:
@@ -57,7 +68,10 @@ def bill() -> dict[str, object]:
         "version": 1,
         "metadata": {"component": component(here[ROOT]) | {"type": "application"}},
         "components": [component(found) for name, found in here.items() if name != ROOT],
-        "dependencies": [{"ref": purl(here[name]), "dependsOn": [purl(here[need]) for need in wanted]} for name, wanted in needs.items()],
+        "dependencies": [
+            {"ref": purl(here[name]), "dependsOn": [purl(here[need]) for need in wanted]}
+            for name, wanted in needs.items()
+        ],
     }
 
 

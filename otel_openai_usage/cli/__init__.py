@@ -12,7 +12,8 @@ from otel_openai_usage.errors import ConfigError, ExporterError
 
 __all__ = ["answer", "cli", "main"]
 
-MISUSED, INTERRUPTED = 2, 130
+MISUSED = 2
+INTERRUPTED = 130
 
 _OLD_FLAGS = {
     "web.listen-address": "run --listen HOST:PORT",
@@ -24,7 +25,9 @@ _OLD_FLAGS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The console script: run a verb and exit with its code. Never a traceback for what was foreseen."""
+    """The console script: run a verb and exit with its code. Never a traceback for what was
+    foreseen.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(answer(given))
 
@@ -79,6 +82,8 @@ def _bug(error: BaseException) -> int:
     """Tell of a bug; its traceback goes to the log at level debug."""
     import logging
 
-    _tell(f"this should not happen, so it is a bug of {NAME}: {type(error).__name__}: {error}. Report it with what --log-level debug shows")
+    _tell(
+        f"this should not happen, so it is a bug of {NAME}: {type(error).__name__}: {error}. Report it with what --log-level debug shows"
+    )
     logging.getLogger(__name__).debug("bug", exc_info=error)
     return FAILED

@@ -14,7 +14,9 @@ STDOUT = Path("-")
 
 @contextmanager
 def written(file: Path) -> Iterator[IO[str]]:
-    """A file to write, `-` for stdout. Raises ExporterError if it cannot be; a reader of stdout that goes away is no error."""
+    """A file to write, `-` for stdout. Raises ExporterError if it cannot be; a reader of stdout
+    that goes away is no error.
+    """
     try:
         if file == STDOUT:
             yield sys.stdout
@@ -28,13 +30,19 @@ def written(file: Path) -> Iterator[IO[str]]:
             if isinstance(error, BrokenPipeError):  # as in `| head`
                 return
         name = "stdout" if file == STDOUT else file
-        raise ExporterError(f"wrote {name}: {error.strerror or error}; check the path and the room on that disk") from error
+        raise ExporterError(
+            f"wrote {name}: {error.strerror or error}; check the path and the room on that disk"
+        ) from error
 
 
 def expect_folder(file: Path) -> None:
-    """Raises ExporterError if there is no folder to write the file in: before hours of work, not after them."""
+    """Raises ExporterError if there is no folder to write the file in: before hours of work, not
+    after them.
+    """
     if not file.absolute().parent.is_dir():
-        raise ExporterError(f"looked for the folder of {file}: there is none; make it, or name a file elsewhere")
+        raise ExporterError(
+            f"looked for the folder of {file}: there is none; make it, or name a file elsewhere"
+        )
 
 
 def discard_the_rest() -> None:

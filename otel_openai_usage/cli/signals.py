@@ -11,10 +11,14 @@ from typing import Any
 def ending_at_once() -> Iterator[None]:
     """End with 0 on SIGTERM and SIGINT until somebody else listens to them.
 
-    Starting takes a second on a small machine, and there is nothing yet that would have to be ended in order. The first
-    process of a container does not even notice a SIGTERM that it does not handle.
+    Starting takes a second on a small machine, and there is nothing yet that would have to be ended
+    in order. The first process of a container does not even notice a SIGTERM that it does not
+    handle.
     """
-    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda *_: sys.exit(0))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at once."""
+"""The verbs and their options. What a verb needs is imported inside it, so that `--help` answers at
+once.
+"""
 
 import os
 from collections.abc import Callable, Mapping
@@ -35,17 +37,33 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     if value is None:
         return None
     host, colon, port = value.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (":" in host and host[0] + host[-1] != "[]"):
-        raise click.BadParameter(f"expected HOST:PORT such as localhost:9185 or :9185, got {value!r}")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (
+        ":" in host and host[0] + host[-1] != "[]"
+    ):
+        raise click.BadParameter(
+            f"expected HOST:PORT such as localhost:9185 or :9185, got {value!r}"
+        )
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what `:9185` asks for
 
 
-_config = click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
-                       help="The configuration; without it the file that OTEL_OPENAI_USAGE_CONFIG names, if any.")  # fmt: skip
+_config = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration; without it the file that OTEL_OPENAI_USAGE_CONFIG names, if any.",
+)
 
 
 def _port(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port; 0 is any free one.")
+    return click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=default,
+        show_default=True,
+        help="The port; 0 is any free one.",
+    )
 
 
 def _verb(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
@@ -53,7 +71,11 @@ def _verb(group: click.Group, name: str) -> Callable[[Callable[..., int]], click
     return group.command(name)
 
 
-@click.group(NAME, cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    NAME,
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name=NAME, prog_name=NAME)
 def cli() -> None:
     """Exports what OpenAI says you used and spent to Prometheus and OpenTelemetry.
@@ -73,12 +95,27 @@ def cli() -> None:
 
 @_verb(cli, "run")
 @_config
-@click.option("--listen", callback=_address, metavar="HOST:PORT", help="Serve the metrics there (prometheus.host, prometheus.port).")
+@click.option(
+    "--listen",
+    callback=_address,
+    metavar="HOST:PORT",
+    help="Serve the metrics there (prometheus.host, prometheus.port).",
+)
 @click.option("--path", metavar="PATH", help="The path of the metrics (prometheus.path).")
-@click.option("--interval", metavar="DURATION", help="How often usage is polled, such as 30s or 5m (usage.interval).")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged (log.level).")
+@click.option(
+    "--interval",
+    metavar="DURATION",
+    help="How often usage is polled, such as 30s or 5m (usage.interval).",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged (log.level).",
+)
 @click.option("--once", is_flag=True, help="Poll every source once, export once, and end.")
-def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options: str | None) -> int:
+def run(
+    file: Path | None, listen: tuple[str, int] | None, once: bool, **options: str | None
+) -> int:
     """Run the exporter: poll OpenAI, keep what it says, expose it.
 
     It runs until SIGTERM or SIGINT. The options override the file.
@@ -93,20 +130,26 @@ def run(file: Path | None, listen: tuple[str, int] | None, once: bool, **options
         from otel_openai_usage.config import require_keys
 
         host, port = listen or (None, None)
-        given = {"prometheus.host": host, "prometheus.port": port} | {_OVERRIDES[name]: value for name, value in options.items()}
-        settings = _settings(file, {key: value for key, value in given.items() if value is not None})
+        given = {"prometheus.host": host, "prometheus.port": port} | {
+            _OVERRIDES[name]: value for name, value in options.items()
+        }
+        settings = _settings(
+            file, {key: value for key, value in given.items() if value is not None}
+        )
         require_keys(settings)
         return app.run(settings, once=once)
 
 
 @_verb(cli, "check")
 @_config
-@click.option("--offline", is_flag=True, help="Ask nobody: look at the configuration and the state file only.")
+@click.option(
+    "--offline", is_flag=True, help="Ask nobody: look at the configuration and the state file only."
+)
 def check(file: Path | None, offline: bool) -> int:
     """Test the configuration, the key, the collector and the state file.
 
-    One line for each: ok, warn or fail, and what to do. It changes nothing. Ends with 1 if anything fails, and with 2
-    if the configuration is wrong or a key is missing.
+    One line for each: ok, warn or fail, and what to do. It changes nothing. Ends with 1 if anything
+    fails, and with 2 if the configuration is wrong or a key is missing.
 
     \b
       otel-openai-usage check -c otel-openai-usage.yaml
@@ -131,15 +174,25 @@ def check(file: Path | None, offline: bool) -> int:
 @_verb(cli, "verify")
 @_config
 @click.option(
-    "--from", "since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The first UTC day; default: as far as usage.reconcile."
+    "--from",
+    "since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="The first UTC day; default: as far as usage.reconcile.",
 )
-@click.option("--to", "until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The last UTC day; default: yesterday.")
+@click.option(
+    "--to",
+    "until",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="The last UTC day; default: yesterday.",
+)
 def verify(file: Path | None, since: datetime | None, until: datetime | None) -> int:
     """Compare what was counted for past days with OpenAI's own daily totals, series by series.
 
-    One line for each day and source; it changes nothing, and the exporter may go on running. Ends with 1 if anything
-    differs. Days that OpenAI has not settled yet may differ until the exporter has read them again. Days whose rows
-    were let go after history.days are named, not compared.
+    One line for each day and source; it changes nothing, and the exporter may go on running. Ends
+    with 1 if anything differs. Days that OpenAI has not settled yet may differ until the exporter
+    has read them again. Days whose rows were let go after history.days are named, not compared.
 
     \b
       otel-openai-usage verify
@@ -155,9 +208,12 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     require_keys(settings)
 
     async def compare() -> bool:
-        differs, said, days = False, False, (since.date() if since else None, until.date() if until else None)
+        differs = False
+        said = False
+        days = (since.date() if since else None, until.date() if until else None)
         async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
-            differs, said = differs or (isinstance(verdict, Verdict) and bool(verdict.differences)), True
+            differs = differs or (isinstance(verdict, Verdict) and bool(verdict.differences))
+            said = True
             click.echo(str(verdict))
         if not said:
             click.echo("no whole past day of that time was counted; there is nothing to compare")
@@ -169,16 +225,41 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
 @_verb(cli, "simulate")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @_port(8080)
-@click.option("--seed", type=int, default=1, show_default=True, help="Another seed is another company.")
-@click.option("--projects", type=click.IntRange(1), default=5, show_default=True, help="How many projects it has.")
-@click.option("--keys", type=click.IntRange(1), default=12, show_default=True, help="How many API keys.")
-@click.option("--users", type=click.IntRange(1), default=10, show_default=True, help="How many users.")
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Another seed is another company."
+)
+@click.option(
+    "--projects",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="How many projects it has.",
+)
+@click.option(
+    "--keys", type=click.IntRange(1), default=12, show_default=True, help="How many API keys."
+)
+@click.option(
+    "--users", type=click.IntRange(1), default=10, show_default=True, help="How many users."
+)
 @click.option("--models", type=click.IntRange(1), help="How many models its chats use.")
-@click.option("--activity", type=click.FloatRange(0), default=1.0, show_default=True, help="More than 1 is more requests.")
-@click.option("--lateness", type=click.Choice(["prompt", "demo", "harsh"]), default="demo", show_default=True,
-              help="How late usage is reported.")  # fmt: skip
+@click.option(
+    "--activity",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="More than 1 is more requests.",
+)
+@click.option(
+    "--lateness",
+    type=click.Choice(["prompt", "demo", "harsh"]),
+    default="demo",
+    show_default=True,
+    help="How late usage is reported.",
+)
 @click.option("--requests-per-minute", type=click.IntRange(1), help="Answer 429 beyond that.")
-def simulate(host: str, port: int, seed: int, lateness: str, requests_per_minute: int | None, **size: Any) -> int:
+def simulate(
+    host: str, port: int, seed: int, lateness: str, requests_per_minute: int | None, **size: Any
+) -> int:
     """Serve a simulated OpenAI organization, with the admin key sk-admin-simulated.
 
     Its usage is a pure function of the seed and the minute. It can be told to misbehave while it runs: see its page /.
@@ -201,9 +282,13 @@ def simulate(host: str, port: int, seed: int, lateness: str, requests_per_minute
     world = World(seed, lateness=presets[lateness], **size)
 
     def ready(url: str) -> None:
-        click.echo(f"A simulated OpenAI organization: {url}\nOPENAI_BASE_URL={url}/v1 OPENAI_ADMIN_KEY={ADMIN_KEY}")
+        click.echo(
+            f"A simulated OpenAI organization: {url}\nOPENAI_BASE_URL={url}/v1 OPENAI_ADMIN_KEY={ADMIN_KEY}"
+        )
 
-    serving = serve(host, port, world=world, faults=Faults(requests_per_minute=requests_per_minute), ready=ready)
+    serving = serve(
+        host, port, world=world, faults=Faults(requests_per_minute=requests_per_minute), ready=ready
+    )
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(until_stopped(serving))
     return 0
@@ -214,7 +299,8 @@ def simulate(host: str, port: int, seed: int, lateness: str, requests_per_minute
 def demo(port: int) -> int:
     """Show it with a simulated organization: needs no key, keeps nothing.
 
-    Prints what to open in a browser and runs until SIGTERM or SIGINT. The port is that of the metrics.
+    Prints what to open in a browser and runs until SIGTERM or SIGINT. The port is that of the
+    metrics.
 
     \b
       otel-openai-usage demo
@@ -231,15 +317,30 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 
 @_verb(cli, "backfill")
 @_config
-@click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
-@click.option("--to", "until", type=_DAY, metavar="DATE", help="The last UTC day; by default the day before counting began.")
-@click.option("--openmetrics", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write it as OpenMetrics with timestamps; - is stdout.")  # fmt: skip
+@click.option(
+    "--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day."
+)
+@click.option(
+    "--to",
+    "until",
+    type=_DAY,
+    metavar="DATE",
+    help="The last UTC day; by default the day before counting began.",
+)
+@click.option(
+    "--openmetrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write it as OpenMetrics with timestamps; - is stdout.",
+)
 @click.option("--otlp", is_flag=True, help="Send it over OTLP with its own times.")
-def backfill(file: Path | None, since: datetime, until: datetime | None, openmetrics: Path | None, otlp: bool) -> int:
+def backfill(
+    file: Path | None, since: datetime, until: datetime | None, openmetrics: Path | None, otlp: bool
+) -> int:
     """Read past usage and costs into the store: days before counting began, so no counter moves.
 
-    The exporter must be stopped meanwhile; it makes up for the pause. A stopped backfill goes on where it was.
+    The exporter must be stopped meanwhile; it makes up for the pause. A stopped backfill goes on
+    where it was.
 
     \b
       otel-openai-usage backfill --from 2026-10-01
@@ -254,7 +355,9 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
     from otel_openai_usage.cli.progress import bars
     from otel_openai_usage.config import require_keys
 
-    settings, asked, now = _settings(file), past.Asked(since.date(), until.date() if until else None), int(time.time())
+    settings = _settings(file)
+    asked = past.Asked(since.date(), until.date() if until else None)
+    now = int(time.time())
     require_keys(settings)
     if openmetrics:
         expect_folder(openmetrics)
@@ -274,17 +377,46 @@ def backfill(file: Path | None, since: datetime, until: datetime | None, openmet
 
 @_verb(cli, "export")
 @_config
-@click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day.")
+@click.option(
+    "--from", "since", type=_DAY, required=True, metavar="DATE", help="The first UTC day."
+)
 @click.option("--to", "until", type=_DAY, required=True, metavar="DATE", help="The last UTC day.")
-@click.option("--format", "form", type=click.Choice(["csv", "json", "focus"]), default="csv", show_default=True, help="The format.")
-@click.option("--by", type=click.Choice(["day", "hour"]), default="day", show_default=True, help="How much time a line is of.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="-", metavar="FILE",
-              help="Write there instead of to stdout.")  # fmt: skip
-def export(file: Path | None, since: datetime, until: datetime, form: str, by: Literal["day", "hour"], output: Path) -> int:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "focus"]),
+    default="csv",
+    show_default=True,
+    help="The format.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["day", "hour"]),
+    default="day",
+    show_default=True,
+    help="How much time a line is of.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="-",
+    metavar="FILE",
+    help="Write there instead of to stdout.",
+)
+def export(
+    file: Path | None,
+    since: datetime,
+    until: datetime,
+    form: str,
+    by: Literal["day", "hour"],
+    output: Path,
+) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
 
-    It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the FinOps cost format
-    and holds billed costs only. By the hour what is older than history.hours stays by the day, as costs do.
+    It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the
+    FinOps cost format and holds billed costs only. By the hour what is older than history.hours
+    stays by the day, as costs do.
 
     \b
       otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
@@ -295,11 +427,23 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, by: L
     from otel_openai_usage.history.export import lines
 
     if until < since:
-        raise click.BadParameter(f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to")
+        raise click.BadParameter(
+            f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to"
+        )
     if form == "focus" and by == "hour":
-        raise click.BadParameter("expected day with --format focus, because OpenAI bills by the day; got hour", param_hint="--by")
+        raise click.BadParameter(
+            "expected day with --format focus, because OpenAI bills by the day; got hour",
+            param_hint="--by",
+        )
     settings = _settings(file)
-    found = lines(state_file(settings, os.environ), since.date(), until.date(), form, by, settings.organization_ids)
+    found = lines(
+        state_file(settings, os.environ),
+        since.date(),
+        until.date(),
+        form,
+        by,
+        settings.organization_ids,
+    )
     first = next(found, "")  # a state that cannot be read leaves the file of last time as it is
     with written(output) as out:
         out.write(first)
@@ -314,8 +458,9 @@ def export(file: Path | None, since: datetime, until: datetime, form: str, by: L
 def dashboard(file: Path | None, host: str, port: int) -> int:
     """Serve the expenditure dashboard of what the exporter has kept.
 
-    It needs no key, asks nobody and changes nothing; the exporter may be running. It has no passwords: keep it on
-    localhost, or put a proxy that has them in front. It runs until SIGTERM or SIGINT.
+    It needs no key, asks nobody and changes nothing; the exporter may be running. It has no
+    passwords: keep it on localhost, or put a proxy that has them in front. It runs until SIGTERM or
+    SIGINT.
 
     \b
       otel-openai-usage dashboard
@@ -330,12 +475,21 @@ def dashboard(file: Path | None, host: str, port: int) -> int:
         raise ExporterError(
             f"loaded the dashboard: there is no module {error.name}; install it with pip install 'otel-openai-usage[dashboard]'"
         ) from error
-    serve(path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}"))
+    serve(
+        path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}")
+    )
     return 0
 
 
 @_verb(cli, "metrics")
-@click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True, help="The format.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "json"]),
+    default="markdown",
+    show_default=True,
+    help="The format.",
+)
 def metrics(form: str) -> int:
     """List every metric, with its OpenTelemetry and its Prometheus name.
 

@@ -4,4 +4,13 @@ from otel_openai_usage.config.load import VARIABLE, load
 from otel_openai_usage.config.needs import needs_key, require_keys, state_file
 from otel_openai_usage.config.settings import Organization, Otlp, Settings
 
-__all__ = ["VARIABLE", "Organization", "Otlp", "Settings", "load", "needs_key", "require_keys", "state_file"]
+__all__ = [
+    "VARIABLE",
+    "Organization",
+    "Otlp",
+    "Settings",
+    "load",
+    "needs_key",
+    "require_keys",
+    "state_file",
+]

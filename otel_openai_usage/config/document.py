@@ -16,7 +16,9 @@ Tree: TypeAlias = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of scalars: `no` and `2026-01-01` are text, `010` is ten; a key may stand only once."""
+    """YAML 1.2's idea of scalars: `no` and `2026-01-01` are text, `010` is ten; a key may stand
+    only once.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A dict; a key that stands twice raises, where PyYAML would keep the last."""
@@ -24,7 +26,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -41,13 +45,17 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first
+    )
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says: its tree, and by path which placeholders could not be replaced (they are None in the tree)."""
+    """What a file says: its tree, and by path which placeholders could not be replaced (they are
+    None in the tree).
+    """
 
     tree: Tree
     unresolved: Mapping[str, str]
@@ -59,9 +67,13 @@ def read(path: Path, env: Mapping[str, str]) -> Document:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError([f"{path}: there is no such file; name the configuration with -c FILE, or leave it out"]) from None
+        raise ConfigError(
+            [f"{path}: there is no such file; name the configuration with -c FILE, or leave it out"]
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: the file must be UTF-8, but byte {error.start} is not"]) from None
+        raise ConfigError(
+            [f"{path}: the file must be UTF-8, but byte {error.start} is not"]
+        ) from None
     except OSError as error:
         raise ConfigError([f"{path}: reading it: {error.strerror or error}"]) from None
     return parse(text, env, str(path))
@@ -78,7 +90,9 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
     if tree is None:
         return Document({}, {})
     if not isinstance(tree, dict):
-        raise ConfigError([f"{name}: expected a mapping such as `usage:` at the top, got {_noun(tree)}"])
+        raise ConfigError(
+            [f"{name}: expected a mapping such as `usage:` at the top, got {_noun(tree)}"]
+        )
     return _expanded(tree, env)
 
 
@@ -108,11 +122,16 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
     def walk(value: object, path: str) -> object:
         if isinstance(value, dict):
             named = {_characters(str(key)): item for key, item in value.items()}
-            return {key: walk(item, f"{path}.{key}" if path else key) for key, item in named.items()}
+            return {
+                key: walk(item, f"{path}.{key}" if path else key) for key, item in named.items()
+            }
         if isinstance(value, list):
             return [walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if isinstance(value, str):
-            warnings.extend(f"{path}: the environment variable {name} is not set, so nothing stands for it" for name in unset(value, env))
+            warnings.extend(
+                f"{path}: the environment variable {name} is not set, so nothing stands for it"
+                for name in unset(value, env)
+            )
         try:
             return expand(_characters(value), env, typed) if isinstance(value, str) else value
         except Unresolved as error:
@@ -127,4 +146,8 @@ def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
 
 def _characters(text: str) -> str:
     """The text with whole characters: `"\\ud83d\\ude00"` is one, half of one is replaced."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )

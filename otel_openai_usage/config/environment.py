@@ -1,7 +1,8 @@
 """What the environment says, as a tree of settings that stands below the file.
 
-OTEL_* as the OpenTelemetry specification defines them ("Environment Variable Specification", "OTLP Exporter"):
-times in milliseconds, an empty variable is an unset one, OTEL_EXPORTER_OTLP_METRICS_* before OTEL_EXPORTER_OTLP_*.
+OTEL_* as the OpenTelemetry specification defines them ("Environment Variable Specification", "OTLP
+Exporter"): times in milliseconds, an empty variable is an unset one, OTEL_EXPORTER_OTLP_METRICS_*
+before OTEL_EXPORTER_OTLP_*.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,9 @@ CUMULATIVE_ONLY = (
 
 @dataclass
 class Said:
-    """What was found: values by dotted path, from which variable each came, and what is wrong or worth knowing."""
+    """What was found: values by dotted path, from which variable each came, and what is wrong or
+    worth knowing.
+    """
 
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -49,12 +52,16 @@ def _boolean(text: str) -> bool:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """`key=value` pairs between commas, percent-encoded as in W3C Baggage; what follows a `;` is dropped."""
+    """`key=value` pairs between commas, percent-encoded as in W3C Baggage; what follows a `;` is
+    dropped.
+    """
     pairs = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = item.partition("=")
         if not (equals and key.strip()):
-            raise _Nonsense("expected key=value pairs between commas (what it holds is not shown here)")
+            raise _Nonsense(
+                "expected key=value pairs between commas (what it holds is not shown here)"
+            )
         pairs[unquote(key.strip())] = unquote(value.strip())
     return pairs
 
@@ -82,13 +89,19 @@ _OTLP: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("INSECURE", "otlp.tls.insecure", _boolean),
 )
 
-_ORGANIZATION = (("OPENAI_ADMIN_KEY", "admin_key"), ("OPENAI_ORG_ID", "id"), ("OPENAI_BASE_URL", "base_url"))
+_ORGANIZATION = (
+    ("OPENAI_ADMIN_KEY", "admin_key"),
+    ("OPENAI_ORG_ID", "id"),
+    ("OPENAI_BASE_URL", "base_url"),
+)
 
 EXPORTERS = ("otlp", "prometheus", "console", "none")
 
 
 def with_fallback_key(env: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment in which OPENAI_SECRET_KEY stands for an OPENAI_ADMIN_KEY that is not set or empty."""
+    """The environment in which OPENAI_SECRET_KEY stands for an OPENAI_ADMIN_KEY that is not set or
+    empty.
+    """
     if env.get("OPENAI_ADMIN_KEY") or not env.get("OPENAI_SECRET_KEY"):
         return env
     return {**env, "OPENAI_ADMIN_KEY": env["OPENAI_SECRET_KEY"]}
@@ -115,7 +128,11 @@ def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, st
 
     Its id only if it is `alone`, since two cannot have one id.
     """
-    return {key: (variable, env[variable]) for variable, key in _ORGANIZATION if env.get(variable, "").strip() and (alone or key != "id")}
+    return {
+        key: (variable, env[variable])
+        for variable, key in _ORGANIZATION
+        if env.get(variable, "").strip() and (alone or key != "id")
+    }
 
 
 def variables() -> Iterator[tuple[str, str]]:
@@ -142,9 +159,15 @@ def _variables(env: Mapping[str, str]) -> Iterator[tuple[str, str, str, Callable
 def _exporters(env: Mapping[str, str], found: Said) -> None:
     names = {name.strip() for name in env.get("OTEL_METRICS_EXPORTER", "").split(",")} - {""}
     if unknown := sorted(names - set(EXPORTERS)):
-        found.problems.append(f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}")
+        found.problems.append(
+            f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}"
+        )
     elif names:
-        for path, name in (("otlp.enabled", "otlp"), ("prometheus.enabled", "prometheus"), ("console", "console")):
+        for path, name in (
+            ("otlp.enabled", "otlp"),
+            ("prometheus.enabled", "prometheus"),
+            ("console", "console"),
+        ):
             found.put(path, name in names, "OTEL_METRICS_EXPORTER")
 
 

@@ -34,12 +34,16 @@ from otel_openai_usage.config.secrets import MASK
 class Section(BaseModel):
     """A part of the settings: frozen, and without room for unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     @field_validator("*", mode="wrap")
     @classmethod
     def _text_first(cls, value: object, validate: Callable[[object], object]) -> object:
-        """A placeholder's text is tried as it is, then as what YAML makes of it: `${env:GROUPS}` may be a list."""
+        """A placeholder's text is tried as it is, then as what YAML makes of it: `${env:GROUPS}`
+        may be a list.
+        """
         if not isinstance(value, Expanded):
             return validate(value)
         try:
@@ -71,17 +75,25 @@ def at_least(least: timedelta) -> BeforeValidator:
     def check(value: object) -> timedelta:
         duration = parse_duration(value)
         if duration < least:
-            raise ValueError(f"expected a duration of at least {format_duration(least)}, got {value!r}")
+            raise ValueError(
+                f"expected a duration of at least {format_duration(least)}, got {value!r}"
+            )
         return duration
 
     return BeforeValidator(_told(check))
 
 
-_DURATION_SCHEMA = {"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "30s", "5m", "3h", "7d"]}
+_DURATION_SCHEMA = {
+    "type": "string",
+    "pattern": DURATION_PATTERN,
+    "examples": ["500ms", "30s", "5m", "3h", "7d"],
+}
 _AS_DURATION = (PlainSerializer(format_duration, return_type=str), WithJsonSchema(_DURATION_SCHEMA))
 
 Duration: TypeAlias = Annotated[timedelta, at_least(timedelta(0)), *_AS_DURATION]
-PositiveDuration: TypeAlias = Annotated[timedelta, at_least(timedelta(milliseconds=1)), *_AS_DURATION]
+PositiveDuration: TypeAlias = Annotated[
+    timedelta, at_least(timedelta(milliseconds=1)), *_AS_DURATION
+]
 Interval: TypeAlias = Annotated[timedelta, at_least(timedelta(seconds=1)), *_AS_DURATION]
 
 
@@ -91,13 +103,17 @@ def _start(value: object) -> object:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError(f"expected now, today or a duration such as 6h or 7d, got {value!r}") from None
+        raise ValueError(
+            f"expected now, today or a duration such as 6h or 7d, got {value!r}"
+        ) from None
 
 
 Start: TypeAlias = Annotated[
     timedelta | Literal["now", "today"],
     BeforeValidator(_told(_start)),
-    PlainSerializer(lambda start: start if isinstance(start, str) else format_duration(start), return_type=str),
+    PlainSerializer(
+        lambda start: start if isinstance(start, str) else format_duration(start), return_type=str
+    ),
     WithJsonSchema({"anyOf": [{"enum": ["now", "today"]}, _DURATION_SCHEMA]}),
 ]
 
@@ -105,9 +121,14 @@ Size: TypeAlias = Annotated[
     int,
     BeforeValidator(_told(parse_size)),
     PlainSerializer(format_size, return_type=str),
-    WithJsonSchema({
-        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN, "examples": ["64KiB", "1MiB"]}]
-    }),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": SIZE_PATTERN, "examples": ["64KiB", "1MiB"]},
+            ]
+        }
+    ),
 ]
 
 
@@ -119,7 +140,9 @@ def _auto(value: object) -> object:
 
 
 Auto: TypeAlias = Annotated[
-    Literal["auto"] | bool, BeforeValidator(_told(_auto)), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "boolean"}]})
+    Literal["auto"] | bool,
+    BeforeValidator(_told(_auto)),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "boolean"}]}),
 ]
 
 
@@ -147,7 +170,9 @@ def _secret(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("expected text; put it in quotes")
     if not (value.strip().isascii() and value.strip().isprintable() and " " not in value.strip()):
-        raise ValueError("expected a key of printable ASCII characters without blanks (it is not shown here)")
+        raise ValueError(
+            "expected a key of printable ASCII characters without blanks (it is not shown here)"
+        )
     return value.strip()
 
 
@@ -159,9 +184,13 @@ def _masked(secret: SecretStr | None) -> str | None:
     return None if secret is None else MASK
 
 
-Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_told(_secret)), PlainSerializer(_masked, return_type=str | None)]
+Secret: TypeAlias = Annotated[
+    SecretStr, BeforeValidator(_told(_secret)), PlainSerializer(_masked, return_type=str | None)
+]
 OptionalSecret: TypeAlias = Annotated[
-    SecretStr | None, BeforeValidator(_told(_optional_secret)), PlainSerializer(_masked, return_type=str | None)
+    SecretStr | None,
+    BeforeValidator(_told(_optional_secret)),
+    PlainSerializer(_masked, return_type=str | None),
 ]
 
 
@@ -173,7 +202,9 @@ def _header(value: object) -> object:
     return value
 
 
-HeaderValue: TypeAlias = Annotated[SecretStr, BeforeValidator(_told(_header)), PlainSerializer(_masked, return_type=str | None)]
+HeaderValue: TypeAlias = Annotated[
+    SecretStr, BeforeValidator(_told(_header)), PlainSerializer(_masked, return_type=str | None)
+]
 
 
 def _path(value: object) -> object:
@@ -184,23 +215,31 @@ def _path(value: object) -> object:
     try:
         return Path(value).expanduser() if value else None
     except RuntimeError:
-        raise ValueError(f"expected a path, got {value!r}, and there is no such home directory") from None
+        raise ValueError(
+            f"expected a path, got {value!r}, and there is no such home directory"
+        ) from None
 
 
 File: TypeAlias = Annotated[
-    Path | None, BeforeValidator(_told(_path)), PlainSerializer(lambda path: path and str(path), return_type=str | None)
+    Path | None,
+    BeforeValidator(_told(_path)),
+    PlainSerializer(lambda path: path and str(path), return_type=str | None),
 ]
 """A path; `~` is the home directory, and a relative one begins where the program was started."""
 
 
 def web_address(value: object) -> str:
-    """An http(s) URL without its trailing slash. ValueError for anything else, and for one that holds a secret."""
+    """An http(s) URL without its trailing slash. ValueError for anything else, and for one that
+    holds a secret.
+    """
     text = value.strip() if isinstance(value, str) else ""
     try:
         url = urlsplit(text)
-        host, _ = url.hostname, url.port
+        host = url.hostname
+        _ = url.port
     except ValueError:
-        host, url = None, urlsplit("")
+        host = None
+        url = urlsplit("")
     if url.scheme not in ("http", "https") or not host:
         raise ValueError(f"expected a URL such as https://api.openai.com/v1, got {value!r}")
     if url.username or url.password or url.query or url.fragment:
@@ -210,7 +249,8 @@ def web_address(value: object) -> str:
 
 Url: TypeAlias = Annotated[str, BeforeValidator(_told(web_address))]
 OptionalUrl: TypeAlias = Annotated[
-    str | None, BeforeValidator(_told(lambda value: None if _emptied(value) is None else web_address(value)))
+    str | None,
+    BeforeValidator(_told(lambda value: None if _emptied(value) is None else web_address(value))),
 ]
 
 

@@ -21,7 +21,9 @@ def lay(lower: Tree, upper: Tree) -> Tree:
 
 
 def without_nothing(value: object) -> object:
-    """The tree without the keys that have no value: they say nothing, so what lies below shows through."""
+    """The tree without the keys that have no value: they say nothing, so what lies below shows
+    through.
+    """
     if isinstance(value, dict):
         return {key: without_nothing(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -59,10 +61,13 @@ def cut(tree: Tree, loc: Sequence[str | int]) -> None:
         tree.clear()
         return
     at: object = tree
-    holder, last = tree, str(loc[0])
+    holder = tree
+    last = str(loc[0])
     for part in loc:
         if isinstance(at, dict) and part in at:
-            holder, last, at = at, str(part), at[part]
+            holder = at
+            last = str(part)
+            at = at[part]
         elif isinstance(at, list) and isinstance(part, int) and part < len(at):
             at = at[part]
         else:

@@ -1,4 +1,6 @@
-"""From the command line, a file and the environment to settings, with every problem found on the way."""
+"""From the command line, a file and the environment to settings, with every problem found on the
+way.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,11 +23,14 @@ _Problem: TypeAlias = tuple[str, str]
 """A path in the file, and what is wrong there."""
 
 
-def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] = {}) -> Settings:
-    """The settings of the file at `path` (else of the one that the environment names, else of none) under `env`.
+def load(
+    path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] = {}
+) -> Settings:
+    """The settings of the file at `path` (else of the one that the environment names, else of none)
+    under `env`.
 
-    `overrides` are by dotted path, such as {"prometheus.port": 9100}, and stand above the file. Raises ConfigError
-    with every problem.
+    `overrides` are by dotted path, such as {"prometheus.port": 9100}, and stand above the file.
+    Raises ConfigError with every problem.
     """
     env = environment.with_fallback_key(env)
     if path is None and env.get(VARIABLE):
@@ -46,13 +51,17 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
 
 
 def _completed(tree: Tree, env: Mapping[str, str]) -> dict[str, str]:
-    """Fill in what organizations do not say but the environment does; by path, the variables it came from."""
+    """Fill in what organizations do not say but the environment does; by path, the variables it
+    came from.
+    """
     organizations = tree.setdefault("organizations", [{}])
     origins = {}
     for index, one in enumerate(organizations if isinstance(organizations, list) else ()):
         if not isinstance(one, dict):
             continue
-        for key, (variable, value) in environment.organization(env, alone=len(organizations) == 1).items():
+        for key, (variable, value) in environment.organization(
+            env, alone=len(organizations) == 1
+        ).items():
             if key not in one and not (key == "admin_key" and "admin_key_file" in one):
                 one[key] = value
                 origins[f"organizations[{index}].{key}"] = variable
@@ -60,11 +69,15 @@ def _completed(tree: Tree, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _outside(file: Tree) -> list[_Problem]:
-    return [(key, "there is no such key") for key in OUTSIDE_THE_FILE if file.pop(key, None) is not None]
+    return [
+        (key, "there is no such key") for key in OUTSIDE_THE_FILE if file.pop(key, None) is not None
+    ]
 
 
 def _validated(tree: Tree, problems: list[_Problem]) -> tuple[Settings, list[_Problem]]:
-    """The settings, with defaults where something is wrong, and all that is wrong: so one mistake hides no other."""
+    """The settings, with defaults where something is wrong, and all that is wrong: so one mistake
+    hides no other.
+    """
     problems = list(problems)
     while True:
         try:
@@ -84,12 +97,16 @@ def _told(problem: _Problem, origins: Mapping[str, str], overrides: Mapping[str,
     place, sentence = problem
     if place in overrides:
         return f"{place} (on the command line): {sentence}"
-    variable = next((origins[above] for above in (place, place.rpartition(".")[0]) if above in origins), None)
+    variable = next(
+        (origins[above] for above in (place, place.rpartition(".")[0]) if above in origins), None
+    )
     return f"{variable or place}: {sentence}"
 
 
 def _resolved(settings: Settings, warnings: Sequence[str], origins: Mapping[str, str]) -> Settings:
-    """The settings with the endpoint that is really talked to, and with what is worth knowing about them."""
+    """The settings with the endpoint that is really talked to, and with what is worth knowing about
+    them.
+    """
     verbatim = origins.get("otlp.endpoint") == environment.METRICS_ENDPOINT
     otlp = settings.otlp.model_copy(update={"endpoint": _endpoint(settings.otlp, verbatim)})
     notes = (*warnings, *rules.noteworthy(settings))

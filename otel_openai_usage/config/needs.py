@@ -12,19 +12,39 @@ _HOW = (
     " and costs, with api.management.read it gets names and limits too"
 )
 
+
 def needs_key(settings: Settings) -> list[str]:
     """The enabled sections that read from OpenAI with an admin key."""
-    return [name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled]
+    return [
+        name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled
+    ]
 
 
 def require_keys(settings: Settings) -> None:
-    """Raise ConfigError unless every organization has an admin key, and the legacy source its own, where an enabled source needs it."""
+    """Raise ConfigError unless every organization has an admin key, and the legacy source its own,
+    where an enabled source needs it.
+    """
     if settings.legacy.enabled and settings.legacy.api_key is None:
-        raise ConfigError(["legacy.api_key: the legacy source needs an ordinary key: set it, or OPENAI_API_KEY"])
+        raise ConfigError(
+            ["legacy.api_key: the legacy source needs an ordinary key: set it, or OPENAI_API_KEY"]
+        )
     users = needs_key(settings)
-    problems = [problem for index, one in enumerate(settings.organizations) for problem in _missing(index, one)] if users else []
+    problems = (
+        [
+            problem
+            for index, one in enumerate(settings.organizations)
+            for problem in _missing(index, one)
+        ]
+        if users
+        else []
+    )
     if problems:
-        raise ConfigError([*problems[:-1], f"{problems[-1]}; without one {', '.join(users)} cannot be read. {_HOW}"])
+        raise ConfigError(
+            [
+                *problems[:-1],
+                f"{problems[-1]}; without one {', '.join(users)} cannot be read. {_HOW}",
+            ]
+        )
 
 
 def _missing(index: int, one: Organization) -> Iterator[str]:
@@ -44,14 +64,22 @@ def _unreadable(file: Path) -> str | None:
 
 
 def state_file(settings: Settings, env: Mapping[str, str]) -> Path:
-    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays as it is.
+    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays
+    as it is.
 
     Raises ConfigError if there is no such directory.
     """
     if settings.state.path is not None:
         return settings.state.path
     try:
-        home = env.get("XDG_STATE_HOME") or Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
+        home = (
+            env.get("XDG_STATE_HOME")
+            or Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
+        )
     except RuntimeError:  # a user without a home, as in some containers
-        raise ConfigError(["state.path: this user has no home directory; name a file, or set HOME or XDG_STATE_HOME"]) from None
+        raise ConfigError(
+            [
+                "state.path: this user has no home directory; name a file, or set HOME or XDG_STATE_HOME"
+            ]
+        ) from None
     return Path(home) / "otel-openai-usage" / "state.db"

@@ -25,9 +25,9 @@ class Unresolved(ValueError):
 def expand(text: str, env: Mapping[str, str], typed: Callable[[str], object]) -> object:
     """`text` with its placeholders replaced; `$$` is a plain `$`.
 
-    A variable that is not set and has no default is replaced by nothing, as the Collector does. What a variable holds
-    is taken as it is and not looked at for placeholders again; a default may hold some.
-    None if the text was one placeholder for nothing. Raises Unresolved.
+    A variable that is not set and has no default is replaced by nothing, as the Collector does.
+    What a variable holds is taken as it is and not looked at for placeholders again; a default may
+    hold some. None if the text was one placeholder for nothing. Raises Unresolved.
     """
     if text.startswith("${"):
         value, end = _placeholder(text, 0, env)
@@ -45,15 +45,19 @@ def _whole(text: str, typed: object) -> object:
 
 
 def _replace(text: str, at: int, env: Mapping[str, str], inside: bool) -> tuple[str, int]:
-    """Replace from `at` on, `inside` a placeholder up to its closing brace; the text and where it ended."""
+    """Replace from `at` on, `inside` a placeholder up to its closing brace; the text and where it
+    ended.
+    """
     parts = []
     while at < len(text) and not (inside and text[at] == "}"):
         if text.startswith("$$", at):
-            part, at = "$", at + 2
+            part = "$"
+            at = at + 2
         elif text.startswith("${", at):
             part, at = _placeholder(text, at, env)
         else:
-            part, at = text[at], at + 1
+            part = text[at]
+            at = at + 1
         parts.append(part)
     return "".join(parts), at
 
@@ -62,8 +66,11 @@ def _placeholder(text: str, at: int, env: Mapping[str, str]) -> tuple[str, int]:
     """Replace the placeholder that begins at `at`; what stands there and where it ended."""
     match = _NAME.match(text, at + 2)
     if match is None:
-        raise Unresolved(f"expected ${{env:NAME}} or ${{env:NAME:-default}}, got {text[at : at + 24]!r}; a plain $ is written $$")
-    at, default = match.end(), None
+        raise Unresolved(
+            f"expected ${{env:NAME}} or ${{env:NAME:-default}}, got {text[at : at + 24]!r}; a plain $ is written $$"
+        )
+    at = match.end()
+    default = None
     if text.startswith(":-", at):
         default, at = _replace(text, at + 2, env if match[1] not in env else _ANYTHING, inside=True)
     if at >= len(text):
@@ -72,7 +79,9 @@ def _placeholder(text: str, at: int, env: Mapping[str, str]) -> tuple[str, int]:
 
 
 def unset(text: str, env: Mapping[str, str]) -> list[str]:
-    """The variables that the text asks for without a default and that are not set: they are replaced by nothing."""
+    """The variables that the text asks for without a default and that are not set: they are
+    replaced by nothing.
+    """
     return [match[1] for match in _BARE.finditer(text.replace("$$", "")) if match[1] not in env]
 
 

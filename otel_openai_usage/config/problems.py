@@ -36,7 +36,9 @@ def described(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]
     """Where each problem is, and the sentence about it, without the path."""
     found: dict[tuple[str | int, ...], str] = {}
     for detail in error.errors(include_url=False):
-        if detail["type"] == "too_short" and detail["input"]:  # its items have problems of their own
+        if (
+            detail["type"] == "too_short" and detail["input"]
+        ):  # its items have problems of their own
             continue
         loc = _place(detail)
         found.setdefault(loc, redact(_sentence(detail, loc)))
@@ -44,13 +46,20 @@ def described(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]
 
 
 def _place(detail: "ErrorDetails") -> tuple[str | int, ...]:
-    """The location, without the marks that pydantic adds for branches of a union and for keys of a mapping."""
+    """The location, without the marks that pydantic adds for branches of a union and for keys of a
+    mapping.
+    """
     loc = detail["loc"]
-    return loc[:3] if loc[:2] == ("attributes", "resource") else tuple(part for part in loc if part != "[key]")
+    return (
+        loc[:3]
+        if loc[:2] == ("attributes", "resource")
+        else tuple(part for part in loc if part != "[key]")
+    )
 
 
 def _sentence(detail: "ErrorDetails", loc: Sequence[str | int]) -> str:
-    kind, context = detail["type"], detail.get("ctx", {})
+    kind = detail["type"]
+    context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown(loc)
     expected = _EXPECTED.get(kind)
@@ -71,7 +80,9 @@ def _shown(value: object) -> str:
 
 def dotted(loc: Sequence[str | int]) -> str:
     """A location as one writes it: `organizations[0].name`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc
+    ).removeprefix(".")
 
 
 def _unknown(loc: Sequence[str | int]) -> str:
@@ -82,7 +93,9 @@ def _unknown(loc: Sequence[str | int]) -> str:
 
 def _elsewhere(key: str) -> str | None:
     """The path of a key of that very name in some section."""
-    sections = sorted(_keys([]), key=lambda name: name in ("legacy", "events"))  # those are seldom meant
+    sections = sorted(
+        _keys([]), key=lambda name: name in ("legacy", "events")
+    )  # those are seldom meant
     return next((dotted([name, key]) for name in sections if key in _keys([name])), None)
 
 
@@ -91,8 +104,16 @@ def _keys(section: Sequence[str | int]) -> Collection[str]:
     model: type[BaseModel] | None = Settings
     for part in section:
         if isinstance(part, str) and model is not None:
-            model = section_of(model.model_fields[part].annotation) if part in model.model_fields else None
-    return [] if model is None else [name for name in model.model_fields if name not in OUTSIDE_THE_FILE]
+            model = (
+                section_of(model.model_fields[part].annotation)
+                if part in model.model_fields
+                else None
+            )
+    return (
+        []
+        if model is None
+        else [name for name in model.model_fields if name not in OUTSIDE_THE_FILE]
+    )
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:

@@ -4,7 +4,9 @@ import re
 from datetime import timedelta
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m(?!s))?(?:([0-9]+)s)?(?:([0-9]+)ms)?")
+_DURATION = re.compile(
+    r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m(?!s))?(?:([0-9]+)s)?(?:([0-9]+)ms)?"
+)
 _LONGEST = timedelta(days=36_500)
 
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -15,7 +17,8 @@ SIZE_PATTERN = r"^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)?$"
 
 
 def parse_duration(text: object) -> timedelta:
-    """The duration written as `500ms`, `30s`, `5m`, `3h`, `7d`, or several of them from long to short (`1h30m`).
+    """The duration written as `500ms`, `30s`, `5m`, `3h`, `7d`, or several of them from long to
+    short (`1h30m`).
 
     Whole numbers only, and at most a hundred years. Raises ValueError.
     """
@@ -23,18 +26,28 @@ def parse_duration(text: object) -> timedelta:
         return text
     match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if match is None:
-        raise ValueError(f"expected a duration such as 500ms, 30s, 5m, 3h or 7d, got {_shown(text)}")
+        raise ValueError(
+            f"expected a duration such as 500ms, 30s, 5m, 3h or 7d, got {_shown(text)}"
+        )
     counts = (int((count or "0").lstrip("0")[:18] or 0) for count in match.groups())
     found = sum(count * unit for count, unit in zip(counts, _MILLISECONDS.values(), strict=True))
     if found > _LONGEST // timedelta(milliseconds=1):
-        raise ValueError(f"expected a duration of at most {format_duration(_LONGEST)}, got {text!r}")
+        raise ValueError(
+            f"expected a duration of at most {format_duration(_LONGEST)}, got {text!r}"
+        )
     return timedelta(milliseconds=found)
 
 
 def format_duration(duration: timedelta) -> str:
-    """The duration in the largest unit that makes it a whole number (to the millisecond): 90 s are `90s`, 60 s `1m`."""
+    """The duration in the largest unit that makes it a whole number (to the millisecond): 90 s are
+    `90s`, 60 s `1m`.
+    """
     milliseconds = duration // timedelta(milliseconds=1)
-    unit = next(unit for unit, size in _MILLISECONDS.items() if milliseconds % size == 0 and (milliseconds or unit == "s"))
+    unit = next(
+        unit
+        for unit, size in _MILLISECONDS.items()
+        if milliseconds % size == 0 and (milliseconds or unit == "s")
+    )
     return f"{milliseconds // _MILLISECONDS[unit]}{unit}"
 
 

@@ -1,4 +1,6 @@
-"""docs/configuration.md: every key with its type, its default and its meaning, and every variable that is read."""
+"""docs/configuration.md: every key with its type, its default and its meaning, and every variable
+that is read.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -59,7 +61,11 @@ _SPECIAL = {
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts = [_INTRODUCTION, *_sections(), _ENVIRONMENT + "".join(f"| `{name}` | {what} |\n" for name, what in _variables().items())]
+    parts = [
+        _INTRODUCTION,
+        *_sections(),
+        _ENVIRONMENT + "".join(f"| `{name}` | {what} |\n" for name, what in _variables().items()),
+    ]
     return "\n".join(parts)
 
 
@@ -72,11 +78,14 @@ def _sections() -> Iterator[str]:
             continue
         default = shown[name][0] if name == "organizations" else shown[name]
         rows = "".join(_rows("", section, default, properties))
-        heading = f"## {name}{' (a list)' if name == 'organizations' else ''}\n\n{field.description}\n\n"
+        title = f"{name} (a list)" if name == "organizations" else name
+        heading = f"## {title}\n\n{_one_line(field.description)}\n\n"
         yield f"{heading}| key | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}"
 
 
-def _rows(prefix: str, section: type[BaseModel], defaults: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+def _rows(
+    prefix: str, section: type[BaseModel], defaults: Mapping[str, Any], schemas: Mapping[str, Any]
+) -> Iterator[str]:
     for key, field in section.model_fields.items():
         inner = section_of(field.annotation)
         kind = "mapping" if inner else _kind(schemas[section.__name__]["properties"][key])
@@ -86,7 +95,12 @@ def _rows(prefix: str, section: type[BaseModel], defaults: Mapping[str, Any], sc
 
 
 def _row(key: str, kind: str, default: object, field: FieldInfo) -> str:
-    return f"| `{key}` | {kind} | {_default(default)} | {field.description} |\n"
+    return f"| `{key}` | {kind} | {_default(default)} | {_one_line(field.description)} |\n"
+
+
+def _one_line(description: str | None) -> str:
+    """A docstring may have several lines; a cell of a Markdown table may not."""
+    return " ".join((description or "").split())
 
 
 def _default(value: object) -> str:
@@ -100,7 +114,9 @@ def _default(value: object) -> str:
 def _kind(schema: Mapping[str, Any]) -> str:
     """What a JSON Schema allows, in words."""
     if "anyOf" in schema:
-        return " or ".join(word for word in dict.fromkeys(map(_kind, schema["anyOf"])) if word != "null")
+        return " or ".join(
+            word for word in dict.fromkeys(map(_kind, schema["anyOf"])) if word != "null"
+        )
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{item}`" for item in schema.get("enum", [schema.get("const")]))
     if schema.get("pattern") in (DURATION_PATTERN, SIZE_PATTERN):
@@ -109,11 +125,14 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return _range(schema)
     if schema.get("type") == "string":
         return {"password": "secret", "path": "path"}.get(schema.get("format", ""), "text")
-    return {"boolean": "true or false", "array": "list", "object": "mapping", "null": "null"}[schema["type"]]
+    return {"boolean": "true or false", "array": "list", "object": "mapping", "null": "null"}[
+        schema["type"]
+    ]
 
 
 def _range(schema: Mapping[str, Any]) -> str:
-    least, most = schema.get("minimum"), schema.get("maximum")
+    least = schema.get("minimum")
+    most = schema.get("maximum")
     return f"number {least} to {most}" if most is not None else f"number from {least}"
 
 

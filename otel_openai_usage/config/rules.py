@@ -15,17 +15,25 @@ from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS
 
 ATTRIBUTES = frozenset(
     attribute
-    for attributes in (*(item.attributes for item in INSTRUMENTS.values()), *(kind.dimensions for kind in KINDS.values()))
+    for attributes in (
+        *(item.attributes for item in INSTRUMENTS.values()),
+        *(kind.dimensions for kind in KINDS.values()),
+    )
     for attribute in attributes
 )
 """Every attribute that a series of ours may carry."""
 KEPT = ("organization", "date", "currency", "token_type", "operation")
-"""Those that cannot be dropped: their series are not of one sort, so a sum over them says nothing."""
+"""Those that cannot be dropped: their series are not of one sort, so a sum over them says nothing.
+"""
 
 
 def broken(settings: Settings) -> list[tuple[str, str]]:
     """Every rule that the settings break: a path in the file, and the sentence about it."""
-    return [(place, sentence) for rule in _RULES for place, _, sentence in (text.partition(": ") for text in rule(settings))]
+    return [
+        (place, sentence)
+        for rule in _RULES
+        for place, _, sentence in (text.partition(": ") for text in rule(settings))
+    ]
 
 
 def noteworthy(settings: Settings) -> list[str]:
@@ -36,7 +44,11 @@ def noteworthy(settings: Settings) -> list[str]:
 def _organizations(settings: Settings) -> Iterator[str]:
     for index, one in enumerate(settings.organizations):
         for key in ("name", "id"):
-            first = next(i for i, other in enumerate(settings.organizations) if getattr(other, key) == getattr(one, key))
+            first = next(
+                i
+                for i, other in enumerate(settings.organizations)
+                if getattr(other, key) == getattr(one, key)
+            )
             if first != index and getattr(one, key) is not None:
                 yield f"organizations[{index}].{key}: {getattr(one, key)!r} is also the {key} of organizations[{first}]; each needs its own"
         if one.admin_key and one.admin_key_file:
@@ -46,9 +58,14 @@ def _organizations(settings: Settings) -> Iterator[str]:
 def _usage(settings: Settings) -> Iterator[str]:
     usage = settings.usage
     yield from _known("usage.endpoints", usage.endpoints, USAGE_KINDS)
-    yield from _known("usage.group_by", usage.group_by, {name for kind in USAGE_KINDS.values() for name in kind.group_by})
+    yield from _known(
+        "usage.group_by",
+        usage.group_by,
+        {name for kind in USAGE_KINDS.values() for name in kind.group_by},
+    )
     if usage.settle > usage.reconcile:
-        settle, reconcile = format_duration(usage.settle), format_duration(usage.reconcile)
+        settle = format_duration(usage.settle)
+        reconcile = format_duration(usage.reconcile)
         yield f"usage.settle: expected at most usage.reconcile ({reconcile}), got {settle}"
 
 
@@ -57,7 +74,9 @@ def _costs(settings: Settings) -> Iterator[str]:
 
 
 def _prices(settings: Settings) -> Iterator[str]:
-    yield from _known("prices.overrides", settings.prices.overrides, [one.name for one in settings.organizations])
+    yield from _known(
+        "prices.overrides", settings.prices.overrides, [one.name for one in settings.organizations]
+    )
 
 
 def _attributes(settings: Settings) -> Iterator[str]:
@@ -82,7 +101,9 @@ _TAKEN = ("instrument", "le", "quantile", "job", "instance")
 """Labels that mean something else in what we show, or that Prometheus adds."""
 
 
-def _collisions(known: Collection[str], rename: Mapping[str, str], drop: Collection[str]) -> Iterator[str]:
+def _collisions(
+    known: Collection[str], rename: Mapping[str, str], drop: Collection[str]
+) -> Iterator[str]:
     """Names that become one, as OpenTelemetry or as Prometheus spells them."""
     shown = dict.fromkeys(_TAKEN, "a name that is taken")
     for name in sorted(set(known) - set(drop), key=lambda name: (name in rename, name)):
@@ -107,8 +128,14 @@ def _events(settings: Settings) -> Iterator[str]:
 
 
 def _listeners(settings: Settings) -> Iterator[str]:
-    events, page = settings.events, settings.prometheus
-    if events.enabled and page.enabled and (events.host, events.port) == (page.host, page.port) and page.port:
+    events = settings.events
+    page = settings.prometheus
+    if (
+        events.enabled
+        and page.enabled
+        and (events.host, events.port) == (page.host, page.port)
+        and page.port
+    ):
         yield f"events.port: {page.port} is prometheus.port too; each needs its own"
     if page.web_config_file:
         yield from _readable("prometheus.web_config_file", page.web_config_file)
@@ -139,7 +166,11 @@ def _unusable(endpoint: str, protocol: str) -> str | None:
         return f"expected a URL such as http://collector:4317, got {endpoint!r}"
     if url.username or url.password:
         return "expected a URL without user and password; they go into otlp.headers"
-    if not good or url.scheme not in ("http", "https", "") or (not url.scheme and protocol != "grpc"):
+    if (
+        not good
+        or url.scheme not in ("http", "https", "")
+        or (not url.scheme and protocol != "grpc")
+    ):
         return f"expected a URL such as http://collector:{4317 if protocol == 'grpc' else 4318}, got {endpoint!r}"
     return None
 
@@ -191,11 +222,17 @@ def _too_often(settings: Settings) -> Iterator[str]:
     needed = len(settings.usage.endpoints) * 60 / settings.usage.interval.total_seconds()
     allowed = settings.api.requests_per_minute
     if settings.usage.enabled and needed > allowed:
-        count, interval = len(settings.usage.endpoints), format_duration(settings.usage.interval)
+        count = len(settings.usage.endpoints)
+        interval = format_duration(settings.usage.interval)
         yield (
             f"usage.interval: {count} endpoints every {interval} are {needed:g} requests a minute, and api.requests_per_minute"
             f" allows {allowed}; usage is polled less often then, and names hardly ever"
         )
 
 
-_NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (_same_key, _nobody_looks, _tls_by_default, _too_often)
+_NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _same_key,
+    _nobody_looks,
+    _tls_by_default,
+    _too_often,
+)

@@ -20,13 +20,26 @@ def schema() -> dict[str, Any]:
     made["properties"] = {key: _open(value, {}) for key, value in made["properties"].items()}
     for field in Settings.model_fields.values():
         for section in sections_in(field.annotation):
-            properties, defaults = made["$defs"][section.__name__]["properties"], section().model_dump()
-            properties.update({key: _open(value, {"default": defaults[key]}) for key, value in properties.items()})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "Configuration of otel-openai-usage"}
+            properties = made["$defs"][section.__name__]["properties"]
+            defaults = section().model_dump()
+            properties.update(
+                {key: _open(value, {"default": defaults[key]}) for key, value in properties.items()}
+            )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **made,
+        "title": "Configuration of otel-openai-usage",
+    }
 
 
 def _open(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a value, open for placeholders and for nothing; with its default as it is written in the file."""
-    about = {"description": value["description"]} if "description" in value else {}
-    kept = {key: item for key, item in value.items() if key not in ("title", "description", "default")}
+    """The schema of a value, open for placeholders and for nothing; with its default as it is
+    written in the file.
+    """
+    about = (
+        {"description": " ".join(value["description"].split())} if "description" in value else {}
+    )
+    kept = {
+        key: item for key, item in value.items() if key not in ("title", "description", "default")
+    }
     return {**about, **default, "anyOf": [kept, _PLACEHOLDER, _NOTHING]}

@@ -4,7 +4,9 @@ import re
 
 MASK = "****"
 _SIGN = "[A-Za-z0-9_*-]"
-_KEY = re.compile(rf"\bsk-(?!(?:admin|proj|svcacct)-(?!{_SIGN})){_SIGN}{{3,}}|(?<=[Bb]earer )[^\s\"',]+")  # `sk-admin-…` is no key
+_KEY = re.compile(
+    rf"\bsk-(?!(?:admin|proj|svcacct)-(?!{_SIGN})){_SIGN}{{3,}}|(?<=[Bb]earer )[^\s\"',]+"
+)  # `sk-admin-…` is no key
 
 
 def redact(text: str) -> str:

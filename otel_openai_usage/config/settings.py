@@ -35,13 +35,20 @@ class Organization(Section):
     """An OpenAI organization; each is polled on its own, a failing one never stops another."""
 
     name: Annotated[str, Field(min_length=1)] = "default"
-    """The attribute `organization`, on every series. State is keyed by it, so it should not change."""
+    """The attribute `organization`, on every series. State is keyed by it, so it should not change.
+    """
     id: Text = None
-    """OpenAI's id of the organization (`org-…`), shown where the API does not say it. It is not sent to OpenAI."""
+    """OpenAI's id of the organization (`org-…`), shown where the API does not say it. It is not
+    sent to OpenAI.
+    """
     admin_key: OptionalSecret = None
-    """The admin key (`sk-admin-…`). Without it `OPENAI_ADMIN_KEY` is read, then `OPENAI_SECRET_KEY`."""
+    """The admin key (`sk-admin-…`). Without it `OPENAI_ADMIN_KEY` is read, then
+    `OPENAI_SECRET_KEY`.
+    """
     admin_key_file: File = None
-    """A file that holds the admin key instead. It is read again when it changes, so a key can be rotated without a restart."""
+    """A file that holds the admin key instead. It is read again when it changes, so a key can be
+    rotated without a restart.
+    """
     base_url: Url = "https://api.openai.com/v1"
     """Where the API is, its version included. Without it `OPENAI_BASE_URL` is read."""
 
@@ -181,7 +188,9 @@ class Attributes(Section):
     resource: dict[str, Plain] = Field(default_factory=dict)
     """Constant resource attributes, on top of `OTEL_RESOURCE_ATTRIBUTES`."""
     to_resource: tuple[str, ...] = ()
-    """Attributes that go into the resource over OTLP, one ResourceMetrics each; in Prometheus they stay labels."""
+    """Attributes that go into the resource over OTLP, one ResourceMetrics each; in Prometheus they
+    stay labels.
+    """
     skip_zero: bool = False
     """Whether series that were never above zero are left out."""
     zero_hold: Duration = timedelta(seconds=60)
@@ -217,7 +226,9 @@ class Prometheus(Section):
         if not path.startswith("/") or any(sign in path for sign in "?#{} "):
             raise problem(f"expected a path such as /metrics, got {path!r}")
         if path in ("/", "/healthz", "/readyz"):
-            raise problem(f"expected a path other than /, /healthz and /readyz, which have their own pages, got {path!r}")
+            raise problem(
+                f"expected a path other than /, /healthz and /readyz, which have their own pages, got {path!r}"
+            )
         return path
 
 
@@ -240,7 +251,9 @@ class Otlp(Section):
     enabled: Auto = "auto"
     """auto: if an endpoint is given, here or by `OTEL_EXPORTER_OTLP_[METRICS_]ENDPOINT`."""
     endpoint: Text = None
-    """Such as `http://collector:4317` for gRPC or `http://collector:4318` for HTTP, where /v1/metrics is appended unless it ends so."""
+    """Such as `http://collector:4317` for gRPC or `http://collector:4318` for HTTP, where
+    /v1/metrics is appended unless it ends so.
+    """
     protocol: Literal["grpc", "http/protobuf"] = "grpc"
     """The protocol."""
     headers: dict[str, HeaderValue] = Field(default_factory=dict)
@@ -258,7 +271,9 @@ class Otlp(Section):
     @classmethod
     def _no_json(cls, protocol: object) -> object:
         if protocol == "http/json":
-            raise problem("http/json is not spoken here; http/protobuf is understood by every collector")
+            raise problem(
+                "http/json is not spoken here; http/protobuf is understood by every collector"
+            )
         return protocol
 
     @property
@@ -270,7 +285,9 @@ class Otlp(Section):
     def insecure(self) -> bool:
         """Whether the endpoint is talked to in plain text: its scheme decides, then `tls.insecure`."""
         scheme = urlsplit(self.endpoint or "").scheme
-        return scheme == "http" or (scheme != "https" and self.tls is not None and self.tls.insecure)
+        return scheme == "http" or (
+            scheme != "https" and self.tls is not None and self.tls.insecure
+        )
 
 
 class Log(Section):
@@ -292,7 +309,9 @@ class Settings(Section):
     """Everything that can be set."""
 
     organizations: Annotated[tuple[Organization, ...], Field(min_length=1)] = (Organization(),)
-    """One or more OpenAI organizations; each is polled on its own, a failing one never stops another."""
+    """One or more OpenAI organizations; each is polled on its own, a failing one never stops
+    another.
+    """
     api: Api = Api()
     """How OpenAI is asked."""
     usage: Usage = Usage()
@@ -333,7 +352,11 @@ class Settings(Section):
     @property
     def organization_ids(self) -> dict[str, str]:
         """OpenAI's ids of the organizations by name, where they are configured."""
-        return {organization.name: organization.id for organization in self.organizations if organization.id}
+        return {
+            organization.name: organization.id
+            for organization in self.organizations
+            if organization.id
+        }
 
 
 OUTSIDE_THE_FILE = ("sdk_disabled", "console", "warnings")

@@ -16,11 +16,13 @@ from otel_openai_usage.core.windows import Progress
 
 @dataclass(slots=True, eq=False)
 class Leaf:
-    """One attribute set of a source: OpenAI's total since the epoch, and the highest that it ever was.
+    """One attribute set of a source: OpenAI's total since the epoch, and the highest that it ever
+    was.
 
-    `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it has only rows from
-    before the epoch, so that no counter speaks of it. For a level `total` and `shown` are the newest value, and `changed`
-    is its bucket. `estimate` is what it costs by the price list, None while nothing of it has a price.
+    `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it
+    has only rows from before the epoch, so that no counter speaks of it. For a level `total` and
+    `shown` are the newest value, and `changed` is its bucket. `estimate` is what it costs by the
+    price list, None while nothing of it has a price.
     """
 
     id: int
@@ -68,7 +70,9 @@ class Book:
     @property
     def status(self) -> Status:
         """How this source is doing."""
-        return Status(self.organization, self.kind.source, self.up, self.last_success, self.newest_bucket)
+        return Status(
+            self.organization, self.kind.source, self.up, self.last_success, self.newest_bucket
+        )
 
     def group_by(self, start: int) -> tuple[str, ...]:
         """The grouping that the buckets from `start` on are read with, for ever."""
@@ -79,12 +83,16 @@ class Book:
         return chosen
 
     def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
-        """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True if that is news."""
+        """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True
+        if that is news.
+        """
         before = list(self.groupings)
         if not self.leaves and not self.progress.complete:
             self.groupings = [(0, wanted)]
             return before != self.groupings
-        self.groupings = [(since, grouping) for since, grouping in self.groupings if since < midnight]
+        self.groupings = [
+            (since, grouping) for since, grouping in self.groupings if since < midnight
+        ]
         if self.groupings[-1][1] != wanted:
             self.groupings.append((midnight, wanted))
         return before != self.groupings
@@ -97,10 +105,11 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One transaction: what a reading changed, the leaves that it made and moved, and how far reading has come.
+    """One transaction: what a reading changed, the leaves that it made and moved, and how far
+    reading has come.
 
-    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become hours. `estimates` is
-    what estimated costs grow by, by attribute set and UTC day.
+    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become
+    hours. `estimates` is what estimated costs grow by, by attribute set and UTC day.
     """
 
     progress: Progress
@@ -116,7 +125,17 @@ def grown(leaf: Leaf, moved: Amounts, now: int) -> Leaf:
     after = total(leaf.total, moved)
     top = highest(leaf.shown, after)
     shown = after if top == after else top  # nearly always; there are many leaves, so they share it
-    return Leaf(leaf.id, leaf.dims, after, shown, leaf.released, leaf.first_seen, now, leaf.estimate, leaf.estimate_shown)
+    return Leaf(
+        leaf.id,
+        leaf.dims,
+        after,
+        shown,
+        leaf.released,
+        leaf.first_seen,
+        now,
+        leaf.estimate,
+        leaf.estimate_shown,
+    )
 
 
 def priced(leaf: Leaf, growth: Decimal | None) -> None:
@@ -127,13 +146,19 @@ def priced(leaf: Leaf, growth: Decimal | None) -> None:
 
 
 def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list[Leaf]]:
-    """The leaves that a change makes, and those that it moves. New leaves have id 0 until they are stored."""
-    new, moved = [], []
+    """The leaves that a change makes, and those that it moves. New leaves have id 0 until they are
+    stored.
+    """
+    new = []
+    moved = []
     for dims, growth in change.growth.items():
         leaf = book.leaves.get(dims)
         if leaf is None:
-            # What the first poll finds has been there before us: it is shown at once, no zero first.
-            fresh = Leaf(0, dims, book.kind.zero, book.kind.zero, not book.progress.complete, now, now)
+            # What the first poll finds has been there before us: it is shown at once, no zero
+            # first.
+            fresh = Leaf(
+                0, dims, book.kind.zero, book.kind.zero, not book.progress.complete, now, now
+            )
             new.append(grown(fresh, growth, now))
         elif any(growth):
             moved.append(grown(leaf, growth, now))
@@ -142,9 +167,12 @@ def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list
     return new, moved
 
 
-def levels_after(book: Book, latest: Mapping[Dims, tuple[int, Amounts]], now: int) -> tuple[list[Leaf], list[Leaf]]:
+def levels_after(
+    book: Book, latest: Mapping[Dims, tuple[int, Amounts]], now: int
+) -> tuple[list[Leaf], list[Leaf]]:
     """The same for a level: the newest bucket's value, whatever it was before."""
-    new, moved = [], []
+    new = []
+    moved = []
     for dims, (start, amounts) in latest.items():
         leaf = book.leaves.get(dims)
         if leaf is None:
@@ -155,14 +183,19 @@ def levels_after(book: Book, latest: Mapping[Dims, tuple[int, Amounts]], now: in
 
 
 def accept(book: Book, new: Iterable[Leaf], moved: Iterable[Leaf]) -> list[Leaf]:
-    """Make committed leaves the book's own; an existing leaf stays the same object. The leaves now held."""
+    """Make committed leaves the book's own; an existing leaf stays the same object. The leaves now
+    held.
+    """
     held = []
     for leaf in new:
         book.leaves[leaf.dims] = book.by_id[leaf.id] = leaf
         held.append(leaf)
     for leaf in moved:
         known = book.leaves[leaf.dims]
-        known.total, known.shown, known.changed = leaf.total, leaf.shown, leaf.changed
-        known.estimate, known.estimate_shown = leaf.estimate, leaf.estimate_shown
+        known.total = leaf.total
+        known.shown = leaf.shown
+        known.changed = leaf.changed
+        known.estimate = leaf.estimate
+        known.estimate_shown = leaf.estimate_shown
         held.append(known)
     return held

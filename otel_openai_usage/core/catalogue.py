@@ -12,8 +12,8 @@ _KEYED = ("model", "operation", *_COMMON, "user_id", "api_key_id", "api_key_name
 class Instrument:
     """What an instrument is called, in both worlds, and what its points carry.
 
-    `attributes` are those that it has by default; grouping by further dimensions adds theirs. `floating` tells
-    whether its values are float; else they are int.
+    `attributes` are those that it has by default; grouping by further dimensions adds theirs.
+    `floating` tells whether its values are float; else they are int.
     """
 
     name: str

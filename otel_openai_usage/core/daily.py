@@ -1,4 +1,6 @@
-"""The legacy counters: sums of one UTC day, that never fall within it and begin at 0 again with the next."""
+"""The legacy counters: sums of one UTC day, that never fall within it and begin at 0 again with the
+next.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +16,11 @@ Sums: TypeAlias = tuple[int, int, int]
 """Requests, context tokens, generated tokens."""
 
 LABELS = ("organization_id", "organization_name", "operation", "snapshot_id")
-COUNTERS = ("chatgpt_api_usage.requests", "chatgpt_api_usage.context_tokens", "chatgpt_api_usage.generated_tokens")
+COUNTERS = (
+    "chatgpt_api_usage.requests",
+    "chatgpt_api_usage.context_tokens",
+    "chatgpt_api_usage.generated_tokens",
+)
 _NOTHING: Sums = (0, 0, 0)
 
 
@@ -28,7 +34,10 @@ class Shown:
 
 def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
     """What a day's rows add up to."""
-    picked = [LEGACY.dimensions.index(name) for name in ("organization_id", "organization_name", "operation", "model")]
+    picked = [
+        LEGACY.dimensions.index(name)
+        for name in ("organization_id", "organization_name", "operation", "model")
+    ]
     found: dict[Labels, Sums] = {}
     for rows in hours.values():
         for dims, amounts in rows.items():
@@ -40,7 +49,9 @@ def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
 
 
 def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int, Rows]:
-    """A reading by user, and what was stored of users of whom it has nothing: who leaves takes nothing along."""
+    """A reading by user, and what was stored of users of whom it has nothing: who leaves takes
+    nothing along.
+    """
     user = LEGACY.dimensions.index("user_id")
     told = {dims[user] for rows in hours.values() for dims in rows} | {None}
     found: dict[int, dict[Dims, Amounts]] = {start: dict(rows) for start, rows in hours.items()}
@@ -51,14 +62,18 @@ def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int
 
 
 def frames(shown: Shown | None, day: int, said: Mapping[Labels, Sums]) -> list[Shown]:
-    """What to show one after the other, once a day was read: zeros first for what is new, then what was said.
+    """What to show one after the other, once a day was read: zeros first for what is new, then what
+    was said.
 
     Within a day nothing falls. On a new day everything known is 0 first.
     """
     if shown is None:
         return [Shown(day, said)]
     same = shown.sums if shown.day == day else dict.fromkeys(shown.sums, _NOTHING)
-    final = {labels: _highest(same.get(labels, _NOTHING), said.get(labels, _NOTHING)) for labels in {**same, **said}}
+    final = {
+        labels: _highest(same.get(labels, _NOTHING), said.get(labels, _NOTHING))
+        for labels in {**same, **said}
+    }
     first = {labels: same.get(labels, _NOTHING) for labels in final}
     news = shown.day != day or first.keys() != shown.sums.keys()
     return [Shown(day, first), Shown(day, final)] if news else [Shown(day, final)]

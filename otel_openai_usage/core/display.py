@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.core.book import Book, Leaf, Status
 from otel_openai_usage.core.daily import COUNTERS, Shown
-from otel_openai_usage.core.gauges import Table, daily_cost, days_shown, levels, of_day, spend_limits
+from otel_openai_usage.core.gauges import (
+    Table,
+    daily_cost,
+    days_shown,
+    levels,
+    of_day,
+    spend_limits,
+)
 from otel_openai_usage.core.metered import COVERAGE, UNMETERED, Share, coverage
 from otel_openai_usage.core.model import NO_NAMES, Limit, Names
 from otel_openai_usage.core.shape import Attributes, Floor, Folded, Look, Shape
@@ -12,7 +19,9 @@ from otel_openai_usage.core.snapshot import Point, Snapshot
 
 
 class Display:
-    """The shape of the books, and the small tables beside it. `ids` are organization ids from the configuration."""
+    """The shape of the books, and the small tables beside it. `ids` are organization ids from the
+    configuration.
+    """
 
     def __init__(
         self,
@@ -37,32 +46,49 @@ class Display:
         self._version = 0
 
     def load(self, books: Iterable[Book], names: Mapping[str, Names], now: float) -> list[Folded]:
-        """Begin anew with these books and names. What must be folded on the way is returned, to be kept first."""
-        self._books, self.names = list(books), dict(names)
+        """Begin anew with these books and names. What must be folded on the way is returned, to be
+        kept first.
+        """
+        self._books = list(books)
+        self.names = dict(names)
         return self.shape.load(self._books, self.names, now)
 
     def took(self, book: Book, leaves: Iterable[Leaf], now: float) -> list[Folded]:
         """A reading made or moved these leaves."""
-        return [fold for leaf in leaves for fold in self.shape.add(book, leaf, now)] if book.progress.complete else []
+        return (
+            [fold for leaf in leaves for fold in self.shape.add(book, leaf, now)]
+            if book.progress.complete
+            else []
+        )
 
-    def named(self, organization: str, names: Names, now: float) -> tuple[list[Folded], list[Floor]]:
+    def named(
+        self, organization: str, names: Names, now: float
+    ) -> tuple[list[Folded], list[Floor]]:
         """Names were read."""
         self.names[organization] = names
         return self.shape.renamed(self.names, now)
 
     def snapshot(self, now: float, mono: float) -> Snapshot | None:
-        """What is to be shown now; None if that is what already is. `mono` is a clock that never steps, in seconds."""
+        """What is to be shown now; None if that is what already is. `mono` is a clock that never
+        steps, in seconds.
+        """
         points: dict[str, Sequence[Point]] = dict(self.shape.points(mono, self._version + 1))
         for name, rows in self._rows(int(now)).items():
-            points[name] = self._tables[name].update(rows, self.legacy.day * _NANO if self.legacy and name in COUNTERS else 0)
-        if points.keys() == self._shown.keys() and all(points[name] is self._shown[name] for name in points):
+            points[name] = self._tables[name].update(
+                rows, self.legacy.day * _NANO if self.legacy and name in COUNTERS else 0
+            )
+        if points.keys() == self._shown.keys() and all(
+            points[name] is self._shown[name] for name in points
+        ):
             return None
-        self._shown, self._version = points, self._version + 1
+        self._shown = points
+        self._version = self._version + 1
         return Snapshot(self._version, int(now * 1_000_000_000), points)
 
     def _rows(self, now: int) -> dict[str, list[tuple[Attributes, int | float]]]:
         rows: dict[str, list[tuple[Attributes, int | float]]] = {name: [] for name in _TABLES}
-        days, look = days_shown(now, self._cost_days), self.shape.look
+        days = days_shown(now, self._cost_days)
+        look = self.shape.look
         for book in self._books:
             names = self.names.get(book.organization, NO_NAMES)
             if book.days:
@@ -72,20 +98,27 @@ class Display:
             if book.kind.level:
                 rows[LEVEL] += levels(book, names, look, now)
         for organization, limits in self.limits.items():
-            amounts, enforcing = spend_limits(organization, limits, self.names.get(organization, NO_NAMES), look)
+            amounts, enforcing = spend_limits(
+                organization, limits, self.names.get(organization, NO_NAMES), look
+            )
             rows["openai.api.spend_limit"] += amounts
             rows["openai.api.spend_limit_enforcing"] += enforcing
         rows |= coverage(self.shares, look)
         self._add_statuses(rows)
         for instrument, pending in self.shape.restated_pending().items():
-            rows[RESTATED] += [({"instrument": instrument, **attributes}, float(value)) for attributes, value in pending]
+            rows[RESTATED] += [
+                ({"instrument": instrument, **attributes}, float(value))
+                for attributes, value in pending
+            ]
         if self.legacy:
             rows |= of_day(self.legacy, look)
         return rows
 
     def _add_statuses(self, rows: dict[str, list[tuple[Attributes, int | float]]]) -> None:
         for status in (*(book.status for book in self._books), *self.statuses):
-            who = self.shape.look.attributes({"organization": status.organization, "source": status.source})
+            who = self.shape.look.attributes(
+                {"organization": status.organization, "source": status.source}
+            )
             if status.up is not None:
                 rows["openai.api.up"].append((who, int(status.up)))
                 if status.source == "legacy":

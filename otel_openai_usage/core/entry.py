@@ -12,7 +12,9 @@ from otel_openai_usage.core.snapshot import AttributeValue, Series
 
 Attributes: TypeAlias = dict[str, AttributeValue]
 Key: TypeAlias = tuple[AttributeValue, ...]
-"""What tells series of an instrument apart: names and values of their attributes, in turn. Flat, for there are many."""
+"""What tells series of an instrument apart: names and values of their attributes, in turn. Flat,
+for there are many.
+"""
 
 UNKNOWN = "unknown"
 OVERFLOW = "otel.metric.overflow"
@@ -23,7 +25,9 @@ _NOTHING = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What a series showed when a name took something of it away: it never shows less. To be remembered in the store."""
+    """What a series showed when a name took something of it away: it never shows less. To be
+    remembered in the store.
+    """
 
     instrument: str
     key: Key
@@ -34,8 +38,9 @@ class Floor:
 class Look:
     """How series look. `max_series` per instrument, times in seconds.
 
-    `name_wait` is how long a new series waits for its name. A series is forgotten when nothing that it adds up has moved
-    for `forget`, or for `make_room` where its instrument is full; it returns with its kept total.
+    `name_wait` is how long a new series waits for its name. A series is forgotten when nothing that
+    it adds up has moved for `forget`, or for `make_room` where its instrument is full; it returns
+    with its kept total.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -49,16 +54,23 @@ class Look:
 
     @property
     def names_alone(self) -> bool:
-        """Whether a name is shown without its id, so that series of one name are one, and a new name takes something of it away."""
+        """Whether a name is shown without its id, so that series of one name are one, and a new
+        name takes something of it away.
+        """
         return any(id_ in self.drop and name not in self.drop for id_, name in _NAMES)
 
     def attributes(self, raw: Attributes) -> Attributes:
         """Renamed, and without what is dropped."""
-        return {self.rename.get(key, key): value for key, value in raw.items() if key not in self.drop}
+        return {
+            self.rename.get(key, key): value for key, value in raw.items() if key not in self.drop
+        }
 
     def overflow(self, raw: Attributes) -> Attributes:
         """The attributes of the series that later ones fold into."""
-        return {**self.attributes({key: raw[key] for key in _KEPT_IN_OVERFLOW if key in raw}), OVERFLOW: True}
+        return {
+            **self.attributes({key: raw[key] for key in _KEPT_IN_OVERFLOW if key in raw}),
+            OVERFLOW: True,
+        }
 
 
 @dataclass(slots=True, eq=False)
@@ -82,8 +94,12 @@ class Entry:
 
     @property
     def released(self) -> bool:
-        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0, however old its leaf."""
-        return not self.skipped and (self.floor > 0 or any(leaf.released for leaf, _ in self.members))
+        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0,
+        however old its leaf.
+        """
+        return not self.skipped and (
+            self.floor > 0 or any(leaf.released for leaf, _ in self.members)
+        )
 
     def kept(self) -> Amount:
         """The sum of what the members may show."""
@@ -99,7 +115,9 @@ class Entry:
 
     def follow(self, old: "Entry") -> None:
         """Go on where the same series was before all were shaped anew."""
-        self.held_since, self.held_version, self.skipped = old.held_since, old.held_version, old.skipped
+        self.held_since = old.held_since
+        self.held_version = old.held_version
+        self.skipped = old.skipped
         self.floor = old.shown() if old.released else 0
 
     def number(self, amount: Amount) -> int | float:
@@ -122,7 +140,11 @@ class Estimated(Entry):
 
 def dimensions(book: Book, leaf: Leaf) -> dict[str, str]:
     """The leaf's dimensions by name, without nulls."""
-    return {name: value for name, value in zip(book.kind.dimensions, leaf.dims, strict=True) if value is not None}
+    return {
+        name: value
+        for name, value in zip(book.kind.dimensions, leaf.dims, strict=True)
+        if value is not None
+    }
 
 
 def named(attributes: Attributes, names: Names) -> Attributes:
@@ -135,8 +157,11 @@ def named(attributes: Attributes, names: Names) -> Attributes:
 
 def unnamed(dims: Mapping[str, str], names: Names) -> bool:
     """Whether an id of the attribute set has no name yet, and is not known to have none."""
-    project, key = dims.get("project_id"), dims.get("api_key_id")
-    return (project is not None and project not in names.projects) or (key is not None and key not in names.api_keys)
+    project = dims.get("project_id")
+    key = dims.get("api_key_id")
+    return (project is not None and project not in names.projects) or (
+        key is not None and key not in names.api_keys
+    )
 
 
 def flat(attributes: Attributes) -> Key:

@@ -1,7 +1,7 @@
 """What usage costs by a price list. Decides; touches nothing.
 
-What a reading moves is priced once, at the time of its bucket and with the prices known when it is booked. What OpenAI
-takes back is subtracted at the prices known then.
+What a reading moves is priced once, at the time of its bucket and with the prices known when it is
+booked. What OpenAI takes back is subtracted at the prices known then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,9 @@ CURRENCY = "usd"
 """Price lists are in US dollars."""
 
 Rates: TypeAlias = Sequence[Decimal | None]
-"""What one unit of each measure of a kind costs; None where that is not known. A part of another measure has its difference
-to the whole: cached input that is cheaper than input is negative."""
+"""What one unit of each measure of a kind costs; None where that is not known. A part of another
+measure has its difference to the whole: cached input that is cheaper than input is negative.
+"""
 
 _EXACT = Context(prec=120)
 
@@ -26,8 +27,12 @@ _EXACT = Context(prec=120)
 class PriceBook(Protocol):
     """Knows prices."""
 
-    def rates(self, organization: str, kind: Kind, dims: Mapping[str, str], time: int) -> Rates | None:
-        """The prices of an attribute set (dimensions by name, without nulls) at a Unix time; None if they are not known."""
+    def rates(
+        self, organization: str, kind: Kind, dims: Mapping[str, str], time: int
+    ) -> Rates | None:
+        """The prices of an attribute set (dimensions by name, without nulls) at a Unix time; None
+        if they are not known.
+        """
         ...
 
 
@@ -50,7 +55,9 @@ def add(one: Decimal, other: Decimal) -> Decimal:
 
 def by_name(kind: Kind, dims: Dims) -> dict[str, str]:
     """Dimensions by name, without nulls."""
-    return {name: value for name, value in zip(kind.dimensions, dims, strict=True) if value is not None}
+    return {
+        name: value for name, value in zip(kind.dimensions, dims, strict=True) if value is not None
+    }
 
 
 def estimate(kind: Kind, organization: str, moves: Iterable[Move], prices: PriceBook) -> Estimate:
@@ -58,11 +65,17 @@ def estimate(kind: Kind, organization: str, moves: Iterable[Move], prices: Price
     days: dict[tuple[Dims, int], Decimal] = {}
     growth: dict[Dims, Decimal] = {}
     unpriced: dict[str, int] = {}
-    tokens = [index for index, measure in enumerate(kind.measures) if measure.token_type in ("input", "output")]
+    tokens = [
+        index
+        for index, measure in enumerate(kind.measures)
+        if measure.token_type in ("input", "output")
+    ]
     for end, dims, moved, counts in moves:
         named = by_name(kind, dims)
         rates = prices.rates(organization, kind, named, end - 1)
-        if rates is None or any(amount and rate is None for amount, rate in zip(moved, rates, strict=True)):
+        if rates is None or any(
+            amount and rate is None for amount, rate in zip(moved, rates, strict=True)
+        ):
             model = named.get("model", "")
             unpriced[model] = unpriced.get(model, 0) + sum(int(moved[index]) for index in tokens)
             continue

@@ -20,26 +20,40 @@ class Table:
         self._start = 0
 
     def update(self, rows: Iterable[tuple[Attributes, int | float]], start: int = 0) -> list[Point]:
-        """The points for these rows; the list of last time if they say the same. `start` in Unix nanoseconds, for counters."""
-        known, self._series = self._series if start == self._start else {}, {}
+        """The points for these rows; the list of last time if they say the same. `start` in Unix
+        nanoseconds, for counters.
+        """
+        known = self._series if start == self._start else {}
+        self._series = {}
         self._start = start
         points = []
         for attributes, value in rows:
             key = tuple(sorted(attributes.items()))
             series = self._series[key] = known.get(key) or Series(attributes, start)
             points.append(Point(series, value))
-        if [(point.series, point.value) for point in points] != [(point.series, point.value) for point in self._points]:
+        if [(point.series, point.value) for point in points] != [
+            (point.series, point.value) for point in self._points
+        ]:
             self._points = points
         return self._points
 
 
 def waits(book: Book, leaf: Leaf | None, names: Names, look: Look, now: float) -> bool:
     """Whether an attribute set that is new still waits for its name, as a counter's would."""
-    return leaf is not None and now - leaf.first_seen < look.name_wait and unnamed(dimensions(book, leaf), names)
+    return (
+        leaf is not None
+        and now - leaf.first_seen < look.name_wait
+        and unnamed(dimensions(book, leaf), names)
+    )
 
 
 def daily_cost(
-    book: Book, days: Mapping[int, Rows], names: Names, look: Look, organization_id: str | None, now: float
+    book: Book,
+    days: Mapping[int, Rows],
+    names: Names,
+    look: Look,
+    organization_id: str | None,
+    now: float,
 ) -> list[tuple[Attributes, int | float]]:
     """Cost of each of the days, rows that differ only in what is dropped added up."""
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, Decimal]] = {}
@@ -48,8 +62,15 @@ def daily_cost(
         for dims, amounts in days[day].items():
             if waits(book, book.leaves.get(dims), names, look, now):
                 continue
-            raw: Attributes = {"organization": book.organization, "date": f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"}
-            raw |= {key: value for key, value in zip(book.kind.dimensions, dims, strict=True) if value is not None and key in shown}
+            raw: Attributes = {
+                "organization": book.organization,
+                "date": f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}",
+            }
+            raw |= {
+                key: value
+                for key, value in zip(book.kind.dimensions, dims, strict=True)
+                if value is not None and key in shown
+            }
             if organization_id:
                 raw["organization_id"] = organization_id
             attributes = look.attributes(named(raw, names))
@@ -60,16 +81,25 @@ def daily_cost(
 
 
 LEVEL_LASTS = Width.DAY
-"""Seconds that a level is shown after its last bucket, measured by the newest bucket of its source: OpenAI says nothing more of
-what was deleted."""
+"""Seconds that a level is shown after its last bucket, measured by the newest bucket of its source:
+OpenAI says nothing more of what was deleted.
+"""
 
 
-def levels(book: Book, names: Names, look: Look, now: float) -> list[tuple[Attributes, int | float]]:
-    """The newest value of each attribute set of a level; those that differ only in what is dropped are added up."""
+def levels(
+    book: Book, names: Names, look: Look, now: float
+) -> list[tuple[Attributes, int | float]]:
+    """The newest value of each attribute set of a level; those that differ only in what is dropped
+    are added up.
+    """
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int]] = {}
     for leaf in book.leaves.values():
-        if leaf.changed >= (book.newest_bucket or 0) - LEVEL_LASTS and not waits(book, leaf, names, look, now):
-            attributes = look.attributes(named({"organization": book.organization, **dimensions(book, leaf)}, names))
+        if leaf.changed >= (book.newest_bucket or 0) - LEVEL_LASTS and not waits(
+            book, leaf, names, look, now
+        ):
+            attributes = look.attributes(
+                named({"organization": book.organization, **dimensions(book, leaf)}, names)
+            )
             key = tuple(sorted(attributes.items()))
             found[key] = (attributes, int(leaf.shown[0]) + (found[key][1] if key in found else 0))
     return list(found.values())
@@ -78,7 +108,9 @@ def levels(book: Book, names: Names, look: Look, now: float) -> list[tuple[Attri
 def spend_limits(
     organization: str, limits: Iterable[Limit], names: Names, look: Look
 ) -> tuple[list[tuple[Attributes, int | float]], list[tuple[Attributes, int | float]]]:
-    """Rows of spend_limit and of spend_limit_enforcing. Where dropping makes two alike, the organization's stays."""
+    """Rows of spend_limit and of spend_limit_enforcing. Where dropping makes two alike, the
+    organization's stays.
+    """
     amounts: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
     enforcing: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
     for limit in sorted(limits, key=lambda limit: limit.project_id or ""):
@@ -94,14 +126,21 @@ def spend_limits(
 
 
 def of_day(shown: Shown, look: Look) -> dict[str, list[tuple[Attributes, int | float]]]:
-    """Rows of the legacy counters, by instrument; those that differ only in what is dropped added up."""
+    """Rows of the legacy counters, by instrument; those that differ only in what is dropped added
+    up.
+    """
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, list[int]]] = {}
     for labels, sums in shown.sums.items():
-        attributes = look.attributes({name: value for name, value in zip(LABELS, labels, strict=True) if value})
+        attributes = look.attributes(
+            {name: value for name, value in zip(LABELS, labels, strict=True) if value}
+        )
         held = found.setdefault(tuple(sorted(attributes.items())), (attributes, [0, 0, 0]))[1]
         for index, amount in enumerate(sums):
             held[index] += amount
-    return {name: [(attributes, sums[index]) for attributes, sums in found.values()] for index, name in enumerate(COUNTERS)}
+    return {
+        name: [(attributes, sums[index]) for attributes, sums in found.values()]
+        for index, name in enumerate(COUNTERS)
+    }
 
 
 def days_shown(now: int, days: int) -> range:

@@ -1,7 +1,7 @@
 """The usage kinds and costs, as table rows. A new endpoint is one row here.
 
-Field and dimension names: OpenAI's own OpenAPI document (openai/openai-openapi 2.3.0) and, where that is behind,
-the types of its Python client 3.54.0 (`decisions`, `api_source`).
+Field and dimension names: OpenAI's own OpenAPI document (openai/openai-openapi 2.3.0) and, where
+that is behind, the types of its Python client 3.54.0 (`decisions`, `api_source`).
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Measure:
 class Kind:
     """One endpoint: where it is, what a result is called, what it counts, how it can be grouped.
 
-    `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A `level` is a
-    value to show (bytes stored), not a flow to add up. `free` dimensions are named by the configuration: the store has
-    no columns for them.
+    `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A
+    `level` is a value to show (bytes stored), not a flow to add up. `free` dimensions are named by
+    the configuration: the store has no columns for them.
     """
 
     name: str
@@ -75,14 +75,33 @@ _MODEL_TOKENS = (
     Measure("input_cached", "input_cached_tokens", _TOKENS, "input_cached", required=False),
     Measure("input_audio", "input_audio_tokens", _TOKENS, "input_audio", required=False),
     Measure("output_audio", "output_audio_tokens", _TOKENS, "output_audio", required=False),
-    Measure("input_cache_write", "input_cache_write_tokens", _TOKENS, "input_cache_write", required=False),
+    Measure(
+        "input_cache_write",
+        "input_cache_write_tokens",
+        _TOKENS,
+        "input_cache_write",
+        required=False,
+    ),
     _REQUESTS,
 )
 _MODEL_GROUPS = (*_WHO, "model", "batch", "service_tier", "api_source")
 
 
-def _usage(name: str, measures: tuple[Measure, ...], group_by: tuple[str, ...], result: str = "", level: bool = False) -> Kind:
-    return Kind(name, f"usage/{name}", f"organization.usage.{result or name}.result", measures, group_by, level)
+def _usage(
+    name: str,
+    measures: tuple[Measure, ...],
+    group_by: tuple[str, ...],
+    result: str = "",
+    level: bool = False,
+) -> Kind:
+    return Kind(
+        name,
+        f"usage/{name}",
+        f"organization.usage.{result or name}.result",
+        measures,
+        group_by,
+        level,
+    )
 
 
 USAGE_KINDS: dict[str, Kind] = {
@@ -132,9 +151,19 @@ LEGACY = Kind(
     ),
     group_by=(),
     widths=(Width.HOUR,),
-    derived=("organization_id", "organization_name", "operation", "model", "project_id", "api_key_id", "user_id"),
+    derived=(
+        "organization_id",
+        "organization_name",
+        "operation",
+        "model",
+        "project_id",
+        "api_key_id",
+        "user_id",
+    ),
 )
-"""What the undocumented `/v1/usage` says (openai-api.md section 6); kept as history only, so no measure has an instrument."""
+"""What the undocumented `/v1/usage` says (openai-api.md section 6); kept as history only, so no
+measure has an instrument.
+"""
 
 KINDS: dict[str, Kind] = {**USAGE_KINDS, COSTS.name: COSTS}
 """Every kind by its name; the path below `/v1/organization/` is `kind.path`."""

@@ -1,7 +1,8 @@
 """What a reading changes. Decides; touches nothing.
 
-Every row that is stored belongs to one bucket of one width, and a total is the sum of all rows since the epoch. So a
-reading that comes twice, late, out of order or after a crash can only ever set rows to what they should be.
+Every row that is stored belongs to one bucket of one width, and a total is the sum of all rows
+since the epoch. So a reading that comes twice, late, out of order or after a crash can only ever
+set rows to what they should be.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +13,17 @@ from typing import NamedTuple
 from otel_openai_usage.core.model import Amounts, Dims, Rows, Width
 
 CONFIRM_AFTER = 3600
-"""Seconds between the two equal lower readings that make a coarse bucket fall (CONTRACT section 4.3)."""
+"""Seconds between the two equal lower readings that make a coarse bucket fall (CONTRACT section
+4.3).
+"""
 
 LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
-"""Upper bounds of lateness in seconds, and how they are called; what is later still counts as the last."""
+"""Upper bounds of lateness in seconds, and how they are called; what is later still counts as the
+last.
+"""
 
-# Money arrives with up to 34 digits (openai-api.md section 2); the default context would round sums to 28.
+# Money arrives with up to 34 digits (openai-api.md section 2); the default context would round sums
+# to 28.
 _EXACT = Context(prec=120)
 
 
@@ -31,14 +37,18 @@ class Row(NamedTuple):
 
 
 class Suspicion(NamedTuple):
-    """A coarse reading that is lower than what is booked, and when it was first seen (Unix seconds)."""
+    """A coarse reading that is lower than what is booked, and when it was first seen (Unix
+    seconds).
+    """
 
     amounts: Amounts
     since: int
 
 
 class Move(NamedTuple):
-    """By how much a row of an attribute set moved; `end` is that of its bucket, `counts` is false before the epoch."""
+    """By how much a row of an attribute set moved; `end` is that of its bucket, `counts` is false
+    before the epoch.
+    """
 
     end: int
     dims: Dims
@@ -48,11 +58,12 @@ class Move(NamedTuple):
 
 @dataclass(slots=True)
 class Change:
-    """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that are no more.
+    """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that
+    are no more.
 
-    `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every attribute set
-    that the reading spoke of, also where nothing moved; `before_epoch` those with rows that do not count. `grown` is
-    what was added, by the end of its bucket.
+    `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every
+    attribute set that the reading spoke of, also where nothing moved; `before_epoch` those with
+    rows that do not count. `grown` is what was added, by the end of its bucket.
     """
 
     writes: list[Row] = field(default_factory=list)
@@ -95,12 +106,22 @@ class Change:
 
 def total(one: Amounts, other: Amounts) -> Amounts:
     """The sum, measure by measure."""
-    return tuple([a + b if type(a) is int and type(b) is int else _EXACT.add(a, b) for a, b in zip(one, other, strict=True)])
+    return tuple(
+        [
+            a + b if type(a) is int and type(b) is int else _EXACT.add(a, b)
+            for a, b in zip(one, other, strict=True)
+        ]
+    )
 
 
 def difference(one: Amounts, other: Amounts) -> Amounts:
     """`one` minus `other`, measure by measure."""
-    return tuple([a - b if type(a) is int and type(b) is int else _EXACT.subtract(a, b) for a, b in zip(one, other, strict=True)])
+    return tuple(
+        [
+            a - b if type(a) is int and type(b) is int else _EXACT.subtract(a, b)
+            for a, b in zip(one, other, strict=True)
+        ]
+    )
 
 
 def highest(one: Amounts, other: Amounts) -> Amounts:
@@ -108,11 +129,14 @@ def highest(one: Amounts, other: Amounts) -> Amounts:
     return tuple(map(max, one, other))
 
 
-def replace(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts) -> Change:
+def replace(
+    width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts
+) -> Change:
     """Book a fine reading: it is right, whatever was stored.
 
-    `reading` has the rows of each bucket that was read, by its start. `stored` has the rows of those buckets and
-    every row of another width that the reading covers in full: those are superseded.
+    `reading` has the rows of each bucket that was read, by its start. `stored` has the rows of
+    those buckets and every row of another width that the reading covers in full: those are
+    superseded.
     """
     change = Change()
     same: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
@@ -127,12 +151,19 @@ def replace(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], ep
 
 
 def _replace_bucket(
-    change: Change, width: int, start: int, rows: Rows, before: Mapping[Dims, Amounts], counts: bool, zero: Amounts
+    change: Change,
+    width: int,
+    start: int,
+    rows: Rows,
+    before: Mapping[Dims, Amounts],
+    counts: bool,
+    zero: Amounts,
 ) -> None:
     for dims, amounts in rows.items():
         old = before.get(dims)
         if old != amounts:
-            # Money is kept at zero too: a day that costs nothing is said, where usage of nothing is not.
+            # Money is kept at zero too: a day that costs nothing is said, where usage of nothing is
+            # not.
             if any(amounts) or old is not None or isinstance(amounts[0], Decimal):
                 change.writes.append(Row(width, start, dims, amounts))
             change.move(start + width, dims, old or zero, amounts, counts=counts)
@@ -142,7 +173,9 @@ def _replace_bucket(
             change.move(start + width, dims, old, zero, counts=counts)
 
 
-def _added_up(width: Width, reading: Iterable[int], stored: Iterable[Row], zero: Amounts) -> dict[int, dict[Dims, Amounts]]:
+def _added_up(
+    width: Width, reading: Iterable[int], stored: Iterable[Row], zero: Amounts
+) -> dict[int, dict[Dims, Amounts]]:
     """What the buckets of a coarse reading hold, their finer rows included."""
     found: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
     for row in stored:
@@ -160,26 +193,42 @@ def make_good(
     epoch: int,
     zero: Amounts,
 ) -> Change:
-    """Book a coarse reading: what it has more is booked at once, what it has less when it is confirmed.
+    """Book a coarse reading: what it has more is booked at once, what it has less when it is
+    confirmed.
 
-    `stored` has every row of `width` or finer in the buckets that were read; a bucket's value is their sum. The
-    difference goes into the bucket's own row.
+    `stored` has every row of `width` or finer in the buckets that were read; a bucket's value is
+    their sum. The difference goes into the bucket's own row.
     """
     change = Change()
     held = _added_up(width, reading, stored, zero)
     own = {(row.start, row.dims): row.amounts for row in stored if row.width == width}
     for start, rows in reading.items():
         for dims in rows.keys() | held[start].keys():
-            have, said = held[start].get(dims, zero), rows.get(dims, zero)
+            have = held[start].get(dims, zero)
+            said = rows.get(dims, zero)
             key = (int(width), start, dims)
             value = _agreed(change, key, have, said, suspicions.get(key), now)
             if value != have:
-                change.writes.append(Row(width, start, dims, total(own.get((start, dims), zero), difference(value, have))))
+                change.writes.append(
+                    Row(
+                        width,
+                        start,
+                        dims,
+                        total(own.get((start, dims), zero), difference(value, have)),
+                    )
+                )
             change.move(start + width, dims, have, value, counts=start >= epoch)
     return change
 
 
-def _agreed(change: Change, key: tuple[int, int, Dims], have: Amounts, said: Amounts, suspicion: Suspicion | None, now: int) -> Amounts:
+def _agreed(
+    change: Change,
+    key: tuple[int, int, Dims],
+    have: Amounts,
+    said: Amounts,
+    suspicion: Suspicion | None,
+    now: int,
+) -> Amounts:
     """The value of a bucket after a coarse reading `said` what it said."""
     if not any(new < old for new, old in zip(said, have, strict=True)):
         if suspicion:
@@ -194,18 +243,30 @@ def _agreed(change: Change, key: tuple[int, int, Dims], have: Amounts, said: Amo
     return highest(said, have)
 
 
-def disagreeing(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], zero: Amounts) -> list[int]:
+def disagreeing(
+    width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], zero: Amounts
+) -> list[int]:
     """The starts of the buckets whose reading is not what is stored: worth a finer look."""
     held = _added_up(width, reading, stored, zero)
     return [
         start
         for start, rows in reading.items()
-        if any(rows.get(dims, zero) != held[start].get(dims, zero) for dims in rows.keys() | held[start].keys())
+        if any(
+            rows.get(dims, zero) != held[start].get(dims, zero)
+            for dims in rows.keys() | held[start].keys()
+        )
     ]
 
 
-def late(grown: Iterable[tuple[int, Amounts]], measures: Sequence[int], now: int, lags: Mapping[int, str] = LAGS) -> dict[str, int]:
-    """How much was first seen how long after its bucket ended; `measures` are the indices that are added up."""
+def late(
+    grown: Iterable[tuple[int, Amounts]],
+    measures: Sequence[int],
+    now: int,
+    lags: Mapping[int, str] = LAGS,
+) -> dict[str, int]:
+    """How much was first seen how long after its bucket ended; `measures` are the indices that are
+    added up.
+    """
     found: dict[str, int] = {}
     for end, moved in grown:
         if end > now:

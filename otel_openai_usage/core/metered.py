@@ -1,4 +1,6 @@
-"""What applications tell of single responses: the kind, the event, and what a batch of events changes. Decides; touches nothing."""
+"""What applications tell of single responses: the kind, the event, and what a batch of events
+changes. Decides; touches nothing.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,8 +40,8 @@ def metered(attributes: Iterable[str]) -> Kind:
 class Event(NamedTuple):
     """One response's usage.
 
-    `identity` stands for (source, id), `content` for all that is counted of it; `time` in Unix seconds, None where the
-    event does not say. `dims` and `amounts` are in the kind's order.
+    `identity` stands for (source, id), `content` for all that is counted of it; `time` in Unix
+    seconds, None where the event does not say. `dims` and `amounts` are in the kind's order.
     """
 
     identity: bytes
@@ -52,7 +54,9 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What events change in one book: the hours that they add to (by start and dimensions), the leaves made and moved."""
+    """What events change in one book: the hours that they add to (by start and dimensions), the
+    leaves made and moved.
+    """
 
     book: Book
     hours: Mapping[tuple[int, Dims], Amounts]
@@ -70,8 +74,11 @@ class Sifted:
 
 
 def sift(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Sifted:
-    """Part new events from known ones. `known` has the content of every identity that was booked before."""
-    found, seen = Sifted(), dict(known)
+    """Part new events from known ones. `known` has the content of every identity that was booked
+    before.
+    """
+    found = Sifted()
+    seen = dict(known)
     for event in events:
         content = seen.get(event.identity)
         if content is None:
@@ -85,10 +92,14 @@ def sift(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Sifted:
 
 
 def hours(events: Iterable[Event], now: int) -> dict[tuple[int, Dims], Amounts]:
-    """What events add to the hours that they happened in: none later than now, whatever a clock elsewhere says."""
+    """What events add to the hours that they happened in: none later than now, whatever a clock
+    elsewhere says.
+    """
     found: dict[tuple[int, Dims], list[Amounts]] = {}
     for event in events:
-        found.setdefault((floor(now if event.time is None else min(event.time, now), Width.HOUR), event.dims), []).append(event.amounts)
+        found.setdefault(
+            (floor(now if event.time is None else min(event.time, now), Width.HOUR), event.dims), []
+        ).append(event.amounts)
     return {key: tuple(map(sum, zip(*amounts, strict=True))) for key, amounts in found.items()}
 
 
@@ -101,8 +112,12 @@ def change(added: Mapping[tuple[int, Dims], Amounts]) -> Change:
     return moved
 
 
-def by_organization(events: Sequence[Event], default: str, known: Callable[[str], bool]) -> dict[str, list[Event]]:
-    """Events by whose usage they are: the organization that they name, if it is a known one, else the default."""
+def by_organization(
+    events: Sequence[Event], default: str, known: Callable[[str], bool]
+) -> dict[str, list[Event]]:
+    """Events by whose usage they are: the organization that they name, if it is a known one, else
+    the default.
+    """
     found: dict[str, list[Event]] = {}
     for event in events:
         name = event.organization
@@ -111,7 +126,9 @@ def by_organization(events: Sequence[Event], default: str, known: Callable[[str]
 
 
 class Share(NamedTuple):
-    """Tokens of one day: what OpenAI says an organization used of a model, and what events explain of it."""
+    """Tokens of one day: what OpenAI says an organization used of a model, and what events explain
+    of it.
+    """
 
     organization: str
     model: str | None
@@ -124,8 +141,12 @@ UNMETERED = "openai.unmetered.tokens"
 COVERAGE = "openai.metered.coverage"
 
 
-def coverage(shares: Iterable[Share], look: Look) -> dict[str, list[tuple[Attributes, int | float]]]:
-    """Rows of the two gauges: used minus explained, and explained as a part of used (none where nothing was used)."""
+def coverage(
+    shares: Iterable[Share], look: Look
+) -> dict[str, list[tuple[Attributes, int | float]]]:
+    """Rows of the two gauges: used minus explained, and explained as a part of used (none where
+    nothing was used).
+    """
     found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int, int]] = {}
     for share in shares:
         raw: Attributes = {"organization": share.organization, "token_type": share.token_type}
@@ -134,6 +155,10 @@ def coverage(shares: Iterable[Share], look: Look) -> dict[str, list[tuple[Attrib
         _, used, explained = found.get(key, (attributes, 0, 0))
         found[key] = (attributes, used + share.used, explained + share.explained)
     return {
-        UNMETERED: [(attributes, used - explained) for attributes, used, explained in found.values()],
-        COVERAGE: [(attributes, explained / used) for attributes, used, explained in found.values() if used],
+        UNMETERED: [
+            (attributes, used - explained) for attributes, used, explained in found.values()
+        ],
+        COVERAGE: [
+            (attributes, explained / used) for attributes, used, explained in found.values() if used
+        ],
     }

@@ -1,4 +1,6 @@
-"""The nouns. Times at the surface are aware and UTC; bucket starts are Unix seconds, as OpenAI's are."""
+"""The nouns. Times at the surface are aware and UTC; bucket starts are Unix seconds, as OpenAI's
+are.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +10,9 @@ from enum import IntEnum
 from typing import TypeAlias
 
 Dims: TypeAlias = tuple[str | None, ...]
-"""Values of a kind's `dimensions`, in that order; None where null or not grouped. `batch` is "true" or "false"."""
+"""Values of a kind's `dimensions`, in that order; None where null or not grouped. `batch` is "true"
+or "false".
+"""
 
 Amount: TypeAlias = int | Decimal
 Amounts: TypeAlias = tuple[Amount, ...]
@@ -83,8 +87,9 @@ class Window:
 class Bucket:
     """One bucket as it was answered, not yet decoded.
 
-    `fingerprint`: equal fingerprints mean equal content, so an unchanged bucket need not be decoded again.
-    `content` may be a view into the whole answer: most buckets are never looked at, so they are not copied.
+    `fingerprint`: equal fingerprints mean equal content, so an unchanged bucket need not be decoded
+    again. `content` may be a view into the whole answer: most buckets are never looked at, so they
+    are not copied.
     """
 
     start: int

@@ -42,7 +42,9 @@ class NameSource(Protocol):
         ...
 
     async def lookup(self, projects: Sequence[str], api_keys: Sequence[tuple[str, str]]) -> Names:
-        """Names of single ids: projects, and (project_id, api_key_id) pairs; None for what does not exist."""
+        """Names of single ids: projects, and (project_id, api_key_id) pairs; None for what does not
+        exist.
+        """
         ...
 
 
@@ -50,7 +52,9 @@ class LimitSource(Protocol):
     """Spend limits of one organization."""
 
     async def read(self) -> list[Limit]:
-        """The organization's limit and those of its projects, where there are any. Raises SourceError."""
+        """The organization's limit and those of its projects, where there are any. Raises
+        SourceError.
+        """
         ...
 
 
@@ -73,7 +77,9 @@ class Store(Protocol):
         """What is stored at these widths of buckets that begin in [start, end)."""
         ...
 
-    def suspicions(self, book: Book, width: int, start: int, end: int) -> dict[tuple[int, int, Dims], Suspicion]:
+    def suspicions(
+        self, book: Book, width: int, start: int, end: int
+    ) -> dict[tuple[int, int, Dims], Suspicion]:
         """Lower readings of buckets that begin in [start, end) and wait for confirmation."""
         ...
 
@@ -118,5 +124,7 @@ class EventStore(Protocol):
         ...
 
     def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
-        """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
+        """Keep the identities and what they add, all of it or nothing. New leaves have their id
+        afterwards.
+        """
         ...

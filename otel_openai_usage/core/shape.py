@@ -1,7 +1,7 @@
 """From leaves to series: names joined, attributes renamed, dropped and folded, zeros shown first.
 
-A Shape remembers what stands on the Board, so that a poll costs what it changes. Built anew from the same books, it
-comes out the same.
+A Shape remembers what stands on the Board, so that a poll costs what it changes. Built anew from
+the same books, it comes out the same.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.core.entry import Attributes, Entry, Estimated, Floor, Key, Look, dimensions, flat, named, unnamed
+from otel_openai_usage.core.entry import (
+    Attributes,
+    Entry,
+    Estimated,
+    Floor,
+    Key,
+    Look,
+    dimensions,
+    flat,
+    named,
+    unnamed,
+)
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.model import NO_NAMES, Amount, Names
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Series
@@ -20,12 +31,16 @@ _NANO = 1_000_000_000
 _SWEEP_EVERY = 3600
 """Seconds between two looks for what has been silent for too long."""
 _AT_ONCE = 100
-"""One of so many series makes room at a time, so that the longest silent need not be looked for again for each new one."""
+"""One of so many series makes room at a time, so that the longest silent need not be looked for
+again for each new one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Leaves that from now on belong to an instrument's overflow series; to be remembered in the store."""
+    """Leaves that from now on belong to an instrument's overflow series; to be remembered in the
+    store.
+    """
 
     instrument: str
     leaf: int
@@ -34,7 +49,9 @@ class Folded:
 class Shape:
     """The series of all books' counters, kept up to date leaf by leaf."""
 
-    def __init__(self, look: Look, folded: Iterable[Folded] = (), floors: Iterable[Floor] = ()) -> None:
+    def __init__(
+        self, look: Look, folded: Iterable[Folded] = (), floors: Iterable[Floor] = ()
+    ) -> None:
         self.look = look
         self._floors = {(floor.instrument, floor.key): floor.amount for floor in floors}
         self._folded: dict[str, set[int]] = {}
@@ -63,24 +80,41 @@ class Shape:
         """Shape all books from the beginning; what had to be folded on the way."""
         shown = self._of_leaf
         self._clear()
-        self._books, self._names = list(books), dict(names)
-        leaves = [(book, leaf) for book in self._books if book.progress.complete for leaf in book.leaves.values()]
+        self._books = list(books)
+        self._names = dict(names)
+        leaves = [
+            (book, leaf)
+            for book in self._books
+            if book.progress.complete
+            for leaf in book.leaves.values()
+        ]
         silent = {leaf.id for _, leaf in leaves if leaf.changed < now - self.look.make_room}
-        leaves.sort(key=lambda pair: (pair[1].id in silent, pair[1].id not in shown, pair[1].id))  # first come stay
+        leaves.sort(
+            key=lambda pair: (pair[1].id in silent, pair[1].id not in shown, pair[1].id)
+        )  # first come stay
         self._owed = {name: set(silent) for name in INSTRUMENTS}
-        # At the start nothing waits for its name: what the store has was shown before, and a scrape must not miss it.
-        folds = [fold for book, leaf in leaves for fold in self.add(book, leaf, now, waits=bool(shown))]
+        # At the start nothing waits for its name: what the store has was shown before, and a scrape
+        # must not miss it.
+        folds = [
+            fold for book, leaf in leaves for fold in self.add(book, leaf, now, waits=bool(shown))
+        ]
         self.forget(now)
         for name, entries in self._entries.items():
             self._make_room(name, now, len(entries) - self.look.max_series)
         return folds
 
     def renamed(self, names: Mapping[str, Names], now: float) -> tuple[list[Folded], list[Floor]]:
-        """Take new names. Entries are shaped anew only if a name in use changed. What must be remembered before it is shown."""
-        before, self._names = self._names, dict(names)
-        if not any(self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books):
+        """Take new names. Entries are shaped anew only if a name in use changed. What must be
+        remembered before it is shown.
+        """
+        before = self._names
+        self._names = dict(names)
+        if not any(
+            self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books
+        ):
             return self.resume(now), []
-        old, held = self._every(), self._held
+        old = self._every()
+        held = self._held
         folds = self.load(self._books, names, now)
         new = self._every()
         for place in old.keys() & new.keys():
@@ -91,14 +125,24 @@ class Shape:
 
     def _every(self) -> dict[tuple[str, Key], Entry]:
         """All series, the forgotten ones that may return with others' parts included."""
-        return {(name, key): entry for name, entries in self._entries.items() for key, entry in entries.items()} | self._asleep
+        return {
+            (name, key): entry
+            for name, entries in self._entries.items()
+            for key, entry in entries.items()
+        } | self._asleep
 
-    def _lowered(self, old: Mapping[tuple[str, Key], Entry], new: Mapping[tuple[str, Key], Entry]) -> list[Floor]:
-        """Hold the series that would show less than they did; also those that nothing bears the name of now, should they return."""
+    def _lowered(
+        self, old: Mapping[tuple[str, Key], Entry], new: Mapping[tuple[str, Key], Entry]
+    ) -> list[Floor]:
+        """Hold the series that would show less than they did; also those that nothing bears the
+        name of now, should they return.
+        """
         floors = []
         for place, entry in old.items():
             shown = entry.shown() if entry.released else 0
-            if shown > (new[place].kept() if place in new else 0) and shown != self._floors.get(place):
+            if shown > (new[place].kept() if place in new else 0) and shown != self._floors.get(
+                place
+            ):
                 self._floors[place] = shown
                 floors.append(Floor(*place, shown))
         return floors
@@ -112,12 +156,15 @@ class Shape:
         )
 
     def _concerns(self, leaf: Leaf) -> bool:
-        """Whether a name of it is in use. One that is forgotten left a series that may return without it, if its name alone tells it."""
+        """Whether a name of it is in use. One that is forgotten left a series that may return
+        without it, if its name alone tells it.
+        """
         return leaf.id in self._of_leaf or (self.look.names_alone and leaf.id not in self._waiting)
 
     def resume(self, now: float) -> list[Folded]:
         """Shape the leaves whose name has come, or has been waited for long enough."""
-        waiting, self._waiting = self._waiting, {}
+        waiting = self._waiting
+        self._waiting = {}
         return [fold for book, leaf in waiting.values() for fold in self.add(book, leaf, now)]
 
     def add(self, book: Book, leaf: Leaf, now: float, *, waits: bool = True) -> list[Folded]:
@@ -128,7 +175,8 @@ class Shape:
             return folds
         if not leaf.changed or book.kind.level:
             return []
-        dims, names = dimensions(book, leaf), self._names.get(book.organization, NO_NAMES)
+        dims = dimensions(book, leaf)
+        names = self._names.get(book.organization, NO_NAMES)
         if waits and now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):
             self._waiting[leaf.id] = (book, leaf)
             return []
@@ -137,8 +185,12 @@ class Shape:
         for index, measure in enumerate(book.kind.measures):
             if measure.instrument:
                 typed = {**raw, "token_type": measure.token_type} if measure.token_type else raw
-                need = sum(other.instrument == measure.instrument for other in book.kind.measures[index:])
-                folds += self._join(self._entry(measure.instrument, typed, book, leaf, now, need=need), leaf, index)
+                need = sum(
+                    other.instrument == measure.instrument for other in book.kind.measures[index:]
+                )
+                folds += self._join(
+                    self._entry(measure.instrument, typed, book, leaf, now, need=need), leaf, index
+                )
         if leaf.estimate is not None:
             folds += self._join(self._estimated(raw, book, leaf, now), leaf, 0)
         self._away.discard(leaf.id)
@@ -160,24 +212,50 @@ class Shape:
         if leaf.estimate is None or any(isinstance(entry, Estimated) for entry in entries):
             return []
         names = self._names.get(book.organization, NO_NAMES)
-        raw = named({"organization": book.organization, "operation": book.kind.name, **dimensions(book, leaf)}, names)
+        raw = named(
+            {
+                "organization": book.organization,
+                "operation": book.kind.name,
+                **dimensions(book, leaf),
+            },
+            names,
+        )
         entry, folds = self._estimated(raw, book, leaf, now)
         if entry.position < 0 and not entry.floor:
             entry.skipped = True  # its leaf may be shown, it not yet
         return folds + self._join((entry, []), leaf, 0)
 
-    def _estimated(self, raw: Attributes, book: Book, leaf: Leaf, now: float) -> tuple[Entry, list[Folded]]:
+    def _estimated(
+        self, raw: Attributes, book: Book, leaf: Leaf, now: float
+    ) -> tuple[Entry, list[Folded]]:
         priced: Attributes = {key: value for key, value in raw.items() if key != "user_id"}
-        return self._entry("openai.api.estimated_cost", {**priced, "currency": CURRENCY}, book, leaf, now, Estimated)
+        return self._entry(
+            "openai.api.estimated_cost",
+            {**priced, "currency": CURRENCY},
+            book,
+            leaf,
+            now,
+            Estimated,
+        )
 
     def _entry(
-        self, name: str, raw: Attributes, book: Book, leaf: Leaf, now: float, of: type[Entry] = Entry, *, need: int = 1
+        self,
+        name: str,
+        raw: Attributes,
+        book: Book,
+        leaf: Leaf,
+        now: float,
+        of: type[Entry] = Entry,
+        *,
+        need: int = 1,
     ) -> tuple[Entry, list[Folded]]:
-        instrument, known = INSTRUMENTS[name], self._entries.setdefault(name, {})
+        instrument = INSTRUMENTS[name]
+        known = self._entries.setdefault(name, {})
         if "operation" not in instrument.attributes:
             raw = {key: value for key, value in raw.items() if key != "operation"}
         attributes = self.look.attributes(raw)
-        folded, folds = self._folded.setdefault(name, set()), []
+        folded = self._folded.setdefault(name, set())
+        folds = []
         key = flat(attributes)
         if leaf.id in folded or (key not in known and not self._has_room(name, leaf, now, need)):
             if leaf.id not in folded:
@@ -188,7 +266,12 @@ class Shape:
         entry = known.get(key) or self._woken(name, key)
         if entry is None:
             start = book.progress.epoch * _NANO if instrument.kind == "counter" else 0
-            entry = known[key] = of(name, Series(attributes, start), instrument.floating, floor=self._floors.get((name, key), 0))
+            entry = known[key] = of(
+                name,
+                Series(attributes, start),
+                instrument.floating,
+                floor=self._floors.get((name, key), 0),
+            )
         return entry, folds
 
     def _woken(self, name: str, key: Key) -> Entry | None:
@@ -212,11 +295,14 @@ class Shape:
                 self._let_go(name, self._silent(name, now - self.look.forget))
 
     def _has_room(self, name: str, leaf: Leaf, now: float, need: int) -> bool:
-        """Whether a leaf may have `need` series of its own: all of them or none, so that it looks the same after a restart.
+        """Whether a leaf may have `need` series of its own: all of them or none, so that it looks
+        the same after a restart.
 
         One that had them and made room for others may, even where there is none.
         """
-        if len(self._entries[name]) + need <= self.look.max_series or leaf.id in self._owed.get(name, ()):
+        if len(self._entries[name]) + need <= self.look.max_series or leaf.id in self._owed.get(
+            name, ()
+        ):
             return True
         if now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
             return False
@@ -226,27 +312,39 @@ class Shape:
         return False
 
     def _make_room(self, name: str, now: float, wanted: int) -> bool:
-        """Let go of those that have been silent for longest. False if none has been for long enough."""
+        """Let go of those that have been silent for longest. False if none has been for long
+        enough.
+        """
         if wanted <= 0:
             return True
-        silent = sorted(self._silent(name, now - self.look.make_room), key=lambda pair: pair[1].changed)[:wanted]
-        self._owed.setdefault(name, set()).update(leaf.id for _, entry in silent for leaf, _ in entry.members)
+        silent = sorted(
+            self._silent(name, now - self.look.make_room), key=lambda pair: pair[1].changed
+        )[:wanted]
+        self._owed.setdefault(name, set()).update(
+            leaf.id for _, entry in silent for leaf, _ in entry.members
+        )
         self._let_go(name, silent)
         return bool(silent)
 
     def _silent(self, name: str, since: float) -> list[tuple[Key, Entry]]:
-        """The series of an instrument of which nothing has moved since then, but for those that a return would let fall."""
+        """The series of an instrument of which nothing has moved since then, but for those that a
+        return would let fall.
+        """
         return [
             (key, entry)
             for key, entry in self._entries[name].items()
-            if entry.changed < since and entry.floor <= entry.kept() and not entry.skipped and entry not in self._held
+            if entry.changed < since
+            and entry.floor <= entry.kept()
+            and not entry.skipped
+            and entry not in self._held
         ]
 
     def _let_go(self, name: str, silent: Iterable[tuple[Key, Entry]]) -> None:
         gone = {entry: key for key, entry in silent}
         if not gone:
             return
-        entries, points = self._entries[name], self._points.get(name, [])
+        entries = self._entries[name]
+        points = self._points.get(name, [])
         for entry, key in gone.items():
             del entries[key]
             self._dirty.pop(entry, None)
@@ -254,7 +352,10 @@ class Shape:
             self._leave(entry)
             if len(entry.members) > 1 or self.look.names_alone:
                 self._asleep[name, key] = entry
-        kept = sorted((entry for entry in entries.values() if entry.position >= 0), key=lambda entry: entry.position)
+        kept = sorted(
+            (entry for entry in entries.values() if entry.position >= 0),
+            key=lambda entry: entry.position,
+        )
         self._points[name] = [points[entry.position] for entry in kept]
         for position, entry in enumerate(kept):
             entry.position = position
@@ -272,7 +373,9 @@ class Shape:
                 self._away.discard(leaf.id)
 
     def due(self, mono: float, attempted: int | None) -> list[Leaf]:
-        """The leaves whose series have been shown as 0 for long enough; to be marked released in the store first."""
+        """The leaves whose series have been shown as 0 for long enough; to be marked released in
+        the store first.
+        """
         self._ripe = [
             entry
             for entry in self._held
@@ -325,7 +428,8 @@ class Shape:
         else:
             self._held[entry] = None
             if entry.held_since is None:
-                entry.held_since, entry.held_version = mono, version
+                entry.held_since = mono
+                entry.held_version = version
         point = Point(entry.series, entry.number(amount if entry.released else 0))
         if entry.position < 0:
             entry.position = len(points)
@@ -337,9 +441,14 @@ class Shape:
         """By instrument, the series that show more than OpenAI reports now, and how much more."""
         found: dict[str, list[tuple[Mapping[str, AttributeValue], int | float]]] = {}
         for entry, amount in self._pending.items():
-            found.setdefault(entry.instrument, []).append((entry.series.attributes, entry.number(amount)))
+            found.setdefault(entry.instrument, []).append(
+                (entry.series.attributes, entry.number(amount))
+            )
         return found
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By instrument, how many series live and how many leaves are folded."""
-        return {name: (len(entries), len(self._folded.get(name, ()))) for name, entries in self._entries.items()}
+        return {
+            name: (len(entries), len(self._folded.get(name, ())))
+            for name, entries in self._entries.items()
+        }

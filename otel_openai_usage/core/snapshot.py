@@ -11,9 +11,9 @@ AttributeValue: TypeAlias = str | bool | int | float
 class Series:
     """One attribute set of one instrument.
 
-    Compared by identity: as long as nothing about it changes the same object stands in every snapshot, so what a
-    reader has worked out for it (rendered labels, encoded attributes) can be kept. `start` is when its counting
-    began, in Unix nanoseconds; 0 for gauges.
+    Compared by identity: as long as nothing about it changes the same object stands in every
+    snapshot, so what a reader has worked out for it (rendered labels, encoded attributes) can be
+    kept. `start` is when its counting began, in Unix nanoseconds; 0 for gauges.
     """
 
     attributes: Mapping[str, AttributeValue]
@@ -30,10 +30,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is shown, by instrument name. `version` grows with each published change; `time` in Unix nanoseconds.
+    """All that is shown, by instrument name. `version` grows with each published change; `time` in
+    Unix nanoseconds.
 
-    An instrument whose points did not change since the last snapshot has the same sequence object in both, so a
-    reader can keep what it rendered of it.
+    An instrument whose points did not change since the last snapshot has the same sequence object
+    in both, so a reader can keep what it rendered of it.
     """
 
     version: int = 0

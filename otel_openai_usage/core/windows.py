@@ -1,9 +1,9 @@
 """Which windows are due, at which width, cut to OpenAI's limits.
 
-Time falls into three belts, newest first: fine (within `settle`, read at every poll), hours (the rest of today and
-yesterday) and days (back to `reconcile`). The belts meet at whole hours and whole days, so a bucket is never half in
-one. The day that counting began in, unless it began at midnight, is read in minutes for ever: a coarser bucket would
-hold usage from before.
+Time falls into three belts, newest first: fine (within `settle`, read at every poll), hours (the
+rest of today and yesterday) and days (back to `reconcile`). The belts meet at whole hours and whole
+days, so a bucket is never half in one. The day that counting began in, unless it began at midnight,
+is read in minutes for ever: a coarser bucket would hold usage from before.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 from otel_openai_usage.core.model import Width, Window, floor
 
-_DAY, _HOUR, _MINUTE = Width.DAY, Width.HOUR, Width.MINUTE
+_DAY = Width.DAY
+_HOUR = Width.HOUR
+_MINUTE = Width.MINUTE
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How far back to read; all in seconds. `show` reaches back from today's midnight, whatever the epoch."""
+    """How far back to read; all in seconds. `show` reaches back from today's midnight, whatever the
+    epoch.
+    """
 
     width: Width
     settle: int
@@ -27,7 +31,9 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been read. `unread` has the stretches since the epoch that no reading has covered yet."""
+    """What has been read. `unread` has the stretches since the epoch that no reading has covered
+    yet.
+    """
 
     epoch: int
     complete: bool = False
@@ -42,7 +48,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call to make. A fine reading replaces what is stored; a coarse one makes good what was missed."""
+    """One call to make. A fine reading replaces what is stored; a coarse one makes good what was
+    missed.
+    """
 
     window: Window
     width: Width
@@ -53,7 +61,8 @@ class Step:
 class Plan:
     """The steps of one poll, freshest first. `lost` can never be read.
 
-    `fine_from` and `hours_from` are where those belts begin: from `hours_from` on no day is read whole.
+    `fine_from` and `hours_from` are where those belts begin: from `hours_from` on no day is read
+    whole.
     """
 
     steps: tuple[Step, ...]
@@ -65,17 +74,25 @@ class Plan:
     lost: tuple[Window, ...]
 
 
-def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool, cuts: Sequence[int] = ()) -> Plan:
-    """The steps due at `now`. `hours` and `days` say whether those belts are due; a gap makes its belt due.
+def plan(
+    progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool, cuts: Sequence[int] = ()
+) -> Plan:
+    """The steps due at `now`. `hours` and `days` say whether those belts are due; a gap makes its
+    belt due.
 
     `cuts` are instants that no step may cross (where the grouping changes).
     """
     end = floor(now, rules.width) + rules.width
-    oldest = max(progress.epoch, floor(now - rules.reconcile, _DAY)) if progress.complete else progress.epoch
+    oldest = (
+        max(progress.epoch, floor(now - rules.reconcile, _DAY))
+        if progress.complete
+        else progress.epoch
+    )
     fine = min(max(oldest, floor(now - rules.settle, max(rules.width, _HOUR))), end - rules.width)
     unread = _with_new_time(progress, end)
     gaps = tuple(_within(unread, oldest, fine))
-    hours, days = hours or bool(gaps), days or not progress.complete or (bool(gaps) and rules.width == _DAY)
+    hours = hours or bool(gaps)
+    days = days or not progress.complete or (bool(gaps) and rules.width == _DAY)
     middle = _hours_from(progress, rules, oldest, fine, gaps)
     shown = min(fine, floor(now, _DAY) - rules.show) if rules.show else fine
     split = _Splitter(progress.whole_days_from, rules.limits, tuple(cuts))
@@ -88,19 +105,33 @@ def plan(progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool,
     return Plan(tuple(steps), fine, middle, end, tuple(_within(unread, oldest, end)), gaps, lost)
 
 
-def past_days(progress: Progress, start: int, end: int, limits: dict[Width, int], cuts: Sequence[int] = ()) -> list[Step]:
+def past_days(
+    progress: Progress, start: int, end: int, limits: dict[Width, int], cuts: Sequence[int] = ()
+) -> list[Step]:
     """The steps that read the counted part of whole days, [start, end), oldest first."""
     split = _Splitter(progress.whole_days_from, limits, tuple(cuts))
-    return list(split(max(start, progress.epoch), end, _DAY, coarse=True))[::-1] if progress.epoch < end else []
+    return (
+        list(split(max(start, progress.epoch), end, _DAY, coarse=True))[::-1]
+        if progress.epoch < end
+        else []
+    )
 
 
-def _hours_from(progress: Progress, rules: Rules, oldest: int, fine: int, gaps: Sequence[Window]) -> int:
-    """Where the hours belt begins: yesterday, or earlier when a gap or the first poll asks for more."""
+def _hours_from(
+    progress: Progress, rules: Rules, oldest: int, fine: int, gaps: Sequence[Window]
+) -> int:
+    """Where the hours belt begins: yesterday, or earlier when a gap or the first poll asks for
+    more.
+    """
     if rules.width == _DAY:
         return fine
     if not progress.complete:
         return oldest
-    return min(max(oldest, floor(fine, _DAY) - _DAY), *(max(oldest, floor(gap.start, _DAY)) for gap in gaps), fine)
+    return min(
+        max(oldest, floor(fine, _DAY) - _DAY),
+        *(max(oldest, floor(gap.start, _DAY)) for gap in gaps),
+        fine,
+    )
 
 
 def without(unread: Iterable[Window], read: Window) -> tuple[Window, ...]:
@@ -108,7 +139,10 @@ def without(unread: Iterable[Window], read: Window) -> tuple[Window, ...]:
     return tuple(
         Window(start, end)
         for window in unread
-        for start, end in ((window.start, min(window.end, read.start)), (max(window.start, read.end), window.end))
+        for start, end in (
+            (window.start, min(window.end, read.start)),
+            (max(window.start, read.end), window.end),
+        )
         if start < end
     )
 
@@ -125,7 +159,8 @@ def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
 
 def _within(windows: Iterable[Window], start: int, end: int) -> Iterator[Window]:
     for window in windows:
-        low, high = max(window.start, start), min(window.end, end)
+        low = max(window.start, start)
+        high = min(window.end, end)
         if low < high:
             yield Window(low, high)
 
@@ -145,9 +180,15 @@ class _Splitter:
     def _tiles(self, start: int, end: int, width: Width, coarse: bool) -> Iterator[Step]:
         if start >= end:
             return
-        span, coarser = self.limits[width] * width, {_MINUTE: _HOUR, _HOUR: _DAY, _DAY: _DAY}[width]
+        span = self.limits[width] * width
+        coarser = {_MINUTE: _HOUR, _HOUR: _DAY, _DAY: _DAY}[width]
         while start < end:
-            # Whole hours (days) in one tile: what a reading covers in full it may replace, a half never.
-            low = max(start, -(-(end - span) // coarser) * coarser, *(cut for cut in self.cuts if start < cut < end))
+            # Whole hours (days) in one tile: what a reading covers in full it may replace, a half
+            # never.
+            low = max(
+                start,
+                -(-(end - span) // coarser) * coarser,
+                *(cut for cut in self.cuts if start < cut < end),
+            )
             yield Step(Window(low, end), width, coarse)
             end = low

@@ -44,15 +44,26 @@ def graph(figure: Figure, name: str, height: int) -> Any:
     return Chart(id=f"chart-{name}", height=height, **figure)
 
 
-def legend(report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, *, links: bool) -> Any:
+def legend(
+    report: Report, series: Sequence[Series], colour: Mapping[str, str], say: Say, *, links: bool
+) -> Any:
     """Every series with its sum; with `links`, a click shows only that one."""
+
     def item(one: Series) -> Any:
         inside = [
-            html.Span(className="swatch", style={"background": colour.get(one.label, figures.REST)}),
-            html.Span(one.label, className="name"), html.Span(say(one.total), className="amount"),
-        ]  # fmt: skip
+            html.Span(
+                className="swatch", style={"background": colour.get(one.label, figures.REST)}
+            ),
+            html.Span(one.label, className="name"),
+            html.Span(say(one.total), className="amount"),
+        ]
         if links and one.id is not None and not one.rest:
-            return dcc.Link(inside, href=href(report.view.but(**{report.view.by: (one.id,)})), className="item", title=f"Only {one.label}")
+            return dcc.Link(
+                inside,
+                href=href(report.view.but(**{report.view.by: (one.id,)})),
+                className="item",
+                title=f"Only {one.label}",
+            )
         return html.Span(inside, className="item")
 
     return html.Div(className="legend", children=[item(one) for one in series])

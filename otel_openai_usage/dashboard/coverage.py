@@ -13,7 +13,9 @@ _TOKENS = ("input", "output")
 
 @dataclass(frozen=True, eq=False)
 class Cover:
-    """Tokens of a model (`id`; None for several) by bar: what OpenAI counted, and what events explain."""
+    """Tokens of a model (`id`; None for several) by bar: what OpenAI counted, and what events
+    explain.
+    """
 
     id: str | None
     label: str
@@ -34,7 +36,9 @@ class Cover:
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """All models together, then each, that with most to explain first; `since` is the first day with an event."""
+    """All models together, then each, that with most to explain first; `since` is the first day
+    with an event.
+    """
 
     whole: Cover
     models: Sequence[Cover]
@@ -42,29 +46,54 @@ class Coverage:
 
 
 def coverage(report: Report) -> Coverage | None:
-    """The period of a report, of all customers. None without events or OpenAI's word, and by a filter that events know nothing of."""
-    data, filters = report.data, {name: wanted for name, wanted in report.view.filters.items() if name != "customer"}
+    """The period of a report, of all customers. None without events or OpenAI's word, and by a
+    filter that events know nothing of.
+    """
+    data = report.data
+    filters = {name: wanted for name, wanted in report.view.filters.items() if name != "customer"}
     if data.told or not data.metered.amounts or filters.keys() - {"model"}:
         return None
-    used, explained = (_by_model(report, cube, cube.where(filters)) for cube in (data.usage, data.metered))
+    used, explained = (
+        _by_model(report, cube, cube.where(filters)) for cube in (data.usage, data.metered)
+    )
     nothing = np.zeros(len(report.bins))
     found = [
-        Cover(model, data.label("model", model), used.get(model, nothing), explained.get(model, nothing))
+        Cover(
+            model,
+            data.label("model", model),
+            used.get(model, nothing),
+            explained.get(model, nothing),
+        )
         for model in dict.fromkeys((*used, *explained))
     ]
     found.sort(key=lambda each: -each.rest)
-    days = np.flatnonzero(sum(data.metered.amounts[name].sum(axis=0) for name in data.metered.amounts))
+    days = np.flatnonzero(
+        sum(data.metered.amounts[name].sum(axis=0) for name in data.metered.amounts)
+    )
     whole = _sum("All models", found, nothing)
-    return Coverage(whole, _most(found, nothing), data.metered.start + int(days[0]) * 86400) if len(days) else None
+    return (
+        Coverage(whole, _most(found, nothing), data.metered.start + int(days[0]) * 86400)
+        if len(days)
+        else None
+    )
 
 
 def _by_model(report: Report, cube: Cube, mask: Mask | None) -> dict[str | None, Floats]:
     rows: Numbers = sum(cube.grouped(name, "model", report.span, mask) for name in _TOKENS)  # type: ignore[assignment]
-    return {model: row for model, row in zip(cube.columns["model"].values, report.binned(rows), strict=True) if row.any()}
+    return {
+        model: row
+        for model, row in zip(cube.columns["model"].values, report.binned(rows), strict=True)
+        if row.any()
+    }
 
 
 def _sum(label: str, covers: Sequence[Cover], nothing: Floats) -> Cover:
-    return Cover(None, label, sum((each.used for each in covers), nothing), sum((each.explained for each in covers), nothing))
+    return Cover(
+        None,
+        label,
+        sum((each.used for each in covers), nothing),
+        sum((each.explained for each in covers), nothing),
+    )
 
 
 def _most(covers: Sequence[Cover], nothing: Floats) -> Sequence[Cover]:

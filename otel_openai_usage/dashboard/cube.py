@@ -1,4 +1,6 @@
-"""Amounts by attribute set and day, as arrays: any filter and any grouping of a year is a matter of milliseconds."""
+"""Amounts by attribute set and day, as arrays: any filter and any grouping of a year is a matter of
+milliseconds.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +60,9 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """Leaves by days, from the day `start` on. Counts are int64; money is float64, which is exact to far below a cent."""
+    """Leaves by days, from the day `start` on. Counts are int64; money is float64, which is exact
+    to far below a cent.
+    """
 
     start: int
     days: int
@@ -74,7 +78,11 @@ class Cube:
         """The leaves that pass filters; None for all. What has no such dimension passes none."""
         mask: Mask | None = None
         for name, wanted in filters.items():
-            one = self.columns[name].among(wanted) if name in self.columns else np.zeros(self.leaves, dtype=np.bool_)
+            one = (
+                self.columns[name].among(wanted)
+                if name in self.columns
+                else np.zeros(self.leaves, dtype=np.bool_)
+            )
             mask = one if mask is None else mask & one
         return mask
 
@@ -90,15 +98,26 @@ class Cube:
         """The sum over a span."""
         return float(self.by_day(measure, span, mask).sum())
 
-    def by_value(self, measure: str, dimension: str, span: Span, mask: Mask | None = None) -> Numbers:
+    def by_value(
+        self, measure: str, dimension: str, span: Span, mask: Mask | None = None
+    ) -> Numbers:
         """For each value of a dimension (in its column's order), the sum over a span."""
-        sums, column = self._cut(measure, span).sum(axis=1), self.columns[dimension]
+        sums = self._cut(measure, span).sum(axis=1)
+        column = self.columns[dimension]
         made: Numbers = np.zeros(len(column.values), dtype=sums.dtype)
-        np.add.at(made, column.codes if mask is None else column.codes[mask], sums if mask is None else sums[mask])
+        np.add.at(
+            made,
+            column.codes if mask is None else column.codes[mask],
+            sums if mask is None else sums[mask],
+        )
         return made
 
-    def grouped(self, measure: str, dimension: str, span: Span, mask: Mask | None = None) -> Numbers:
-        """For each value of a dimension (in its column's order), one number for each day of the span."""
+    def grouped(
+        self, measure: str, dimension: str, span: Span, mask: Mask | None = None
+    ) -> Numbers:
+        """For each value of a dimension (in its column's order), one number for each day of the
+        span.
+        """
         rows = self._cut(measure, span)
         column = self.columns[dimension]
         made = np.zeros((len(column.values), span.days), dtype=rows.dtype)
@@ -121,13 +140,22 @@ class Cube:
 class Builder:
     """Gathers leaves and rows of several endpoints into one cube."""
 
-    def __init__(self, dimensions: Sequence[str], start: int, days: int, floating: Iterable[str] = ()) -> None:
-        self._dimensions, self._start, self._days, self._floating = dimensions, start, days, frozenset(floating)
+    def __init__(
+        self, dimensions: Sequence[str], start: int, days: int, floating: Iterable[str] = ()
+    ) -> None:
+        self._dimensions = dimensions
+        self._start = start
+        self._days = days
+        self._floating = frozenset(floating)
         self._leaves: list[Leaf] = []
         self._parts: list[tuple[str, NDArray[np.intp], Numbers]] = []
 
-    def add(self, leaves: Mapping[int, Leaf], rows: Iterable[Row], measures: Sequence[str]) -> Mapping[int, int]:
-        """Rows of (leaf id, day, amounts as in `measures`). Where the leaves have come to stand, for `more`."""
+    def add(
+        self, leaves: Mapping[int, Leaf], rows: Iterable[Row], measures: Sequence[str]
+    ) -> Mapping[int, int]:
+        """Rows of (leaf id, day, amounts as in `measures`). Where the leaves have come to stand,
+        for `more`.
+        """
         places = {id_: len(self._leaves) + at for at, id_ in enumerate(leaves)}
         self._leaves += leaves.values()
         self.more(places, rows, measures)
@@ -145,7 +173,9 @@ class Builder:
         day = ((table[:, 1] - self._start) // DAY).astype(np.intp)
         good = (at >= 0) & (day >= 0) & (day < self._days)
         cells = at[good] * self._days + day[good]
-        self._parts += [(name, cells, table[good, 2 + index]) for index, name in enumerate(measures)]
+        self._parts += [
+            (name, cells, table[good, 2 + index]) for index, name in enumerate(measures)
+        ]
 
     def build(self) -> Cube:
         """The cube."""
@@ -153,7 +183,18 @@ class Builder:
         amounts: dict[str, Numbers] = {}
         for name, cells, values in self._parts:
             if name not in amounts:
-                amounts[name] = np.zeros(size, np.float64) if name in self._floating else np.zeros(size, np.int64)
+                amounts[name] = (
+                    np.zeros(size, np.float64)
+                    if name in self._floating
+                    else np.zeros(size, np.int64)
+                )
             np.add.at(amounts[name], cells, values.astype(amounts[name].dtype))
-        columns = {name: Column.of([leaf.get(name) for leaf in self._leaves]) for name in self._dimensions}
-        return Cube(self._start, self._days, columns, {name: rows.reshape(-1, self._days) for name, rows in amounts.items()})
+        columns = {
+            name: Column.of([leaf.get(name) for leaf in self._leaves]) for name in self._dimensions
+        }
+        return Cube(
+            self._start,
+            self._days,
+            columns,
+            {name: rows.reshape(-1, self._days) for name, rows in amounts.items()},
+        )

@@ -1,4 +1,6 @@
-"""What the dashboard knows of one organization: its days as cubes, names, limits, and how fresh all that is."""
+"""What the dashboard knows of one organization: its days as cubes, names, limits, and how fresh all
+that is.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,8 +62,9 @@ class Past(Protocol):
 class Data:
     """Everything shown of one organization. `first` is the oldest day; `now` when it was read.
 
-    `usage` is OpenAI's own word, `metered` what applications told of their responses: two tellers of one fact, never added.
-    Where OpenAI's own is not read, legacy rows stand in for it, and else what was metered.
+    `usage` is OpenAI's own word, `metered` what applications told of their responses: two tellers
+    of one fact, never added. Where OpenAI's own is not read, legacy rows stand in for it, and else
+    what was metered.
     """
 
     organization: str
@@ -110,8 +113,14 @@ class Data:
     def label(self, dimension: str, value: str | None) -> str:
         """How a value of a dimension is called."""
         if value is None:
-            return {"key": "no API key", "user": "no user", "project": "no project"}.get(dimension, "other")
-        known = {"project": self.names.projects, "key": self.names.api_keys, "user": self.names.users}.get(dimension, {})
+            return {"key": "no API key", "user": "no user", "project": "no project"}.get(
+                dimension, "other"
+            )
+        known = {
+            "project": self.names.projects,
+            "key": self.names.api_keys,
+            "user": self.names.users,
+        }.get(dimension, {})
         return known.get(value) or value or "no name"
 
     @cached_property
@@ -121,13 +130,21 @@ class Data:
         for cube in (self.usage, self.metered, self.costs):
             for name in found.keys() & cube.columns.keys():
                 found[name].update(cube.columns[name].values)
-        named = {name: [(value, self.label(name, value)) for value in values if value is not None] for name, values in found.items()}
-        return {name: sorted(options, key=lambda option: option[1].casefold()) for name, options in named.items()}
+        named = {
+            name: [(value, self.label(name, value)) for value in values if value is not None]
+            for name, values in found.items()
+        }
+        return {
+            name: sorted(options, key=lambda option: option[1].casefold())
+            for name, options in named.items()
+        }
 
     def bills(self, dimension: str) -> bool:
         """Whether the bill tells a dimension."""
         column = self.costs.columns.get(dimension)
-        return column is not None and (dimension == "model" or any(value is not None for value in column.values))
+        return column is not None and (
+            dimension == "model" or any(value is not None for value in column.values)
+        )
 
 
 def _until(cube: Cube, measure: str) -> int | None:
@@ -140,7 +157,8 @@ def _until(cube: Cube, measure: str) -> int | None:
 def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
     """Everything of the last two years. Raises StateError."""
     today = floor(int(now), DAY)
-    oldest, sources = past.first(organization), past.sources(organization)
+    oldest = past.first(organization)
+    sources = past.sources(organization)
     first = None if oldest is None else max(floor(oldest, DAY), today - int(years * 365) * DAY)
     start = today if first is None else first
     days = (today - start) // DAY + 1
@@ -155,14 +173,27 @@ def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
     return Data(organization, usage, metered, costs, *known, first, now, legacy, currencies)
 
 
-def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Kind]) -> Cube:
+def _usage(
+    past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Kind]
+) -> Cube:
     builder = Builder(DIMENSIONS, start, days, _MONEY)
     for name, kind in kinds.items():
         if name not in sources or kind.level:
             continue
-        leaves = {id_: _leaf(leaf, None if kind is METERED else name) for id_, leaf in past.leaves(sources[name], kind).items()}
-        places = builder.add(leaves, past.rows(sources[name], kind, start), [measure.name for measure in kind.measures])
-        builder.more(places, ((*row, 1) for row in past.estimates(sources[name], start)), ("estimate", "priced"))
+        leaves = {
+            id_: _leaf(leaf, None if kind is METERED else name)
+            for id_, leaf in past.leaves(sources[name], kind).items()
+        }
+        places = builder.add(
+            leaves,
+            past.rows(sources[name], kind, start),
+            [measure.name for measure in kind.measures],
+        )
+        builder.more(
+            places,
+            ((*row, 1) for row in past.estimates(sources[name], start)),
+            ("estimate", "priced"),
+        )
     cube = builder.build()
     priced = cube.amounts.get("priced")
     if priced is None:
@@ -176,14 +207,26 @@ def _usage(past: Past, sources: Mapping[str, int], start: int, days: int, kinds:
 def _leaf(leaf: Mapping[str, str | None], kind: str | None) -> Mapping[str, str | None]:
     operation = leaf.get("operation") or kind
     found = {name: leaf.get(field) for name, field in _FIELDS.items()}
-    return {**found, "operation": operation, "model": leaf.get("model") or (operation.replace("_", " ") if operation else None)}
+    return {
+        **found,
+        "operation": operation,
+        "model": leaf.get("model") or (operation.replace("_", " ") if operation else None),
+    }
 
 
-def _costs(past: Past, sources: Mapping[str, int], start: int, days: int) -> tuple[Cube, tuple[str, ...]]:
+def _costs(
+    past: Past, sources: Mapping[str, int], start: int, days: int
+) -> tuple[Cube, tuple[str, ...]]:
     builder = Builder(COST_DIMENSIONS, start, days, _MONEY)
     if COSTS.name in sources:
-        leaves = {id_: _charge(leaf) for id_, leaf in past.leaves(sources[COSTS.name], COSTS).items()}
-        builder.add(leaves, past.rows(sources[COSTS.name], COSTS, start), [measure.name for measure in COSTS.measures])
+        leaves = {
+            id_: _charge(leaf) for id_, leaf in past.leaves(sources[COSTS.name], COSTS).items()
+        }
+        builder.add(
+            leaves,
+            past.rows(sources[COSTS.name], COSTS, start),
+            [measure.name for measure in COSTS.measures],
+        )
     cube = builder.build()
     if "cost" not in cube.amounts:
         return cube, ("usd",)
@@ -192,10 +235,17 @@ def _costs(past: Past, sources: Mapping[str, int], start: int, days: int) -> tup
     ranked = tuple(column.values[place] or "usd" for place in sums.argsort()[::-1])
     main = column.among([ranked[0]])
     columns = {name: replace(each, codes=each.codes[main]) for name, each in cube.columns.items()}
-    return Cube(cube.start, cube.days, columns, {name: rows[main] for name, rows in cube.amounts.items()}), ranked
+    return Cube(
+        cube.start, cube.days, columns, {name: rows[main] for name, rows in cube.amounts.items()}
+    ), ranked
 
 
 def _charge(leaf: Mapping[str, str | None]) -> Mapping[str, str | None]:
     item = split(leaf.get("line_item"))
     found = {name: leaf.get(field) for name, field in _FIELDS.items()}
-    return {**found, "model": item.label, "charged": item.charged, "currency": leaf.get("currency") or "usd"}
+    return {
+        **found,
+        "model": item.label,
+        "charged": item.charged,
+        "currency": leaf.get("currency") or "usd",
+    }

@@ -1,4 +1,6 @@
-"""Keeps what was read of the store, and reads it again when it was written. Pages never wait for the disk."""
+"""Keeps what was read of the store, and reads it again when it was written. Pages never wait for
+the disk.
+"""
 
 import logging
 import threading
@@ -30,8 +32,12 @@ class Shelf:
 class Library:
     """The store at `path`, seen every `interval` seconds. `clock` gives Unix seconds."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, interval: float = 10.0) -> None:
-        self.path, self._clock, self._interval = path, clock, interval
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.time, interval: float = 10.0
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._interval = interval
         self._shelf = Shelf()
         self._seen: tuple[int, float] | None = None
         self._stop = threading.Event()
@@ -45,7 +51,9 @@ class Library:
         return self._clock()
 
     def refresh(self) -> None:
-        """Read the store now. What cannot be read leaves the last reading in place, with a word about it."""
+        """Read the store now. What cannot be read leaves the last reading in place, with a word
+        about it.
+        """
         try:
             with daily(self.path) as past:
                 self._take(past)
@@ -84,6 +92,10 @@ class Library:
 
     def _trouble(self, error: StateError) -> None:
         if self._shelf.trouble != str(error):
-            what = "the dashboard shows what it read last" if self._shelf.data else "the dashboard waits for the state"
+            what = (
+                "the dashboard shows what it read last"
+                if self._shelf.data
+                else "the dashboard waits for the state"
+            )
             log.warning(what, extra={"error": str(error)})
             self._shelf = Shelf(self._shelf.data, str(error), self._shelf.number + 1)

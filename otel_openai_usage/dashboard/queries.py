@@ -25,7 +25,9 @@ Basis: TypeAlias = Literal["billed", "estimated"]
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One colour of a chart. `id` is the value of the dimension; None for what has none, and for the rest."""
+    """One colour of a chart. `id` is the value of the dimension; None for what has none, and for
+    the rest.
+    """
 
     id: str | None
     label: str
@@ -40,7 +42,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the table. `cost` and `before` (the period before) are billed or estimated, as the page says; None: not known."""
+    """A line of the table. `cost` and `before` (the period before) are billed or estimated, as the
+    page says; None: not known.
+    """
 
     id: str | None
     label: str
@@ -62,7 +66,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What cached input cost less than it would have at the full price that was billed for the same model; None if not known."""
+    """What cached input cost less than it would have at the full price that was billed for the same
+    model; None if not known.
+    """
 
     money: float | None
     share: float | None
@@ -75,12 +81,20 @@ class Report:
     """
 
     def __init__(self, data: Data, view: View) -> None:
-        self.data, self.view, self.now = data, view, data.now
+        self.data = data
+        self.view = view
+        self.now = data.now
         self.today = floor(int(data.now), DAY)
         self.asked = view.span(data.now)
-        # What lies before the first row, or after today, is not nothing, it is not known: it is not drawn.
-        end = self.today + DAY if self.asked.start <= self.today < self.asked.end else self.asked.end
-        first = max(self.asked.start, min(data.first if data.first is not None else self.asked.start, end - DAY))
+        # What lies before the first row, or after today, is not nothing, it is not known: it is not
+        # drawn.
+        end = (
+            self.today + DAY if self.asked.start <= self.today < self.asked.end else self.asked.end
+        )
+        first = max(
+            self.asked.start,
+            min(data.first if data.first is not None else self.asked.start, end - DAY),
+        )
         self.span = Span(first, end, self.asked.live)
         self.events = data.told or view.by == "customer" or bool(view.customer)
         self.usage = data.metered if self.events else data.usage
@@ -96,12 +110,18 @@ class Report:
 
     @cached_property
     def billable(self) -> bool:
-        """Whether the bill can answer this view: it knows the dimension grouped by and every one filtered by."""
-        return "cost" in self.data.costs.amounts and all(self.data.bills(name) for name in (self.view.by, *self.view.filters))
+        """Whether the bill can answer this view: it knows the dimension grouped by and every one
+        filtered by.
+        """
+        return "cost" in self.data.costs.amounts and all(
+            self.data.bills(name) for name in (self.view.by, *self.view.filters)
+        )
 
     @cached_property
     def basis(self) -> Basis:
-        """Which money is shown: what was asked for, if it can be; else the bill before the estimate."""
+        """Which money is shown: what was asked for, if it can be; else the bill before the
+        estimate.
+        """
         if self.view.cost == "estimated" and self.estimated:
             return "estimated"
         return "billed" if self.billable or not self.estimated else "estimated"
@@ -123,7 +143,11 @@ class Report:
     def bins(self) -> list[int]:
         """The first day of each bar: every day, or every Monday of a long span."""
         days = range(self.span.start, self.span.end, DAY)
-        return list(days) if self.span.days <= WEEKLY else [day for day in days if day == self.span.start or utc(day).weekday() == 0]
+        return (
+            list(days)
+            if self.span.days <= WEEKLY
+            else [day for day in days if day == self.span.start or utc(day).weekday() == 0]
+        )
 
     @property
     def weekly(self) -> bool:
@@ -137,14 +161,24 @@ class Report:
 
     @cached_property
     def compared(self) -> tuple[Span, Span] | None:
-        """The days that are over, and as many before them; None if the store does not reach back so far."""
+        """The days that are over, and as many before them; None if the store does not reach back so
+        far.
+        """
         end = min(self.asked.end, self.data.settled if self.basis == "billed" else self.today)
         start = self.asked.start
         if end <= start or self.data.first is None:
             return None
-        before = month_start(start - DAY) if self.view.period in {"month", "last-month"} else start - (end - start)
+        before = (
+            month_start(start - DAY)
+            if self.view.period in {"month", "last-month"}
+            else start - (end - start)
+        )
         length = min(end - start, start - before)
-        return None if before < self.data.first else (Span(start, start + length), Span(before, before + length))
+        return (
+            None
+            if before < self.data.first
+            else (Span(start, start + length), Span(before, before + length))
+        )
 
     # --- charts
 
@@ -167,8 +201,15 @@ class Report:
     @cached_property
     def token_series(self) -> list[Series]:
         """Tokens over time: input that was not cached, cached input, output."""
-        days = {name: self.usage.by_day(name, self.span, self._usage_mask) for name in ("input", "input_cached", "output")}
-        parts = {"Input": days["input"] - days["input_cached"], "Cached input": days["input_cached"], "Output": days["output"]}
+        days = {
+            name: self.usage.by_day(name, self.span, self._usage_mask)
+            for name in ("input", "input_cached", "output")
+        }
+        parts = {
+            "Input": days["input"] - days["input_cached"],
+            "Cached input": days["input_cached"],
+            "Output": days["output"],
+        }
         return [Series(label, label, self.binned(rows)) for label, rows in parts.items()]
 
     @cached_property
@@ -183,7 +224,9 @@ class Report:
 
     @cached_property
     def difference(self) -> tuple[float, float] | None:
-        """Billed and estimated, over those days of the span that are over, billed and priced; None if there are none."""
+        """Billed and estimated, over those days of the span that are over, billed and priced; None
+        if there are none.
+        """
         if self.billed_and_estimated is None:
             return None
         span = Span(self.span.start, max(self.span.start, min(self.span.end, self.data.settled)))
@@ -193,12 +236,18 @@ class Report:
         return (float(billed[both].sum()), float(estimated[both].sum())) if both.any() else None
 
     def _series(self, cube: Cube, measures: Sequence[str], mask: Mask | None) -> list[Series]:
-        known = [cube.grouped(measure, self.view.by, self.span, mask) for measure in measures if measure in cube.amounts]
+        known = [
+            cube.grouped(measure, self.view.by, self.span, mask)
+            for measure in measures
+            if measure in cube.amounts
+        ]
         if not known:
             return []
         rows = self.binned(np.sum(known, axis=0))
         totals = rows.sum(axis=1)
-        ranked = [int(place) for place in np.argsort(-np.abs(totals), kind="stable") if totals[place]]
+        ranked = [
+            int(place) for place in np.argsort(-np.abs(totals), kind="stable") if totals[place]
+        ]
         values = cube.columns[self.view.by].values
         top = ranked if len(ranked) <= TOP + 1 else ranked[:TOP]
         found = [Series(values[place], self.label(values[place]), rows[place]) for place in top]
@@ -235,7 +284,10 @@ class Report:
         """By which share counts grew over the period before."""
         if self.compared is None:
             return None
-        after, before = (sum(self.usage.total(each, span, self._usage_mask) for each in measures) for span in self.compared)
+        after, before = (
+            sum(self.usage.total(each, span, self._usage_mask) for each in measures)
+            for span in self.compared
+        )
         return after / before - 1 if before else None
 
     @cached_property
@@ -245,18 +297,31 @@ class Report:
             return 0, []
         cube = self.usage
         sums = cube.by_value("unpriced", "model", self.span, self._usage_mask).tolist()
-        found = [(int(tokens), model or "") for model, tokens in zip(cube.columns["model"].values, sums, strict=True) if tokens]
-        return sum(tokens for tokens, _ in found), [model for _, model in sorted(found, reverse=True)]
+        found = [
+            (int(tokens), model or "")
+            for model, tokens in zip(cube.columns["model"].values, sums, strict=True)
+            if tokens
+        ]
+        return sum(tokens for tokens, _ in found), [
+            model for _, model in sorted(found, reverse=True)
+        ]
 
     @cached_property
     def savings(self) -> Savings:
         """What caching saved over the span."""
-        cached, into = self.counted("input_cached"), self.counted("input")
-        return Savings(self._saved() if self._filters_billed else None, cached / into if into else None)
+        cached = self.counted("input_cached")
+        into = self.counted("input")
+        return Savings(
+            self._saved() if self._filters_billed else None, cached / into if into else None
+        )
 
     @property
     def _filters_billed(self) -> bool:
-        return not self.events and "quantity" in self.data.costs.amounts and all(self.data.bills(name) for name in self.view.filters)
+        return (
+            not self.events
+            and "quantity" in self.data.costs.amounts
+            and all(self.data.bills(name) for name in self.view.filters)
+        )
 
     def _saved(self) -> float | None:
         costs = self.data.costs
@@ -265,26 +330,41 @@ class Report:
             mask = costs.columns["charged"].among([kind])
             mask = mask if self._cost_mask is None else mask & self._cost_mask
             sums[kind] = {
-                name: costs.by_value(name, "model", self.asked, mask).astype(np.float64) for name in ("cost", "quantity")
+                name: costs.by_value(name, "model", self.asked, mask).astype(np.float64)
+                for name in ("cost", "quantity")
             }
-        full, cached = sums["input"], sums["cached input"]
-        known = (full["quantity"] > 0) & (cached["quantity"] > 0) & (full["cost"] > 0)  # what credits outweigh has no price
+        full = sums["input"]
+        cached = sums["cached input"]
+        known = (
+            (full["quantity"] > 0) & (cached["quantity"] > 0) & (full["cost"] > 0)
+        )  # what credits outweigh has no price
         if not known.any():
             return None
-        price = np.divide(full["cost"], full["quantity"], out=np.zeros_like(full["cost"]), where=known)
+        price = np.divide(
+            full["cost"], full["quantity"], out=np.zeros_like(full["cost"]), where=known
+        )
         return float(np.where(known, price * cached["quantity"] - cached["cost"], 0.0).sum())
 
     # --- the month
 
     @cached_property
     def limit(self) -> Limit | None:
-        """The limit that the view can be measured by: the organization's, or that of the one project filtered by."""
+        """The limit that the view can be measured by: the organization's, or that of the one
+        project filtered by.
+        """
         project: str | None = None
         if self.view.filters:
             if set(self.view.filters) != {"project"} or len(self.view.project) != 1:
                 return None
             project = self.view.project[0]
-        return next((each for each in self.data.limits if each.project_id == project and each.currency == self.data.currency), None)
+        return next(
+            (
+                each
+                for each in self.data.limits
+                if each.project_id == project and each.currency == self.data.currency
+            ),
+            None,
+        )
 
     @cached_property
     def month(self) -> Span:
@@ -299,7 +379,9 @@ class Report:
 
     @cached_property
     def forecast(self) -> Forecast:
-        """This month: spent, the rate it goes on at, what it comes to, the limit and when it is reached."""
+        """This month: spent, the rate it goes on at, what it comes to, the limit and when it is
+        reached.
+        """
         cube, measure, mask = self._money
         settled = self.data.settled if self.basis == "billed" else self.today
         recent = cube.by_day(measure, Span(settled - 7 * DAY, settled), mask)
@@ -324,8 +406,12 @@ class Report:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """Every value of the dimension that has used or cost anything in the period or the one before, in the order asked for."""
-        by, usage, costs = self.view.by, self.usage, self.data.costs
+        """Every value of the dimension that has used or cost anything in the period or the one
+        before, in the order asked for.
+        """
+        by = self.view.by
+        usage = self.usage
+        costs = self.data.costs
         found: dict[str | None, dict[str, float]] = {}
 
         def note(cube: Cube, measure: str, span: Span, mask: Mask | None, name: str) -> None:
@@ -344,7 +430,11 @@ class Report:
             cube, measure, mask = self._money
             note(cube, measure, self.compared[0], mask, "after")
             note(cube, measure, self.compared[1], mask, "before")
-        return sorted((self._entry(value, sums) for value, sums in found.items()), key=_order(self.sort), reverse=self.sort[0] == "-")
+        return sorted(
+            (self._entry(value, sums) for value, sums in found.items()),
+            key=_order(self.sort),
+            reverse=self.sort[0] == "-",
+        )
 
     @property
     def sort(self) -> str:
@@ -355,13 +445,15 @@ class Report:
         cost = sums.get("billed" if self.basis == "billed" else "estimate") if self.priced else None
         compared = self.compared is not None and self.priced
         return Entry(
-            value, self.label(value), cost,
+            value,
+            self.label(value),
+            cost,
             cost / self.cost if cost is not None and self.cost else None,
             sums.get("before", 0.0) if compared else None,
             sums.get("after", 0.0) if compared else None,
             sums.get("estimate") if self.estimated else None,
             *(int(sums.get(name, 0)) for name in ("requests", "input", "input_cached", "output")),
-        )  # fmt: skip
+        )
 
     @cached_property
     def movers(self) -> list[Entry]:

@@ -13,19 +13,26 @@ from otel_openai_usage.state.sqlite import Store
 
 
 def fill(path: Path, world: World, organization: str, now: float, days: int = 90) -> None:
-    """Keep the last days before today in a new store at `path`, events of today, too; counting begins with today. Raises StateError."""
+    """Keep the last days before today in a new store at `path`, events of today, too; counting
+    begins with today. Raises StateError.
+    """
     today = floor(int(now), Width.DAY)
     store = Store(path)
     try:
         past.fill(store, world, organization, today - days * Width.DAY, today, Prices())
         store.keep_limits(organization, past.limits(world))
-        _meter(store, world, organization, today - days * Width.DAY, floor(int(now), Width.HOUR), today)
+        _meter(
+            store, world, organization, today - days * Width.DAY, floor(int(now), Width.HOUR), today
+        )
     finally:
         store.close()
 
 
 def _meter(store: Store, world: World, organization: str, start: int, end: int, epoch: int) -> None:
     book = store.book(organization, METERED, epoch, ())
-    hours = {hour: customers.metered(world, Window(hour, hour + Width.HOUR)) for hour in range(start, end, Width.HOUR)}
+    hours = {
+        hour: customers.metered(world, Window(hour, hour + Width.HOUR))
+        for hour in range(start, end, Width.HOUR)
+    }
     change = replace(Width.HOUR, hours, (), epoch, METERED.zero)
     store.commit(book, Commit(book.progress, change, *leaves_after(book, change, epoch)))

@@ -12,15 +12,29 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def safe(text: str) -> str:
-    """Text that a spreadsheet takes for text: what it would take for a formula gets an apostrophe in front."""
+    """Text that a spreadsheet takes for text: what it would take for a formula gets an apostrophe
+    in front.
+    """
     return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 
 def render(report: Report) -> str:
     """The table of a report, in its order."""
     money = report.data.currency
-    head = ["from", "to", report.view.by, f"{report.view.by}_id", f"cost_{money}", "basis", f"cost_before_{money}", f"estimated_{money}",
-            "requests", "input_tokens", "input_cached_tokens", "output_tokens"]  # fmt: skip
+    head = [
+        "from",
+        "to",
+        report.view.by,
+        f"{report.view.by}_id",
+        f"cost_{money}",
+        "basis",
+        f"cost_before_{money}",
+        f"estimated_{money}",
+        "requests",
+        "input_tokens",
+        "input_cached_tokens",
+        "output_tokens",
+    ]
     first, last = (f"{utc(day):%Y-%m-%d}" for day in (report.asked.start, report.asked.end - DAY))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
@@ -32,9 +46,17 @@ def render(report: Report) -> str:
 
 def _cells(entry: Entry, basis: str) -> Sequence[str | int]:
     return [
-        safe(entry.label), safe(entry.id or ""), _money(entry.cost), basis if entry.cost is not None else "", _money(entry.before),
-        _money(entry.estimated), entry.requests, entry.input, entry.cached, entry.output,
-    ]  # fmt: skip
+        safe(entry.label),
+        safe(entry.id or ""),
+        _money(entry.cost),
+        basis if entry.cost is not None else "",
+        _money(entry.before),
+        _money(entry.estimated),
+        entry.requests,
+        entry.input,
+        entry.cached,
+        entry.output,
+    ]
 
 
 def _money(value: float | None) -> str:

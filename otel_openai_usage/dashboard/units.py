@@ -38,7 +38,9 @@ def _three(value: float) -> str:
 
 
 def money(value: float | None, currency: str = "usd") -> str:
-    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.23M; a fraction of a cent is not rounded to nothing."""
+    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.23M; a fraction of a cent is not
+    rounded to nothing.
+    """
     if value is None or not isfinite(value):
         return NONE
     size = abs(value)
@@ -57,7 +59,11 @@ def brief(value: float, currency: str = "usd") -> str:
 
 def exact(value: float | None, currency: str = "usd") -> str:
     """Money to the cent, in full."""
-    return NONE if value is None else ("−" if value < 0 else "") + _signed(f"{abs(value):,.2f}", currency)
+    return (
+        NONE
+        if value is None
+        else ("−" if value < 0 else "") + _signed(f"{abs(value):,.2f}", currency)
+    )
 
 
 def change(value: float | None, currency: str = "usd") -> str:

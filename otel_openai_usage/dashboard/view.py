@@ -11,8 +11,21 @@ from otel_openai_usage.core.model import Width, floor, midnight, utc
 
 DAY = int(Width.DAY)
 
-GROUPS = {"model": "Model", "project": "Project", "key": "API key", "user": "User", "customer": "Customer"}
-PERIODS = {"7d": "7 days", "30d": "30 days", "month": "This month", "last-month": "Last month", "90d": "90 days", "12m": "12 months"}
+GROUPS = {
+    "model": "Model",
+    "project": "Project",
+    "key": "API key",
+    "user": "User",
+    "customer": "Customer",
+}
+PERIODS = {
+    "7d": "7 days",
+    "30d": "30 days",
+    "month": "This month",
+    "last-month": "Last month",
+    "90d": "90 days",
+    "12m": "12 months",
+}
 COSTS = {"billed": "Billed", "estimated": "Estimated"}
 FILTERS = ("project", "model", "key", "user", "operation", "customer")
 COLUMNS = ("name", "cost", "change", "estimated", "requests", "input", "cached", "output")
@@ -34,10 +47,13 @@ class Span:
     @property
     def text(self) -> str:
         """24 Oct – 22 Nov 2026."""
-        first, last = utc(self.start).date(), utc(self.end - DAY).date()
+        first = utc(self.start).date()
+        last = utc(self.end - DAY).date()
         if first == last:
             return f"{last.day} {last:%b %Y}"
-        head = f"{first.day} {first:%b}" if first.year == last.year else f"{first.day} {first:%b %Y}"
+        head = (
+            f"{first.day} {first:%b}" if first.year == last.year else f"{first.day} {first:%b %Y}"
+        )
         return f"{head} – {last.day} {last:%b %Y}"
 
     @property
@@ -51,7 +67,8 @@ class Span:
 class View:
     """One page. `period` is a key of PERIODS or `YYYY-MM-DD..YYYY-MM-DD`, both days included.
 
-    `cost` is empty for what fits best. `sort` is a column, with `-` before it for the highest first. `rows` is `all` or empty.
+    `cost` is empty for what fits best. `sort` is a column, with `-` before it for the highest
+    first. `rows` is `all` or empty.
     """
 
     organization: str = ""
@@ -71,9 +88,15 @@ class View:
     def parse(cls, query: str | None) -> Self:
         """The view of a query string; what it does not know stays as it is by default."""
         given = parse_qs((query or "").lstrip("?"))
-        single = {name: given[name][-1] for name in ("organization", "period", "by", "cost", "sort", "rows") if name in given}
+        single = {
+            name: given[name][-1]
+            for name in ("organization", "period", "by", "cost", "sort", "rows")
+            if name in given
+        }
         allowed = {"by": GROUPS, "cost": COSTS, "rows": ("all",)}
-        kept = {name: value for name, value in single.items() if value in allowed.get(name, (value,))}
+        kept = {
+            name: value for name, value in single.items() if value in allowed.get(name, (value,))
+        }
         if not (kept.get("period") in PERIODS or _days(kept.get("period", ""))):
             kept.pop("period", None)
         if kept.get("sort", "").removeprefix("-") not in COLUMNS:
@@ -89,12 +112,17 @@ class View:
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                pairs += [(field.name, each) for each in (value if isinstance(value, tuple) else (value,))]
+                pairs += [
+                    (field.name, each) for each in (value if isinstance(value, tuple) else (value,))
+                ]
         return "?" + urlencode(pairs) if pairs else ""
 
     def but(self, **changes: str | Iterable[str]) -> "View":
         """This view with changes."""
-        made = {name: value if isinstance(value, str) else tuple(sorted(set(value))) for name, value in changes.items()}
+        made = {
+            name: value if isinstance(value, str) else tuple(sorted(set(value)))
+            for name, value in changes.items()
+        }
         return replace(self, **made)  # type: ignore[arg-type]  # names and values are checked by `parse` in the end
 
     @property
@@ -134,4 +162,8 @@ def _days(text: str) -> tuple[date, date] | None:
         days = date.fromisoformat(first), date.fromisoformat(last)
     except ValueError:
         return None
-    return days if dots and days[0] <= days[1] < days[0] + timedelta(days=3660) and days[0].year >= 2015 else None
+    return (
+        days
+        if dots and days[0] <= days[1] < days[0] + timedelta(days=3660) and days[0].year >= 2015
+        else None
+    )

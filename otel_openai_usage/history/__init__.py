@@ -1,1 +1,3 @@
-"""The past: read into the store (backfill), written out of it (export, OpenMetrics, OTLP). Never moves a counter."""
+"""The past: read into the store (backfill), written out of it (export, OpenMetrics, OTLP). Never
+moves a counter.
+"""

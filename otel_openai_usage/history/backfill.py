@@ -1,4 +1,5 @@
-"""Reads past usage and costs into the store: only what lies before counting began, so that no counter ever moves.
+"""Reads past usage and costs into the store: only what lies before counting began, so that no
+counter ever moves.
 
 What was read is noted with its rows, so that a stopped backfill goes on where it was.
 """
@@ -44,7 +45,9 @@ def plan(book: Book, start: int, end: int, hours_from: int, done: Sequence[Windo
     return calls
 
 
-def _tiles(start: int, end: int, width: Width, limit: int, done: Sequence[Window]) -> Iterator[Call]:
+def _tiles(
+    start: int, end: int, width: Width, limit: int, done: Sequence[Window]
+) -> Iterator[Call]:
     unread: tuple[Window, ...] = (Window(start, end),) if start < end else ()
     for window in done:
         unread = windows.without(unread, window)
@@ -57,9 +60,16 @@ def _tiles(start: int, end: int, width: Width, limit: int, done: Sequence[Window
 
 
 async def read(
-    store: Store, book: Book, source: Source, calls: Sequence[Call], now: int, told: Callable[[Call], None], prices: PriceBook | None
+    store: Store,
+    book: Book,
+    source: Source,
+    calls: Sequence[Call],
+    now: int,
+    told: Callable[[Call], None],
+    prices: PriceBook | None,
 ) -> int:
-    """Make the calls, and keep each before the next. How many rows came. Raises SourceError or StateError.
+    """Make the calls, and keep each before the next. How many rows came. Raises SourceError or
+    StateError.
 
     Where OpenAI does not report that far back, or has no such endpoint here, the rest is left.
     """
@@ -77,7 +87,15 @@ async def read(
             return
         reading = {bucket.start: source.parse(bucket.results) for bucket in buckets}
         book.organization_id = source.organization_id or book.organization_id
-        pipeline.book_past(store, book, call.window, call.width, reading, now, prices if book.kind is not COSTS else None)
+        pipeline.book_past(
+            store,
+            book,
+            call.window,
+            call.width,
+            reading,
+            now,
+            prices if book.kind is not COSTS else None,
+        )
         store.mark_backfilled(book, call.window)
         rows += sum(map(len, reading.values()))
 
@@ -85,7 +103,10 @@ async def read(
         try:
             await make(call)
         except (LookbackExceeded, NotOffered) as error:
-            log.warning("the past of a source ends here", extra={"source": book.kind.source, "error": str(error)})
+            log.warning(
+                "the past of a source ends here",
+                extra={"source": book.kind.source, "error": str(error)},
+            )
             for rest in calls[place:]:
                 told(rest)
             break
@@ -96,4 +117,6 @@ async def read(
 def _halves(call: Call) -> tuple[Call, Call]:
     """The newer half of a call, and the older: OpenAI may report as far back as the one."""
     middle = call.window.end - (call.window.end - call.window.start) // call.width // 2 * call.width
-    return Call(Window(middle, call.window.end), call.width), Call(Window(call.window.start, middle), call.width)
+    return Call(Window(middle, call.window.end), call.width), Call(
+        Window(call.window.start, middle), call.width
+    )

@@ -1,4 +1,6 @@
-"""History as CSV, JSON lines and FOCUS: a line for each UTC day or hour and attribute set, fixed columns, money as it was billed."""
+"""History as CSV, JSON lines and FOCUS: a line for each UTC day or hour and attribute set, fixed
+columns, money as it was billed.
+"""
 
 import csv
 import io
@@ -14,15 +16,44 @@ from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Names, Width, midnight, utc
 from otel_openai_usage.history import focus
 from otel_openai_usage.history.focus import Cell, Line
-from otel_openai_usage.state.history import COST_DIMENSIONS, USAGE_DIMENSIONS, History, Record, Used, history
+from otel_openai_usage.state.history import (
+    COST_DIMENSIONS,
+    USAGE_DIMENSIONS,
+    History,
+    Record,
+    Used,
+    history,
+)
 
 By: TypeAlias = Literal["day", "hour"]
 
-USED = ("requests", "input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write", "images", "characters",
-        "audio", "sessions", "searches")  # fmt: skip
+USED = (
+    "requests",
+    "input",
+    "output",
+    "input_cached",
+    "input_audio",
+    "output_audio",
+    "input_cache_write",
+    "images",
+    "characters",
+    "audio",
+    "sessions",
+    "searches",
+)
 _LATER = ("bytes", "reasoning")
-_RARER = ("organization_id", "organization_name", "size", "source", "vector_store_id", "context_level", "api_source", "subject",
-          "type", "estimated")  # fmt: skip
+_RARER = (
+    "organization_id",
+    "organization_name",
+    "size",
+    "source",
+    "vector_store_id",
+    "context_level",
+    "api_source",
+    "subject",
+    "type",
+    "estimated",
+)
 COLUMNS = (
     "record", "date", "organization", "operation", "project_id", "project_name", "api_key_id", "api_key_name", "user_id", "user_name",
     "model", "batch", "service_tier", "line_item", *USED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency",
@@ -32,7 +63,10 @@ COLUMNS = (
 
 RECORDS: tuple[Record, ...] = ("usage", "legacy_usage", "metered", "vector_store")
 """Values of `record`; `cost` is another."""
-_OF: dict[Record, Collection[str]] = {"metered": ("requests", "input", "output", "input_cached", "reasoning"), "vector_store": ("bytes",)}
+_OF: dict[Record, Collection[str]] = {
+    "metered": ("requests", "input", "output", "input_cached", "reasoning"),
+    "vector_store": ("bytes",),
+}
 """What a record counts, where that is not `USED`."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -45,19 +79,32 @@ class Stretch(NamedTuple):
     widths: Collection[Width]
 
 
-def lines(path: Path, since: date, until: date, form: str, by: By = "day", ids: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The text of the days from `since` to `until`, both included, stretch by stretch. Raises StateError.
+def lines(
+    path: Path,
+    since: date,
+    until: date,
+    form: str,
+    by: By = "day",
+    ids: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """The text of the days from `since` to `until`, both included, stretch by stretch. Raises
+    StateError.
 
     `ids` are OpenAI's ids of organizations by name, where the configuration has them.
     """
     columns: Sequence[str] = focus.COLUMNS if form == "focus" else COLUMNS
     write = _json if form == "json" else _csv
     with history(path) as past:
-        names, accounts = _Names(past), focus.accounts(past, ids or {})
+        names = _Names(past)
+        accounts = focus.accounts(past, ids or {})
         if form != "json":
             yield _row(columns)
         for day in _days(past, since, until):
-            for line in focus.lines(past, day, names.of, accounts) if form == "focus" else _records(past, day, by, names):
+            for line in (
+                focus.lines(past, day, names.of, accounts)
+                if form == "focus"
+                else _records(past, day, by, names)
+            ):
                 yield write(columns, line)
 
 
@@ -75,7 +122,10 @@ def safe(text: str) -> str:
 
 def _json(columns: Sequence[str], line: Line) -> str:
     """Money is text: a JSON number would be read as a float."""
-    cells = {name: format(cell, "f") if isinstance(cell := line.get(name), Decimal) else cell for name in columns}
+    cells = {
+        name: format(cell, "f") if isinstance(cell := line.get(name), Decimal) else cell
+        for name in columns
+    }
     return json.dumps(cells, ensure_ascii=False) + "\n"
 
 
@@ -102,29 +152,52 @@ def _row(cells: Sequence[str]) -> str:
 def _records(past: History, day: date, by: By, names: "_Names") -> Iterator[Line]:
     day_start = midnight(day)
     for stretch in _stretches(day_start, by):
-        when = {"date": f"{day}", "start": focus.instant(stretch.start), "width": stretch.length.text}
+        when = {
+            "date": f"{day}",
+            "start": focus.instant(stretch.start),
+            "width": stretch.length.text,
+        }
         for record in RECORDS:
             for line in _used(past, record, stretch, names, priced=by == "day"):
                 yield {"record": record, **when, **line}
     for spent in past.costs(day_start, day_start + Width.DAY, by=COST_DIMENSIONS):
         dims = names.of(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
         amounts = {"cost": spent.cost, "quantity": spent.quantity, "currency": spent.currency}
-        yield {"record": "cost", "date": f"{day}", "start": focus.instant(day_start), "width": Width.DAY.text, **dims, **amounts}
+        yield {
+            "record": "cost",
+            "date": f"{day}",
+            "start": focus.instant(day_start),
+            "width": Width.DAY.text,
+            **dims,
+            **amounts,
+        }
 
 
 def _stretches(day_start: int, by: By) -> list[Stretch]:
-    """By the hour, a day that is not kept in hours is a line of its own width: nothing is added to an hour that it may not be of."""
+    """By the hour, a day that is not kept in hours is a line of its own width: nothing is added to
+    an hour that it may not be of.
+    """
     if by == "day":
         return [Stretch(day_start, Width.DAY, tuple(Width))]
     hours = range(day_start, day_start + Width.DAY, Width.HOUR)
-    return [Stretch(day_start, Width.DAY, (Width.DAY,)), *(Stretch(hour, Width.HOUR, (Width.MINUTE, Width.HOUR)) for hour in hours)]
+    return [
+        Stretch(day_start, Width.DAY, (Width.DAY,)),
+        *(Stretch(hour, Width.HOUR, (Width.MINUTE, Width.HOUR)) for hour in hours),
+    ]
 
 
-def _used(past: History, record: Record, stretch: Stretch, names: "_Names", *, priced: bool) -> Iterator[Line]:
+def _used(
+    past: History, record: Record, stretch: Stretch, names: "_Names", *, priced: bool
+) -> Iterator[Line]:
     end = stretch.start + stretch.length
-    for used in past.usage(stretch.start, end, by=USAGE_DIMENSIONS, record=record, widths=stretch.widths):
+    for used in past.usage(
+        stretch.start, end, by=USAGE_DIMENSIONS, record=record, widths=stretch.widths
+    ):
         dims = names.of(dict(zip(USAGE_DIMENSIONS, used.group, strict=True)))
-        line: dict[str, Cell] = {**dims, **{name: getattr(used, name) for name in _OF.get(record, USED)}}
+        line: dict[str, Cell] = {
+            **dims,
+            **{name: getattr(used, name) for name in _OF.get(record, USED)},
+        }
         if record == "metered":
             line["attributes"] = _own(str(dims["key"]))
         elif record != "vector_store" and priced:
@@ -134,7 +207,9 @@ def _used(past: History, record: Record, stretch: Stretch, names: "_Names", *, p
 
 def _own(key: str) -> dict[str, str] | None:
     """The attributes of events that the configuration names."""
-    return {name: value for name, value in json.loads(key).items() if name not in METERED.dimensions} or None
+    return {
+        name: value for name, value in json.loads(key).items() if name not in METERED.dimensions
+    } or None
 
 
 def _priced(used: Used) -> dict[str, Cell]:

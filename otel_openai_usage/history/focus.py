@@ -1,4 +1,6 @@
-"""Billed costs in the columns of the FinOps Open Cost and Usage Specification, version 1.2 (and so 1.0 and 1.1)."""
+"""Billed costs in the columns of the FinOps Open Cost and Usage Specification, version 1.2 (and so
+1.0 and 1.1).
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
@@ -21,8 +23,9 @@ COLUMNS = (
     "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId",
     "SubAccountId", "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
 )  # fmt: skip
-"""Every mandatory column, and the others of which we know something; those beginning with x_ are ours. The price is what a
-unit really cost: the amount by the quantity, where OpenAI gives one."""
+"""Every mandatory column, and the others of which we know something; those beginning with x_ are
+ours. The price is what a unit really cost: the amount by the quantity, where OpenAI gives one.
+"""
 
 _OPENAI = {
     "InvoiceIssuerName": "OpenAI",
@@ -35,8 +38,14 @@ _OPENAI = {
 
 
 def accounts(past: History, ids: Mapping[str, str]) -> dict[str, str]:
-    """OpenAI's ids of organizations by name: as it told them, else those of `ids`. Raises StateError."""
-    told = {one.organization: one.organization_id for one in past.origins() if one.organization_id and one.kind is not LEGACY}
+    """OpenAI's ids of organizations by name: as it told them, else those of `ids`. Raises
+    StateError.
+    """
+    told = {
+        one.organization: one.organization_id
+        for one in past.origins()
+        if one.organization_id and one.kind is not LEGACY
+    }
     return {**ids, **told}
 
 
@@ -75,7 +84,8 @@ def _account(dims: Mapping[str, str | None], ids: Mapping[str, str]) -> Line:
         "BillingAccountId": ids.get(organization) or organization,
         "BillingAccountName": organization,
         "SubAccountId": dims["project_id"],
-        "SubAccountName": dims["project_name"] or dims["project_id"],  # must not be null where there is an id
+        "SubAccountName": dims["project_name"]
+        or dims["project_id"],  # must not be null where there is an id
         "x_ApiKeyId": dims["api_key_id"],
         "x_ApiSource": dims["api_source"],
         "x_UserId": dims["user_id"],

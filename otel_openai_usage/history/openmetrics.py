@@ -1,7 +1,8 @@
 """The past as OpenMetrics with timestamps, for `promtool tsdb create-blocks-from openmetrics`.
 
-Every stretch has a sample a millisecond after it begins and one when it ends, so `increase()` over whole hours or days is
-right to a hundred-millionth: Prometheus leaves out a sample at the very start of a range, and guesses where samples are sparse.
+Every stretch has a sample a millisecond after it begins and one when it ends, so `increase()` over
+whole hours or days is right to a hundred-millionth: Prometheus leaves out a sample at the very
+start of a range, and guesses where samples are sparse.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,9 @@ def _samples(past: Past, name: str) -> str:
     for start, stop, amount in past.parts():
         before = total
         total = total + amount if counts else amount
-        text.append(f"{name} {_number(before if counts else total)} {start}.001\n{name} {_number(total)} {stop}\n")
+        text.append(
+            f"{name} {_number(before if counts else total)} {start}.001\n{name} {_number(total)} {stop}\n"
+        )
     return "".join(text)
 
 

@@ -38,7 +38,9 @@ def send(series: Iterable[Past], exporter: MetricExporter, resource: Resource) -
             data = MetricsData([ResourceMetrics(marked, [ScopeMetrics(scope, [metric], "")], "")])
             for batch in batches.batches(data):
                 if exporter.export(batch) is not MetricExportResult.SUCCESS:
-                    raise ExporterError(f"sent the past over OTLP: {metric.name} did not arrive, {sent} points did; look at the collector")
+                    raise ExporterError(
+                        f"sent the past over OTLP: {metric.name} did not arrive, {sent} points did; look at the collector"
+                    )
             sent += len(metric.data.data_points)
     return sent
 
@@ -46,12 +48,21 @@ def send(series: Iterable[Past], exporter: MetricExporter, resource: Resource) -
 def _metrics(series: list[Past]) -> Iterator[Metric]:
     row = series[0].instrument
     points = [
-        NumberDataPoint(past.attributes, start * _NANO if row.kind == "counter" else 0, stop * _NANO,
-                        float(amount) if row.floating else int(amount), ())
+        NumberDataPoint(
+            past.attributes,
+            start * _NANO if row.kind == "counter" else 0,
+            stop * _NANO,
+            float(amount) if row.floating else int(amount),
+            (),
+        )
         for past in series
         for start, stop, amount in past.parts()
         if amount
-    ]  # fmt: skip
+    ]
     if points:
-        data = Gauge(points) if row.kind == "gauge" else Sum(points, AggregationTemporality.DELTA, is_monotonic=True)
+        data = (
+            Gauge(points)
+            if row.kind == "gauge"
+            else Sum(points, AggregationTemporality.DELTA, is_monotonic=True)
+        )
         yield Metric(row.name, row.description, row.unit, data)

@@ -1,4 +1,6 @@
-"""What lies before counting began, as the series that the exporter would have shown: by series, what each bucket added."""
+"""What lies before counting began, as the series that the exporter would have shown: by series,
+what each bucket added.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ from otel_openai_usage.state.reader import Reader, reading
 
 @dataclass(slots=True)
 class Past:
-    """One series, until `end`. `buckets` has what each added (of a gauge: its value), by start and width."""
+    """One series, until `end`. `buckets` has what each added (of a gauge: its value), by start and
+    width.
+    """
 
     instrument: Instrument
     attributes: Mapping[str, AttributeValue]
@@ -27,10 +31,11 @@ class Past:
         self.buckets[start, width] = self.buckets.get((start, width), 0) + amount
 
     def parts(self) -> Iterator[tuple[int, int, Amount]]:
-        """Start, end and amount of stretches without a hole, from the first day that has something until the end.
+        """Start, end and amount of stretches without a hole, from the first day that has something
+        until the end.
 
-        Hours where hours are known, else days; what an hour or a day adds is one amount. A counter never falls, in the past
-        neither: after a credit it adds nothing until that is overtaken.
+        Hours where hours are known, else days; what an hour or a day adds is one amount. A counter
+        never falls, in the past neither: after a credit it adds nothing until that is overtaken.
         """
         if self.instrument.kind == "gauge":
             yield from self._stretches()
@@ -43,7 +48,8 @@ class Past:
             top = max(total, top)
 
     def _stretches(self) -> Iterator[tuple[int, int, Amount]]:
-        end, level = self.end, self.instrument.kind == "gauge"
+        end = self.end
+        level = self.instrument.kind == "gauge"
         fine = {start - start % Width.DAY for start, width in self.buckets if width < Width.DAY}
         sums: dict[int, Amount] = {}
         for (start, _), amount in sorted(self.buckets.items()):
@@ -59,7 +65,9 @@ class Past:
 
 
 def series(path: Path, organization: str, start: int, end: int, look: Look) -> Iterator[Past]:
-    """Every series of what is stored of [start, end) before counting began, instrument by instrument. Raises StateError."""
+    """Every series of what is stored of [start, end) before counting began, instrument by
+    instrument. Raises StateError.
+    """
     found: dict[str, dict[tuple[tuple[str, AttributeValue], ...], Past]] = {}
     with reading(path) as reader:
         names = reader.names(organization)
@@ -71,17 +79,32 @@ def series(path: Path, organization: str, start: int, end: int, look: Look) -> I
 
 def _add(
     found: dict[str, dict[tuple[tuple[str, AttributeValue], ...], Past]],
-    reader: Reader, book: Book, start: int, end: int, names: Names, look: Look,
-) -> None:  # fmt: skip
+    reader: Reader,
+    book: Book,
+    start: int,
+    end: int,
+    names: Names,
+    look: Look,
+) -> None:
     def of(name: str, dims: Dims, more: Attributes) -> Past:
-        raw = named({"organization": book.organization, "operation": book.kind.name, **by_name(book.kind, dims), **more}, names)
+        raw = named(
+            {
+                "organization": book.organization,
+                "operation": book.kind.name,
+                **by_name(book.kind, dims),
+                **more,
+            },
+            names,
+        )
         instrument = INSTRUMENTS[name]
         if "operation" not in instrument.attributes:
             del raw["operation"]
         if name == "openai.api.estimated_cost":
             raw.pop("user_id", None)
         attributes = look.attributes(raw)
-        return found.setdefault(name, {}).setdefault(tuple(sorted(attributes.items())), Past(instrument, attributes, end))
+        return found.setdefault(name, {}).setdefault(
+            tuple(sorted(attributes.items())), Past(instrument, attributes, end)
+        )
 
     known: dict[tuple[Dims, int], Past] = {}
     for row in reader.rows(book, start, end):
@@ -89,7 +112,9 @@ def _add(
             if measure.instrument:
                 if (row.dims, index) not in known:
                     known[row.dims, index] = of(
-                        measure.instrument, row.dims, {"token_type": measure.token_type} if measure.token_type else {}
+                        measure.instrument,
+                        row.dims,
+                        {"token_type": measure.token_type} if measure.token_type else {},
                     )
                 known[row.dims, index].add(row.start, row.width, row.amounts[index])
     for dims, day, cost in reader.estimates(book, start, floor(end, Width.DAY)):

@@ -1,4 +1,5 @@
-"""Reports the usage of single responses, and whose they were, to any OpenMeter-shaped endpoint: ours or OpenMeter's.
+"""Reports the usage of single responses, and whose they were, to any OpenMeter-shaped endpoint:
+ours or OpenMeter's.
 
     from otel_openai_usage.metering import Meter
 
@@ -6,7 +7,8 @@
     completion = client.chat.completions.create(...)
     meter.record(completion, subject="customer-1")
 
-Nothing here delays or breaks the caller: what goes wrong is logged under `otel_openai_usage.metering`.
+Nothing here delays or breaks the caller: what goes wrong is logged under
+`otel_openai_usage.metering`.
 """
 
 from otel_openai_usage.metering.meter import Counts, Meter

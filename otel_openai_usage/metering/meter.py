@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of events so far. `dropped` were lost: refused, unreadable, or more than queue and spool hold."""
+    """What became of events so far. `dropped` were lost: refused, unreadable, or more than queue
+    and spool hold.
+    """
 
     sent: int = 0
     spooled: int = 0
@@ -34,12 +36,14 @@ class Counts:
 
 
 class Meter:
-    """Reports usage by customer. Every method returns at once and raises nothing; only `flush` and `close` wait.
+    """Reports usage by customer. Every method returns at once and raises nothing; only `flush` and
+    `close` wait.
 
-    `url` is that of the server (default OPENMETER_URL, else http://localhost:8888), `token` its Bearer token (default
-    OPENMETER_TOKEN). `source` names the application: with the response's id it is the event's identity, so all replicas
-    of one application use the same. `spool` is a folder for what cannot be sent (default: in the user's state directory;
-    False: none), of at most `spool_limit` bytes; `queue` is how many responses may wait in memory.
+    `url` is that of the server (default OPENMETER_URL, else http://localhost:8888), `token` its
+    Bearer token (default OPENMETER_TOKEN). `source` names the application: with the response's id
+    it is the event's identity, so all replicas of one application use the same. `spool` is a folder
+    for what cannot be sent (default: in the user's state directory; False: none), of at most
+    `spool_limit` bytes; `queue` is how many responses may wait in memory.
     """
 
     def __init__(
@@ -55,10 +59,15 @@ class Meter:
         env: Mapping[str, str] | None = None,
     ) -> None:
         env = os.environ if env is None else env
-        self._sender = Sender(url or env.get("OPENMETER_URL") or "http://localhost:8888", token or env.get("OPENMETER_TOKEN"))
+        self._sender = Sender(
+            url or env.get("OPENMETER_URL") or "http://localhost:8888",
+            token or env.get("OPENMETER_TOKEN"),
+        )
         folder = _folder(env) if spool is True else Path(spool) if spool else None
         self._spool = Spool(folder, spool_limit) if folder else None
-        self._source, self._type, self._limit = source, type, queue
+        self._source = source
+        self._type = type
+        self._limit = queue
         self._start()
         _ours.add(self)
 
@@ -69,23 +78,43 @@ class Meter:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def record(self, response: Any, subject: str, *, model: str | None = None, **attributes: object) -> None:
-        """Report what a response used, for `subject`. `model` is for responses that do not say (images, transcriptions).
+    def record(
+        self, response: Any, subject: str, *, model: str | None = None, **attributes: object
+    ) -> None:
+        """Report what a response used, for `subject`. `model` is for responses that do not say
+        (images, transcriptions).
 
         `attributes` go into the event's data, where `events.attributes` of the exporter finds them.
         """
-        self._put(Job(response, Told(subject, self._source, self._type, time.time(), model, attributes)))
+        self._put(
+            Job(response, Told(subject, self._source, self._type, time.time(), model, attributes))
+        )
 
-    def stream(self, stream: Any, subject: str, *, prompt: object = None, model: str | None = None, **attributes: object) -> Any:
+    def stream(
+        self,
+        stream: Any,
+        subject: str,
+        *,
+        prompt: object = None,
+        model: str | None = None,
+        **attributes: object,
+    ) -> Any:
         """The same stream, sync or async, that reports what it used when it ends.
 
-        Usage comes from the stream itself (for chat completions ask for it: `stream_options={"include_usage": True}`). Where
-        it carries none, or is cut off, tokens are counted from what was seen and from `prompt` (the messages or input
-        that were sent), and the event says `estimated`.
+        Usage comes from the stream itself (for chat completions ask for it:
+        `stream_options={"include_usage": True}`). Where it carries none, or is cut off, tokens are
+        counted from what was seen and from `prompt` (the messages or input that were sent), and the
+        event says `estimated`.
         """
 
         def ended(seen: Seen) -> None:
-            self._put(Job(seen, Told(subject, self._source, self._type, time.time(), model, attributes), prompt))
+            self._put(
+                Job(
+                    seen,
+                    Told(subject, self._source, self._type, time.time(), model, attributes),
+                    prompt,
+                )
+            )
 
         return MeteredStream(stream, ended)
 
@@ -103,18 +132,24 @@ class Meter:
     def _run(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._worker.run, name="metering", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._worker.run, name="metering", daemon=True
+                )
                 self._thread.start()
 
     @property
     def counts(self) -> Counts:
         """What became of events so far."""
         worker = self._worker
-        queued = max(0, self._queue.qsize() - self._closed)  # `close` puts something into it that is no response
+        queued = max(
+            0, self._queue.qsize() - self._closed
+        )  # `close` puts something into it that is no response
         return Counts(worker.sent, worker.spooled, worker.dropped, queued + worker.waiting)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything was sent, or was spooled because it cannot be. False if that took longer."""
+        """Wait until everything was sent, or was spooled because it cannot be. False if that took
+        longer.
+        """
         if self._thread is None:
             return True
         flush = Flush(threading.Event(), time.monotonic() + timeout)
@@ -146,13 +181,23 @@ class Meter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.aclose()
 
 

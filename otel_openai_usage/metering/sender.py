@@ -1,4 +1,6 @@
-"""Sends events to an OpenMeter-shaped endpoint: what is refused, what is worth another try, and when."""
+"""Sends events to an OpenMeter-shaped endpoint: what is refused, what is worth another try, and
+when.
+"""
 
 import json
 import ssl
@@ -16,7 +18,9 @@ TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch: `sent`, `refused` (sending it again is no use), or to be sent again `later`."""
+    """What became of a batch: `sent`, `refused` (sending it again is no use), or to be sent again
+    `later`.
+    """
 
     what: Literal["sent", "refused", "later"]
     why: str = ""
@@ -26,7 +30,14 @@ class Outcome:
 class Sender:
     """POSTs batches. `url` is that of the server, or of its events endpoint."""
 
-    def __init__(self, url: str, token: str | None, *, timeout: float = TIMEOUT, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        timeout: float = TIMEOUT,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         base = url.rstrip("/")
         self.url = base if base.endswith("/events") else f"{base}/api/v1/events"
         if not self.url.startswith(("http://", "https://")):
@@ -34,7 +45,8 @@ class Sender:
         self._headers = {"Content-Type": BATCH, "User-Agent": "otel-openai-usage-metering"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        self._timeout, self._context = timeout, context
+        self._timeout = timeout
+        self._context = context
 
     def send(self, events: Sequence[Event]) -> Outcome:
         """Send a batch, once. Raises nothing that the network does."""
@@ -59,4 +71,6 @@ def _answered(error: urllib.error.HTTPError) -> Outcome:
     if error.code in (400, 413, 422):
         return Outcome("refused", why)
     wait = error.headers.get("Retry-After", "") if error.headers else ""
-    return Outcome("later", why, float(wait) if wait.isdigit() else None)  # also 401 and 404: somebody will mend the configuration
+    return Outcome(
+        "later", why, float(wait) if wait.isdigit() else None
+    )  # also 401 and 404: somebody will mend the configuration

@@ -14,22 +14,30 @@ log = logging.getLogger(__name__)
 
 
 class Spool:
-    """Several processes may share a folder: a batch that two of them send is counted once, by the ids of its events.
+    """Several processes may share a folder: a batch that two of them send is counted once, by the
+    ids of its events.
 
-    What does not fit in `limit` bytes pushes out the oldest. No method raises for what the disk does.
+    What does not fit in `limit` bytes pushes out the oldest. No method raises for what the disk
+    does.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit, self._number = folder, limit, 0
+        self._folder = folder
+        self._limit = limit
+        self._number = 0
         self._told = False
 
     def put(self, events: Sequence[Event]) -> int:
-        """Keep a batch. How many events were lost for it: this batch's if it cannot be written, or older ones'."""
+        """Keep a batch. How many events were lost for it: this batch's if it cannot be written, or
+        older ones'.
+        """
         self._number += 1
         name = f"{time.time_ns():020d}-{os.getpid()}-{self._number}.json"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / f".{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(
+                self._folder / f".{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+            )
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(events, file, separators=(",", ":"), default=str)
                 file.flush()
@@ -71,7 +79,8 @@ class Spool:
         for file in self._files():
             with contextlib.suppress(OSError):
                 sizes.append((file, file.stat().st_size))
-        total, lost = sum(size for _, size in sizes), 0
+        total = sum(size for _, size in sizes)
+        lost = 0
         for file, size in sizes[:-1]:
             if total <= self._limit:
                 break

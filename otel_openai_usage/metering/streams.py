@@ -17,7 +17,9 @@ _TEXTS = frozenset({
 
 
 class Seen:
-    """What went by in a stream: its usage if that came, else the text that it can be estimated from."""
+    """What went by in a stream: its usage if that came, else the text that it can be estimated
+    from.
+    """
 
     __slots__ = ("_texts", "created", "id", "model", "see", "whole")
 
@@ -40,7 +42,9 @@ class Seen:
             self.see = self._helped
             return
         if get(chunk, "choices") is not None:
-            self.id, self.created, self.model = get(chunk, "id"), get(chunk, "created"), get(chunk, "model")
+            self.id = get(chunk, "id")
+            self.created = get(chunk, "created")
+            self.model = get(chunk, "model")
             self.see = self._chat
         else:
             self.see = self._response
@@ -79,7 +83,9 @@ class Seen:
             self._texts.append(refusal)
         for call in get(delta, "tool_calls") or ():
             function = get(call, "function")
-            self._texts += [part for part in (get(function, "name"), get(function, "arguments")) if part]
+            self._texts += [
+                part for part in (get(function, "name"), get(function, "arguments")) if part
+            ]
 
     def _response(self, event: Any) -> None:
         """An event of a response, or of a realtime session."""
@@ -90,18 +96,24 @@ class Seen:
             self.whole = event if get(get(event, "response"), "usage") is not None else None
         elif kind == "response.created":
             response = get(event, "response")
-            self.id, self.created, self.model = get(response, "id"), get(response, "created_at"), get(response, "model")
+            self.id = get(response, "id")
+            self.created = get(response, "created_at")
+            self.model = get(response, "model")
 
 
 class MeteredStream:
-    """A stream of the official client, sync or async, that behaves as it did; `ended` is told once what went by.
+    """A stream of the official client, sync or async, that behaves as it did; `ended` is told once
+    what went by.
 
     What gives a stream only when it is entered (`client.responses.stream()`) may be wrapped, too.
     It ends when it is exhausted, breaks, is closed, left (`with`), or forgotten.
     """
 
     def __init__(self, stream: Any, ended: Callable[[Seen], None]) -> None:
-        self._stream, self._outer, self._ended, self._seen = stream, stream, ended, Seen()
+        self._stream = stream
+        self._outer = stream
+        self._ended = ended
+        self._seen = Seen()
         self._told = False
         self._next: Callable[[], Any] | None = None
 
@@ -168,18 +180,34 @@ class MeteredStream:
             self._stream = self._outer.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any:
         self._tell()
-        return self._outer.__exit__(kind, error, trace) if hasattr(self._outer, "__exit__") else None
+        return (
+            self._outer.__exit__(kind, error, trace) if hasattr(self._outer, "__exit__") else None
+        )
 
     async def __aenter__(self) -> Self:
         if hasattr(self._outer, "__aenter__"):
             self._stream = await self._outer.__aenter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any:
         self._tell()
-        return await self._outer.__aexit__(kind, error, trace) if hasattr(self._outer, "__aexit__") else None
+        return (
+            await self._outer.__aexit__(kind, error, trace)
+            if hasattr(self._outer, "__aexit__")
+            else None
+        )
 
     def close(self) -> Any:
         """Close the stream, as it does it: of an async one the result is to be awaited."""

@@ -1,7 +1,7 @@
 """What a response of OpenAI's says of its usage, as a CloudEvent. Pure.
 
-Takes what the official client returns, or the same as a mapping: chat completions, responses, embeddings, images, transcriptions,
-realtime's `response.done`, batches (openai-api.md section 7).
+Takes what the official client returns, or the same as a mapping: chat completions, responses,
+embeddings, images, transcriptions, realtime's `response.done`, batches (openai-api.md section 7).
 """
 
 import uuid
@@ -18,7 +18,10 @@ _TOKENS = (
 )  # fmt: skip
 _DETAILS = (
     ("cached_tokens", ("prompt_tokens_details", "input_tokens_details", "input_token_details")),
-    ("reasoning_tokens", ("completion_tokens_details", "output_tokens_details", "output_token_details")),
+    (
+        "reasoning_tokens",
+        ("completion_tokens_details", "output_tokens_details", "output_token_details"),
+    ),
 )
 
 
@@ -28,7 +31,9 @@ class NoUsage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What was handed in with a response: whose it is, and what the response itself does not say. `now` in Unix seconds."""
+    """What was handed in with a response: whose it is, and what the response itself does not say.
+    `now` in Unix seconds.
+    """
 
     subject: str
     source: str
@@ -46,8 +51,8 @@ def get(thing: Any, name: str) -> Any:
 def event(response: Any, told: Told) -> dict[str, object]:
     """The CloudEvent of a response. Raises NoUsage.
 
-    Its id is the response's own, so that telling twice is counted once; a response without one (embeddings, images) has
-    that of the request, else a new one.
+    Its id is the response's own, so that telling twice is counted once; a response without one
+    (embeddings, images) has that of the request, else a new one.
     """
     inner = get(response, "response") if get(response, "usage") is None else None
     response = response if inner is None or get(inner, "usage") is None else inner
@@ -65,7 +70,9 @@ def event(response: Any, told: Told) -> dict[str, object]:
 
 def numbers(usage: Any) -> dict[str, object]:
     """The counts of a usage object, flat: details stand beside the totals that they are parts of."""
-    found: dict[str, object] = {ours: value for name, ours in _TOKENS if (value := get(usage, name)) is not None}
+    found: dict[str, object] = {
+        ours: value for name, ours in _TOKENS if (value := get(usage, name)) is not None
+    }
     for ours, holders in _DETAILS:
         for holder in holders:
             value = get(get(usage, holder), ours)
@@ -74,7 +81,13 @@ def numbers(usage: Any) -> dict[str, object]:
     return found
 
 
-def envelope(id_: str | None, created: float | None, model: str | None, data: Mapping[str, object], told: Told) -> dict[str, object]:
+def envelope(
+    id_: str | None,
+    created: float | None,
+    model: str | None,
+    data: Mapping[str, object],
+    told: Told,
+) -> dict[str, object]:
     """The CloudEvents 1.0 envelope around what was used."""
     model = model or told.model
     content: dict[str, object] = {**(told.attributes or {}), **data}

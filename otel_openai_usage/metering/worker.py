@@ -1,4 +1,6 @@
-"""The thread behind a Meter: responses become events, events become batches, batches are sent, tried again, or spooled."""
+"""The thread behind a Meter: responses become events, events become batches, batches are sent,
+tried again, or spooled.
+"""
 
 import contextlib
 import json
@@ -21,7 +23,8 @@ log = logging.getLogger(__name__)
 BATCH = 100
 LINGER = 1.0
 """A batch goes when it has so many events, or is so many seconds old."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 60.0
 """Seconds between two tries."""
 PATIENCE = 8.0
 """When tries are so many seconds apart, also a few events go to the disk."""
@@ -40,7 +43,9 @@ class Job:
 
 @dataclass(slots=True)
 class Flush:
-    """Somebody waits until everything is out of memory, but not beyond `until` (on the monotonic clock)."""
+    """Somebody waits until everything is out of memory, but not beyond `until` (on the monotonic
+    clock).
+    """
 
     done: threading.Event
     until: float
@@ -119,7 +124,9 @@ class Worker:
         return None
 
     def _plain(self, job: Job) -> Event:
-        """The event as JSON has it. Attributes that JSON cannot have are left out; what was used counts all the same."""
+        """The event as JSON has it. Attributes that JSON cannot have are left out; what was used
+        counts all the same.
+        """
         try:
             return self._event(job)
         except NoUsage:
@@ -128,12 +135,20 @@ class Worker:
             if not job.told.attributes:
                 raise
             found = self._event(replace(job, told=replace(job.told, attributes=None)))
-            log.exception("attributes of a response cannot be sent: %s", ", ".join(job.told.attributes))
+            log.exception(
+                "attributes of a response cannot be sent: %s", ", ".join(job.told.attributes)
+            )
             return found
 
     def _event(self, job: Job) -> Event:
-        found = self._seen(job.thing, job) if isinstance(job.thing, Seen) else event(job.thing, job.told)
-        plain: Event = json.loads(json.dumps(found, default=str, allow_nan=False, ensure_ascii=False).encode())
+        found = (
+            self._seen(job.thing, job)
+            if isinstance(job.thing, Seen)
+            else event(job.thing, job.told)
+        )
+        plain: Event = json.loads(
+            json.dumps(found, default=str, allow_nan=False, ensure_ascii=False).encode()
+        )
         return plain
 
     def _seen(self, seen: Seen, job: Job) -> Event:
@@ -144,19 +159,29 @@ class Worker:
         model = seen.model or job.told.model
         given = self._estimator.prompt(job.prompt, model) if job.prompt is not None else 0
         made = self._estimator.count(seen.text, model)
-        data = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made, "estimated": True}
+        data = {
+            "input_tokens": given,
+            "output_tokens": made,
+            "total_tokens": given + made,
+            "estimated": True,
+        }
         return envelope(seen.id, seen.created, model, data, job.told)
 
     def abandon(self) -> None:
-        """Put on the disk what is in memory: at the end, or from another thread while this one waits for a server or a vocabulary.
+        """Put on the disk what is in memory: at the end, or from another thread while this one
+        waits for a server or a vocabulary.
 
         What it is sending may arrive all the same; then it is counted once.
         """
-        self._estimator = Estimator(lambda _: by_characters)  # a vocabulary may be waited for just as long
+        self._estimator = Estimator(
+            lambda _: by_characters
+        )  # a vocabulary may be waited for just as long
         job: Job | Flush | None
         with self._lock:
-            events, self._events = self._events, []
-            job, self._hand = self._hand, None
+            events = self._events
+            self._events = []
+            job = self._hand
+            self._hand = None
         with contextlib.suppress(Empty):
             while True:
                 if isinstance(job, Job):
@@ -206,10 +231,13 @@ class Worker:
             if outcome.why != self._told:
                 log.warning("events cannot be sent now; they are kept: %s", outcome.why)
                 self._told = outcome.why
-            self._not_before = time.monotonic() + max(self._wait, min(outcome.wait or 0.0, LONGEST_WAIT))
+            self._not_before = time.monotonic() + max(
+                self._wait, min(outcome.wait or 0.0, LONGEST_WAIT)
+            )
             self._wait = min(self._wait * 2, LONGEST_WAIT)
             return False
-        self._wait, self._told = FIRST_WAIT, ""
+        self._wait = FIRST_WAIT
+        self._told = ""
         if outcome.what == "sent":
             self.sent += len(batch)
             return True
@@ -218,15 +246,24 @@ class Worker:
             self.dropped += 1
             return True
         middle = len(batch) // 2
-        return self._deliver(batch[:middle]) and self._deliver(batch[middle:])  # what is sent twice is counted once
+        return self._deliver(batch[:middle]) and self._deliver(
+            batch[middle:]
+        )  # what is sent twice is counted once
 
     def _hold(self, *, at_once: bool) -> None:
-        """The server does not take events now: put them on the disk (a few may wait a while), or keep some of them."""
-        if self.spool and self._events and (at_once or len(self._events) >= BATCH or self._wait > PATIENCE):
+        """The server does not take events now: put them on the disk (a few may wait a while), or
+        keep some of them.
+        """
+        if (
+            self.spool
+            and self._events
+            and (at_once or len(self._events) >= BATCH or self._wait > PATIENCE)
+        ):
             lost = self.spool.put(self._events)
             self.spooled += len(self._events)
             self.dropped += lost
-            self._events, self._spool_due = [], True
+            self._events = []
+            self._spool_due = True
         elif len(self._events) > HELD:
             self.dropped += len(self._events) - HELD
             del self._events[:-HELD]

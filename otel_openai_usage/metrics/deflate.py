@@ -1,8 +1,9 @@
 """One gzip member out of parts that were compressed long before.
 
-Concatenated gzip members are valid, but browsers, curl and aiohttp stop after the first. So parts are kept as raw
-deflate segments, each ending at a byte border and looking back at nothing, and strung together between one gzip
-header and one trailer (RFC 1951 section 3.2.3, RFC 1952 section 2.3).
+Concatenated gzip members are valid, but browsers, curl and aiohttp stop after the first. So parts
+are kept as raw deflate segments, each ending at a byte border and looking back at nothing, and
+strung together between one gzip header and one trailer (RFC 1951 section 3.2.3, RFC 1952 section
+2.3).
 """
 
 import struct
@@ -28,8 +29,12 @@ _POLYNOMIAL = 0xEDB88320
 
 
 def shift(size: int) -> int:
-    """What a CRC-32 is to be multiplied with when `size` bytes follow: x to the power of 8 times `size`."""
-    result, square = 1 << 31, 1 << 23  # x^0 and x^8; the lowest power is the highest bit
+    """What a CRC-32 is to be multiplied with when `size` bytes follow: x to the power of 8 times
+    `size`.
+    """
+    # x^0 and x^8; the lowest power is the highest bit
+    result = 1 << 31
+    square = 1 << 23
     while size:
         if size & 1:
             result = _product(result, square)

@@ -1,9 +1,10 @@
 """MetricsData → OTLP requests, the same that the official encoder makes, at a tenth of its cost.
 
-Everything but the points of a Snapshot is left to the official encoder. Those points differ in a number and share
-nearly all else, so their bytes are strung together from parts that were encoded before (fields and numbers:
-opentelemetry/proto/metrics/v1/metrics.proto and common/v1/common.proto). Points that stood still since the last request
-are not encoded again: in the bytes of then nothing but the time is new.
+Everything but the points of a Snapshot is left to the official encoder. Those points differ in a
+number and share nearly all else, so their bytes are strung together from parts that were encoded
+before (fields and numbers: opentelemetry/proto/metrics/v1/metrics.proto and
+common/v1/common.proto). Points that stood still since the last request are not encoded again: in
+the bytes of then nothing but the time is new.
 """
 
 import zlib
@@ -30,7 +31,9 @@ _KEPT = 50_000
 
 @dataclass(slots=True)
 class _Piece:
-    """Points as they were last seen; once they stood still also their bytes, packed to a twentieth, and the time in these."""
+    """Points as they were last seen; once they stood still also their bytes, packed to a twentieth,
+    and the time in these.
+    """
 
     points: Sequence[Point]
     moved: frozenset[str]
@@ -51,19 +54,31 @@ class Encoder:
         """The request for this data."""
         request = encode_metrics(_hollow(data))
         for resource, hollow in zip(data.resource_metrics, request.resource_metrics, strict=True):
-            for scope, hollow_scope in zip(resource.scope_metrics, hollow.scope_metrics, strict=True):
+            for scope, hollow_scope in zip(
+                resource.scope_metrics, hollow.scope_metrics, strict=True
+            ):
                 for metric, target in zip(scope.metrics, hollow_scope.metrics, strict=True):
                     points = metric.data.data_points
                     if isinstance(points, Points):
                         gauge = isinstance(metric.data, Gauge)
                         kind = target.gauge if gauge else target.sum
                         kind.ClearField("data_points")
-                        kind.MergeFromString(b"".join(self._pieces(points, _Now(points.time) if gauge else _Times(points.time))))
+                        kind.MergeFromString(
+                            b"".join(
+                                self._pieces(
+                                    points, _Now(points.time) if gauge else _Times(points.time)
+                                )
+                            )
+                        )
         return request
 
     def _pieces(self, points: Points, times: Mapping[int, bytes]) -> Iterator[bytes]:
-        if points.time != self._time:  # a request of a later time: what the last had is known, what only older ones had is not
-            self._time, self._before, self._seen = points.time, self._seen, {}
+        if (
+            points.time != self._time
+        ):  # a request of a later time: what the last had is known, what only older ones had is not
+            self._time = points.time
+            self._before = self._seen
+            self._seen = {}
         for at in range(0, len(points), PIECE):
             part = points.points[at : at + PIECE]
             first = part[0].series
@@ -78,18 +93,25 @@ class Encoder:
     def _again(self, piece: _Piece, time: int, times: Mapping[int, bytes]) -> bytes:
         """The bytes of points that were met before, as of `time`."""
         if piece.packed:
-            then, plain = _TIME(b"\x19", piece.time), zlib.decompress(piece.packed)
-            if plain.count(then) == len(piece.points):  # else an attribute happens to hold these bytes
+            then = _TIME(b"\x19", piece.time)
+            plain = zlib.decompress(piece.packed)
+            if plain.count(then) == len(
+                piece.points
+            ):  # else an attribute happens to hold these bytes
                 return plain.replace(then, _TIME(b"\x19", time))
         plain = b"".join(self._points(piece.points, piece.moved, times))
-        piece.time, piece.packed = time, zlib.compress(plain, 1)
+        piece.time = time
+        piece.packed = zlib.compress(plain, 1)
         return plain
 
-    def _points(self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]) -> Iterable[bytes]:
+    def _points(
+        self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]
+    ) -> Iterable[bytes]:
         if len(self._pairs) > _KEPT:
             self._pairs.clear()
         for point in points:
-            value, series = point.value, point.series
+            value = point.value
+            series = point.series
             number = _INT(b"\x31", value) if isinstance(value, int) else _DOUBLE(b"\x21", value)
             body = times[series.start] + number + self._attributes(series.attributes, moved)
             yield b"\x0a" + _varint(len(body)) + body
@@ -98,7 +120,9 @@ class Encoder:
         pairs = self._pairs
         return b"".join(
             [
-                (pairs.get(item) or self._pair(*item)) if type(item[1]) is str else _key_value(*item)  # type: ignore[arg-type]
+                (pairs.get(item) or self._pair(*item))  # type: ignore[arg-type]
+                if type(item[1]) is str
+                else _key_value(*item)
                 for item in attributes.items()
                 if item[0] not in moved
             ]
@@ -130,13 +154,18 @@ class _Now(_Times):
 
 
 def _hollow(data: MetricsData) -> MetricsData:
-    """The same without the points that we encode ourselves, but for the first of each metric, so that all else is encoded."""
+    """The same without the points that we encode ourselves, but for the first of each metric, so
+    that all else is encoded.
+    """
     return replace(
         data,
         resource_metrics=[
             replace(
                 resource,
-                scope_metrics=[replace(scope, metrics=list(map(_hollow_metric, scope.metrics))) for scope in resource.scope_metrics],
+                scope_metrics=[
+                    replace(scope, metrics=list(map(_hollow_metric, scope.metrics)))
+                    for scope in resource.scope_metrics
+                ],
             )
             for resource in data.resource_metrics
         ],

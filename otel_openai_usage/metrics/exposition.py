@@ -1,7 +1,8 @@
-"""Snapshot → Prometheus bytes, ready to be served: the same bytes as the stock exporter would print.
+"""Snapshot → Prometheus bytes, ready to be served: the same bytes as the stock exporter would
+print.
 
-The sample lines of the text format (0.0.4) and of OpenMetrics (1.0.0) are the same, only the comments differ. So the
-lines are rendered and compressed once, whoever asks for them.
+The sample lines of the text format (0.0.4) and of OpenMetrics (1.0.0) are the same, only the
+comments differ. So the lines are rendered and compressed once, whoever asks for them.
 """
 
 import re
@@ -17,12 +18,16 @@ from otel_openai_usage.core.snapshot import AttributeValue, Point, Series, Snaps
 from otel_openai_usage.metrics.deflate import crc, followed, segment, shift
 
 _LINES = 400
-"""A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one; and rendered anew as one."""
+"""A piece holds so many lines, about 100 kB: it is written to a socket, and waited for, as one; and
+rendered anew as one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Text in pieces, plain and as a raw deflate segment; the CRC-32 of the plain text, its size, and what that shifts CRCs by."""
+    """Text in pieces, plain and as a raw deflate segment; the CRC-32 of the plain text, its size,
+    and what that shifts CRCs by.
+    """
 
     plain: Sequence[bytes]
     deflated: Sequence[bytes]
@@ -42,7 +47,9 @@ _EMPTY = Block((), (), 0, 0, shift(0))
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole exposition without its end: pieces, deflate segments, and the CRC-32 and size of the plain text."""
+    """A whole exposition without its end: pieces, deflate segments, and the CRC-32 and size of the
+    plain text.
+    """
 
     plain: Sequence[bytes]
     deflated: Sequence[bytes]
@@ -74,7 +81,8 @@ class Exposition:
 
     def render(self, snapshot: Snapshot) -> Pages:
         """Both formats. A family without points is left out, as the stock exporter does."""
-        text, openmetrics = [], []
+        text = []
+        openmetrics = []
         for name, family in self._families.items():
             samples = family.render(snapshot.points.get(name, ()))
             if samples is not _EMPTY:
@@ -91,10 +99,16 @@ class Family:
 
     def __init__(self, row: Instrument) -> None:
         self._name = row.prometheus
-        self.text = _block(_comments(row, row.prometheus, row.description.replace("\\", r"\\").replace("\n", r"\n")))
+        self.text = _block(
+            _comments(
+                row, row.prometheus, row.description.replace("\\", r"\\").replace("\n", r"\n")
+            )
+        )
         base = row.prometheus.removesuffix("_total") if row.kind == "counter" else row.prometheus
         unit = _unit(row)
-        comments = _comments(row, base, _escape(row.description)) + (f"# UNIT {base} {unit}\n" if unit else "")
+        comments = _comments(row, base, _escape(row.description)) + (
+            f"# UNIT {base} {unit}\n" if unit else ""
+        )
         self.openmetrics = _block(comments)
         self._points: Sequence[Point] = ()
         self._pieces: list[tuple[bytes, bytes]] = []
@@ -103,7 +117,9 @@ class Family:
         self._labels: dict[Series, str] = {}
 
     def render(self, points: Sequence[Point]) -> Block:
-        """The sample lines; those of last time if it is the same sequence of points, and of it those pieces that still say the same."""
+        """The sample lines; those of last time if it is the same sequence of points, and of it
+        those pieces that still say the same.
+        """
         if points is not self._points:
             self._know(points)
             self._pieces = [self._piece(points, at) for at in range(0, len(points), _LINES)]
@@ -116,18 +132,30 @@ class Family:
         if part == self._points[at : at + _LINES]:
             return self._pieces[at // _LINES]
         labels = self._labels
-        return _zipped("".join([f"{labels[point.series]}{number(point.value)}\n" for point in part]))
+        return _zipped(
+            "".join([f"{labels[point.series]}{number(point.value)}\n" for point in part])
+        )
 
     def _know(self, points: Sequence[Point]) -> None:
         """Have the labels of exactly these series."""
         known = self._labels
         if len(points) == len(known) and all(point.series in known for point in points):
             return
-        keys = sorted({label(key) for shape in {tuple(point.series.attributes) for point in points} for key in shape})
+        keys = sorted(
+            {
+                label(key)
+                for shape in {tuple(point.series.attributes) for point in points}
+                for key in shape
+            }
+        )
         if keys != self._keys:
-            self._keys, self._points, known = keys, (), {}
+            self._keys = keys
+            self._points = ()
+            known = {}
         self._labels = {
-            point.series: known.get(point.series) or f"{self._name}{_labels(point.series.attributes, keys)} " for point in points
+            point.series: known.get(point.series)
+            or f"{self._name}{_labels(point.series.attributes, keys)} "
+            for point in points
         }
 
 
@@ -142,7 +170,9 @@ def _block(text: str) -> Block:
 
 
 def number(value: float) -> str:
-    """A sample value as prometheus_client prints it; quicker than it for the many that are small whole numbers."""
+    """A sample value as prometheus_client prints it; quicker than it for the many that are small
+    whole numbers.
+    """
     if type(value) is int and 0 <= value < 1_000_000:
         return f"{value}.0"
     return str(floatToGoString(value))  # type: ignore[no-untyped-call]
@@ -160,7 +190,10 @@ def labelled(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def _labels(attributes: Mapping[str, AttributeValue], keys: Iterable[str]) -> str:
-    values = {label(key): value if isinstance(value, str) else dumps(value) for key, value in attributes.items()}
+    values = {
+        label(key): value if isinstance(value, str) else dumps(value)
+        for key, value in attributes.items()
+    }
     pairs = ",".join([f'{key}="{_escape(values.get(key, ""))}"' for key in keys])
     return f"{{{pairs}}}" if pairs else ""
 

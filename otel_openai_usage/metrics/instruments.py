@@ -12,13 +12,19 @@ SCOPE = "otel_openai_usage"
 
 
 def instrument(meter_provider: MeterProvider, board: Board) -> None:
-    """Create one observable instrument per row of the catalogue; each shows what the Board shows when it is asked.
+    """Create one observable instrument per row of the catalogue; each shows what the Board shows
+    when it is asked.
 
-    The SDK folds what is beyond 2000 attribute sets of an instrument: give your readers a `cardinality_limits`.
+    The SDK folds what is beyond 2000 attribute sets of an instrument: give your readers a
+    `cardinality_limits`.
     """
     meter = meter_provider.get_meter(SCOPE, otel_openai_usage.__version__)
     for row in INSTRUMENTS.values():
-        create = meter.create_observable_counter if row.kind == "counter" else meter.create_observable_gauge
+        create = (
+            meter.create_observable_counter
+            if row.kind == "counter"
+            else meter.create_observable_gauge
+        )
         create(row.name, [_look(row, board)], row.unit, row.description)
 
 

@@ -21,12 +21,15 @@ _LOUD = (
 
 
 def exporter(otlp: Otlp) -> MetricExporter:
-    """The exporter of the wanted protocol. Does not connect. `otlp.endpoint` is complete, for HTTP with its path."""
+    """The exporter of the wanted protocol. Does not connect. `otlp.endpoint` is complete, for HTTP
+    with its path.
+    """
     return _grpc(otlp) if otlp.protocol == "grpc" else _http(otlp)
 
 
-# All that matters is passed, not left to the environment: the SDK reads OTEL_EXPORTER_OTLP_TIMEOUT as seconds (it
-# means milliseconds), and its gRPC exporter cannot be made with OTEL_EXPORTER_OTLP_COMPRESSION=none.
+# All that matters is passed, not left to the environment: the SDK reads OTEL_EXPORTER_OTLP_TIMEOUT
+# as seconds (it means milliseconds), and its gRPC exporter cannot be made with
+# OTEL_EXPORTER_OTLP_COMPRESSION=none.
 
 
 def _grpc(otlp: Otlp) -> MetricExporter:
@@ -71,14 +74,24 @@ def _http(otlp: Otlp) -> MetricExporter:
             super().__init__(**options)
             self._encode = Encoder()
 
-        def export(self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **_: Any) -> MetricExportResult:
-            return MetricExportResult.FAILURE if self._shutdown else self._export_batch(self._encode(metrics_data))
+        def export(
+            self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **_: Any
+        ) -> MetricExportResult:
+            return (
+                MetricExportResult.FAILURE
+                if self._shutdown
+                else self._export_batch(self._encode(metrics_data))
+            )
 
     class OwnAuthority(Session):
         """A session whose `verify` counts: requests lets REQUESTS_CA_BUNDLE beat it."""
 
-        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-            return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            return super().merge_environment_settings(
+                url, proxies, stream, self.verify if verify is None else verify, cert
+            )
 
     tls = otlp.tls
     return Quick(
@@ -99,7 +112,9 @@ def _content(path: Path | None) -> bytes | None:
 
 @contextmanager
 def overheard() -> Iterator[list[str]]:
-    """What the exporters would log in this thread, as a list instead: they log every attempt, we one line per outage."""
+    """What the exporters would log in this thread, as a list instead: they log every attempt, we
+    one line per outage.
+    """
     said: list[str] = []
     thread = get_ident()
 
@@ -111,7 +126,9 @@ def overheard() -> Iterator[list[str]]:
 
     loggers = [logging.getLogger(name) for name in _LOUD]
     for logger in loggers:
-        logger.filters.insert(0, listen)  # before the SDK's own filter, which drops what was said within the last minute
+        logger.filters.insert(
+            0, listen
+        )  # before the SDK's own filter, which drops what was said within the last minute
     try:
         yield said
     finally:

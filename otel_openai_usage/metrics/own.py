@@ -1,4 +1,6 @@
-"""The exporter's own health, `otel_openai_usage.*`: a table of rows, and the object that the rooms above report to."""
+"""The exporter's own health, `otel_openai_usage.*`: a table of rows, and the object that the rooms
+above report to.
+"""
 
 import concurrent.futures.thread  # noqa: F401  # before the SDK arms its fork hooks, else a forked child hangs
 import platform
@@ -10,7 +12,12 @@ from typing import Literal
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import CardinalityLimits, InMemoryMetricReader, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import (
+    CardinalityLimits,
+    InMemoryMetricReader,
+    MetricReader,
+    MetricsData,
+)
 from opentelemetry.sdk.resources import Resource
 
 import otel_openai_usage
@@ -24,14 +31,18 @@ HEALTH_SCOPE = f"{SCOPE}.health"
 CARDINALITY: CardinalityLimits = dict.fromkeys(
     (sdk.Counter, sdk.Histogram, sdk.ObservableCounter, sdk.ObservableGauge), 100_000
 )  # fmt: skip
-"""Instead of the SDK's silent 2000: with many organizations, endpoints and statuses we can have more."""
+"""Instead of the SDK's silent 2000: with many organizations, endpoints and statuses we can have
+more.
+"""
 
 RESTATED = Instrument(
     "otel_openai_usage.restated_pending", "gauge", "", "otel_openai_usage_restated_pending",
     "What a counter shows above OpenAI's own total, until that overtakes it; only where above 0",
     ("organization", "instrument"),
 )  # fmt: skip
-"""A point of the Snapshot, so that it always fits the counters beside it: `instrument` and that series' own attributes."""
+"""A point of the Snapshot, so that it always fits the counters beside it: `instrument` and that
+series' own attributes.
+"""
 
 SHOWN: Mapping[str, Instrument] = {**INSTRUMENTS, RESTATED.name: RESTATED}
 """Every instrument whose points a Snapshot may hold."""
@@ -116,7 +127,8 @@ class Own:
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
         self._provider = MeterProvider([*readers, self._reader], resource, shutdown_on_exit=False)
-        self._board, self._now = board, now
+        self._board = board
+        self._now = now
         self._asked: dict[str, Callable[[], float | None]] = {f"{SCOPE}.snapshot.age": self._age}
         if state_size:
             self._asked[f"{SCOPE}.state.size"] = state_size
@@ -129,7 +141,9 @@ class Own:
             self._add("exports_failed", 0, exporter)
 
     def expect(self, organization: str, sources: Sequence[str]) -> None:
-        """Show at 0 what can go wrong with these sources, so that the first time it does is an increase."""
+        """Show at 0 what can go wrong with these sources, so that the first time it does is an
+        increase.
+        """
         for source in sources:
             self._add("rows_read", 0, organization, source)
             for outcome in ("healed", "lost"):
@@ -144,11 +158,17 @@ class Own:
 
     def request(self, organization: str, endpoint: str, status: int | None, seconds: float) -> None:
         """One request was answered, or was not (`status` None)."""
-        self._add("api.requests", 1, organization, endpoint, "none" if status is None else str(status))
+        self._add(
+            "api.requests", 1, organization, endpoint, "none" if status is None else str(status)
+        )
         self._record("api.request.duration", seconds, organization, endpoint)
 
-    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None:
-        """A poll ended after `seconds` and had read `rows`; it began `lag` seconds after it was due."""
+    def polled(
+        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
+    ) -> None:
+        """A poll ended after `seconds` and had read `rows`; it began `lag` seconds after it was
+        due.
+        """
         self._record("poll.duration", seconds, organization, source)
         self._add("rows_read", rows, organization, source)
         self._set("poll.lag", (organization, source), lag)
@@ -161,7 +181,9 @@ class Own:
         """Tokens were first seen that long (a value of `LAGS`) after their bucket had ended."""
         self._add("late_tokens", tokens, organization, source, lag)
 
-    def gap(self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float) -> None:
+    def gap(
+        self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float
+    ) -> None:
         """Downtime was made good, or could not be."""
         self._add("gap", seconds, organization, source, outcome)
 
@@ -170,14 +192,18 @@ class Own:
         self._add("unpriced_tokens", tokens, organization, model)
 
     def estimate_difference(self, organization: str, span: str, amount: float) -> None:
-        """Estimated cost of a span of settled days was `amount` US dollars above what OpenAI billed."""
+        """Estimated cost of a span of settled days was `amount` US dollars above what OpenAI
+        billed.
+        """
         self._set("estimate_difference", (organization, span, "usd"), amount)
 
     def export_failed(self, exporter: str) -> None:
         """An export did not arrive."""
         self._add("exports_failed", 1, exporter)
 
-    def event(self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1) -> None:
+    def event(
+        self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1
+    ) -> None:
         """Events came in."""
         self._add("events", count, outcome)
 
@@ -201,18 +227,27 @@ class Own:
                 self._counters[row.name] = meter.create_counter(row.name, row.unit, row.description)
             elif row.kind == "histogram":
                 self._histograms[row.name] = meter.create_histogram(
-                    row.name, row.unit, row.description, explicit_bucket_boundaries_advisory=row.buckets
+                    row.name,
+                    row.unit,
+                    row.description,
+                    explicit_bucket_boundaries_advisory=row.buckets,
                 )
             else:
                 self._gauges[row.name] = {}
-                meter.create_observable_gauge(row.name, [self._look(row)], row.unit, row.description)
+                meter.create_observable_gauge(
+                    row.name, [self._look(row)], row.unit, row.description
+                )
 
     def _look(self, row: Row) -> Callable[[CallbackOptions], list[Observation]]:
-        ask, told = self._asked.get(row.name), self._gauges[row.name]
+        ask = self._asked.get(row.name)
+        told = self._gauges[row.name]
 
         def callback(_: CallbackOptions) -> list[Observation]:
             if ask is None:
-                return [Observation(value, _attributes(row, labels)) for labels, value in list(told.items())]
+                return [
+                    Observation(value, _attributes(row, labels))
+                    for labels, value in list(told.items())
+                ]
             value = ask()
             return [] if value is None else [Observation(value)]
 

@@ -1,4 +1,6 @@
-"""Snapshot → MetricsData, without the SDK's instruments: what the OpenTelemetry specification calls a MetricProducer."""
+"""Snapshot → MetricsData, without the SDK's instruments: what the OpenTelemetry specification calls
+a MetricProducer.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias, overload
@@ -23,10 +25,14 @@ _Moved: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 
 
 class Points(Sequence[NumberDataPoint]):
-    """Data points that are made while they are looked at, so that 100,000 of them are never in memory at once."""
+    """Data points that are made while they are looked at, so that 100,000 of them are never in
+    memory at once.
+    """
 
     def __init__(self, points: Sequence[Point], time: int, moved: Sequence[str] = ()) -> None:
-        self.points, self.time, self.moved = points, time, frozenset(moved)
+        self.points = points
+        self.time = time
+        self.moved = frozenset(moved)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -59,16 +65,27 @@ def produce(
     scope: InstrumentationScope,
     to_resource: Sequence[str] = (),
 ) -> MetricsData:
-    """All points of the snapshot whose instrument has a row, as of `time` (Unix nanoseconds), cumulative.
+    """All points of the snapshot whose instrument has a row, as of `time` (Unix nanoseconds),
+    cumulative.
 
-    Counters are monotonic sums that begin at their series' own start; int stays int, float stays float. Attributes
-    named in `to_resource` move to the resource: one ResourceMetrics for each set of them.
+    Counters are monotonic sums that begin at their series' own start; int stays int, float stays
+    float. Attributes named in `to_resource` move to the resource: one ResourceMetrics for each set
+    of them.
     """
     return MetricsData(
         [
             ResourceMetrics(
                 resource.merge(Resource(dict(moved))) if moved else resource,
-                [ScopeMetrics(scope, [_metric(rows[name], Points(points, time, to_resource)) for name, points in group.items()], "")],
+                [
+                    ScopeMetrics(
+                        scope,
+                        [
+                            _metric(rows[name], Points(points, time, to_resource))
+                            for name, points in group.items()
+                        ],
+                        "",
+                    )
+                ],
                 "",
             )
             for moved, group in _groups(snapshot, rows, to_resource).items()
@@ -79,7 +96,12 @@ def produce(
 def _metric(row: Instrument, points: Points) -> Metric:
     if row.kind == "gauge":
         return Metric(row.name, row.description, row.unit, Gauge(points))
-    return Metric(row.name, row.description, row.unit, Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True))
+    return Metric(
+        row.name,
+        row.description,
+        row.unit,
+        Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True),
+    )
 
 
 def _groups(

@@ -1,4 +1,6 @@
-"""The Prometheus reader: the Board's ready bytes, and after them our own health as the stock reader prints it."""
+"""The Prometheus reader: the Board's ready bytes, and after them our own health as the stock reader
+prints it.
+"""
 
 from threading import Lock
 from typing import Literal, TypeAlias
@@ -17,16 +19,19 @@ Format: TypeAlias = Literal["text", "openmetrics"]
 
 
 class PrometheusReader(PrometheusMetricReader):
-    """Prints the MeterProvider that it is given to (our own health, with `target_info` and `process_*`) after the Board.
+    """Prints the MeterProvider that it is given to (our own health, with `target_info` and
+    `process_*`) after the Board.
 
-    The Board's part is rendered once per published snapshot, never per scrape. All methods block for some
-    milliseconds and may be called from any thread; `refresh` takes longest, so whoever publishes calls it in a worker
-    thread, and no scrape has to wait for it.
+    The Board's part is rendered once per published snapshot, never per scrape. All methods block
+    for some milliseconds and may be called from any thread; `refresh` takes longest, so whoever
+    publishes calls it in a worker thread, and no scrape has to wait for it.
     """
 
     def __init__(self, board: Board) -> None:
         self._health = CollectorRegistry()
-        super().__init__(scope_info_enabled=False, registry=self._health, cardinality_limits=CARDINALITY)
+        super().__init__(
+            scope_info_enabled=False, registry=self._health, cardinality_limits=CARDINALITY
+        )
         ProcessCollector(registry=self._health)
         self._board = board
         self._exposition = Exposition(SHOWN)
@@ -44,7 +49,9 @@ class PrometheusReader(PrometheusMetricReader):
             return self._pages
 
     def page(self, form: Format = "text", *, gzip: bool = False) -> list[bytes]:
-        """A whole scrape, in pieces that are to be sent one after the other; as one gzip member if `gzip`."""
+        """A whole scrape, in pieces that are to be sent one after the other; as one gzip member if
+        `gzip`.
+        """
         pages = self.refresh()
         page = pages.text if form == "text" else pages.openmetrics
         with self._lock:  # the stock collector keeps what it collects in an unlocked queue
@@ -57,4 +64,6 @@ def _openmetrics(registry: CollectorRegistry) -> bytes:
 
 
 def _zipped(page: Page, health: bytes) -> list[bytes]:
-    return member([*page.deflated, segment(health)], crc([health], page.crc), page.size + len(health))
+    return member(
+        [*page.deflated, segment(health)], crc([health], page.crc), page.size + len(health)
+    )

@@ -25,11 +25,13 @@ def _nobody(_version: int, _ok: bool) -> None:
 
 
 class Sender:
-    """Sends everything every `interval` seconds, changed or not, cumulative. What fails is made good by the next.
+    """Sends everything every `interval` seconds, changed or not, cumulative. What fails is made
+    good by the next.
 
-    It never holds up whoever publishes: a dead or slow Collector costs its thread time, and nobody else's.
-    `attempted(version, ok)` is called in that thread after each attempt with the version of the snapshot that was
-    tried; it may not wait, nor raise. An attempt ends at the first batch that does not arrive.
+    It never holds up whoever publishes: a dead or slow Collector costs its thread time, and nobody
+    else's. `attempted(version, ok)` is called in that thread after each attempt with the version of
+    the snapshot that was tried; it may not wait, nor raise. An attempt ends at the first batch that
+    does not arrive.
     """
 
     def __init__(
@@ -44,12 +46,18 @@ class Sender:
         attempted: Callable[[int, bool], None] = _nobody,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._exporter, self._board, self._own, self._resource = exporter, board, own, resource
-        self._interval, self._to_resource = interval, to_resource
-        self._attempted, self._now = attempted, now
+        self._exporter = exporter
+        self._board = board
+        self._own = own
+        self._resource = resource
+        self._interval = interval
+        self._to_resource = to_resource
+        self._attempted = attempted
+        self._now = now
         self._scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
         self._one = Lock()
-        self._ending, self._closed = Event(), Event()
+        self._ending = Event()
+        self._closed = Event()
         self._out = False
         self._thread = Thread(target=self._run, name="otlp", daemon=True)
 
@@ -58,7 +66,9 @@ class Sender:
         self._thread.start()
 
     def flush(self) -> bool:
-        """One attempt here and now; whether all arrived. Waits as long as the exporter's time-out allows."""
+        """One attempt here and now; whether all arrived. Waits as long as the exporter's time-out
+        allows.
+        """
         with self._one:
             snapshot = self._board.current()
             ok = self._send(snapshot)
@@ -74,7 +84,9 @@ class Sender:
         self._closed.set()
         self._exporter.shutdown()  # ends waiting between tries, and gRPC calls on their way
         if self._thread.is_alive():
-            self._thread.join(timeout * 0.2)  # an HTTP request on its way stays behind: the thread is a daemon
+            self._thread.join(
+                timeout * 0.2
+            )  # an HTTP request on its way stays behind: the thread is a daemon
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval
@@ -87,7 +99,10 @@ class Sender:
     def _send(self, snapshot: Snapshot) -> bool:
         with overheard() as said:
             try:
-                ok = all(self._exporter.export(batch) is MetricExportResult.SUCCESS for batch in batches(self._data(snapshot)))
+                ok = all(
+                    self._exporter.export(batch) is MetricExportResult.SUCCESS
+                    for batch in batches(self._data(snapshot))
+                )
             except Exception as error:  # noqa: BLE001  # whatever the SDK raises, the next attempt must come
                 said.append(f"{type(error).__name__}: {error}")
                 ok = False
@@ -113,4 +128,7 @@ class Sender:
             if ok:
                 log.info("OTLP export arrives again")
             else:
-                log.warning("OTLP export did not arrive; tried again every interval", extra={"error": "; ".join(said[-2:])[:500]})
+                log.warning(
+                    "OTLP export did not arrive; tried again every interval",
+                    extra={"error": "; ".join(said[-2:])[:500]},
+                )

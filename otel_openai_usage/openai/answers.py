@@ -53,18 +53,29 @@ ADMIN = Advice()
 
 
 def trouble(
-    call: str, status: int, headers: Mapping[str, str], body: Body, *, now: float, secret: str = "", advice: Advice = ADMIN
+    call: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: Body,
+    *,
+    now: float,
+    secret: str = "",
+    advice: Advice = ADMIN,
 ) -> errors.SourceError | None:
-    """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is there to be read.
+    """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is
+    there to be read.
 
-    Classified by the status first (OpenAI's own ErrorResponse, its components.responses.TooManyRequests, and reports
-    from the field where those are silent). `now` in Unix seconds, for a Retry-After that is a date.
+    Classified by the status first (OpenAI's own ErrorResponse, its
+    components.responses.TooManyRequests, and reports from the field where those are silent). `now`
+    in Unix seconds, for a Retry-After that is a date.
     """
     if 200 <= status < 300:
         return None
     detail = _detail(body)
     said = redact(detail.message or "", secret)[:300]
-    return _classify(f"{call}: {status}", status, said, str(detail.code or ""), headers, now, advice)
+    return _classify(
+        f"{call}: {status}", status, said, str(detail.code or ""), headers, now, advice
+    )
 
 
 def whole(body: Body) -> bytes:
@@ -74,8 +85,11 @@ def whole(body: Body) -> bytes:
     return bytes(body)
 
 
-def read(call: str, status: int, body: Body, reading: Callable[[Body], T], *, secret: str = "") -> T:
-    """What `reading` makes of a good answer's body. Where the body is no JSON, the BadResponse says how it begins.
+def read(
+    call: str, status: int, body: Body, reading: Callable[[Body], T], *, secret: str = ""
+) -> T:
+    """What `reading` makes of a good answer's body. Where the body is no JSON, the BadResponse says
+    how it begins.
 
     Only a body that `reading` refuses is looked at twice: they have tens of megabytes.
     """
@@ -84,28 +98,45 @@ def read(call: str, status: int, body: Body, reading: Callable[[Body], T], *, se
     except errors.BadResponse:
         if _is_json(body):
             raise
-        raise errors.BadResponse(f"{call}: {status}, {_start(body, secret)}", status=status) from None
+        raise errors.BadResponse(
+            f"{call}: {status}, {_start(body, secret)}", status=status
+        ) from None
 
 
 def _classify(
-    met: str, status: int, said: str, code: str, headers: Mapping[str, str], now: float, advice: Advice
+    met: str,
+    status: int,
+    said: str,
+    code: str,
+    headers: Mapping[str, str],
+    now: float,
+    advice: Advice,
 ) -> errors.SourceError:
     quoted = f" ({said})" if said else ""
     if status in (401, 403):
         return _refused(met, status, said, quoted, advice)
     if status in (404, 410):
-        return errors.NotOffered(f"{met}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}", status=status)
+        return errors.NotOffered(
+            f"{met}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}",
+            status=status,
+        )
     if status == 429:
         return _limited(met, retry_after(headers, now), quoted, advice)
     if status >= 500 or status in _TRANSIENT:
-        return errors.Unavailable(f"{met}; trouble at OpenAI or on the way there{quoted}", status=status)
+        return errors.Unavailable(
+            f"{met}; trouble at OpenAI or on the way there{quoted}", status=status
+        )
     return _bad_request(met, status, said, code, quoted)
 
 
 def _refused(met: str, status: int, said: str, quoted: str, advice: Advice) -> errors.Rejected:
     if found := _SCOPES.search(said):
         scopes = [scope.strip().rstrip(".") for scope in found[1].split(",")]
-        return errors.MissingScope(f"{met}; the key lacks {', '.join(scopes)}: grant that to the admin key", status=status, scopes=scopes)
+        return errors.MissingScope(
+            f"{met}; the key lacks {', '.join(scopes)}: grant that to the admin key",
+            status=status,
+            scopes=scopes,
+        )
     return errors.Rejected(f"{met}; {advice.key}{quoted}", status=status)
 
 
@@ -118,16 +149,22 @@ def _limited(met: str, wait: float | None, quoted: str, advice: Advice) -> error
 
 def _bad_request(met: str, status: int, said: str, code: str, quoted: str) -> errors.BadRequest:
     if code == "reporting_lookback_exceeded":
-        return errors.LookbackExceeded(f"{met}; that lies further back than OpenAI reports{quoted}", status=status)
+        return errors.LookbackExceeded(
+            f"{met}; that lies further back than OpenAI reports{quoted}", status=status
+        )
     if "page token is invalid" in said:
         return errors.BadCursor(f"{met}; OpenAI refuses its own page token{quoted}", status=status)
     if 300 <= status < 400:
-        return errors.BadRequest(f"{met}; a redirect, which OpenAI's API does not send: check base_url", status=status)
+        return errors.BadRequest(
+            f"{met}; a redirect, which OpenAI's API does not send: check base_url", status=status
+        )
     return errors.BadRequest(f"{met}; OpenAI refuses the request{quoted}", status=status)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that `retry-after-ms` or a Retry-After (seconds or an HTTP date) asks to wait; None without one."""
+    """Seconds that `retry-after-ms` or a Retry-After (seconds or an HTTP date) asks to wait; None
+    without one.
+    """
     if (thousandths := _number(headers.get("retry-after-ms", ""))) is not None:
         return thousandths / 1000
     text = headers.get("retry-after", "").strip()

@@ -28,15 +28,17 @@ T = TypeVar("T")
 _LARGE = 2**18
 """Bytes of a body that is read off the event loop."""
 MAX_BODY = 256 * 2**20
-"""Bytes of one body, unpacked. A full page of 1,440 buckets with 100 results each has about 88 MB."""
+"""Bytes of one body, unpacked. A full page of 1,440 buckets with 100 results each has about 88 MB.
+"""
 
 
 class Client:
     """Asks one organization, for all sources of it.
 
-    One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0 goes first
-    (usage, costs), then 1 (limits), then 2 (names). `timeout` in seconds is for one request from connecting to the
-    last byte; `retries` is how often one is asked again. To be entered with `async with`.
+    One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0
+    goes first (usage, costs), then 1 (limits), then 2 (names). `timeout` in seconds is for one
+    request from connecting to the last byte; `retries` is how often one is asked again. To be
+    entered with `async with`.
     """
 
     def __init__(
@@ -62,8 +64,11 @@ class Client:
         self._timeout = timeout
         self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
         self._retries = retries
-        self._observe, self._advice = observe, advice
-        self._sleep, self._now, self._rng = sleep, now, rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._observe = observe
+        self._advice = advice
+        self._sleep = sleep
+        self._now = now
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._make_session = session
         self._session: aiohttp.ClientSession | None = None
 
@@ -73,28 +78,47 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = self._make_session(
             timeout=aiohttp.ClientTimeout(total=self._timeout),
-            headers={"User-Agent": f"otel-openai-usage/{_version()}", "Accept": "application/json", "Accept-Encoding": "gzip"},
+            headers={
+                "User-Agent": f"otel-openai-usage/{_version()}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+            },
             trust_env=True,
             read_bufsize=2**18,
         )
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
+    async def get(
+        self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+    ) -> bytes:
         """The body at `path` below the base URL: JSON, whole. As `read` in all else."""
         return await self.read(path, answers.whole, params, endpoint=endpoint, priority=priority)
 
     async def read(
-        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]] = (),
+        *,
+        endpoint: str,
+        priority: int = 0,
     ) -> T:
-        """What `reading` makes of the body at `path` below the base URL. Asks again what may pass. Raises SourceError.
+        """What `reading` makes of the body at `path` below the base URL. Asks again what may pass.
+        Raises SourceError.
 
-        `reading` raises BadResponse for what it cannot read; it is called in a thread where the body is large.
-        `endpoint` names it in telemetry and logs; it holds no ids, so that there are few of them.
+        `reading` raises BadResponse for what it cannot read; it is called in a thread where the
+        body is large. `endpoint` names it in telemetry and logs; it holds no ids, so that there are
+        few of them.
         """
         for attempt in itertools.count():
             try:
@@ -103,12 +127,25 @@ class Client:
                 wait = retry.delay(error, attempt, limit=self._retries, rng=self._rng)
                 if wait is None:
                     raise
-                log.debug("asking again", extra={"organization": self.name, "endpoint": endpoint, "wait": wait, "error": str(error)})
+                log.debug(
+                    "asking again",
+                    extra={
+                        "organization": self.name,
+                        "endpoint": endpoint,
+                        "wait": wait,
+                        "error": str(error),
+                    },
+                )
             await self._sleep(wait)
         raise AssertionError("unreachable")
 
     async def _with_key(
-        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]],
+        endpoint: str,
+        priority: int,
     ) -> T:
         secret = await self._key.current()
         try:
@@ -121,12 +158,20 @@ class Client:
         return await self._once(path, reading, params, endpoint, priority, fresh)
 
     async def _once(
-        self, path: str, reading: Callable[[Body], T], params: Sequence[tuple[str, str]], endpoint: str, priority: int, secret: str
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]],
+        endpoint: str,
+        priority: int,
+        secret: str,
     ) -> T:
         call = f"GET {path}"
         async with self._gate.slot(priority):
             status, headers, body = await self._exchange(call, path, params, endpoint, secret)
-        error = answers.trouble(call, status, headers, body, now=self._now(), secret=secret, advice=self._advice)
+        error = answers.trouble(
+            call, status, headers, body, now=self._now(), secret=secret, advice=self._advice
+        )
         if error is not None:
             raise error
         if len(body) < _LARGE:
@@ -138,18 +183,25 @@ class Client:
     ) -> tuple[int, Mapping[str, str], bytearray]:
         if self._session is None:
             raise RuntimeError("a Client must be entered before it is used")
-        started, outcome = time.perf_counter(), "connection"
+        started = time.perf_counter()
+        outcome = "connection"
         headers = {"Authorization": f"Bearer {secret}"}
         try:
-            async with self._session.get(f"{self._base}/{path}", params=list(params), headers=headers, allow_redirects=False) as response:
+            async with self._session.get(
+                f"{self._base}/{path}", params=list(params), headers=headers, allow_redirects=False
+            ) as response:
                 outcome = str(response.status)
                 return response.status, response.headers, await _body(response, call)
         except TimeoutError as error:
             outcome = "timeout"
-            raise Unavailable(f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on") from error
+            raise Unavailable(
+                f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on"
+            ) from error
         except aiohttp.ClientPayloadError as error:  # what it says of itself looks like a status
             outcome = "connection"
-            raise Unavailable(f"{call}: the answer broke off or could not be unpacked; check base_url and the network") from error
+            raise Unavailable(
+                f"{call}: the answer broke off or could not be unpacked; check base_url and the network"
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             outcome = "connection"
             reason = answers.redact(str(error) or type(error).__name__, secret)
@@ -160,11 +212,16 @@ class Client:
 
 
 async def _body(response: aiohttp.ClientResponse, call: str) -> bytearray:
-    body = bytearray()  # grows in place: fresh memory is most of what a body of tens of megabytes costs here
+    body = (
+        bytearray()
+    )  # grows in place: fresh memory is most of what a body of tens of megabytes costs here
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > MAX_BODY:
-            raise BadResponse(f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions", status=response.status)
+            raise BadResponse(
+                f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions",
+                status=response.status,
+            )
     return body
 
 

@@ -12,10 +12,12 @@ _TICK = 1e-6
 
 
 class Gate:
-    """Lets at most `requests_per_minute` through in any 60 s, and `max_concurrency` be inside at once.
+    """Lets at most `requests_per_minute` through in any 60 s, and `max_concurrency` be inside at
+    once.
 
-    Waiters go by priority (0 first), then in the order they came. Priorities above 0 may fill only three quarters of
-    a minute, so that a long list of names never makes usage wait for the minute to pass. Time is the running loop's.
+    Waiters go by priority (0 first), then in the order they came. Priorities above 0 may fill only
+    three quarters of a minute, so that a long list of names never makes usage wait for the minute
+    to pass. Time is the running loop's.
     """
 
     def __init__(self, *, requests_per_minute: int, max_concurrency: int) -> None:
@@ -52,7 +54,8 @@ class Gate:
 
     def _admit(self) -> None:
         now = asyncio.get_running_loop().time()
-        # A timer may fire a clock tick early; without the tolerance it would be set again and again.
+        # A timer may fire a clock tick early; without the tolerance it would be set again and
+        # again.
         while self._passed and self._passed[0] + MINUTE <= now + _TICK:
             self._passed.popleft()
         while self._waiting and self._free:

@@ -14,9 +14,9 @@ _Stamp = tuple[int, int, int]
 class Key:
     """Gives the key to send now. Its repr and its log lines never hold it.
 
-    With `path` the file is looked at before each request (one stat, in a thread) and read when its time, size or
-    inode changed. A file that is gone, empty or no key keeps the last good key and is logged once. Raises
-    ConfigError when the first reading gives no key.
+    With `path` the file is looked at before each request (one stat, in a thread) and read when its
+    time, size or inode changed. A file that is gone, empty or no key keeps the last good key and is
+    logged once. Raises ConfigError when the first reading gives no key.
     """
 
     def __init__(self, secret: str = "", *, path: Path | None = None) -> None:
@@ -30,7 +30,9 @@ class Key:
 
     async def current(self) -> str:
         """The key, after a look at whether its file changed."""
-        return self._secret if self._path is None else await asyncio.to_thread(self._look, self._path)
+        return (
+            self._secret if self._path is None else await asyncio.to_thread(self._look, self._path)
+        )
 
     async def reread(self) -> str:
         """The key, read anew from its file even if nothing seems changed."""
@@ -58,7 +60,10 @@ class Key:
 
     def _complain(self, path: Path, reason: str) -> None:
         if self._complained != reason:
-            log.warning("key file gives no key, keeping the last one", extra={"path": str(path), "reason": reason})
+            log.warning(
+                "key file gives no key, keeping the last one",
+                extra={"path": str(path), "reason": reason},
+            )
         self._complained = reason
 
 
@@ -76,5 +81,9 @@ def _checked(secret: str, where: str) -> str:
     if not secret:
         raise ConfigError([f"{where}: empty; expected an admin key"])
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise ConfigError([f"{where}: holds blanks or characters that no key has; expected one line with the admin key"])
+        raise ConfigError(
+            [
+                f"{where}: holds blanks or characters that no key has; expected one line with the admin key"
+            ]
+        )
     return secret

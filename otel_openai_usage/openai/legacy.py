@@ -1,6 +1,8 @@
-"""The old usage endpoint: `GET /v1/usage?date=`, which takes an ordinary key and is in no documentation (openai-api.md section 6).
+"""The old usage endpoint: `GET /v1/usage?date=`, which takes an ordinary key and is in no
+documentation (openai-api.md section 6).
 
-Nobody promises its shape, so records are read leniently: what is odd is skipped and counted, and never fails the rest.
+Nobody promises its shape, so records are read leniently: what is odd is skipped and counted, and
+never fails the rest.
 """
 
 import logging
@@ -20,7 +22,10 @@ from otel_openai_usage.openai.answers import Advice
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.wire import MOST
 
-ADVICE = Advice("legacy.api_key must be a live API key of the organization", "lower legacy.requests_per_minute if this goes on")
+ADVICE = Advice(
+    "legacy.api_key must be a live API key of the organization",
+    "lower legacy.requests_per_minute if this goes on",
+)
 ARRAYS = {
     "data": "",
     "ft_data": "fine_tuning",
@@ -54,13 +59,19 @@ _DIMS = {
 }
 log = logging.getLogger(__name__)
 _ANY = msgspec.json.Decoder(dict[str, Any])
-_ANSWER, _ARRAY, _RECORD = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw]), msgspec.json.Decoder()
-"""One record after the other, so that one that cannot even be decoded does not take the others with it."""
+_ANSWER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_RECORD = msgspec.json.Decoder()
+"""One record after the other, so that one that cannot even be decoded does not take the others with
+it.
+"""
 
 
 @dataclass(slots=True)
 class Day:
-    """What the endpoint says of one UTC day: rows by the start of their hour, and how many records were skipped."""
+    """What the endpoint says of one UTC day: rows by the start of their hour, and how many records
+    were skipped.
+    """
 
     hours: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
     skipped: int = 0
@@ -80,15 +91,26 @@ class LegacySource:
     """
 
     def __init__(
-        self, client: Client, turn: Callable[[], Awaitable[None]], users: Sequence[str] = (), organization_id: str | None = None
+        self,
+        client: Client,
+        turn: Callable[[], Awaitable[None]],
+        users: Sequence[str] = (),
+        organization_id: str | None = None,
     ) -> None:
-        self._client, self._turn, self._users, self._organization_id = client, turn, tuple(users), organization_id
+        self._client = client
+        self._turn = turn
+        self._users = tuple(users)
+        self._organization_id = organization_id
         self._found: tuple[str, ...] | None = None
         self._left: tuple[str, ...] = ()
-        """Users that were listed before: what they used on the day that they left is reported for a while."""
+        """Users that were listed before: what they used on the day that they left is reported for a
+        while.
+        """
 
     async def read(self, day: int) -> Day:
-        """The UTC day that starts at `day` (Unix seconds), whole or not at all: every user's if there are some. Raises SourceError."""
+        """The UTC day that starts at `day` (Unix seconds), whole or not at all: every user's if
+        there are some. Raises SourceError.
+        """
         users = await self._whom()
         found = Day(by_user=None not in users)
         for user in users:
@@ -97,7 +119,10 @@ class LegacySource:
             except (BadRequest, NotOffered, Rejected) as error:
                 if user not in self._left or error.status == 401:
                     raise
-                log.debug("a user who left is asked for no more", extra={"user": user, "error": str(error)})
+                log.debug(
+                    "a user who left is asked for no more",
+                    extra={"user": user, "error": str(error)},
+                )
                 self._left = tuple(left for left in self._left if left != user)
         return found
 
@@ -105,7 +130,9 @@ class LegacySource:
         if self._users != ("*",):
             return self._users or (None,)
         if self._organization_id:
-            await self._look(self._organization_id)  # each time: a new user's tokens count from the first day on
+            await self._look(
+                self._organization_id
+            )  # each time: a new user's tokens count from the first day on
         return (*(self._found or ()), *self._left) or (None,)
 
     async def _look(self, organization: str) -> None:
@@ -114,31 +141,49 @@ class LegacySource:
         except SourceError as error:
             if self._found is None:
                 raise
-            log.warning("listing users; those of the last time are read", extra={"error": str(error)})
+            log.warning(
+                "listing users; those of the last time are read", extra={"error": str(error)}
+            )
         else:
-            self._left = tuple(user for user in (*(self._found or ()), *self._left) if user not in listed)
+            self._left = tuple(
+                user for user in (*(self._found or ()), *self._left) if user not in listed
+            )
             self._found = listed
 
     async def _list(self, organization: str) -> tuple[str, ...]:
         await self._turn()
-        body = await self._client.get(f"organizations/{quote(organization, safe='')}/users", endpoint="organizations/{id}/users")
+        body = await self._client.get(
+            f"organizations/{quote(organization, safe='')}/users",
+            endpoint="organizations/{id}/users",
+        )
         try:
             members = _ANY.decode(body)["members"]["data"]
             return tuple(str(member["user"]["id"]) for member in members)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
-            raise BadResponse(f"GET organizations/{{id}}/users: not the shape we know: {error!r}") from error
+            raise BadResponse(
+                f"GET organizations/{{id}}/users: not the shape we know: {error!r}"
+            ) from error
 
     async def _ask(self, day: int, user: str | None) -> bytes:
         await self._turn()
-        params = [("date", date.fromordinal(719163 + day // Width.DAY).isoformat()), *([("user_public_id", user)] if user else [])]
+        params = [
+            ("date", date.fromordinal(719163 + day // Width.DAY).isoformat()),
+            *([("user_public_id", user)] if user else []),
+        ]
         return await self._client.get("usage", params, endpoint="usage")
 
 
 def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
-    """Add the records of an answer to a day. Raises BadResponse if it is no answer of this endpoint at all."""
+    """Add the records of an answer to a day. Raises BadResponse if it is no answer of this endpoint
+    at all.
+    """
     try:
         answer = _ANSWER.decode(body)
-        arrays = {name: _ARRAY.decode(raw) for name in ARRAYS if (raw := bytes(answer.get(name, b""))).startswith(b"[")}
+        arrays = {
+            name: _ARRAY.decode(raw)
+            for name in ARRAYS
+            if (raw := bytes(answer.get(name, b""))).startswith(b"[")
+        }
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadResponse(f"GET usage: not the shape we know: {error}") from error
     if "data" not in arrays:
@@ -157,24 +202,38 @@ def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
 def _decoded(record: msgspec.Raw) -> object:
     try:
         return _RECORD.decode(record)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # such as a number beyond all bounds
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+    ):  # such as a number beyond all bounds
         return None
 
 
-def _row(record: object, day: int, operation: str, user: str | None) -> tuple[int, Dims, Amounts] | None:
+def _row(
+    record: object, day: int, operation: str, user: str | None
+) -> tuple[int, Dims, Amounts] | None:
     if not isinstance(record, dict):
         return None
     amounts = tuple(_count(record, _AMOUNTS[measure.name]) for measure in LEGACY.measures)
     start = _count(record, ("aggregation_timestamp", "timestamp"))
     if any(amount is None for amount in amounts) or not any(amounts) or not start:
         return None
-    if any(isinstance(record.get(field), list | dict) for fields in _DIMS.values() for field in fields):
+    if any(
+        isinstance(record.get(field), list | dict) for fields in _DIMS.values() for field in fields
+    ):
         return None
     values: dict[str, str | None] = {name: _text(record, fields) for name, fields in _DIMS.items()}
     values["operation"] = values["operation"] or operation or None
     values["user_id"] = values["user_id"] or user
-    hour = min(max(floor(start, Width.HOUR), day), day + Width.DAY - Width.HOUR)  # a record belongs to the day that was asked for
-    return hour, tuple(values[name] for name in LEGACY.dimensions), tuple(amount or 0 for amount in amounts)
+    hour = min(
+        max(floor(start, Width.HOUR), day), day + Width.DAY - Width.HOUR
+    )  # a record belongs to the day that was asked for
+    return (
+        hour,
+        tuple(values[name] for name in LEGACY.dimensions),
+        tuple(amount or 0 for amount in amounts),
+    )
 
 
 def _count(record: Mapping[str, Any], fields: Sequence[str]) -> int | None:
@@ -182,7 +241,12 @@ def _count(record: Mapping[str, Any], fields: Sequence[str]) -> int | None:
     for name in fields:
         value = record.get(name)
         if value is not None:
-            whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST and float(value).is_integer()
+            whole = (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and 0 <= value <= MOST
+                and float(value).is_integer()
+            )
             return int(value) if whole else None
     return 0
 

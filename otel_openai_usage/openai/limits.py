@@ -34,9 +34,9 @@ _SPEND_LIMIT = msgspec.json.Decoder(_SpendLimit)
 class OpenAILimits:
     """Hard monthly spend limits, in currency units (OpenAI's `threshold_amount` is in cents).
 
-    One call for the organization, one per 100 projects and one per project; 404 means no limit. The shape is that of
-    OpenAI's Python client 3.54.0 (`organization.spend_limit`, `project.spend_limit`). A single project that cannot be
-    read keeps the limit that it had.
+    One call for the organization, one per 100 projects and one per project; 404 means no limit. The
+    shape is that of OpenAI's Python client 3.54.0 (`organization.spend_limit`,
+    `project.spend_limit`). A single project that cannot be read keeps the limit that it had.
     """
 
     def __init__(self, client: Client) -> None:
@@ -44,7 +44,9 @@ class OpenAILimits:
         self._last: dict[str, Limit | None] = {}
 
     async def read(self) -> list[Limit]:
-        """The organization's limit and those of its projects, where there are any. Raises SourceError."""
+        """The organization's limit and those of its projects, where there are any. Raises
+        SourceError.
+        """
         own = await self._limit(None, "organization/spend_limit", "organization/spend_limit")
         projects = await self._projects()
         async with asyncio.TaskGroup() as group:
@@ -62,8 +64,14 @@ class OpenAILimits:
     async def _projects(self) -> list[str]:
         try:
             found = await listed(self._client, priority=PRIORITY, archived=False)
-        except (MissingScope, NotOffered) as error:  # the organization's own limit is worth showing by itself
-            log.debug("limits of projects not read", extra={"organization": self._client.name, "error": str(error)})
+        except (
+            MissingScope,
+            NotOffered,
+        ) as error:  # the organization's own limit is worth showing by itself
+            log.debug(
+                "limits of projects not read",
+                extra={"organization": self._client.name, "error": str(error)},
+            )
             return []
         return sorted(project.id for project in found if project.lives)
 
@@ -74,7 +82,10 @@ class OpenAILimits:
         except BadRequest:  # an archived project
             return None
         except SourceError as error:
-            log.debug("limit not read", extra={"organization": self._client.name, "project": project, "error": str(error)})
+            log.debug(
+                "limit not read",
+                extra={"organization": self._client.name, "project": project, "error": str(error)},
+            )
             return error
 
     async def _limit(self, project: str | None, path: str, endpoint: str) -> Limit | None:

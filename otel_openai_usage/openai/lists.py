@@ -39,11 +39,18 @@ async def whole(
     priority: int,
     params: Sequence[tuple[str, str]] = (),
 ) -> list[T]:
-    """Every item of a list. `has_more` decides; the cursor is `last_id`, or else the last item's id."""
+    """Every item of a list. `has_more` decides; the cursor is `last_id`, or else the last item's
+    id.
+    """
     items: list[T] = []
     cursors: list[tuple[str, str]] = []
     for _ in range(_MOST_PAGES):
-        body = await client.get(path, [("limit", str(LIMIT)), *params, *cursors[-1:]], endpoint=endpoint, priority=priority)
+        body = await client.get(
+            path,
+            [("limit", str(LIMIT)), *params, *cursors[-1:]],
+            endpoint=endpoint,
+            priority=priority,
+        )
         page = wire.decode(decode, body, endpoint)
         items += page.data
         if not page.has_more or not page.data:

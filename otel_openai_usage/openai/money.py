@@ -1,4 +1,6 @@
-"""Costs results: amounts as exact Decimals, whatever spelling OpenAI sends (number, string, 34 digits, `0E-6176`)."""
+"""Costs results: amounts as exact Decimals, whatever spelling OpenAI sends (number, string, 34
+digits, `0E-6176`).
+"""
 
 import decimal
 from collections.abc import Iterator
@@ -13,7 +15,12 @@ from otel_openai_usage.errors import BadResponse
 ZERO = Decimal(0)
 _WIDEST = 6176
 """Exponents of decimal128, which is what OpenAI's amounts are the text of."""
-_EXACT = decimal.Context(prec=3 * _WIDEST, Emin=-4 * _WIDEST, Emax=4 * _WIDEST, traps=[decimal.Inexact, decimal.InvalidOperation])
+_EXACT = decimal.Context(
+    prec=3 * _WIDEST,
+    Emin=-4 * _WIDEST,
+    Emax=4 * _WIDEST,
+    traps=[decimal.Inexact, decimal.InvalidOperation],
+)
 
 
 class _Amount(msgspec.Struct, gc=False):
@@ -45,11 +52,19 @@ def results(kind: Kind, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
         amount = item.amount or _NOTHING
         currency = (amount.currency or "usd").lower()
         dims = (*(getattr(item, name) or None for name in kind.group_by), currency)
-        yield dims, (exact(amount.value, f"{kind.path}: amount"), exact(item.quantity, f"{kind.path}: quantity"))
+        yield (
+            dims,
+            (
+                exact(amount.value, f"{kind.path}: amount"),
+                exact(item.quantity, f"{kind.path}: quantity"),
+            ),
+        )
 
 
 def exact(value: Decimal | None, where: str) -> Decimal:
-    """The value, null as zero and zero without its thousands of places; BadResponse for what is no amount."""
+    """The value, null as zero and zero without its thousands of places; BadResponse for what is no
+    amount.
+    """
     if not value:
         return ZERO
     if not value.is_finite() or abs(value.adjusted()) > _WIDEST:

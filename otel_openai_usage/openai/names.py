@@ -49,15 +49,22 @@ _USERS = msgspec.json.Decoder(lists.Listing[_Person])
 class OpenAINames:
     """Names of one organization, as its administration API lists them.
 
-    A full reading costs one call per 100 projects, one per 100 users and one per project that is not archived (there
-    is no list of all keys, and children of archived projects are refused): with 500 projects some 510 calls, which is
-    11 minutes at 60 requests per minute, of which names may use 45. Service accounts are named by the keys that they
-    own, which saves another call per project.
+    A full reading costs one call per 100 projects, one per 100 users and one per project that is
+    not archived (there is no list of all keys, and children of archived projects are refused): with
+    500 projects some 510 calls, which is 11 minutes at 60 requests per minute, of which names may
+    use 45. Service accounts are named by the keys that they own, which saves another call per
+    project.
 
     What the key may not list stays unnamed and is logged once; `missing_scopes` says what to grant.
     """
 
-    def __init__(self, client: Client, *, now: Callable[[], float] = time.monotonic, forget_after: float = 600.0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        forget_after: float = 600.0,
+    ) -> None:
         self._client = client
         self._now = now
         self._forget_after = forget_after
@@ -67,7 +74,9 @@ class OpenAINames:
         """Scopes that the last reading lacked for a part of the names."""
 
     async def read(self) -> Names:
-        """All names that can be listed. Raises MissingScope if nothing may be listed, else SourceError."""
+        """All names that can be listed. Raises MissingScope if nothing may be listed, else
+        SourceError.
+        """
         refused: list[MissingScope] = []
         projects = await self._part(listed(self._client, priority=PRIORITY, archived=True), refused)
         people = await self._part(self._users(), refused)
@@ -83,12 +92,19 @@ class OpenAINames:
         )
 
     async def lookup(self, projects: Sequence[str], api_keys: Sequence[tuple[str, str]]) -> Names:
-        """Names of single ids; None for what OpenAI does not know, which is remembered for ten minutes.
+        """Names of single ids; None for what OpenAI does not know, which is remembered for ten
+        minutes.
 
         What cannot be told now (an answer of 500) is left out. Users are those that own the keys.
         """
-        found = await self._found({id_: _project_path(id_) for id_ in projects}, "organization/projects/{id}", _PROJECT.decode)
-        paths = {key: f"{_project_path(project)}/api_keys/{_quoted(key)}" for project, key in api_keys}
+        found = await self._found(
+            {id_: _project_path(id_) for id_ in projects},
+            "organization/projects/{id}",
+            _PROJECT.decode,
+        )
+        paths = {
+            key: f"{_project_path(project)}/api_keys/{_quoted(key)}" for project, key in api_keys
+        }
         keys = await self._found(paths, "organization/projects/{id}/api_keys/{id}", _API_KEY.decode)
         return Names(
             {id_: (item and item.name) or None for id_, item in found.items()},
@@ -97,13 +113,22 @@ class OpenAINames:
         )
 
     async def _users(self) -> list[_Person]:
-        return await lists.whole(self._client, "organization/users", _USERS.decode, endpoint="organization/users", priority=PRIORITY)
+        return await lists.whole(
+            self._client,
+            "organization/users",
+            _USERS.decode,
+            endpoint="organization/users",
+            priority=PRIORITY,
+        )
 
     async def _keys(self, project: str) -> list[_ApiKey]:
         # Without `any`, keys whose owner left the project are hidden, and they may still be used.
         every = [("owner_project_access", "any")]
-        path, endpoint = f"{_project_path(project)}/api_keys", "organization/projects/{id}/api_keys"
-        return await lists.whole(self._client, path, _API_KEYS.decode, endpoint=endpoint, priority=PRIORITY, params=every)
+        path = f"{_project_path(project)}/api_keys"
+        endpoint = "organization/projects/{id}/api_keys"
+        return await lists.whole(
+            self._client, path, _API_KEYS.decode, endpoint=endpoint, priority=PRIORITY, params=every
+        )
 
     async def _part(self, reading: Awaitable[list[T]], refused: list[MissingScope]) -> list[T]:
         try:
@@ -119,7 +144,9 @@ class OpenAINames:
             raise error
         self._tell_once(str(error))
 
-    async def _all_keys(self, projects: Iterator[str], refused: list[MissingScope]) -> list[_ApiKey]:
+    async def _all_keys(
+        self, projects: Iterator[str], refused: list[MissingScope]
+    ) -> list[_ApiKey]:
         found: list[_ApiKey] = []
         stop: list[Rejected] = []  # what is refused for one project is for all
 
@@ -139,7 +166,9 @@ class OpenAINames:
             self._bear(stop[0], refused)
         return found
 
-    async def _found(self, paths: Mapping[str, str], endpoint: str, decode: Callable[[Body], T]) -> dict[str, T | None]:
+    async def _found(
+        self, paths: Mapping[str, str], endpoint: str, decode: Callable[[Body], T]
+    ) -> dict[str, T | None]:
         found: dict[str, T | None] = {}
         for id_, path in paths.items():
             try:
@@ -147,7 +176,9 @@ class OpenAINames:
             except Rejected:
                 raise
             except SourceError as error:
-                log.debug("name not read", extra={"endpoint": endpoint, "id": id_, "error": str(error)})
+                log.debug(
+                    "name not read", extra={"endpoint": endpoint, "id": id_, "error": str(error)}
+                )
                 continue
             found[id_] = wire.decode(decode, body, endpoint) if body is not None else None
         return found
@@ -166,7 +197,9 @@ class OpenAINames:
     def _tell_once(self, error: str) -> None:
         if error not in self._told:
             self._told.add(error)
-            log.warning("names are incomplete", extra={"organization": self._client.name, "error": error})
+            log.warning(
+                "names are incomplete", extra={"organization": self._client.name, "error": error}
+            )
 
 
 def _owners(key: _ApiKey | None) -> list[_Person]:

@@ -28,4 +28,6 @@ _LISTING = msgspec.json.Decoder(lists.Listing[Project])
 async def listed(client: Client, *, priority: int, archived: bool) -> list[Project]:
     """All of them, the archived ones if asked for. Raises SourceError."""
     params = [("include_archived", "true")] if archived else []
-    return await lists.whole(client, ENDPOINT, _LISTING.decode, endpoint=ENDPOINT, priority=priority, params=params)
+    return await lists.whole(
+        client, ENDPOINT, _LISTING.decode, endpoint=ENDPOINT, priority=priority, params=params
+    )

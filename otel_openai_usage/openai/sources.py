@@ -19,11 +19,11 @@ _ROLLING_OUT = {COSTS.name: ("api_key_id", "user_id", "api_source")}
 class UsageSource:
     """One endpoint of one organization: complete windows of undecoded buckets, or an error.
 
-    Parameters are always explicit and aligned, so that a second page is hardly ever needed. Lists are sent as
-    `group_by=a&group_by=b`: that is how OpenAI's own document serializes them (form, exploded), and nothing in it
-    needs escaping; brackets and commas are reported to work, too.
-    A refused grouping is not asked for again with less: a bucket must always be read with the grouping that it was
-    first read with, so that is for whoever configures it.
+    Parameters are always explicit and aligned, so that a second page is hardly ever needed. Lists
+    are sent as `group_by=a&group_by=b`: that is how OpenAI's own document serializes them (form,
+    exploded), and nothing in it needs escaping; brackets and commas are reported to work, too. A
+    refused grouping is not asked for again with less: a bucket must always be read with the
+    grouping that it was first read with, so that is for whoever configures it.
     """
 
     def __init__(self, client: Client, kind: Kind) -> None:
@@ -40,7 +40,8 @@ class UsageSource:
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         """Every bucket that OpenAI has in the window, oldest first, or nothing and a SourceError.
 
-        The window starts on a multiple of `width` and is at most what one call may ask for; its end is rounded up.
+        The window starts on a multiple of `width` and is at most what one call may ask for; its end
+        is rounded up.
         """
         if window.start % width:
             raise ValueError(f"{window}: does not start on a multiple of {width.text}")
@@ -57,9 +58,14 @@ class UsageSource:
 
     def _keep(self, found: dict[int, Bucket], bucket: Bucket, window: Window, width: Width) -> None:
         if bucket.start % width:
-            raise BadResponse(f"{self._kind.path}: asked for {width.text} buckets, got one that starts at {bucket.start}")
+            raise BadResponse(
+                f"{self._kind.path}: asked for {width.text} buckets, got one that starts at {bucket.start}"
+            )
         if bucket.start not in window:
-            log.debug("bucket outside the window", extra={"source": self._kind.path, "start": bucket.start, "window": str(window)})
+            log.debug(
+                "bucket outside the window",
+                extra={"source": self._kind.path, "start": bucket.start, "window": str(window)},
+            )
             return
         if (first := found.get(bucket.start)) is not None:
             bucket = wire.bucket(bucket.start, wire.joined(first.results, bucket.results))
@@ -67,13 +73,19 @@ class UsageSource:
         if self._kind is COSTS:
             self.organization_id = wire.organization_id(bucket.results) or self.organization_id
 
-    async def _pages(self, window: Window, width: Width, grouping: tuple[str, ...]) -> AsyncIterator[wire.Page]:
+    async def _pages(
+        self, window: Window, width: Width, grouping: tuple[str, ...]
+    ) -> AsyncIterator[wire.Page]:
         """The pages of a window, each parameter resent unchanged with the cursor.
 
-        An empty page is the end, whatever it says (costs are known for has_more past it). Where OpenAI refuses its
-        own cursor, we go on with a window that starts where the last bucket ended.
+        An empty page is the end, whatever it says (costs are known for has_more past it). Where
+        OpenAI refuses its own cursor, we go on with a window that starts where the last bucket
+        ended.
         """
-        path, start, reached, cursor = self._kind.path, window.start, window.start, ""
+        path = self._kind.path
+        start = window.start
+        reached = window.start
+        cursor = ""
         seen: set[str] = set()
         for _ in range((window.end - window.start) // width + 10):
             try:
@@ -81,7 +93,8 @@ class UsageSource:
             except BadCursor:
                 if not cursor or reached <= start:
                     raise
-                start, cursor = reached, ""
+                start = reached
+                cursor = ""
                 if start >= window.end:
                     return
                 continue
@@ -89,19 +102,29 @@ class UsageSource:
             if not page.buckets or not page.has_more:
                 return
             if page.next_page is None or page.next_page in seen:
-                what = "no next_page" if page.next_page is None else "a next_page that we had before"
-                raise BadResponse(f"{path}: has_more is true with {what}; the window cannot be read whole")
+                what = (
+                    "no next_page" if page.next_page is None else "a next_page that we had before"
+                )
+                raise BadResponse(
+                    f"{path}: has_more is true with {what}; the window cannot be read whole"
+                )
             reached = max(reached, page.buckets[-1].start + width)
             cursor = page.next_page
             seen.add(cursor)
-        raise BadResponse(f"{path}: more pages than the window has buckets; the window cannot be read whole")
+        raise BadResponse(
+            f"{path}: more pages than the window has buckets; the window cannot be read whole"
+        )
 
-    async def _page(self, window: Window, width: Width, grouping: tuple[str, ...], cursor: str) -> wire.Page:
+    async def _page(
+        self, window: Window, width: Width, grouping: tuple[str, ...], cursor: str
+    ) -> wire.Page:
         params = self._params(window, width, grouping)
         if cursor:
             params.append(("page", cursor))
         try:
-            return await self._client.read(f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path)
+            return await self._client.read(
+                f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path
+            )
         except (LookbackExceeded, BadCursor):
             raise
         except BadRequest as error:
@@ -110,7 +133,9 @@ class UsageSource:
     def _read(self, body: Body) -> wire.Page:
         return wire.page(body, self._kind)
 
-    def _params(self, window: Window, width: Width, grouping: tuple[str, ...]) -> list[tuple[str, str]]:
+    def _params(
+        self, window: Window, width: Width, grouping: tuple[str, ...]
+    ) -> list[tuple[str, str]]:
         most = COST_LIMIT if self._kind is COSTS else LIMITS[width]
         return [
             ("start_time", str(window.start)),
@@ -121,7 +146,9 @@ class UsageSource:
         ]
 
     def _advised(self, error: BadRequest, grouping: tuple[str, ...]) -> BadRequest:
-        risky = [name for name in grouping if name in _ROLLING_OUT.get(self._kind.name, ("api_source",))]
+        risky = [
+            name for name in grouping if name in _ROLLING_OUT.get(self._kind.name, ("api_source",))
+        ]
         if not risky:
             return error
         where = "costs.group_by" if self._kind is COSTS else "usage.group_by"

@@ -1,7 +1,7 @@
 """JSON to rows: strict on shape, lenient on additions.
 
-Shapes are those of OpenAI's OpenAPI document 2.3.0 and of its Python client 3.54.0. An unknown field is ignored, a
-missing required one is a BadShape that names the endpoint.
+Shapes are those of OpenAI's OpenAPI document 2.3.0 and of its Python client 3.54.0. An unknown
+field is ignored, a missing required one is a BadShape that names the endpoint.
 """
 
 import functools
@@ -51,7 +51,9 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
-    """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it makes nothing."""
+    """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it
+    makes nothing.
+    """
     try:
         return decoding(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -59,9 +61,15 @@ def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
 
 
 def page(body: Body, kind: Kind) -> Page:
-    """The envelope of a page; the results of its buckets stay as they came, views into the body, so that no step takes long."""
+    """The envelope of a page; the results of its buckets stay as they came, views into the body, so
+    that no step takes long.
+    """
     answer = decode(_PAGE.decode, body, kind.path)
-    return Page([_bucket(item, kind.path) for item in answer.data], answer.has_more, answer.next_page or None)
+    return Page(
+        [_bucket(item, kind.path) for item in answer.data],
+        answer.has_more,
+        answer.next_page or None,
+    )
 
 
 def bucket(start: int, content: bytes | memoryview) -> Bucket:
@@ -76,10 +84,12 @@ def joined(first: bytes, second: bytes) -> bytes:
 
 
 def rows(kind: Kind, results: bytes) -> _Results:
-    """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of one key summed.
+    """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of
+    one key summed.
 
-    A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are whole and not
-    negative (10.0 is 10); an optional count that is missing or null is 0. Money is an exact Decimal.
+    A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are
+    whole and not negative (10.0 is 10); an optional count that is missing or null is 0. Money is an
+    exact Decimal.
     """
     if kind.measures[0].money:
         return _sum(*_unzipped(money.results(kind, results)), money.add)
@@ -91,7 +101,9 @@ def rows(kind: Kind, results: bytes) -> _Results:
 
 
 MOST = 10**16
-"""The largest count that one row may say: larger ones are no usage, and their sums would leave the 64 bits of SQLite and OTLP."""
+"""The largest count that one row may say: larger ones are no usage, and their sums would leave the
+64 bits of SQLite and OTLP.
+"""
 
 _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
 
@@ -105,7 +117,9 @@ def organization_id(results: bytes) -> str | None:
 def _bucket(item: _Bucket, endpoint: str) -> Bucket:
     content = memoryview(item.results) or memoryview(item.result)
     if bytes(content[:1]) != b"[":
-        raise BadShape(f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(content)}")
+        raise BadShape(
+            f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(content)}"
+        )
     if item.start_time != int(item.start_time):
         raise BadShape(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
     return bucket(int(item.start_time), content)
@@ -119,7 +133,9 @@ def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
     return [dims for dims, _ in kept], [amounts for _, amounts in kept]
 
 
-def _sum(dims: list[Dims], amounts: list[Amounts], add: Callable[[Amounts, Amounts], Amounts]) -> _Results:
+def _sum(
+    dims: list[Dims], amounts: list[Amounts], add: Callable[[Amounts, Amounts], Amounts]
+) -> _Results:
     found = dict(zip(dims, amounts, strict=True))
     if len(found) == len(dims):
         return found
@@ -141,17 +157,25 @@ def _quick(kind: Kind) -> Callable[[bytes], _Columns]:
     count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
     required = [(m.field, count) for m in kind.measures if m.required]
     optional = [(m.field, count | None, 0) for m in kind.measures if not m.required]
-    dimensions = [(name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions]
+    dimensions = [
+        (name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions
+    ]
     # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
-    shape: Any = msgspec.defstruct(kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False)
+    shape: Any = msgspec.defstruct(
+        kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False
+    )
     decoder = msgspec.json.Decoder(list[shape])
-    amounts_of, dims_of = _getter([m.field for m in kind.measures]), _getter(list(kind.dimensions))
+    amounts_of = _getter([m.field for m in kind.measures])
+    dims_of = _getter(list(kind.dimensions))
 
     def read(results: bytes) -> _Columns:
         items = decoder.decode(results)
-        # Looked up as they came (batch still a boolean), so that a known series costs one look and no new object.
+        # Looked up as they came (batch still a boolean), so that a known series costs one look and
+        # no new object.
         dims = [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)]
-        return dims, [tuple(n or 0 for n in ns) if None in ns else ns for ns in map(amounts_of, items)]
+        return dims, [
+            tuple(n or 0 for n in ns) if None in ns else ns for ns in map(amounts_of, items)
+        ]
 
     return read
 
@@ -161,14 +185,23 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda item: (get(item),)
 
 
-_BATCH: dict[object, str | None] = {True: "true", False: "false", None: None, "": None, "true": "true", "false": "false"}
+_BATCH: dict[object, str | None] = {
+    True: "true",
+    False: "false",
+    None: None,
+    "": None,
+    "true": "true",
+    "false": "false",
+}
 
 
 def _batch(value: object) -> str | None:
     try:
         return _BATCH[value.lower() if isinstance(value, str) else value]
     except KeyError:
-        raise msgspec.ValidationError(f"expected true, false or null for batch, got {value!r}") from None
+        raise msgspec.ValidationError(
+            f"expected true, false or null for batch, got {value!r}"
+        ) from None
 
 
 _pool: dict[tuple[object, ...], Dims] = {}
@@ -176,14 +209,19 @@ _POOL_SIZE = 200_000
 
 
 def _share(raw: tuple[object, ...]) -> Dims:
-    """One copy of equal dimensions, however many buckets name them; empty is None, and a boolean can only be `batch`."""
+    """One copy of equal dimensions, however many buckets name them; empty is None, and a boolean
+    can only be `batch`.
+    """
     if len(_pool) >= _POOL_SIZE:
         _pool.clear()
-    dims = tuple((intern(value) or None) if isinstance(value, str) else _BATCH[value] for value in raw)
+    dims = tuple(
+        (intern(value) or None) if isinstance(value, str) else _BATCH[value] for value in raw
+    )
     return _pool.setdefault(raw, _pool.setdefault(dims, dims))
 
 
-# --- the slow way: the same with every oddity that we bear, and a message that says what was met ---
+# --- the slow way: the same with every oddity that we bear, and a message that says what was met
+# ---
 
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
@@ -193,7 +231,10 @@ _DIMENSION = msgspec.json.Decoder(bool | str | None)
 def _slow(kind: Kind, results: bytes) -> Iterable[tuple[Dims, Amounts]]:
     for item in decode(_OBJECTS.decode, results, kind.path):
         dims = tuple(_dimension(item, name, kind.path) for name in kind.dimensions)
-        yield _share(dims), tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures)
+        yield (
+            _share(dims),
+            tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures),
+        )
 
 
 def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | None:
@@ -205,7 +246,9 @@ def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | 
         if isinstance(value, bool):
             raise msgspec.ValidationError("expected a string")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadShape(f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}") from error
+        raise BadShape(
+            f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}"
+        ) from error
     return value
 
 
@@ -216,7 +259,9 @@ def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: s
     text = raw.decode("ascii", "replace")
     number = Decimal(text) if _WHOLE.fullmatch(text) else None
     if number is None or number != int(number) or number > MOST:
-        raise BadShape(f"{endpoint}: {field}: expected a whole number from 0 to {MOST}, got {_shown(raw)}")
+        raise BadShape(
+            f"{endpoint}: {field}: expected a whole number from 0 to {MOST}, got {_shown(raw)}"
+        )
     return int(number)
 
 

@@ -17,7 +17,8 @@ class CoveragePoll:
     """Compares the current UTC day's usage with its events, by model. Raises StateError."""
 
     def __init__(self, keeper: Keeper, store: Shares) -> None:
-        self._keeper, self._store = keeper, store
+        self._keeper = keeper
+        self._store = store
 
     async def poll(self) -> None:
         """Compare once."""

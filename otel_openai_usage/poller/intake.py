@@ -34,7 +34,9 @@ class Books(Store, Protocol):
     def event_attributes(self) -> list[str]: ...
 
 
-def metered_books(store: Books, organizations: Iterable[str], attributes: Iterable[str], now: int) -> dict[str, Book]:
+def metered_books(
+    store: Books, organizations: Iterable[str], attributes: Iterable[str], now: int
+) -> dict[str, Book]:
     """The books of metered events, by organization, all with one kind; new ones begin to count now."""
     kind = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
     books = {name: store.book(name, kind, now, kind.group_by) for name in organizations}
@@ -48,21 +50,40 @@ def metered_books(store: Books, organizations: Iterable[str], attributes: Iterab
 class Counts(Protocol):
     """Whom to tell what became of events."""
 
-    def event(self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1) -> None: ...
+    def event(
+        self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1
+    ) -> None: ...
 
 
 class Intake:
-    """Books events into `books`, one of each organization. Identities are known for `dedupe` seconds."""
+    """Books events into `books`, one of each organization. Identities are known for `dedupe`
+    seconds.
+    """
 
-    def __init__(self, keeper: Keeper, store: Shelf, books: Mapping[str, Book], counts: Counts, *, dedupe: int) -> None:
-        self._keeper, self._store, self._books, self._counts, self._dedupe = keeper, store, books, counts, dedupe
+    def __init__(
+        self,
+        keeper: Keeper,
+        store: Shelf,
+        books: Mapping[str, Book],
+        counts: Counts,
+        *,
+        dedupe: int,
+    ) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._books = books
+        self._counts = counts
+        self._dedupe = dedupe
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
         self._count = 0
         self._worker: asyncio.Task[None] | None = None
-        self._part, self._forgot = 0, keeper.clock.mono()
+        self._part = 0
+        self._forgot = keeper.clock.mono()
 
     async def take(self, events: Sequence[Event]) -> None:
-        """Returns when all of them are on the disk, or were before. Raises Busy or StateError; nothing was kept then."""
+        """Returns when all of them are on the disk, or were before. Raises Busy or StateError;
+        nothing was kept then.
+        """
         if self._count and self._count + len(events) > WAITING:
             raise Busy(f"{self._count} events wait for the disk; send this again in a second")
         future = asyncio.get_running_loop().create_future()
@@ -98,22 +119,28 @@ class Intake:
                     future.set_exception(error) if error else future.set_result(None)
 
     def _next(self) -> list[tuple[Sequence[Event], asyncio.Future[None]]]:
-        count, taken = 0, 0
-        while taken < len(self._waiting) and (not taken or count + len(self._waiting[taken][0]) <= AT_ONCE):
+        count = 0
+        taken = 0
+        while taken < len(self._waiting) and (
+            not taken or count + len(self._waiting[taken][0]) <= AT_ONCE
+        ):
             count += len(self._waiting[taken][0])
             taken += 1
-        found, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        found = self._waiting[:taken]
+        self._waiting = self._waiting[taken:]
         return found
 
     def _book(self, events: Sequence[Event]) -> Booked:
-        clock, keeper = self._keeper.clock, self._keeper
+        clock = self._keeper.clock
+        keeper = self._keeper
         now = clock.now()
         booked = pipeline.book_events(self._store, self._books, events, int(now), self._dedupe)
         for book, leaves in booked.leaves:
             keeper.fold(keeper.display.took(book, leaves, now))
         if clock.mono() - self._forgot >= _DAY / PARTS:
             self._store.forget_events(self._part, int(now) - self._dedupe)
-            self._part, self._forgot = (self._part + 1) % PARTS, clock.mono()
+            self._part = (self._part + 1) % PARTS
+            self._forgot = clock.mono()
         return booked
 
     def _tell(self, booked: Booked) -> None:

@@ -20,9 +20,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PUBLISH_GAP = 0.25
-"""Seconds between two snapshots at the least, so that sources that end together are shown together."""
+"""Seconds between two snapshots at the least, so that sources that end together are shown together.
+"""
 PUBLISH_ANYWAY = 15.0
-"""Seconds after which the Board is looked over even if no source said anything: midnight comes by itself."""
+"""Seconds after which the Board is looked over even if no source said anything: midnight comes by
+itself.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +40,40 @@ class Clock:
 class Telemetry(Protocol):
     """Whom to tell how polling goes."""
 
-    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def polled(
+        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
+    ) -> None: ...
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None: ...
-    def gap(self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float) -> None: ...
+    def gap(
+        self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float
+    ) -> None: ...
     def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
     def series(self, instrument: str, live: int, folded: int) -> None: ...
 
 
 class Keeper:
-    """The one thread in which books, store and display are touched, and what is published out of it."""
+    """The one thread in which books, store and display are touched, and what is published out of
+    it.
+    """
 
-    def __init__(self, store: Store, display: Display, board: Board, clock: Clock, telemetry: Telemetry, *, otlp: bool) -> None:
-        self.store, self.display, self.board, self.clock, self.telemetry = store, display, board, clock, telemetry
+    def __init__(
+        self,
+        store: Store,
+        display: Display,
+        board: Board,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        otlp: bool,
+    ) -> None:
+        self.store = store
+        self.display = display
+        self.board = board
+        self.clock = clock
+        self.telemetry = telemetry
         self.attempted: int | None = 0 if otlp else None
-        self._told, self._shown = 0, 0
+        self._told = 0
+        self._shown = 0
         self._changed = asyncio.Event()
         self._unkept: list[Folded] = []
         self._unheld: list[Floor] = []
@@ -90,7 +113,9 @@ class Keeper:
 
     def publish(self) -> bool:
         """Put on the Board what is new. In the thread. True if anything was."""
-        now, mono, shape = self.clock.now(), self.clock.mono(), self.display.shape
+        now = self.clock.now()
+        mono = self.clock.mono()
+        shape = self.display.shape
         self.fold(shape.resume(now))
         shape.forget(now)
         if released := shape.due(mono, self.attempted):
@@ -104,7 +129,9 @@ class Keeper:
         return True
 
     def _release(self, leaves: Sequence[Leaf]) -> None:
-        """Without room on the disk new series stay 0 for longer; all else is shown, not least that polls fail."""
+        """Without room on the disk new series stay 0 for longer; all else is shown, not least that
+        polls fail.
+        """
         try:
             self.store.release(leaves)
         except StateError as error:

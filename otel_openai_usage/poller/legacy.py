@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 MINUTE = 60.0
 FURTHEST = 31
 """Days of downtime that are read afterwards."""
-_CALLS, _SHOWN = "legacy.calls", "legacy.shown"
+_CALLS = "legacy.calls"
+_SHOWN = "legacy.shown"
 
 
 class Notes(Protocol):
@@ -50,7 +51,9 @@ class Source(Protocol):
 class Telemetry(Protocol):
     """Whom to tell how polling goes."""
 
-    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def polled(
+        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
+    ) -> None: ...
     def skipped(self, organization: str, source: str, records: int) -> None: ...
 
 
@@ -58,7 +61,9 @@ class Pace:
     """At most `per_minute` requests in any 60 s, those before a restart included."""
 
     def __init__(self, keeper: Keeper, notes: Notes, per_minute: int) -> None:
-        self._keeper, self._notes, self._limit = keeper, notes, per_minute
+        self._keeper = keeper
+        self._notes = notes
+        self._limit = per_minute
 
     async def turn(self) -> None:
         """Wait until another request may be made, and remember it. Raises StateError."""
@@ -72,7 +77,11 @@ class Pace:
     def _take(self) -> float:
         now = self._keeper.clock.now()
         # A time in the future is of a clock that was set back since.
-        calls = [time for time in json.loads(self._notes.note(_CALLS) or "[]") if 0 <= now - time < MINUTE]
+        calls = [
+            time
+            for time in json.loads(self._notes.note(_CALLS) or "[]")
+            if 0 <= now - time < MINUTE
+        ]
         if len(calls) >= self._limit:
             return float(calls[-self._limit] + MINUTE - now)
         self._notes.take_note(_CALLS, json.dumps([*calls, now]))
@@ -80,14 +89,28 @@ class Pace:
 
 
 class LegacyPoll:
-    """Polls the old usage endpoint. `hold` is how long zeros are shown before what follows them, in seconds."""
+    """Polls the old usage endpoint. `hold` is how long zeros are shown before what follows them, in
+    seconds.
+    """
 
     def __init__(
-        self, keeper: Keeper, notes: Notes, source: Source, book: Book, telemetry: Telemetry,
-        *, hold: float, prices: PriceBook | None = None,
-    ) -> None:  # fmt: skip
-        self._keeper, self._notes, self._source, self._book, self._telemetry = keeper, notes, source, book, telemetry
-        self._hold, self._prices = hold, prices
+        self,
+        keeper: Keeper,
+        notes: Notes,
+        source: Source,
+        book: Book,
+        telemetry: Telemetry,
+        *,
+        hold: float,
+        prices: PriceBook | None = None,
+    ) -> None:
+        self._keeper = keeper
+        self._notes = notes
+        self._source = source
+        self._book = book
+        self._telemetry = telemetry
+        self._hold = hold
+        self._prices = prices
         self._status = Status(book.organization, "legacy")
         keeper.display.statuses.append(self._status)
         self._shown = _read(notes.note(_SHOWN))
@@ -100,9 +123,13 @@ class LegacyPoll:
             self._status.last_success = int(self._keeper.clock.now())
 
     async def poll(self) -> None:
-        """Read the days that ended since the last poll a last time, then today. Raises SourceError or StateError."""
+        """Read the days that ended since the last poll a last time, then today. Raises SourceError
+        or StateError.
+        """
         clock = self._keeper.clock
-        began, today, records = clock.mono(), floor(int(clock.now()), Width.DAY), 0
+        began = clock.mono()
+        today = floor(int(clock.now()), Width.DAY)
+        records = 0
         if self._shown and self._shown.day < today:
             records += await self._read_and_show(self._shown.day)
             await clock.sleep(self._hold)
@@ -122,17 +149,26 @@ class LegacyPoll:
         answer = await self._source.read(day)
         if answer.skipped:
             self._telemetry.skipped(self._book.organization, "legacy", answer.skipped)
-            log.warning("records of the legacy usage endpoint were skipped", extra={"count": answer.skipped})
+            log.warning(
+                "records of the legacy usage endpoint were skipped", extra={"count": answer.skipped}
+            )
         hours = await self._keeper.do(lambda: self._keep(day, answer))
         if answer.hours:
-            self._status.newest_bucket = max(max(answer.hours) + Width.HOUR, self._status.newest_bucket or 0)
+            self._status.newest_bucket = max(
+                max(answer.hours) + Width.HOUR, self._status.newest_bucket or 0
+            )
         return answer.records, hours
 
     def _keep(self, day: int, answer: Answer) -> Mapping[int, Rows]:
-        store, hours = self._keeper.store, answer.hours
+        store = self._keeper.store
+        hours = answer.hours
         if answer.by_user:
-            hours = daily.with_absent(hours, store.rows_within(self._book, tuple(Width), day, day + Width.DAY))
-        pipeline.book_day(store, self._book, day, hours, int(self._keeper.clock.now()), self._prices)
+            hours = daily.with_absent(
+                hours, store.rows_within(self._book, tuple(Width), day, day + Width.DAY)
+            )
+        pipeline.book_day(
+            store, self._book, day, hours, int(self._keeper.clock.now()), self._prices
+        )
         return hours
 
     async def _show(self, day: int, hours: Mapping[int, Rows]) -> None:
@@ -146,7 +182,10 @@ class LegacyPoll:
 
     def _put(self, frame: Shown) -> None:
         if frame != self._shown:
-            self._notes.take_note(_SHOWN, json.dumps([frame.day, [[*labels, *sums] for labels, sums in frame.sums.items()]]))
+            self._notes.take_note(
+                _SHOWN,
+                json.dumps([frame.day, [[*labels, *sums] for labels, sums in frame.sums.items()]]),
+            )
         self._shown = self._keeper.display.legacy = frame
 
 

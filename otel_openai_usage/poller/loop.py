@@ -1,4 +1,6 @@
-"""What every source has: an interval, a state, and a way of telling of trouble without flooding the log."""
+"""What every source has: an interval, a state, and a way of telling of trouble without flooding the
+log.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -9,14 +11,18 @@ from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.trouble import Trouble, bearable, rejected
 
 DOWN_AFTER = 10.0
-"""Seconds after which a source that never answered yet is shown as down, though it is still being asked."""
+"""Seconds after which a source that never answered yet is shown as down, though it is still being
+asked.
+"""
 RETRY_AFTER = 60.0
 """Seconds until a source that failed is tried again, if its interval is longer."""
 
 
 @dataclass(slots=True)
 class Loop:
-    """Polls one source for ever. `status` is told in the keeper's thread whether each poll succeeded."""
+    """Polls one source for ever. `status` is told in the keeper's thread whether each poll
+    succeeded.
+    """
 
     source: str
     interval: float
@@ -29,7 +35,9 @@ class Loop:
     error: ExporterError | None = None
 
     async def once(self) -> bool:
-        """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that does not heal."""
+        """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that
+        does not heal.
+        """
         try:
             await self._watched()
         except StateCorrupt:
@@ -48,7 +56,9 @@ class Loop:
         return up
 
     async def _watched(self) -> None:
-        """The poll; one that has not ended soon shows the source as down, unless it was up before: asking again may take minutes."""
+        """The poll; one that has not ended soon shows the source as down, unless it was up before:
+        asking again may take minutes.
+        """
         if self._ever_up:
             return await self.poll()
         polling = asyncio.ensure_future(self.poll())
@@ -71,7 +81,9 @@ class Loop:
         due = clock.mono()
         while True:
             up = await self.once()
-            due = max(due + (self.interval if up else min(self.interval, RETRY_AFTER)), clock.mono())
+            due = max(
+                due + (self.interval if up else min(self.interval, RETRY_AFTER)), clock.mono()
+            )
             await clock.sleep(max(0.0, due - clock.mono()))
 
     @property

@@ -17,7 +17,8 @@ class Shown:
     """How a source without a book is doing, on the Board."""
 
     def __init__(self, keeper: Keeper, organization: str, source: str) -> None:
-        self._keeper, self._organization = keeper, organization
+        self._keeper = keeper
+        self._organization = organization
         self._status = Status(organization, source)
         keeper.display.statuses.append(self._status)
 
@@ -31,19 +32,26 @@ class Shown:
 class NamesPoll(Shown):
     """Polls names, all of them every interval and single ones as they turn up."""
 
-    def __init__(self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]) -> None:
+    def __init__(
+        self, keeper: Keeper, source: NameSource, organization: str, books: Sequence[Book]
+    ) -> None:
         super().__init__(keeper, organization, "names")
-        self._source, self._books = source, books
+        self._source = source
+        self._books = books
         self._owes = False
 
     async def poll(self) -> None:
-        """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or StateError."""
+        """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or
+        StateError.
+        """
         try:
             await self._keep(await self._source.read())
         except MissingScope:
             # Nobody will name them: show them as unknown instead of waiting.
             projects, keys = await self._keeper.do(self._unnamed)
-            await self._keep(Names(dict.fromkeys(projects), dict.fromkeys(key for _, key in keys), {}))
+            await self._keep(
+                Names(dict.fromkeys(projects), dict.fromkeys(key for _, key in keys), {})
+            )
             raise
         await self.look_up()
 
@@ -61,7 +69,10 @@ class NamesPoll(Shown):
                 try:
                     await self.look_up()
                 except ExporterError as error:
-                    log.debug("looking up names", extra={"organization": self._organization, "error": str(error)})
+                    log.debug(
+                        "looking up names",
+                        extra={"organization": self._organization, "error": str(error)},
+                    )
 
     def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:
         names = self._keeper.display.names.get(self._organization, NO_NAMES)
@@ -71,7 +82,8 @@ class NamesPoll(Shown):
             for leaf in book.leaves.values():
                 dims = dimensions(book, leaf)
                 if unnamed(dims, names):
-                    project, key = dims.get("project_id"), dims.get("api_key_id")
+                    project = dims.get("project_id")
+                    key = dims.get("api_key_id")
                     if project and project not in names.projects:
                         projects[project] = None
                     if key and project and key not in names.api_keys:
@@ -90,7 +102,9 @@ class NamesPoll(Shown):
             else:
                 made = [], []
             if self._owes:
-                keeper.fold(*made)  # first: a crash between new names and what must not fall would let it fall
+                keeper.fold(
+                    *made
+                )  # first: a crash between new names and what must not fall would let it fall
                 keeper.store.keep_names(self._organization, after)
                 self._owes = False
 
@@ -120,7 +134,9 @@ class LimitsPoll(Shown):
 def merged(before: Names, found: Names) -> Names:
     """What was known and what was found; a name once known outlives the thing that it names."""
 
-    def both(old: Iterable[tuple[str, str | None]], new: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+    def both(
+        old: Iterable[tuple[str, str | None]], new: Iterable[tuple[str, str | None]]
+    ) -> dict[str, str | None]:
         names = dict(old)
         names.update((id_, name) for id_, name in new if name is not None or names.get(id_) is None)
         return names

@@ -1,4 +1,6 @@
-"""Parts of the exporter that settings ask for: prices, the upkeep of the history, the legacy source."""
+"""Parts of the exporter that settings ask for: prices, the upkeep of the history, the legacy
+source.
+"""
 
 import logging
 
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def prices(settings: Settings) -> PriceBook | None:
-    """The price list, if costs are to be estimated. Raises ConfigError if prices of one's own cannot be understood."""
+    """The price list, if costs are to be estimated. Raises ConfigError if prices of one's own
+    cannot be understood.
+    """
     if not settings.prices.enabled:
         return None
     from otel_openai_usage.pricing import Prices
@@ -32,8 +36,11 @@ def prices(settings: Settings) -> PriceBook | None:
 def retention(settings: Settings, now: int) -> Retention:
     """How long rows are kept, as of now."""
     reconcile = max(settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile)
-    hours, days = settings.history.hours.total_seconds(), settings.history.days.total_seconds()
-    return Retention.at(now, hours=int(hours), days=int(days), reconcile=int(reconcile.total_seconds()))
+    hours = settings.history.hours.total_seconds()
+    days = settings.history.days.total_seconds()
+    return Retention.at(
+        now, hours=int(hours), days=int(days), reconcile=int(reconcile.total_seconds())
+    )
 
 
 def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep:
@@ -45,14 +52,29 @@ def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep
         own,
         [organization.name for organization in settings.organizations] if compared else [],
         lambda now: retention(settings, now),
-        also=[store.book(settings.organizations[0].name, LEGACY, 0, ())] if settings.legacy.enabled else [],
+        also=[store.book(settings.organizations[0].name, LEGACY, 0, ())]
+        if settings.legacy.enabled
+        else [],
     )
 
 
-def legacy(settings: Settings, keeper: Keeper, store: Store, own: Own, book: PriceBook | None, *, once: bool) -> tuple[Client, Loop]:
-    """The legacy source and its client, which is to be entered. What it reads is kept under the first organization."""
-    asked, first = settings.legacy, settings.organizations[0]
-    log.warning("the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time")
+def legacy(
+    settings: Settings,
+    keeper: Keeper,
+    store: Store,
+    own: Own,
+    book: PriceBook | None,
+    *,
+    once: bool,
+) -> tuple[Client, Loop]:
+    """The legacy source and its client, which is to be entered. What it reads is kept under the
+    first organization.
+    """
+    asked = settings.legacy
+    first = settings.organizations[0]
+    log.warning(
+        "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
+    )
 
     def observe(endpoint: str, status: str, seconds: float) -> None:
         own.request(first.name, endpoint, int(status) if status.isdigit() else None, seconds)
@@ -69,6 +91,15 @@ def legacy(settings: Settings, keeper: Keeper, store: Store, own: Own, book: Pri
     pace = Pace(keeper, store, asked.requests_per_minute)
     source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)
     hold = 0.0 if once else settings.attributes.zero_hold.total_seconds()
-    poll = LegacyPoll(keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book)
+    poll = LegacyPoll(
+        keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book
+    )
     own.expect(first.name, ["legacy"])
-    return client, Loop("legacy", asked.interval.total_seconds(), poll.poll, keeper, poll.status, Trouble(first.name))
+    return client, Loop(
+        "legacy",
+        asked.interval.total_seconds(),
+        poll.poll,
+        keeper,
+        poll.status,
+        Trouble(first.name),
+    )

@@ -1,9 +1,18 @@
-"""What is said of failing polls: one trouble once, however many sources it hits, and again every hour while it lasts."""
+"""What is said of failing polls: one trouble once, however many sources it hits, and again every
+hour while it lasts.
+"""
 
 import logging
 from dataclasses import dataclass, field
 
-from otel_openai_usage.errors import ExporterError, MissingScope, NotOffered, Rejected, StateError, Unavailable
+from otel_openai_usage.errors import (
+    ExporterError,
+    MissingScope,
+    NotOffered,
+    Rejected,
+    StateError,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +28,9 @@ class _Case:
 
 @dataclass(slots=True)
 class Trouble:
-    """Told of every poll of one organization; logs what is news. `mono` is a clock that never steps, in seconds."""
+    """Told of every poll of one organization; logs what is news. `mono` is a clock that never
+    steps, in seconds.
+    """
 
     organization: str
     _waited: bool = False
@@ -39,15 +50,22 @@ class Trouble:
         case.sources.add(source)
 
     def unanswered(self, source: str) -> None:
-        """A source that never answered is being asked again and again. Said once: what is the matter is said when it gives up."""
+        """A source that never answered is being asked again and again. Said once: what is the
+        matter is said when it gives up.
+        """
         if not self._waited:
             self._waited = True
-            log.warning("no usable answer yet; asking again", extra={"organization": self.organization, "source": source})
+            log.warning(
+                "no usable answer yet; asking again",
+                extra={"organization": self.organization, "source": source},
+            )
 
     def over(self, source: str) -> None:
         """A poll succeeded."""
         if self._leave(source):
-            log.info("polls succeed again", extra={"organization": self.organization, "source": source})
+            log.info(
+                "polls succeed again", extra={"organization": self.organization, "source": source}
+            )
 
     def _leave(self, source: str, but: str = "") -> bool:
         """Take the source out of its case. True if that was the last one, and the case is closed."""
@@ -68,8 +86,12 @@ class Trouble:
 
 
 def bearable(source: str, error: ExporterError | None) -> bool:
-    """Whether an operator may have chosen this failure: no scope for names or limits, an endpoint that is not offered."""
-    return isinstance(error, NotOffered) or (isinstance(error, MissingScope) and source in ("names", "limits"))
+    """Whether an operator may have chosen this failure: no scope for names or limits, an endpoint
+    that is not offered.
+    """
+    return isinstance(error, NotOffered) or (
+        isinstance(error, MissingScope) and source in ("names", "limits")
+    )
 
 
 def rejected(error: ExporterError | None) -> bool:
@@ -78,6 +100,8 @@ def rejected(error: ExporterError | None) -> bool:
 
 
 def _cause(source: str, error: ExporterError) -> str:
-    """Trouble with the key, the network or the disk hits every source alike; any other is a source's own."""
+    """Trouble with the key, the network or the disk hits every source alike; any other is a
+    source's own.
+    """
     shared = rejected(error) or isinstance(error, Unavailable | StateError)
     return type(error).__name__ if shared else f"{source}: {error}"

@@ -1,4 +1,6 @@
-"""Looks after what is stored: old rows become coarser or go, and estimated cost is compared with what OpenAI billed."""
+"""Looks after what is stored: old rows become coarser or go, and estimated cost is compared with
+what OpenAI billed.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +31,12 @@ class HistoryStore(Protocol):
         """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
         ...
 
-    def spent(self, organization: str, start: int, end: int) -> Mapping[int, tuple[Decimal, Decimal]]:
-        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
+    def spent(
+        self, organization: str, start: int, end: int
+    ) -> Mapping[int, tuple[Decimal, Decimal]]:
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both
+        are known, by day.
+        """
         ...
 
 
@@ -41,13 +47,24 @@ class Telemetry(Protocol):
 
 
 class Upkeep:
-    """Looks after the history of the keeper's books, and of others that are only kept. Times in seconds."""
+    """Looks after the history of the keeper's books, and of others that are only kept. Times in
+    seconds.
+    """
 
     def __init__(
-        self, keeper: Keeper, store: HistoryStore, telemetry: Telemetry, organizations: Sequence[str],
-        keep: Callable[[int], Retention], *, also: Sequence[Book] = (),
-    ) -> None:  # fmt: skip
-        self._keeper, self._store, self._telemetry, self._organizations = keeper, store, telemetry, organizations
+        self,
+        keeper: Keeper,
+        store: HistoryStore,
+        telemetry: Telemetry,
+        organizations: Sequence[str],
+        keep: Callable[[int], Retention],
+        *,
+        also: Sequence[Book] = (),
+    ) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._telemetry = telemetry
+        self._organizations = organizations
         self._also = tuple(also)
         self._keep = keep
 
@@ -72,7 +89,9 @@ class Upkeep:
 
     async def _compare(self, organization: str, now: int) -> None:
         end = floor(now - BILLED_AFTER, Width.DAY)
-        days = await self._keeper.do(lambda: self._store.spent(organization, end - 7 * Width.DAY, end))
+        days = await self._keeper.do(
+            lambda: self._store.spent(organization, end - 7 * Width.DAY, end)
+        )
         for span, count in SPANS.items():
             within = [pair for day, pair in days.items() if day >= end - count * Width.DAY]
             if len(within) == count:

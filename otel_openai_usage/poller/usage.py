@@ -25,31 +25,55 @@ class UsagePoll:
     """Polls one usage endpoint, or costs, into its book."""
 
     def __init__(
-        self, keeper: Keeper, source: Source, book: Book, rules: windows.Rules, reconcile_interval: float, *, cost_days: int = 0,
+        self,
+        keeper: Keeper,
+        source: Source,
+        book: Book,
+        rules: windows.Rules,
+        reconcile_interval: float,
+        *,
+        cost_days: int = 0,
         prices: PriceBook | None = None,
-    ) -> None:  # fmt: skip
-        self._keeper, self._source, self.book, self._rules = keeper, source, book, rules
-        self._every = {Width.HOUR: reconcile_interval, Width.DAY: reconcile_interval * DAYS_PER_HOURS}
+    ) -> None:
+        self._keeper = keeper
+        self._source = source
+        self.book = book
+        self._rules = rules
+        self._every = {
+            Width.HOUR: reconcile_interval,
+            Width.DAY: reconcile_interval * DAYS_PER_HOURS,
+        }
         self._done: dict[Width, float] = {}
-        self._cost_days, self._prices = cost_days, prices
+        self._cost_days = cost_days
+        self._prices = prices
         self._told_lookback = False
         self._given_up = 0
 
     async def poll(self) -> None:
         """Read every step that is due, freshest first. Raises SourceError or StateError."""
-        clock, book = self._keeper.clock, self.book
-        began, now = clock.mono(), int(clock.now())
+        clock = self._keeper.clock
+        book = self.book
+        began = clock.mono()
+        now = int(clock.now())
         hours, days = (self._due(width, began) for width in (Width.HOUR, Width.DAY))
-        plan = await self._keeper.do(lambda: pipeline.due(book, now, self._rules, hours=hours, days=days))
+        plan = await self._keeper.do(
+            lambda: pipeline.due(book, now, self._rules, hours=hours, days=days)
+        )
         self._tell_lost(plan.lost)
         rows = self._given_up = 0
         for step in plan.steps:
             rows += await self._step(step, plan)
         if plan.gaps and book.progress.complete:
             self._tell_healed(plan)
-        self._done |= {width: began for width, was in ((Width.HOUR, hours or bool(plan.gaps)), (Width.DAY, days)) if was}
+        self._done |= {
+            width: began
+            for width, was in ((Width.HOUR, hours or bool(plan.gaps)), (Width.DAY, days))
+            if was
+        }
         await self._keeper.do(lambda: self._finish(now))
-        self._keeper.telemetry.polled(book.organization, book.kind.source, clock.mono() - began, rows)
+        self._keeper.telemetry.polled(
+            book.organization, book.kind.source, clock.mono() - began, rows
+        )
 
     def _due(self, width: Width, mono: float) -> bool:
         last = self._done.get(width)
@@ -57,7 +81,9 @@ class UsagePoll:
 
     async def _step(self, step: Step, plan: Plan) -> int:
         try:
-            buckets = await self._source.read(step.window, step.width, self.book.group_by(step.window.start))
+            buckets = await self._source.read(
+                step.window, step.width, self.book.group_by(step.window.start)
+            )
         except LookbackExceeded as error:
             if not step.coarse:
                 raise
@@ -74,15 +100,26 @@ class UsagePoll:
             rows += (await self._absorb(step, buckets, plan, drilled=True)).rows
         return rows
 
-    async def _absorb(self, step: Step, buckets: Sequence[Bucket], plan: Plan, *, drilled: bool = False) -> Absorbed:
-        keeper, book = self._keeper, self.book
+    async def _absorb(
+        self, step: Step, buckets: Sequence[Bucket], plan: Plan, *, drilled: bool = False
+    ) -> Absorbed:
+        keeper = self._keeper
+        book = self.book
 
         def work() -> Absorbed:
             now = keeper.clock.now()
             absorbed = pipeline.absorb(
-                keeper.store, book, self._source.parse, step, buckets, int(now),
-                fine_from=plan.fine_from, hours_from=plan.hours_from, drilled=drilled, prices=self._prices,
-            )  # fmt: skip
+                keeper.store,
+                book,
+                self._source.parse,
+                step,
+                buckets,
+                int(now),
+                fine_from=plan.fine_from,
+                hours_from=plan.hours_from,
+                drilled=drilled,
+                prices=self._prices,
+            )
             keeper.fold(keeper.display.took(book, absorbed.leaves, now))
             return absorbed
 
@@ -94,7 +131,8 @@ class UsagePoll:
         return absorbed
 
     def _finish(self, now: int) -> None:
-        keeper, book = self._keeper, self.book
+        keeper = self._keeper
+        book = self.book
         book.organization_id = self._source.organization_id or book.organization_id
         if self._cost_days:
             load_days(keeper.store, book, now, self._cost_days)
@@ -103,15 +141,25 @@ class UsagePoll:
 
     def _tell_lost(self, lost: Iterable[Window]) -> None:
         for window in lost:
-            facts = {"organization": self.book.organization, "source": self.book.kind.source, "window": str(window)}
+            facts = {
+                "organization": self.book.organization,
+                "source": self.book.kind.source,
+                "window": str(window),
+            }
             log.warning("usage lies further back than can be read: it is not counted", extra=facts)
-            self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "lost", window.end - window.start)
+            self._keeper.telemetry.gap(
+                self.book.organization, self.book.kind.source, "lost", window.end - window.start
+            )
 
     def _tell_healed(self, plan: Plan) -> None:
         seconds = sum(window.end - window.start for window in plan.gaps) - self._given_up
         if not seconds:
             return
-        facts = {"organization": self.book.organization, "source": self.book.kind.source, "seconds": seconds}
+        facts = {
+            "organization": self.book.organization,
+            "source": self.book.kind.source,
+            "seconds": seconds,
+        }
         log.info("a gap was read", extra=facts)
         self._keeper.telemetry.gap(self.book.organization, self.book.kind.source, "healed", seconds)
 
@@ -140,7 +188,11 @@ def _joined(days: Sequence[Window]) -> list[Window]:
     """Neighbouring days as one window, up to a week: so many hours fit in one call."""
     joined: list[Window] = []
     for day in days:
-        if joined and joined[-1].end == day.start and day.end - joined[-1].start <= LIMITS[Width.HOUR] * Width.HOUR:
+        if (
+            joined
+            and joined[-1].end == day.start
+            and day.end - joined[-1].start <= LIMITS[Width.HOUR] * Width.HOUR
+        ):
             joined[-1] = Window(joined[-1].start, day.end)
         else:
             joined.append(day)

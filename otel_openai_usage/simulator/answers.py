@@ -31,10 +31,13 @@ def _styled(style: Style, kinds: set[str]) -> Style:
 
 
 class Shelf:
-    """Settled buckets as they were written, for they are asked for again and again. Emptied when it holds `limit` characters."""
+    """Settled buckets as they were written, for they are asked for again and again. Emptied when it
+    holds `limit` characters.
+    """
 
     def __init__(self, limit: int = 64_000_000) -> None:
-        self._limit, self._size = limit, 0
+        self._limit = limit
+        self._size = 0
         self._rows: dict[Hashable, dict[int, str]] = {}
 
     def rows(self, question: Hashable) -> Mapping[int, str]:
@@ -45,11 +48,19 @@ class Shelf:
         """Put the results of one bucket on the shelf."""
         self._size += len(text)
         if self._size > self._limit:
-            self._rows, self._size = {}, len(text)
+            self._rows = {}
+            self._size = len(text)
         self._rows.setdefault(question, {})[start] = text
 
 
-def page(world: World, query: Query, now: datetime, style: Style, shelf: Shelf, struck: Iterable[Fault] = ()) -> bytes:
+def page(
+    world: World,
+    query: Query,
+    now: datetime,
+    style: Style,
+    shelf: Shelf,
+    struck: Iterable[Fault] = (),
+) -> bytes:
     """One page of buckets at `now`, changed by the faults that struck."""
     kinds = {fault.kind for fault in struck}
     style = _styled(style, kinds)
@@ -57,14 +68,21 @@ def page(world: World, query: Query, now: datetime, style: Style, shelf: Shelf, 
     buckets: list[str] = []
     if query.start < until:
         rows = (
-            _costs(world, query, until, now, style, kinds) if query.kind is COSTS else _usage(world, query, until, now, style, kinds, shelf)
+            _costs(world, query, until, now, style, kinds)
+            if query.kind is COSTS
+            else _usage(world, query, until, now, style, kinds, shelf)
         )
-        buckets = [wire.bucket(start, min(floor(start, query.width) + query.width, until), text, style) for start, text in rows]
+        buckets = [
+            wire.bucket(start, min(floor(start, query.width) + query.width, until), text, style)
+            for start, text in rows
+        ]
     more = until < query.end
     return wire.page(buckets, *_continued(query, until, more, bool(buckets), kinds), style)
 
 
-def _continued(query: Query, until: int, more: bool, some: bool, kinds: set[str]) -> tuple[bool, str | None]:
+def _continued(
+    query: Query, until: int, more: bool, some: bool, kinds: set[str]
+) -> tuple[bool, str | None]:
     if "null_cursor" in kinds:
         return True, None
     if "repeated_cursor" in kinds:
@@ -74,10 +92,27 @@ def _continued(query: Query, until: int, more: bool, some: bool, kinds: set[str]
     return more, query.cursor(until) if more else None
 
 
-def _usage(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str], shelf: Shelf) -> list[tuple[int, str]]:
-    question = (query.kind.name, query.width, query.group_by, frozenset(query.filters.items()), style, frozenset(kinds), world.lateness)
+def _usage(
+    world: World,
+    query: Query,
+    until: int,
+    now: datetime,
+    style: Style,
+    kinds: set[str],
+    shelf: Shelf,
+) -> list[tuple[int, str]]:
+    question = (
+        query.kind.name,
+        query.width,
+        query.group_by,
+        frozenset(query.filters.items()),
+        style,
+        frozenset(kinds),
+        world.lateness,
+    )
     kept = shelf.rows(question)
-    rows, start = [], query.start
+    rows = []
+    start = query.start
     while start + query.width <= until and start in kept:
         rows.append((start, kept[start]))
         start += query.width
@@ -91,18 +126,31 @@ def _usage(world: World, query: Query, until: int, now: datetime, style: Style, 
     return rows
 
 
-def _read(world: World, query: Query, window: Window, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
-    readings = world.readings(query.kind.name, window, query.width, query.group_by, now, query.filters)
+def _read(
+    world: World, query: Query, window: Window, now: datetime, style: Style, kinds: set[str]
+) -> list[tuple[int, str]]:
+    readings = world.readings(
+        query.kind.name, window, query.width, query.group_by, now, query.filters
+    )
     if "null_dims" in kinds:
-        lost = {query.kind.dimensions.index(name) for name in ("user_id", "api_key_id") if name in query.kind.dimensions}
-        readings = [(start, [(_without(dims, lost), flow) for dims, flow in rows]) for start, rows in readings]
+        lost = {
+            query.kind.dimensions.index(name)
+            for name in ("user_id", "api_key_id")
+            if name in query.kind.dimensions
+        }
+        readings = [
+            (start, [(_without(dims, lost), flow) for dims, flow in rows])
+            for start, rows in readings
+        ]
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled(rows)) for start, rows in readings]
     renderer = wire.Renderer(query.kind, style)
     return [(start, renderer.rows(rows)) for start, rows in readings]
 
 
-def _costs(world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]) -> list[tuple[int, str]]:
+def _costs(
+    world: World, query: Query, until: int, now: datetime, style: Style, kinds: set[str]
+) -> list[tuple[int, str]]:
     readings = world.cost_readings(Window(query.start, until), query.group_by, now, query.filters)
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled_costs(rows)) for start, rows in readings]
@@ -120,20 +168,34 @@ def _doubled(rows: list[tuple[Dims, Flow]]) -> list[tuple[Dims, Flow]]:
 
 
 def _doubled_costs(rows: list[CostRow]) -> list[CostRow]:
-    parts = [replace(row, cost=row.cost / 2, quantity=None if row.quantity is None else row.quantity / 2) for row in rows]
+    parts = [
+        replace(row, cost=row.cost / 2, quantity=None if row.quantity is None else row.quantity / 2)
+        for row in rows
+    ]
     return parts + parts
 
 
-def error(message: str, *, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, object]:
+def error(
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    kind: str = "invalid_request_error",
+) -> dict[str, object]:
     """OpenAI's error envelope."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def wrong_key(key: str) -> dict[str, object]:
-    """The body of the 401 for a key that is not accepted; it shows the key's ends, as OpenAI's does."""
+    """The body of the 401 for a key that is not accepted; it shows the key's ends, as OpenAI's
+    does.
+    """
     shown = f"{key[:8]}{'*' * 8}{key[-4:]}" if len(key) > 16 else "*" * len(key)
     where = "https://platform.openai.com/account/api-keys"
-    return error(f"Incorrect API key provided: {shown}. You can find your API key at {where}.", code="invalid_api_key")
+    return error(
+        f"Incorrect API key provided: {shown}. You can find your API key at {where}.",
+        code="invalid_api_key",
+    )
 
 
 NO_KEY = error(
@@ -143,8 +205,14 @@ NO_KEY = error(
 """The body of the 401 for a request without a key."""
 
 
-SERVER_ERROR = error("The server had an error while processing your request. Sorry about that!", kind="server_error")
-TOO_FAR_BACK = error("The requested time range lies further back than is reported.", param="start_time", code="reporting_lookback_exceeded")
+SERVER_ERROR = error(
+    "The server had an error while processing your request. Sorry about that!", kind="server_error"
+)
+TOO_FAR_BACK = error(
+    "The requested time range lies further back than is reported.",
+    param="start_time",
+    code="reporting_lookback_exceeded",
+)
 BAD_CURSOR = error(CURSOR, code="invalid_request_error")
 
 

@@ -13,7 +13,9 @@ _HALF = Decimal("0.5")
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One line of a bill: so much of something, and what it costs in US dollars. `unit` as OpenAI's `quantity_unit`."""
+    """One line of a bill: so much of something, and what it costs in US dollars. `unit` as OpenAI's
+    `quantity_unit`.
+    """
 
     line_item: str
     quantity: Decimal
@@ -41,7 +43,12 @@ def _tokens(stream: Stream, flow: Flow) -> Iterator[Charge]:
     )
     for name, quantity, each in lines:
         if quantity:
-            yield _charge(f"{model}, {name}" if "," not in name else f"{model} {name}", quantity, "tokens", each * factor)
+            yield _charge(
+                f"{model}, {name}" if "," not in name else f"{model} {name}",
+                quantity,
+                "tokens",
+                each * factor,
+            )
 
 
 def _input(stream: Stream, flow: Flow) -> Iterator[Charge]:
@@ -49,7 +56,9 @@ def _input(stream: Stream, flow: Flow) -> Iterator[Charge]:
     yield _charge(f"{model}, input", flow[0], "tokens", prices.TOKENS[model].input)
 
 
-def _flat(name: str, unit: str | None, price: Decimal) -> Callable[[Stream, Flow], Iterator[Charge]]:
+def _flat(
+    name: str, unit: str | None, price: Decimal
+) -> Callable[[Stream, Flow], Iterator[Charge]]:
     def charge(stream: Stream, flow: Flow) -> Iterator[Charge]:
         yield _charge(name.format(model=stream.model), flow[0], unit, price)
 
@@ -78,7 +87,9 @@ def charges(stream: Stream, flow: Flow) -> list[Charge]:
 def storage(byte_hours: int) -> Charge:
     """The line of vector stores, for the sum of their bytes over hours."""
     quantity = (Decimal(byte_hours) / 2**30).quantize(Decimal("0.000001"))
-    return Charge("file search, storage", quantity, "gibibyte_hours", quantity * prices.GIBIBYTE_HOUR)
+    return Charge(
+        "file search, storage", quantity, "gibibyte_hours", quantity * prices.GIBIBYTE_HOUR
+    )
 
 
 def support(minutes: int) -> Charge:

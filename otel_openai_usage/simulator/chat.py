@@ -1,7 +1,8 @@
-"""Chat completions, responses and embeddings of the simulated organization, streaming and not: something to meter.
+"""Chat completions, responses and embeddings of the simulated organization, streaming and not:
+something to meter.
 
-Shapes: the types of OpenAI's Python client 3.54.0. What a model says is made up from the request. These calls are not part of the
-world's usage: that stays a pure function of seed and minute.
+Shapes: the types of OpenAI's Python client 3.54.0. What a model says is made up from the request.
+These calls are not part of the world's usage: that stays a pure function of seed and minute.
 """
 
 import asyncio
@@ -24,7 +25,23 @@ from otel_openai_usage.simulator.prices import TOKENS
 Document: TypeAlias = Mapping[str, Any]
 PAUSE = 0.002
 """Seconds between two pieces of a stream."""
-_WORDS = ("the", "usage", "of", "this", "tenant", "was", "counted", "once", "and", "only", "while", "rain", "fell", "on", "servers")
+_WORDS = (
+    "the",
+    "usage",
+    "of",
+    "this",
+    "tenant",
+    "was",
+    "counted",
+    "once",
+    "and",
+    "only",
+    "while",
+    "rain",
+    "fell",
+    "on",
+    "servers",
+)
 
 
 class Odd(ValueError):
@@ -68,9 +85,12 @@ class Reply:
             "total_tokens": self.prompt + self.output,
             "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+                "reasoning_tokens": self.reasoning,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
             },
-        }  # fmt: skip
+        }
 
     def response_usage(self) -> dict[str, object]:
         """As responses tell it."""
@@ -91,15 +111,22 @@ def reply(document: Document, prompt: str, limit: object) -> Reply:
     draw = hashlib.sha256(f"{model}\n{prompt}".encode()).digest()
     wanted = 8 + draw[0] % 40
     most = min(wanted, limit) if isinstance(limit, int) and limit > 0 else wanted
-    pieces = tuple(("" if place == 0 else " ") + _WORDS[(draw[1] + place * (1 + draw[2] % 7)) % len(_WORDS)] for place in range(most))
+    pieces = tuple(
+        ("" if place == 0 else " ") + _WORDS[(draw[1] + place * (1 + draw[2] % 7)) % len(_WORDS)]
+        for place in range(most)
+    )
     prompted = tokens(prompt)
     cached = prompted // 1024 * 1024 if prompted > 1024 else 0
-    return Reply(dated(model), pieces, prompted, cached, 64 if model.startswith("o") else 0, most < wanted)
+    return Reply(
+        dated(model), pieces, prompted, cached, 64 if model.startswith("o") else 0, most < wanted
+    )
 
 
 def dated(model: str) -> str:
     """The model that answers: an alias stands for its newest snapshot."""
-    return next((name for name in sorted(TOKENS, reverse=True) if name.startswith(f"{model}-2")), model)
+    return next(
+        (name for name in sorted(TOKENS, reverse=True) if name.startswith(f"{model}-2")), model
+    )
 
 
 def written(parts: object) -> str:
@@ -109,7 +136,11 @@ def written(parts: object) -> str:
     if isinstance(parts, list):
         return "\n".join(written(part) for part in parts)
     if isinstance(parts, dict):
-        return "\n".join(written(parts[key]) for key in ("content", "text", "input_text", "output") if key in parts)
+        return "\n".join(
+            written(parts[key])
+            for key in ("content", "text", "input_text", "output")
+            if key in parts
+        )
     return ""
 
 
@@ -117,39 +148,74 @@ class Models:
     """Answers what applications ask of models. Any key that begins with `sk-` is good."""
 
     def __init__(self, seed: int, clock: Callable[[], datetime]) -> None:
-        self._seed, self._clock, self._numbers = seed, clock, count(1)
+        self._seed = seed
+        self._clock = clock
+        self._numbers = count(1)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Hang the routes on a router."""
-        for path, answer in (("chat/completions", self.chat), ("responses", self.responses), ("embeddings", self.embeddings)):
+        for path, answer in (
+            ("chat/completions", self.chat),
+            ("responses", self.responses),
+            ("embeddings", self.embeddings),
+        ):
             router.add_post(f"/v1/{path}", answer)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions"""
         try:
             document = await _document(request)
-            made = reply(document, written(document.get("messages")), document.get("max_completion_tokens") or document.get("max_tokens"))
+            made = reply(
+                document,
+                written(document.get("messages")),
+                document.get("max_completion_tokens") or document.get("max_tokens"),
+            )
         except Odd as error:
             return _odd(error)
-        head = {"id": self._id("chatcmpl-"), "created": self._now(), "model": made.model, "service_tier": "default"}
+        head = {
+            "id": self._id("chatcmpl-"),
+            "created": self._now(),
+            "model": made.model,
+            "service_tier": "default",
+        }
         if document.get("stream"):
             options = document.get("stream_options") or {}
-            return await _stream(request, _chat_chunks(head, made, bool(options.get("include_usage"))), done=True)
-        message: Document = {"role": "assistant", "content": made.text, "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length" if made.cut else "stop"}
-        return _json({**head, "object": "chat.completion", "choices": [choice], "usage": made.chat_usage()})
+            return await _stream(
+                request, _chat_chunks(head, made, bool(options.get("include_usage"))), done=True
+            )
+        message: Document = {
+            "role": "assistant",
+            "content": made.text,
+            "refusal": None,
+            "annotations": [],
+        }
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": "length" if made.cut else "stop",
+        }
+        return _json(
+            {**head, "object": "chat.completion", "choices": [choice], "usage": made.chat_usage()}
+        )
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses"""
         try:
             document = await _document(request)
-            asked = "\n".join((written(document.get("instructions")), written(document.get("input")))).strip()
+            asked = "\n".join(
+                (written(document.get("instructions")), written(document.get("input")))
+            ).strip()
             made = reply(document, asked, document.get("max_output_tokens"))
         except Odd as error:
             return _odd(error)
-        number, message, now = self._id("resp_"), self._id("msg_"), self._now()
+        number = self._id("resp_")
+        message = self._id("msg_")
+        now = self._now()
         if document.get("stream"):
-            return await _stream(request, _response_events(number, message, now, made, document), done=False)
+            return await _stream(
+                request, _response_events(number, message, now, made, document), done=False
+            )
         return _json(_response(number, message, now, made, document, done=True))
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
@@ -157,7 +223,11 @@ class Models:
         try:
             document = await _document(request)
             given = document.get("input")
-            inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+            inputs = (
+                given
+                if isinstance(given, list) and given and not isinstance(given[0], int)
+                else [given]
+            )
             made = reply(document, written(inputs), None)
         except Odd as error:
             return _odd(error)
@@ -165,7 +235,11 @@ class Models:
         vectors = [_vector(str(text), int(size)) for text in inputs]
         packed = document.get("encoding_format") == "base64"
         data = [
-            {"object": "embedding", "index": place, "embedding": _packed(vector) if packed else vector}
+            {
+                "object": "embedding",
+                "index": place,
+                "embedding": _packed(vector) if packed else vector,
+            }
             for place, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": made.prompt, "total_tokens": made.prompt}
@@ -192,26 +266,50 @@ def _delta(delta: Document, finish: str | None = None) -> Document:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def _response(number: str, message: str, now: int, made: Reply, asked: Document, *, done: bool) -> dict[str, Any]:
+def _response(
+    number: str, message: str, now: int, made: Reply, asked: Document, *, done: bool
+) -> dict[str, Any]:
     return {
-        "id": number, "object": "response", "created_at": now, "model": made.model,
+        "id": number,
+        "object": "response",
+        "created_at": now,
+        "model": made.model,
         "status": ("incomplete" if made.cut else "completed") if done else "in_progress",
-        "error": None, "incomplete_details": {"reason": "max_output_tokens"} if done and made.cut else None,
-        "instructions": asked.get("instructions"), "metadata": asked.get("metadata") or {},
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if done and made.cut else None,
+        "instructions": asked.get("instructions"),
+        "metadata": asked.get("metadata") or {},
         "max_output_tokens": asked.get("max_output_tokens"),
-        "output": [_message(message, made.text)] if done else [], "parallel_tool_calls": True, "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None}, "service_tier": "default", "temperature": 1.0, "text": {"format": {"type": "text"}},
-        "tool_choice": "auto", "tools": [], "top_p": 1.0, "truncation": "disabled", "usage": made.response_usage() if done else None,
-    }  # fmt: skip
+        "output": [_message(message, made.text)] if done else [],
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default",
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": made.response_usage() if done else None,
+    }
 
 
 def _message(message: str, text: str | None) -> dict[str, Any]:
     content = [] if text is None else [{"type": "output_text", "text": text, "annotations": []}]
     status = "in_progress" if text is None else "completed"
-    return {"id": message, "type": "message", "role": "assistant", "content": content, "status": status}
+    return {
+        "id": message,
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "status": status,
+    }
 
 
-def _response_events(number: str, message: str, now: int, made: Reply, asked: Document) -> Iterator[Document]:
+def _response_events(
+    number: str, message: str, now: int, made: Reply, asked: Document
+) -> Iterator[Document]:
     numbers = count()
 
     def event(name: str, **parts: object) -> Document:
@@ -219,7 +317,8 @@ def _response_events(number: str, message: str, now: int, made: Reply, asked: Do
 
     at = {"item_id": message, "output_index": 0, "content_index": 0}
     part = {"type": "output_text", "text": "", "annotations": []}
-    begun, ended = _response(number, message, now, made, asked, done=False), _response(number, message, now, made, asked, done=True)
+    begun = _response(number, message, now, made, asked, done=False)
+    ended = _response(number, message, now, made, asked, done=True)
     yield event("created", response=begun)
     yield event("in_progress", response=begun)
     yield event("output_item.added", output_index=0, item=_message(message, None))
@@ -232,8 +331,12 @@ def _response_events(number: str, message: str, now: int, made: Reply, asked: Do
     yield event("incomplete" if made.cut else "completed", response=ended)
 
 
-async def _stream(request: web.Request, parts: Iterator[Document], *, done: bool) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"})
+async def _stream(
+    request: web.Request, parts: Iterator[Document], *, done: bool
+) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+    )
     await response.prepare(request)
     try:
         async for line in _lines(parts, done=done):

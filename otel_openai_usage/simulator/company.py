@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from otel_openai_usage.simulator.chance import code, spread
 
 _FOUNDED = 1711929600  # 2024-04-01
-_PROJECTS = ("Support Copilot", "Search & Recommendations", "Document Intelligence", "Data Platform", "Hackathon 2025")
+_PROJECTS = (
+    "Support Copilot",
+    "Search & Recommendations",
+    "Document Intelligence",
+    "Data Platform",
+    "Hackathon 2025",
+)
 _ARCHIVED = "Hackathon 2025"
 _PEOPLE = (
     "Mara Lindqvist", "Tomasz Wilk", "Aisha Rahman", "Jonas Feld", "Priya Natarajan",
@@ -59,7 +65,9 @@ class ServiceAccount:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A project's API key. A deleted one is still in the usage, but in no list; `orphan`: its owner left the project."""
+    """A project's API key. A deleted one is still in the usage, but in no list; `orphan`: its owner
+    left the project.
+    """
 
     id: str
     name: str
@@ -85,9 +93,15 @@ class Company:
     limit_cents: int | None
 
     def members(self, project: Project) -> tuple[Person, ...]:
-        """Those who work on a project: the owners of its keys, and the first person, who owns the organization."""
+        """Those who work on a project: the owners of its keys, and the first person, who owns the
+        organization.
+        """
         owners = {key.owner.id for key in self.keys if key.project == project and not key.orphan}
-        return tuple(person for person in self.people if not person.service and (person.role == "owner" or person.id in owners))
+        return tuple(
+            person
+            for person in self.people
+            if not person.service and (person.role == "owner" or person.id in owners)
+        )
 
 
 def _since(seed: int, what: str, index: int) -> int:
@@ -110,17 +124,38 @@ def _person(seed: int, index: int) -> Person:
     name = _PEOPLE[index] if index < len(_PEOPLE) else f"Colleague {index + 1}"
     local = name.lower().replace(" ", ".").replace("í", "i")
     role = "owner" if index == 0 else "reader"
-    return Person("user-" + code(24, seed, "user", index), name, f"{local}@larkspur.example", role, _since(seed, "user", index))
+    return Person(
+        "user-" + code(24, seed, "user", index),
+        name,
+        f"{local}@larkspur.example",
+        role,
+        _since(seed, "user", index),
+    )
 
 
 def _account(seed: int, project: Project) -> ServiceAccount:
     name = _MACHINES[project.name]
     since = project.since + 86400
-    person = Person("user-" + code(24, seed, "service", project.id), name, f"{name}@larkspur.example", "reader", since, True)
-    return ServiceAccount("svc_acct_" + code(20, seed, "account", project.id), name, project, person, since)
+    person = Person(
+        "user-" + code(24, seed, "service", project.id),
+        name,
+        f"{name}@larkspur.example",
+        "reader",
+        since,
+        True,
+    )
+    return ServiceAccount(
+        "svc_acct_" + code(20, seed, "account", project.id), name, project, person, since
+    )
 
 
-def _key(seed: int, index: int, projects: tuple[Project, ...], people: tuple[Person, ...], accounts: tuple[ServiceAccount, ...]) -> Key:
+def _key(
+    seed: int,
+    index: int,
+    projects: tuple[Project, ...],
+    people: tuple[Person, ...],
+    accounts: tuple[ServiceAccount, ...],
+) -> Key:
     name = _KEYS[index] if index < len(_KEYS) else f"service-{index + 1}"
     home = _HOMES[index] if len(projects) == len(_PROJECTS) and index < len(_HOMES) else index
     project = projects[home % len(projects)]

@@ -19,7 +19,9 @@ _TOO_HIGH = Decimal("1.1")
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """What one day's `dims` cost, aligned to the dimensions of costs. `quantity` is None unless grouped by line item."""
+    """What one day's `dims` cost, aligned to the dimensions of costs. `quantity` is None unless
+    grouped by line item.
+    """
 
     dims: Dims
     cost: Decimal
@@ -36,10 +38,16 @@ class Costs:
     """The costs of one world, always derived from its usage."""
 
     def __init__(self, seed: int, streams: tuple[Stream, ...], traffic: Traffic) -> None:
-        self._seed, self._streams, self._traffic = seed, streams, traffic
+        self._seed = seed
+        self._streams = streams
+        self._traffic = traffic
 
-    def day(self, day: int, known: int, group_by: Sequence[str], filters: Filters, excess: float = 0.0) -> list[CostRow]:
-        """The costs of a UTC day (its start) until the minute `known`; a share `excess` of them is a tenth too high."""
+    def day(
+        self, day: int, known: int, group_by: Sequence[str], filters: Filters, excess: float = 0.0
+    ) -> list[CostRow]:
+        """The costs of a UTC day (its start) until the minute `known`; a share `excess` of them is
+        a tenth too high.
+        """
         if known <= day // 60:
             return []
         rows: dict[Dims, CostRow] = {}
@@ -47,9 +55,16 @@ class Costs:
         itemised = "line_item" in group_by
         for dims, charge in self._charges(day, known):
             if _matches(dims, filters):
-                group = tuple(value if keep else None for value, keep in zip(dims, kept, strict=True))
+                group = tuple(
+                    value if keep else None for value, keep in zip(dims, kept, strict=True)
+                )
                 cost = charge.cost * (_TOO_HIGH if self._exceeds(day, dims, excess) else 1)
-                row = CostRow(group, cost, charge.quantity if itemised else None, charge.unit if itemised else None)
+                row = CostRow(
+                    group,
+                    cost,
+                    charge.quantity if itemised else None,
+                    charge.unit if itemised else None,
+                )
                 rows[group] = _added(rows[group], row) if group in rows else row
         return list(rows.values())
 
@@ -77,5 +92,7 @@ def _matches(dims: Dims, filters: Filters) -> bool:
 
 
 def _added(one: CostRow, other: CostRow) -> CostRow:
-    quantity = None if one.quantity is None or other.quantity is None else one.quantity + other.quantity
+    quantity = (
+        None if one.quantity is None or other.quantity is None else one.quantity + other.quantity
+    )
     return CostRow(one.dims, one.cost + other.cost, quantity, one.unit)

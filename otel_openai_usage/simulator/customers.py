@@ -1,4 +1,6 @@
-"""Whom the simulated company serves, and what its applications report of their responses: not all of them do."""
+"""Whom the simulated company serves, and what its applications report of their responses: not all
+of them do.
+"""
 
 from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.ledger import total
@@ -19,17 +21,28 @@ _SHARES = (55, 30, 15)
 
 def metered(world: World, window: Window) -> dict[Dims, Amounts]:
     """What events tell of a window, as rows of the kind `metered`."""
-    kind, names = USAGE_KINDS["completions"], {project.id: project.name for project in world.company.projects}
+    kind = USAGE_KINDS["completions"]
+    names = {project.id: project.name for project in world.company.projects}
     found: dict[Dims, Amounts] = {}
     for dims, amounts in world.totals(kind.name, window, ("project_id", "model")).items():
         named = dict(zip(kind.dimensions, dims, strict=True))
         used = {each.name: int(amount) for each, amount in zip(kind.measures, amounts, strict=True)}
         for place, share in enumerate(_SHARES):
             part = share * _REPORTED.get(names.get(str(named["project_id"]), ""), 0)
-            given, made, cached, requests = (used[name] * part // 10_000 for name in ("input", "output", "input_cached", "requests"))
+            given, made, cached, requests = (
+                used[name] * part // 10_000
+                for name in ("input", "output", "input_cached", "requests")
+            )
             if requests:
-                row: Dims = (_customer(world.seed, window.start, named["model"], place), named["model"], None, None)
-                found[row] = total(found.get(row, METERED.zero), (given, made, cached, made // 4, requests))
+                row: Dims = (
+                    _customer(world.seed, window.start, named["model"], place),
+                    named["model"],
+                    None,
+                    None,
+                )
+                found[row] = total(
+                    found.get(row, METERED.zero), (given, made, cached, made // 4, requests)
+                )
     return found
 
 

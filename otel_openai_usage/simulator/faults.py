@@ -1,4 +1,6 @@
-"""Scripts of trouble: what goes wrong, with which requests, how often. Deterministic for a seeded `rng`."""
+"""Scripts of trouble: what goes wrong, with which requests, how often. Deterministic for a seeded
+`rng`.
+"""
 
 import random
 from collections import deque
@@ -45,7 +47,8 @@ CHANGES: Final = (
 class Fault:
     """One kind of trouble for the requests whose path below /v1/organization/ begins with `path`.
 
-    It lets `after` of them pass, then strikes each with `probability`, `times` times (None: without end).
+    It lets `after` of them pass, then strikes each with `probability`, `times` times (None: without
+    end).
     """
 
     kind: str
@@ -62,22 +65,37 @@ class Fault:
         if self.kind not in ANSWERS + CHANGES:
             raise ValueError(f"fault {self.kind!r}: expected one of {', '.join(ANSWERS + CHANGES)}")
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"fault {self.kind}: probability: expected a number from 0 to 1, got {self.probability!r}")
+            raise ValueError(
+                f"fault {self.kind}: probability: expected a number from 0 to 1, got {self.probability!r}"
+            )
 
     def concerns(self, path: str, group_by: Iterable[str], cursor: bool) -> bool:
         """Whether such a request can be struck at all."""
         if not path.startswith(self.path):
             return False
-        return cursor if self.kind == "bad_cursor" else self.group in group_by if self.kind == "refused_group" else True
+        return (
+            cursor
+            if self.kind == "bad_cursor"
+            else self.group in group_by
+            if self.kind == "refused_group"
+            else True
+        )
 
 
 class Faults:
-    """The faults in force, exchangeable at any time, and a hard limit of requests in any 60 seconds.
+    """The faults in force, exchangeable at any time, and a hard limit of requests in any 60
+    seconds.
 
     What it decides depends only on the rng and the order of requests.
     """
 
-    def __init__(self, faults: Iterable[Fault] = (), *, rng: random.Random | None = None, requests_per_minute: int | None = None) -> None:
+    def __init__(
+        self,
+        faults: Iterable[Fault] = (),
+        *,
+        rng: random.Random | None = None,
+        requests_per_minute: int | None = None,
+    ) -> None:
         self._rng = rng or random.Random(0)
         self._recent: deque[float] = deque()
         self.requests_per_minute = requests_per_minute
@@ -94,7 +112,11 @@ class Faults:
     def strike(self, path: str, group_by: Iterable[str] = (), cursor: bool = False) -> list[Fault]:
         """The faults that befall one request, in the order they were put into force."""
         group_by = tuple(group_by)
-        return [fault for fault in self.faults if fault.concerns(path, group_by, cursor) and self._strikes(fault)]
+        return [
+            fault
+            for fault in self.faults
+            if fault.concerns(path, group_by, cursor) and self._strikes(fault)
+        ]
 
     def _strikes(self, fault: Fault) -> bool:
         if fault.after > 0:
@@ -116,11 +138,15 @@ class Faults:
         return None
 
     def load(self, document: Mapping[str, object]) -> None:
-        """Replace all by {"faults": [{"kind": …}], "requests_per_minute": …}. Raises ValueError and changes nothing if that is odd."""
+        """Replace all by {"faults": [{"kind": …}], "requests_per_minute": …}. Raises ValueError and
+        changes nothing if that is odd.
+        """
         entries = document.get("faults", [])
         limit = document.get("requests_per_minute")
         if not isinstance(entries, list) or not (limit is None or isinstance(limit, int)):
-            raise ValueError("faults: expected a list; requests_per_minute: expected a whole number or null")
+            raise ValueError(
+                "faults: expected a list; requests_per_minute: expected a whole number or null"
+            )
         self.faults = [_fault(entry) for entry in entries]
         self.requests_per_minute = limit
 
@@ -130,7 +156,9 @@ def _fault(entry: object) -> Fault:
         raise ValueError(f"faults: expected objects, got {entry!r}")
     known = {field.name for field in fields(Fault)}
     if strangers := sorted(set(entry) - known):
-        raise ValueError(f"fault: unknown {', '.join(strangers)}; known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"fault: unknown {', '.join(strangers)}; known are {', '.join(sorted(known))}"
+        )
     if "kind" not in entry:
         raise ValueError("fault: kind is missing")
     return Fault(**entry)

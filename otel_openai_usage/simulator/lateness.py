@@ -1,7 +1,8 @@
-"""What OpenAI knows of a minute by now: usage that is late, grows, is corrected, or is put to another key first.
+"""What OpenAI knows of a minute by now: usage that is late, grows, is corrected, or is put to
+another key first.
 
-Everything is drawn from (seed, stream, minute) and the age of the minute, so the same question at the same time has
-the same answer, and after `settles_after` that answer is the truth.
+Everything is drawn from (seed, stream, minute) and the age of the minute, so the same question at
+the same time has the same answer, and after `settles_after` that answer is the truth.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from enum import IntEnum
 
 from otel_openai_usage.simulator.chance import noise
 
-_SECOND, _MINUTE, _HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+_SECOND = timedelta(seconds=1)
+_MINUTE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
 _BYTES = 5  # drawn for each minute
 
 
@@ -29,14 +32,17 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late, and how wrong at first. Shares are of the minutes of a stream, from 0 to 1; their sum is at most 1.
+    """How late, and how wrong at first. Shares are of the minutes of a stream, from 0 to 1; their
+    sum is at most 1.
 
-    `delay`: shortest and longest time from a minute's end until it is seen, drawn for each, so out of order.
-    `growing`: seen in `steps` equal parts over `grows_for`. `late`: half of it comes `late_by` later.
-    `restated`: first half too high or a third too low. `moved`: first under another key. `nameless`: first without key
-    and user though grouped by them. `vanishing`: seen, gone, seen again. The last four are made good after `restated_after`.
-    `split`: share of rows that come as two rows of one key. Costs follow `costs_delay` behind usage; a share of
-    `costs_restated` of the costs of a day is a tenth too high until `restated_after` has passed since the day.
+    `delay`: shortest and longest time from a minute's end until it is seen, drawn for each, so out
+    of order. `growing`: seen in `steps` equal parts over `grows_for`. `late`: half of it comes
+    `late_by` later. `restated`: first half too high or a third too low. `moved`: first under
+    another key. `nameless`: first without key and user though grouped by them. `vanishing`: seen,
+    gone, seen again. The last four are made good after `restated_after`. `split`: share of rows
+    that come as two rows of one key. Costs follow `costs_delay` behind usage; a share of
+    `costs_restated` of the costs of a day is a tenth too high until `restated_after` has passed
+    since the day.
     """
 
     delay: tuple[timedelta, timedelta] = (timedelta(0), timedelta(0))
@@ -56,13 +62,21 @@ class Lateness:
 
     def __post_init__(self) -> None:
         shares = (self.growing, self.late, self.restated, self.moved, self.nameless, self.vanishing)
-        if min(*shares, self.split, self.costs_restated) < 0 or sum(shares) > 1 or max(self.split, self.costs_restated) > 1:
-            raise ValueError(f"lateness: shares must lie between 0 and 1 and add up to at most 1, got {shares}")
+        if (
+            min(*shares, self.split, self.costs_restated) < 0
+            or sum(shares) > 1
+            or max(self.split, self.costs_restated) > 1
+        ):
+            raise ValueError(
+                f"lateness: shares must lie between 0 and 1 and add up to at most 1, got {shares}"
+            )
         if self.steps < 1:
             raise ValueError(f"lateness: steps: expected at least 1, got {self.steps}")
         for least, most in (self.delay, self.late_by, self.restated_after):
             if not timedelta(0) <= least <= most:
-                raise ValueError(f"lateness: expected a shortest and a longest time, got {least} and {most}")
+                raise ValueError(
+                    f"lateness: expected a shortest and a longest time, got {least} and {most}"
+                )
 
     @property
     def settles_after(self) -> timedelta:
@@ -79,7 +93,12 @@ class Lateness:
 
 PROMPT = Lateness()
 """Every minute is known when it ends."""
-DEMO = Lateness(delay=(20 * _SECOND, 150 * _SECOND), growing=0.05, grows_for=6 * _MINUTE, costs_delay=12 * _MINUTE)
+DEMO = Lateness(
+    delay=(20 * _SECOND, 150 * _SECOND),
+    growing=0.05,
+    grows_for=6 * _MINUTE,
+    costs_delay=12 * _MINUTE,
+)
 """Tens of seconds to minutes late, as on a good day."""
 HARSH = Lateness(
     delay=(20 * _SECOND, 15 * _MINUTE),
@@ -171,7 +190,8 @@ def _thresholds(lateness: Lateness) -> tuple[tuple[int, Fate], ...]:
         (lateness.nameless, Fate.NAMELESS),
         (lateness.vanishing, Fate.VANISHES),
     )
-    found, sum_of = [], 0.0
+    found = []
+    sum_of = 0.0
     for share, fate in shares:
         sum_of += share
         if share:

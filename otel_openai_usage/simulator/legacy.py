@@ -1,6 +1,8 @@
-"""The old usage endpoint of the simulated organization, for an ordinary key: one UTC day at a time, five requests a minute.
+"""The old usage endpoint of the simulated organization, for an ordinary key: one UTC day at a time,
+five requests a minute.
 
-Shapes: openai-api.md section 6. What it says is the chat usage of the same world, told in windows of an hour.
+Shapes: openai-api.md section 6. What it says is the chat usage of the same world, told in windows
+of an hour.
 """
 
 from collections import deque
@@ -24,7 +26,8 @@ class Legacy:
     """`GET /v1/usage` and `GET /v1/organizations/{id}/users`."""
 
     def __init__(self, world: World, clock: Callable[[], datetime]) -> None:
-        self._world, self._clock = world, clock
+        self._world = world
+        self._clock = clock
         self._passed: deque[float] = deque(maxlen=PER_MINUTE)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -36,27 +39,40 @@ class Legacy:
         """Usage of one day, of everybody or of one user."""
         if refusal := self._refusal(request):
             return refusal
-        text, user = request.query.get("date"), request.query.get("user_public_id")
+        text = request.query.get("date")
+        user = request.query.get("user_public_id")
         if text is None:
             return _error("Missing query parameter 'date'", 400)
         try:
             day = (date.fromisoformat(text).toordinal() - 719163) * Width.DAY
         except ValueError:
             return _error(f"{text!r} is not a date", 400)
-        return web.json_response({
-            "object": "list", "data": self._records(day, user), "ft_data": [], "dalle_api_data": [], "whisper_api_data": [],
-            "tts_api_data": [], "assistant_code_interpreter_data": [], "retrieval_storage_data": [],
-        })  # fmt: skip
+        return web.json_response(
+            {
+                "object": "list",
+                "data": self._records(day, user),
+                "ft_data": [],
+                "dalle_api_data": [],
+                "whisper_api_data": [],
+                "tts_api_data": [],
+                "assistant_code_interpreter_data": [],
+                "retrieval_storage_data": [],
+            }
+        )
 
     async def users(self, request: web.Request) -> web.Response:
         """Everybody, by public id."""
         if refusal := self._refusal(request):
             return refusal
-        people = [{"created": person.since, "user": {"object": "user", "id": person.id}} for person in self._world.company.people]
+        people = [
+            {"created": person.since, "user": {"object": "user", "id": person.id}}
+            for person in self._world.company.people
+        ]
         return web.json_response({"members": {"object": "list", "data": people}})
 
     def _records(self, day: int, user: str | None) -> list[dict[str, object]]:
-        now, company = self._clock(), self._world.company
+        now = self._clock()
+        company = self._world.company
         end = min(day + Width.DAY, int(now.timestamp()) // Width.HOUR * Width.HOUR + Width.HOUR)
         if end <= day:
             return []
@@ -64,27 +80,57 @@ class Legacy:
         index = {measure.name: position for position, measure in enumerate(_KIND.measures)}
         return [
             {
-                "organization_id": company.id, "organization_name": company.name, "aggregation_timestamp": start,
-                "n_requests": amounts[index["requests"]], "operation": "completion", "snapshot_id": dims[place["model"]],
-                "n_context_tokens_total": amounts[index["input"]], "n_generated_tokens_total": amounts[index["output"]],
-                "n_cached_context_tokens_total": amounts[index["input_cached"]], "email": None,
-                "user_id": dims[place["user_id"]], "project_id": dims[place["project_id"]], "api_key_id": dims[place["api_key_id"]],
-                "api_key_name": None, "api_key_redacted": None, "api_key_type": None, "project_name": None, "request_type": "",
+                "organization_id": company.id,
+                "organization_name": company.name,
+                "aggregation_timestamp": start,
+                "n_requests": amounts[index["requests"]],
+                "operation": "completion",
+                "snapshot_id": dims[place["model"]],
+                "n_context_tokens_total": amounts[index["input"]],
+                "n_generated_tokens_total": amounts[index["output"]],
+                "n_cached_context_tokens_total": amounts[index["input_cached"]],
+                "email": None,
+                "user_id": dims[place["user_id"]],
+                "project_id": dims[place["project_id"]],
+                "api_key_id": dims[place["api_key_id"]],
+                "api_key_name": None,
+                "api_key_redacted": None,
+                "api_key_type": None,
+                "project_name": None,
+                "request_type": "",
             }
-            for start, rows in self._world.visible("completions", Window(day, end), Width.HOUR, _GROUPS, now).items()
+            for start, rows in self._world.visible(
+                "completions", Window(day, end), Width.HOUR, _GROUPS, now
+            ).items()
             for dims, amounts in rows.items()
             if user is None or dims[place["user_id"]] == user
-        ]  # fmt: skip
+        ]
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if request.headers.get("Authorization") != f"Bearer {ORDINARY_KEY}":
-            return web.json_response(answers.wrong_key(request.headers.get("Authorization", "").removeprefix("Bearer ")), status=401)
+            return web.json_response(
+                answers.wrong_key(request.headers.get("Authorization", "").removeprefix("Bearer ")),
+                status=401,
+            )
         now = self._clock().timestamp()
         if len(self._passed) == PER_MINUTE and now - self._passed[0] < 60:
-            return _error("Rate limit reached for usage on requests per min (RPM): Limit 5, Used 5, Requested 1.", 429)
+            return _error(
+                "Rate limit reached for usage on requests per min (RPM): Limit 5, Used 5, Requested 1.",
+                429,
+            )
         self._passed.append(now)
         return None
 
 
 def _error(message: str, status: int) -> web.Response:
-    return web.json_response({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}, status=status)
+    return web.json_response(
+        {
+            "error": {
+                "message": message,
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            }
+        },
+        status=status,
+    )

@@ -1,4 +1,6 @@
-"""The company as OpenAI's lists and objects: projects, keys, users, service accounts, admin keys, spend limits."""
+"""The company as OpenAI's lists and objects: projects, keys, users, service accounts, admin keys,
+spend limits.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ Identified = TypeVar("Identified", Key, Person, Project, ServiceAccount)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request that passed the door: the parts of its path, its parameters, its time, and the faults that struck it."""
+    """A request that passed the door: the parts of its path, its parameters, its time, and the
+    faults that struck it.
+    """
 
     path: Mapping[str, str]
     parameters: Parameters
@@ -30,16 +34,24 @@ class Absent(Exception):
 
 
 def listed(items: Sequence[Object], parameters: Parameters) -> Object:
-    """One page of a list: `after` an id, at most `limit` (20; 1 to 100). last_id is there on the last page, too."""
+    """One page of a list: `after` an id, at most `limit` (20; 1 to 100). last_id is there on the
+    last page, too.
+    """
     sent = dict(parameters)
     text = sent.get("limit", "20")
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise Refused(f"Invalid 'limit': expected a value between 1 and 100, but got {text!r} instead.", "limit", "integer_out_of_range")
+        raise Refused(
+            f"Invalid 'limit': expected a value between 1 and 100, but got {text!r} instead.",
+            "limit",
+            "integer_out_of_range",
+        )
     first = 0
     if (after := sent.get("after")) is not None:
         first = next((place + 1 for place, item in enumerate(items) if item["id"] == after), -1)
         if first < 0:
-            raise Refused(f"Invalid 'after': no object with id '{after}'.", "after", "invalid_value")
+            raise Refused(
+                f"Invalid 'after': no object with id '{after}'.", "after", "invalid_value"
+            )
     part = items[first : first + int(text)]
     return {
         "object": "list",
@@ -65,10 +77,21 @@ def _project(project: Project) -> Object:
 def _owner(key: Key) -> Object:
     if key.account is not None:
         account = key.account
-        inner: Object = {"id": account.id, "name": account.name, "created_at": account.since, "role": "member"}
+        inner: Object = {
+            "id": account.id,
+            "name": account.name,
+            "created_at": account.since,
+            "role": "member",
+        }
         return {"type": "service_account", "service_account": inner}
     person = key.owner
-    inner = {"id": person.id, "email": person.email, "name": person.name, "created_at": person.since, "role": person.role}
+    inner = {
+        "id": person.id,
+        "email": person.email,
+        "name": person.name,
+        "created_at": person.since,
+        "role": person.role,
+    }
     return {"type": "user", "user": inner}
 
 
@@ -87,7 +110,14 @@ def _key(key: Key, now: datetime) -> Object:
 
 
 def _user(person: Person) -> Object:
-    nested: Object = {"object": "user", "id": person.id, "email": person.email, "name": person.name, "picture": None, "enabled": True}
+    nested: Object = {
+        "object": "user",
+        "id": person.id,
+        "email": person.email,
+        "name": person.name,
+        "picture": None,
+        "enabled": True,
+    }
     return {
         "object": "organization.user",
         "id": person.id,
@@ -151,7 +181,13 @@ def _limit(name: str, cents: int | None, spent: Decimal) -> Object:
     if cents is None:
         raise Absent("No spend limit is configured.")
     status = "enforcing" if spent * 100 >= cents else "inactive"
-    return {"object": name, "threshold_amount": cents, "currency": "USD", "interval": "month", "enforcement": {"status": status}}
+    return {
+        "object": name,
+        "threshold_amount": cents,
+        "currency": "USD",
+        "interval": "month",
+        "enforcement": {"status": status},
+    }
 
 
 class Lists:
@@ -164,7 +200,10 @@ class Lists:
     def projects(self, ask: Ask) -> Object:
         """Active projects, and archived ones if asked for."""
         archived = dict(ask.parameters).get("include_archived", "false") == "true"
-        return listed([_project(one) for one in self._company.projects if archived or not one.archived_at], ask.parameters)
+        return listed(
+            [_project(one) for one in self._company.projects if archived or not one.archived_at],
+            ask.parameters,
+        )
 
     def project(self, ask: Ask) -> Object:
         """One project, archived or not."""
@@ -176,7 +215,9 @@ class Lists:
         if access not in ("active", "inactive", "any"):
             raise Refused(f"Invalid value: '{access}'.", "owner_project_access", "invalid_value")
         keys = [_key(key, ask.now) for key in self._keys(ask.path)]
-        return listed([key for key in keys if access in ("any", key["owner_project_access"])], ask.parameters)
+        return listed(
+            [key for key in keys if access in ("any", key["owner_project_access"])], ask.parameters
+        )
 
     def key(self, ask: Ask) -> Object:
         """One key of an active project."""
@@ -192,16 +233,28 @@ class Lists:
 
     def members(self, ask: Ask) -> Object:
         """The people in an active project."""
-        return listed([_member(person) for person in self._company.members(self._active(ask.path))], ask.parameters)
+        return listed(
+            [_member(person) for person in self._company.members(self._active(ask.path))],
+            ask.parameters,
+        )
 
     def member(self, ask: Ask) -> Object:
         """One of the people in an active project."""
-        return _member(_found(self._company.members(self._active(ask.path)), ask.path["user_id"], "user"))
+        return _member(
+            _found(self._company.members(self._active(ask.path)), ask.path["user_id"], "user")
+        )
 
     def users(self, ask: Ask) -> Object:
         """The people in the organization, or those with the given `emails`."""
         emails = values(ask.parameters, "emails")
-        return listed([_user(person) for person in self._company.people if not emails or person.email in emails], ask.parameters)
+        return listed(
+            [
+                _user(person)
+                for person in self._company.people
+                if not emails or person.email in emails
+            ],
+            ask.parameters,
+        )
 
     def user(self, ask: Ask) -> Object:
         """One of the people in the organization."""
@@ -210,7 +263,9 @@ class Lists:
     def admin_keys(self, ask: Ask) -> Object:
         """The organization's admin keys, oldest first unless `order` is desc."""
         keys = _admin_keys(self._company.people[0])
-        return listed(keys[::-1] if dict(ask.parameters).get("order") == "desc" else keys, ask.parameters)
+        return listed(
+            keys[::-1] if dict(ask.parameters).get("order") == "desc" else keys, ask.parameters
+        )
 
     def admin_key(self, ask: Ask) -> Object:
         """One of the organization's admin keys."""
@@ -221,12 +276,16 @@ class Lists:
 
     def limit(self, ask: Ask) -> Object:
         """The spend limit of the organization."""
-        return _limit("organization.spend_limit", self._company.limit_cents, self._world.spent(None, ask.now))
+        return _limit(
+            "organization.spend_limit", self._company.limit_cents, self._world.spent(None, ask.now)
+        )
 
     def project_limit(self, ask: Ask) -> Object:
         """The spend limit of an active project, if it has one."""
         project = self._active(ask.path)
-        return _limit("project.spend_limit", project.limit_cents, self._world.spent(project.id, ask.now))
+        return _limit(
+            "project.spend_limit", project.limit_cents, self._world.spent(project.id, ask.now)
+        )
 
     def _project(self, path: Mapping[str, str]) -> Project:
         return _found(self._company.projects, path["project_id"], "project")

@@ -1,4 +1,6 @@
-"""The simulated organization's past, put into a store as a finished backfill would: for the demo, tests and benchmarks."""
+"""The simulated organization's past, put into a store as a finished backfill would: for the demo,
+tests and benchmarks.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -15,22 +17,49 @@ GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item"
 COSTS_GROUP_BY = ("project_id", "line_item")
 
 
-def fill(store: Store, world: World, organization: str, start: int, end: int, prices: PriceBook | None = None) -> list[Book]:
-    """Keep what was used and billed on the UTC days in [start, end), before a count that begins at `end`; and the names.
+def fill(
+    store: Store,
+    world: World,
+    organization: str,
+    start: int,
+    end: int,
+    prices: PriceBook | None = None,
+) -> list[Book]:
+    """Keep what was used and billed on the UTC days in [start, end), before a count that begins at
+    `end`; and the names.
 
     `start` and `end` are UTC midnights, Unix seconds. The books, by the order of `KINDS`.
     """
     store.keep_names(organization, names(world))
-    return [_fill(store, world, organization, kind, start, end, prices) for kind in KINDS.values() if not kind.level]
+    return [
+        _fill(store, world, organization, kind, start, end, prices)
+        for kind in KINDS.values()
+        if not kind.level
+    ]
 
 
-def _fill(store: Store, world: World, organization: str, kind: Kind, start: int, end: int, prices: PriceBook | None) -> Book:
+def _fill(
+    store: Store,
+    world: World,
+    organization: str,
+    kind: Kind,
+    start: int,
+    end: int,
+    prices: PriceBook | None,
+) -> Book:
     grouping = kind.grouping(COSTS_GROUP_BY if kind.name == "costs" else GROUP_BY)
     book = store.book(organization, kind, end, grouping)
-    days = {day: world.totals(kind.name, Window(day, day + Width.DAY), grouping) for day in range(start, end, Width.DAY)}
+    days = {
+        day: world.totals(kind.name, Window(day, day + Width.DAY), grouping)
+        for day in range(start, end, Width.DAY)
+    }
     change = ledger.replace(Width.DAY, days, (), end, kind.zero)
     new, moved = leaves_after(book, change, end)
-    found = estimate(kind, organization, change.moves, prices) if prices and kind.name != "costs" else Estimate()
+    found = (
+        estimate(kind, organization, change.moves, prices)
+        if prices and kind.name != "costs"
+        else Estimate()
+    )
     store.commit(book, Commit(book.progress, change, new, moved, estimates=found.days))
     accept(book, new, moved)
     return book
@@ -49,5 +78,12 @@ def names(world: World) -> Names:
 def limits(world: World) -> Sequence[Limit]:
     """The monthly spend limits, as OpenAI would say them."""
     company = world.company
-    cents = [(None, company.limit_cents), *((project.id, project.limit_cents) for project in company.projects)]
-    return [Limit(project, Decimal(amount) / 100, "usd", enforcing=False) for project, amount in cents if amount is not None]
+    cents = [
+        (None, company.limit_cents),
+        *((project.id, project.limit_cents) for project in company.projects),
+    ]
+    return [
+        Limit(project, Decimal(amount) / 100, "usd", enforcing=False)
+        for project, amount in cents
+        if amount is not None
+    ]

@@ -1,4 +1,5 @@
-"""What the simulated OpenAI charges: a small price table of its own, shaped like the real one of 2026.
+"""What the simulated OpenAI charges: a small price table of its own, shaped like the real one of
+2026.
 
 It only has to be consistent with itself; the exporter's own estimates come from elsewhere.
 """

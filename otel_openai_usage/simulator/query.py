@@ -1,4 +1,6 @@
-"""The question in a usage or costs request: validated, with its cursor. (The live API's texts for most 400s are unknown.)"""
+"""The question in a usage or costs request: validated, with its cursor. (The live API's texts for
+most 400s are unknown.)
+"""
 
 import base64
 import binascii
@@ -35,7 +37,9 @@ class Refused(Exception):
     """A 400. `param` is the parameter that is at fault."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        self.message, self.param, self.code = message, param, code
+        self.message = message
+        self.param = param
+        self.code = code
         super().__init__(message)
 
 
@@ -59,7 +63,9 @@ class Query:
 
     def cursor(self, start: int) -> str:
         """The page token for the buckets from `start` on."""
-        packed = self.asked.to_bytes(8, "big") + self.hash.to_bytes(4, "big") + start.to_bytes(8, "big")
+        packed = (
+            self.asked.to_bytes(8, "big") + self.hash.to_bytes(4, "big") + start.to_bytes(8, "big")
+        )
         return "page_" + base64.urlsafe_b64encode(packed).decode()
 
 
@@ -67,7 +73,11 @@ def values(parameters: Parameters, name: str) -> list[str]:
     """Every value of an array parameter, however it is spelt: `a=1&a=2`, `a[]=1&a[]=2` or `a=1,2`."""
     found = [text for key, text in parameters if key in (name, f"{name}[]")]
     # A line item has a comma of its own, so it can only be repeated.
-    return found if name == "line_items" else [part for text in found for part in text.split(",") if part]
+    return (
+        found
+        if name == "line_items"
+        else [part for text in found for part in text.split(",") if part]
+    )
 
 
 def query(kind: Kind, parameters: Parameters, now: int) -> Query:
@@ -77,7 +87,9 @@ def query(kind: Kind, parameters: Parameters, now: int) -> Query:
     width = _width(kind, sent.get("bucket_width"))
     start = _integer(sent, "start_time")
     if start is None:
-        raise Refused("Missing required parameter: 'start_time'.", "start_time", "missing_required_parameter")
+        raise Refused(
+            "Missing required parameter: 'start_time'.", "start_time", "missing_required_parameter"
+        )
     found = Query(
         kind=kind,
         start=start,
@@ -100,7 +112,9 @@ def _known(kind: Kind, parameters: Parameters) -> None:
     for name, _ in parameters:
         plain = name.removesuffix("[]")
         dimension = _FILTERS.get(plain)
-        if plain in _NO_FILTER.get(kind.name, ()) or not (plain in allowed or plain == "group_by" or dimension in kind.dimensions):
+        if plain in _NO_FILTER.get(kind.name, ()) or not (
+            plain in allowed or plain == "group_by" or dimension in kind.dimensions
+        ):
             raise Refused(f"Unknown parameter: '{plain}'.", plain, "unknown_parameter")
 
 
@@ -109,18 +123,28 @@ def _integer(sent: dict[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not text.removeprefix("-").isdecimal() or not 0 <= int(text) < 1 << 40:
-        raise Refused(f"Invalid type for '{name}': expected an integer, but got {text!r} instead.", name, "invalid_type")
+        raise Refused(
+            f"Invalid type for '{name}': expected an integer, but got {text!r} instead.",
+            name,
+            "invalid_type",
+        )
     return int(text)
 
 
 def _one_of(name: str, text: str, allowed: Iterable[str]) -> str:
     if text not in (known := tuple(allowed)):
-        raise Refused(f"Invalid value: '{text}'. Supported values are: {', '.join(map(repr, known))}.", name, "invalid_value")
+        raise Refused(
+            f"Invalid value: '{text}'. Supported values are: {', '.join(map(repr, known))}.",
+            name,
+            "invalid_value",
+        )
     return text
 
 
 def _width(kind: Kind, text: str | None) -> Width:
-    return Width.parse(_one_of("bucket_width", text or Width.DAY.text, (width.text for width in kind.widths)))
+    return Width.parse(
+        _one_of("bucket_width", text or Width.DAY.text, (width.text for width in kind.widths))
+    )
 
 
 def _limit(kind: Kind, width: Width, limit: int | None) -> int:
@@ -128,7 +152,11 @@ def _limit(kind: Kind, width: Width, limit: int | None) -> int:
     if limit is None:
         return _DEFAULTS[width]
     if not 1 <= limit <= most:
-        raise Refused(f"Invalid 'limit': expected a value between 1 and {most}, but got {limit} instead.", "limit", "integer_out_of_range")
+        raise Refused(
+            f"Invalid 'limit': expected a value between 1 and {most}, but got {limit} instead.",
+            "limit",
+            "integer_out_of_range",
+        )
     return limit
 
 
@@ -139,14 +167,20 @@ def _group_by(kind: Kind, wanted: list[str]) -> tuple[str, ...]:
 
 
 def _filters(kind: Kind, parameters: Parameters) -> Filters:
-    found = {dimension: frozenset(wanted) for name, dimension in _FILTERS.items() if (wanted := values(parameters, name))}
+    found = {
+        dimension: frozenset(wanted)
+        for name, dimension in _FILTERS.items()
+        if (wanted := values(parameters, name))
+    }
     if batch := values(parameters, "batch"):
         found["batch"] = frozenset({_one_of("batch", batch[0].lower(), ("true", "false"))})
     return found
 
 
 def _hash(kind: Kind, parameters: Parameters) -> int:
-    return crc32(repr((kind.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode())
+    return crc32(
+        repr((kind.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode()
+    )
 
 
 def _turned(found: Query, page: str) -> Query:
@@ -156,18 +190,30 @@ def _turned(found: Query, page: str) -> Query:
         packed = b""
     if len(packed) != 20 or int.from_bytes(packed[8:12], "big") != found.hash:
         raise Refused(CURSOR, None, "invalid_request_error")
-    return replace(found, asked=int.from_bytes(packed[:8], "big"), start=int.from_bytes(packed[12:], "big"))
+    return replace(
+        found, asked=int.from_bytes(packed[:8], "big"), start=int.from_bytes(packed[12:], "big")
+    )
 
 
 def _bounded(found: Query, first: int, end: int | None, now: int) -> Query:
     """With its end: never beyond now, and for costs in whole UTC days, which are compared as dates."""
     if end is not None and end <= first:
-        raise Refused("Invalid 'end_time': expected a time after 'start_time'.", "end_time", "invalid_value")
+        raise Refused(
+            "Invalid 'end_time': expected a time after 'start_time'.", "end_time", "invalid_value"
+        )
     if found.kind is not COSTS:
-        return replace(found, start=floor(found.start, 60), end=min(end if end is not None else found.asked, now))
+        return replace(
+            found,
+            start=floor(found.start, 60),
+            end=min(end if end is not None else found.asked, now),
+        )
     midnight = floor(now, Width.DAY) + Width.DAY
     start = floor(found.start, Width.DAY)
     until = floor(end, Width.DAY) if end is not None else floor(found.asked, Width.DAY) + Width.DAY
     if end is not None and until <= floor(first, Width.DAY):
-        raise Refused("Invalid 'end_time': 'start_time' and 'end_time' must not fall on the same date.", "end_time", "invalid_value")
+        raise Refused(
+            "Invalid 'end_time': 'start_time' and 'end_time' must not fall on the same date.",
+            "end_time",
+            "invalid_value",
+        )
     return replace(found, start=start, end=min(until, midnight))

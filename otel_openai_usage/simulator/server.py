@@ -1,4 +1,6 @@
-"""The API of the simulated organization, over HTTP; `/simulator/…` is for tests and demos and asks for no key."""
+"""The API of the simulated organization, over HTTP; `/simulator/…` is for tests and demos and asks
+for no key.
+"""
 
 import asyncio
 import json
@@ -48,15 +50,26 @@ class Route:
 
 
 class Simulation:
-    """The API over a world. `keys` maps each accepted key to its scopes; it, `faults` and `world.lateness` may change at any time."""
+    """The API over a world. `keys` maps each accepted key to its scopes; it, `faults` and
+    `world.lateness` may change at any time.
+    """
 
     def __init__(
-        self, world: World, *, faults: Faults | None = None, clock: Clock = _clock, admin_key: str = ADMIN_KEY, log: int = 10_000
+        self,
+        world: World,
+        *,
+        faults: Faults | None = None,
+        clock: Clock = _clock,
+        admin_key: str = ADMIN_KEY,
+        log: int = 10_000,
     ) -> None:
         self.world = world
         self.faults = faults or Faults()
         self.clock = clock
-        self.keys = {admin_key: frozenset({USAGE, MANAGEMENT}), f"{admin_key}-usage": frozenset({USAGE})}
+        self.keys = {
+            admin_key: frozenset({USAGE, MANAGEMENT}),
+            f"{admin_key}-usage": frozenset({USAGE}),
+        }
         self.requests: deque[dict[str, object]] = deque(maxlen=log)
         self._answered = 0
 
@@ -84,10 +97,18 @@ class Simulation:
         return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
 
     def _buckets(self, kind: Kind) -> Answer:
-        style, shelf = Style(organization=self.world.company.id), answers.Shelf()
+        style = Style(organization=self.world.company.id)
+        shelf = answers.Shelf()
 
         def answer(ask: Ask) -> Body:
-            return answers.page(self.world, query(kind, ask.parameters, int(ask.now.timestamp())), ask.now, style, shelf, ask.struck)
+            return answers.page(
+                self.world,
+                query(kind, ask.parameters, int(ask.now.timestamp())),
+                ask.now,
+                style,
+                shelf,
+                ask.struck,
+            )
 
         return answer
 
@@ -97,7 +118,12 @@ class Simulation:
         async def handle(request: web.Request) -> web.StreamResponse:
             now = self.clock()
             parameters = list(request.query.items())
-            entry: dict[str, object] = {"time": now.timestamp(), "path": request.path, "params": parameters, "status": None}
+            entry: dict[str, object] = {
+                "time": now.timestamp(),
+                "path": request.path,
+                "params": parameters,
+                "status": None,
+            }
             self.requests.append(entry)
             response = await self._respond(route, request, parameters, now)
             entry["status"] = response.status
@@ -105,20 +131,26 @@ class Simulation:
 
         return handle
 
-    async def _respond(self, route: Route, request: web.Request, parameters: Parameters, now: datetime) -> web.StreamResponse:
+    async def _respond(
+        self, route: Route, request: web.Request, parameters: Parameters, now: datetime
+    ) -> web.StreamResponse:
         wait = self.faults.wait(now.timestamp())
         if wait is not None:
             return self._limited(int(wait) + 1)
         if (refusal := self._refusal(route, request)) is not None:
             return refusal
         cursor = any(name == "page" for name, _ in parameters)
-        struck = self.faults.strike(request.path.removeprefix(PREFIX), values(parameters, "group_by"), cursor)
+        struck = self.faults.strike(
+            request.path.removeprefix(PREFIX), values(parameters, "group_by"), cursor
+        )
         for fault in struck:
             if fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
         response = await self._answer(route, request, parameters, now, struck)
         if any(fault.kind == "bare_error" for fault in struck) and response.status >= 400:
-            response = self._json({"error": "something about this request is not right"}, response.status)
+            response = self._json(
+                {"error": "something about this request is not right"}, response.status
+            )
         return response
 
     def _refusal(self, route: Route, request: web.Request) -> web.Response | None:
@@ -127,10 +159,19 @@ class Simulation:
             return self._json(answers.NO_KEY, 401)
         if key not in self.keys:
             return self._json(answers.wrong_key(key), 401)
-        return None if route.scope in self.keys[key] else self._json(answers.missing_scope(route.scope), 403)
+        return (
+            None
+            if route.scope in self.keys[key]
+            else self._json(answers.missing_scope(route.scope), 403)
+        )
 
     async def _answer(
-        self, route: Route, request: web.Request, parameters: Parameters, now: datetime, struck: list[Fault]
+        self,
+        route: Route,
+        request: web.Request,
+        parameters: Parameters,
+        now: datetime,
+        struck: list[Fault],
     ) -> web.StreamResponse:
         trouble = next((fault for fault in struck if fault.kind in ANSWERS), None)
         if trouble is not None and trouble.kind not in ("truncated", "cut"):
@@ -141,20 +182,30 @@ class Simulation:
             return self._json(answers.error(error.message, param=error.param, code=error.code), 400)
         except Absent as error:
             return self._json(answers.error(str(error), code="not_found"), 404)
-        return self._json(body, 200) if trouble is None else await self._half(_encoded(body), trouble, request)
+        return (
+            self._json(body, 200)
+            if trouble is None
+            else await self._half(_encoded(body), trouble, request)
+        )
 
-    async def _trouble(self, fault: Fault, route: Route, request: web.Request) -> web.StreamResponse:
+    async def _trouble(
+        self, fault: Fault, route: Route, request: web.Request
+    ) -> web.StreamResponse:
         key = request.headers["Authorization"].removeprefix("Bearer ")
         simple: dict[str, Callable[[], web.Response]] = {
             "rate_limit": lambda: self._limited(fault.retry_after),
             "error": lambda: self._json(answers.SERVER_ERROR, fault.status or 500),
             "html": lambda: self._html(fault.status or 502),
             "wrong_key": lambda: self._json(answers.wrong_key(key), 401),
-            "missing_scope": lambda: self._json(answers.missing_scope(route.scope), fault.status or 403),
+            "missing_scope": lambda: self._json(
+                answers.missing_scope(route.scope), fault.status or 403
+            ),
             "not_found": lambda: self.unknown(request),
             "bad_cursor": lambda: self._json(answers.BAD_CURSOR, 400),
             "lookback": lambda: self._json(answers.TOO_FAR_BACK, 400),
-            "refused_group": lambda: self._json(answers.error(f"Grouping by {fault.group} is not supported.", param="group_by"), 400),
+            "refused_group": lambda: self._json(
+                answers.error(f"Grouping by {fault.group} is not supported.", param="group_by"), 400
+            ),
         }
         if fault.kind in simple:
             return simple[fault.kind]()
@@ -165,7 +216,9 @@ class Simulation:
     async def _half(self, body: bytes, fault: Fault, request: web.Request) -> web.StreamResponse:
         if fault.kind == "truncated":
             return self._json(body[: len(body) // 2], 200)
-        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Content-Length": str(len(body))}
+        )
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
         self._hung_up(request)
@@ -177,13 +230,17 @@ class Simulation:
 
     def _limited(self, wait: int | str | None) -> web.Response:
         message = "Rate limit reached for organization reports on requests per min (RPM)."
-        response = self._json(answers.error(message, kind="requests", code="rate_limit_exceeded"), 429)
+        response = self._json(
+            answers.error(message, kind="requests", code="rate_limit_exceeded"), 429
+        )
         if wait is not None:
             response.headers["Retry-After"] = str(wait)
         return response
 
     def _html(self, status: int) -> web.Response:
-        return web.Response(text=answers.HTML.format(status=status), status=status, content_type="text/html")
+        return web.Response(
+            text=answers.HTML.format(status=status), status=status, content_type="text/html"
+        )
 
     def _hung_up(self, request: web.Request) -> web.Response:
         if request.transport is not None:
@@ -192,8 +249,13 @@ class Simulation:
 
     def _json(self, body: Body, status: int) -> web.Response:
         self._answered += 1
-        headers = {"x-request-id": "req_" + code(32, self.world.seed, self._answered), "openai-version": "2020-10-01"}
-        return web.Response(body=_encoded(body), status=status, content_type="application/json", headers=headers)
+        headers = {
+            "x-request-id": "req_" + code(32, self.world.seed, self._answered),
+            "openai-version": "2020-10-01",
+        }
+        return web.Response(
+            body=_encoded(body), status=status, content_type="application/json", headers=headers
+        )
 
 
 def _encoded(body: Body) -> bytes:
@@ -222,24 +284,36 @@ class _Control:
             raise web.HTTPBadRequest(text=f"totals: {error!r}") from error
         names = [measure.name for measure in kind.measures]
         rows = [
-            {"dims": dict(zip(kind.dimensions, dims, strict=True)), "amounts": dict(zip(names, map(str, amounts), strict=True))}
+            {
+                "dims": dict(zip(kind.dimensions, dims, strict=True)),
+                "amounts": dict(zip(names, map(str, amounts), strict=True)),
+            }
             for dims, amounts in found.items()
         ]
         settles = self._simulation.world.settles_after.total_seconds()
-        return web.json_response({"kind": kind.name, "window": str(window), "settles_after": settles, "rows": rows})
+        return web.json_response(
+            {"kind": kind.name, "window": str(window), "settles_after": settles, "rows": rows}
+        )
 
     async def faults(self, request: web.Request) -> web.Response:
         """The faults in force; a POST of {"faults": […], "requests_per_minute": …} replaces them."""
         if request.method == "POST":
             await self._change(request, self._simulation.faults.load)
         faults = self._simulation.faults
-        return web.json_response({"faults": [asdict(fault) for fault in faults.faults], "requests_per_minute": faults.requests_per_minute})
+        return web.json_response(
+            {
+                "faults": [asdict(fault) for fault in faults.faults],
+                "requests_per_minute": faults.requests_per_minute,
+            }
+        )
 
     async def lateness(self, request: web.Request) -> web.Response:
         """How late usage is; a POST of {"preset": "prompt" | "demo" | "harsh"} changes it."""
         if request.method == "POST":
             await self._change(request, self._preset)
-        return web.json_response({"settles_after": self._simulation.world.settles_after.total_seconds()})
+        return web.json_response(
+            {"settles_after": self._simulation.world.settles_after.total_seconds()}
+        )
 
     async def keys(self, request: web.Request) -> web.Response:
         """POST {key: [scopes]}: the keys that are accepted from now on."""
@@ -261,9 +335,13 @@ class _Control:
     def _accept(self, document: Mapping[str, object]) -> None:
         if not all(isinstance(scopes, list) for scopes in document.values()):
             raise ValueError("keys: expected a list of scopes for each")
-        self._simulation.keys = {key: frozenset(scopes) for key, scopes in document.items() if isinstance(scopes, list)}
+        self._simulation.keys = {
+            key: frozenset(scopes) for key, scopes in document.items() if isinstance(scopes, list)
+        }
 
-    async def _change(self, request: web.Request, apply: Callable[[Mapping[str, object]], None]) -> None:
+    async def _change(
+        self, request: web.Request, apply: Callable[[Mapping[str, object]], None]
+    ) -> None:
         try:
             document = json.loads(await request.read())
             if not isinstance(document, dict):
@@ -284,13 +362,19 @@ _BANNER = """<!doctype html><html lang=en><meta charset=utf-8><title>A simulated
 """
 
 
-def application(world: World, *, faults: Faults | None = None, clock: Clock = _clock, admin_key: str = ADMIN_KEY) -> web.Application:
-    """The simulated API as an aiohttp application; `app[SIMULATION]` holds what can be changed while it runs."""
+def application(
+    world: World, *, faults: Faults | None = None, clock: Clock = _clock, admin_key: str = ADMIN_KEY
+) -> web.Application:
+    """The simulated API as an aiohttp application; `app[SIMULATION]` holds what can be changed
+    while it runs.
+    """
     simulation = Simulation(world, faults=faults, clock=clock, admin_key=admin_key)
     control = _Control(simulation)
 
     async def banner(_: web.Request) -> web.Response:
-        paths = "".join(f"<li><code>GET {PREFIX}{route.path}</code></li>" for route in simulation.routes())
+        paths = "".join(
+            f"<li><code>GET {PREFIX}{route.path}</code></li>" for route in simulation.routes()
+        )
         text = _BANNER.format(company=world.company, seed=world.seed, key=admin_key, paths=paths)
         return web.Response(text=text, content_type="text/html")
 
@@ -316,8 +400,12 @@ def application(world: World, *, faults: Faults | None = None, clock: Clock = _c
 
 
 @asynccontextmanager
-async def running(app: web.Application, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve `app` while the block runs; yields its URL without a path. Port 0 takes a free one. Raises ListenError."""
+async def running(
+    app: web.Application, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[str]:
+    """Serve `app` while the block runs; yields its URL without a path. Port 0 takes a free one.
+    Raises ListenError.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -326,7 +414,9 @@ async def running(app: web.Application, host: str = "127.0.0.1", port: int = 0) 
         yield f"http://{f'[{host}]' if ':' in host else host}:{bound[1]}"
     except OSError as error:
         why = error.strerror or error
-        raise ListenError(f"simulate: cannot listen on {host}:{port}: {why}; choose another --host or --port") from error
+        raise ListenError(
+            f"simulate: cannot listen on {host}:{port}: {why}; choose another --host or --port"
+        ) from error
     finally:
         await runner.cleanup()
 
@@ -341,8 +431,12 @@ async def serve(
     admin_key: str = ADMIN_KEY,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve a simulated organization until cancelled; `ready` is called with its URL once it listens. Raises ListenError."""
-    async with running(application(world or World(), faults=faults, clock=clock, admin_key=admin_key), host, port) as url:
+    """Serve a simulated organization until cancelled; `ready` is called with its URL once it
+    listens. Raises ListenError.
+    """
+    async with running(
+        application(world or World(), faults=faults, clock=clock, admin_key=admin_key), host, port
+    ) as url:
         if ready is not None:
             ready(url)
         await asyncio.Event().wait()

@@ -1,8 +1,9 @@
 """How much of a stream falls into which minute. The truth, in closed form.
 
-A day has a number of requests, which is cut into hours and those into minutes by running sums of weights; the r-th
-request of a day has used a known running total. So any stretch is a difference of two running totals: a day costs no
-more to ask for than a minute, and hours and days are exactly the sums of their minutes.
+A day has a number of requests, which is cut into hours and those into minutes by running sums of
+weights; the r-th request of a day has used a known running total. So any stretch is a difference of
+two running totals: a day costs no more to ask for than a minute, and hours and days are exactly the
+sums of their minutes.
 """
 
 from collections.abc import Callable
@@ -18,20 +19,25 @@ from otel_openai_usage.simulator.workloads import Sizes, Stream
 Flow: TypeAlias = tuple[int, ...]
 """The kind's measures, and for token kinds image tokens in and out after them."""
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
+MINUTE = 60
+HOUR = 3600
+DAY = 86400
 _ANCHOR = 20454  # 2026-01-01, in days
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def _upto(count: int, size: int, salt: int) -> int:
-    """Running total of the first `count` requests of about `size`; grows with each by a fifth of it at least."""
+    """Running total of the first `count` requests of about `size`; grows with each by a fifth of it
+    at least.
+    """
     if not count:
         return 0
     return size * (1024 * count + (((count ^ salt) * _GOLDEN >> 50 & 1023) * 800 >> 10)) >> 10
 
 
 def _tokens(count: int, sizes: Sizes, salt: int) -> Flow:
-    into, out = _upto(count, sizes.size, salt), _upto(count, sizes.output, salt >> 7)
+    into = _upto(count, sizes.size, salt)
+    out = _upto(count, sizes.output, salt >> 7)
     return (
         into,
         out,
@@ -92,10 +98,14 @@ class Traffic:
         """How many requests a stream makes on a day (in days since 1970)."""
         grown = 1024 + max(-600, min(3 * (day - _ANCHOR) // 2, 3000))
         lively = 880 + draw(stream.seed, day) % 288
-        return stream.work.per_day * stream.work.rhythm.weekdays[(day + 3) % 7] * grown * lively >> 24
+        return (
+            stream.work.per_day * stream.work.rhythm.weekdays[(day + 3) % 7] * grown * lively >> 24
+        )
 
     def upto(self, stream: Stream, minute: int) -> Flow:
-        """What a stream has used since its UTC day began, when `minute` (minutes since 1970) begins."""
+        """What a stream has used since its UTC day began, when `minute` (minutes since 1970)
+        begins.
+        """
         day, rest = divmod(minute, 1440)
         hours = self._day(stream.index, day)
         hour, past = divmod(rest, 60)
@@ -111,7 +121,9 @@ class Traffic:
         while first < last:
             day = first // 1440
             until = min(last, (day + 1) * 1440)
-            whole = self._whole(stream, day) if until == (day + 1) * 1440 else self.upto(stream, until)
+            whole = (
+                self._whole(stream, day) if until == (day + 1) * 1440 else self.upto(stream, until)
+            )
             used = plus(used, whole)
             if first % 1440:
                 used = tuple(map(sub, used, self.upto(stream, first)))
@@ -125,7 +137,9 @@ class Traffic:
         return base + grown + base * (draw(stream.seed, minute // 60) % 64) // 4096
 
     def _at(self, stream: Stream, day: int, count: int) -> Flow:
-        return _SHAPES[stream.work.kind](count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF)
+        return _SHAPES[stream.work.kind](
+            count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF
+        )
 
     def _whole(self, stream: Stream, day: int) -> Flow:
         return self._at(stream, day, self.requests(stream, day))
@@ -135,20 +149,32 @@ class Traffic:
         stream = self._streams[index]
         total = self.requests(stream, day)
         lively = noise(24, stream.seed, "hours", day)
-        cuts = [0, *accumulate(weight * (192 + byte) for weight, byte in zip(stream.work.rhythm.hours, lively, strict=True))]
+        cuts = [
+            0,
+            *accumulate(
+                weight * (192 + byte)
+                for weight, byte in zip(stream.work.rhythm.hours, lively, strict=True)
+            ),
+        ]
         return tuple(total * cut // cuts[24] for cut in cuts)
 
     def _cut(self, index: int, hour: int) -> tuple[int, ...]:
         """Running sum of the weights of an hour's minutes."""
         stream = self._streams[index]
-        return (0, *accumulate(noise(60, stream.seed, "minutes", hour).translate(stream.work.rhythm.minutes)))
+        return (
+            0,
+            *accumulate(
+                noise(60, stream.seed, "minutes", hour).translate(stream.work.rhythm.minutes)
+            ),
+        )
 
     def _hour(self, index: int, hour: int) -> tuple[Flow | None, ...]:
         """What each minute of an hour (hours since 1970) used, None for nothing."""
         stream = self._streams[index]
         day, nth = divmod(hour, 24)
         hours = self._day(index, day)
-        count, here = hours[nth], hours[nth + 1] - hours[nth]
+        count = hours[nth]
+        here = hours[nth + 1] - hours[nth]
         if not here:
             return (None,) * 60
         cuts = self._cuts(index, hour)
@@ -158,12 +184,14 @@ class Traffic:
 
     def _differences(self, stream: Stream, day: int, counts: list[int]) -> tuple[Flow | None, ...]:
         found: list[Flow | None] = []
-        before, used = counts[0], self._at(stream, day, counts[0])
+        before = counts[0]
+        used = self._at(stream, day, counts[0])
         for count in counts[1:]:
             if count == before:
                 found.append(None)
                 continue
             now = self._at(stream, day, count)
             found.append(tuple(map(sub, now, used)))
-            before, used = count, now
+            before = count
+            used = now
         return tuple(found)

@@ -1,4 +1,6 @@
-"""Rows to the JSON that OpenAI answers with. Text templates, because a day of minutes has a hundred thousand rows."""
+"""Rows to the JSON that OpenAI answers with. Text templates, because a day of minutes has a hundred
+thousand rows.
+"""
 
 import json
 from collections.abc import Iterable
@@ -35,19 +37,42 @@ class Style:
 def _token_fields(flow: Flow) -> tuple[int, ...]:
     into, out, cached, audio_in, audio_out, written, requests, image_in, image_out = flow
     uncached = into - cached - written
-    text_in, text_out = uncached - audio_in - image_in, out - audio_out - image_out
-    return (into, out, requests, cached, uncached, written, written, 0, text_in, text_out, cached,
-            audio_in, 0, audio_out, image_in, 0, image_out)  # fmt: skip
+    text_in = uncached - audio_in - image_in
+    text_out = out - audio_out - image_out
+    return (
+        into,
+        out,
+        requests,
+        cached,
+        uncached,
+        written,
+        written,
+        0,
+        text_in,
+        text_out,
+        cached,
+        audio_in,
+        0,
+        audio_out,
+        image_in,
+        0,
+        image_out,
+    )
 
 
 class Renderer:
-    """Writes rows of one kind in one style; what it wrote of dimensions it keeps, for they come again every minute."""
+    """Writes rows of one kind in one style; what it wrote of dimensions it keeps, for they come
+    again every minute.
+    """
 
     def __init__(self, kind: Kind, style: Style) -> None:
-        self._kind, self._style = kind, style
+        self._kind = kind
+        self._style = style
         self._tokens = kind.name in ("completions", "decisions")
         self._count = _REQUIRED_TOKEN_FIELDS if self._tokens and style.missing_optional else None
-        names = _ONE_TOKEN_FIELDS if self._tokens else tuple(measure.field for measure in kind.measures)
+        names = (
+            _ONE_TOKEN_FIELDS if self._tokens else tuple(measure.field for measure in kind.measures)
+        )
         number = "%d.0" if style.integral_floats else "%d"
         body = ",".join(f'"{name}":{number}' for name in names[: self._count])
         self._head = f'{{"object":"{kind.object}",{body},'
@@ -55,10 +80,13 @@ class Renderer:
 
     def rows(self, rows: Iterable[tuple[Dims, Flow]]) -> str:
         """The `results` of one bucket."""
-        head, tails = self._head, self._tails
+        head = self._head
+        tails = self._tails
         if self._tokens:
             rows = [(dims, _token_fields(flow)[: self._count]) for dims, flow in rows]
-        return ",".join([head % flow + (tails.get(dims) or self._tail(dims)) for dims, flow in rows])
+        return ",".join(
+            [head % flow + (tails.get(dims) or self._tail(dims)) for dims, flow in rows]
+        )
 
     def _tail(self, dims: Dims) -> str:
         """The dimensions of a row, and its end."""
@@ -66,7 +94,9 @@ class Renderer:
         if fields.get("batch") is not None:
             fields["batch"] = fields["batch"] == "true"
         if self._style.missing_optional:
-            fields = {name: value for name, value in fields.items() if value is not None} or {"project_id": None}
+            fields = {name: value for name, value in fields.items() if value is not None} or {
+                "project_id": None
+            }
         if self._style.unknown_fields:
             fields |= {"region": "eu-north-1", "labels": [{"team": None}]}
         tail = self._tails[dims] = json.dumps(fields, separators=(",", ":"))[1:]
@@ -88,11 +118,15 @@ def _cost_row(kind: Kind, row: CostRow, style: Style) -> str:
     if style.unknown_fields:
         tail["billing_cycle"] = {"day": 1}
     amount = f'{{"value":{money(row.cost, style.money)},"currency":"{currency}"}}'
-    return f'{{"object":"{kind.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
+    return (
+        f'{{"object":"{kind.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
+    )
 
 
 def money(value: Decimal, style: str) -> str:
-    """A decimal as JSON. The long styles are the text of an IEEE decimal128: 34 digits, and zero as 0E-6176."""
+    """A decimal as JSON. The long styles are the text of an IEEE decimal128: 34 digits, and zero as
+    0E-6176.
+    """
     text = f"{value.normalize():f}"
     if style.startswith("long"):
         text = _long(value)

@@ -12,7 +12,9 @@ from otel_openai_usage.simulator.prices import TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How a day's requests fall: a weight per UTC hour, a factor (of 16) per weekday, and how bursty the minutes are."""
+    """How a day's requests fall: a weight per UTC hour, a factor (of 16) per weekday, and how
+    bursty the minutes are.
+    """
 
     hours: tuple[int, ...]
     weekdays: tuple[int, ...]
@@ -28,7 +30,32 @@ OFFICE = Rhythm(
     _BURSTY,
 )
 PUBLIC = Rhythm(
-    (34, 26, 20, 18, 20, 28, 42, 58, 72, 82, 88, 92, 94, 92, 90, 92, 96, 100, 98, 94, 86, 72, 58, 44),
+    (
+        34,
+        26,
+        20,
+        18,
+        20,
+        28,
+        42,
+        58,
+        72,
+        82,
+        88,
+        92,
+        94,
+        92,
+        90,
+        92,
+        96,
+        100,
+        98,
+        94,
+        86,
+        72,
+        58,
+        44,
+    ),
     (15, 16, 16, 16, 16, 11, 10),
     _STEADY,
 )
@@ -69,7 +96,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A `Work` of somebody: `dims` are aligned to the kind's dimensions, `seed` makes its chance its own."""
+    """A `Work` of somebody: `dims` are aligned to the kind's dimensions, `seed` makes its chance
+    its own.
+    """
 
     index: int
     work: Work
@@ -82,9 +111,23 @@ class Stream:
         return self.work.dims.get("model")
 
 
-def _chat(model: str, per_day: int, rhythm: Rhythm, sizes: Sizes, batch: str = "false", tier: str = "default", source: str = "unlabeled",
-          kind: str = "completions") -> Work:  # fmt: skip
-    return Work(kind, per_day, rhythm, sizes, {"model": model, "batch": batch, "service_tier": tier, "api_source": source})
+def _chat(
+    model: str,
+    per_day: int,
+    rhythm: Rhythm,
+    sizes: Sizes,
+    batch: str = "false",
+    tier: str = "default",
+    source: str = "unlabeled",
+    kind: str = "completions",
+) -> Work:
+    return Work(
+        kind,
+        per_day,
+        rhythm,
+        sizes,
+        {"model": model, "batch": batch, "service_tier": tier, "api_source": source},
+    )
 
 
 def _other(kind: str, per_day: int, rhythm: Rhythm, sizes: Sizes = Sizes(), **dims: str) -> Work:
@@ -97,7 +140,9 @@ _EXTRACT = Sizes(5400, 620, cached=120)
 _VOICE = Sizes(900, 700, audio_input=660, audio_output=800)
 _PICTURE = Sizes(420, 4160, image_input=300, image_output=1024)
 _MEDIA = ("gpt-image-1", "gpt-4o-audio-preview-2025-06-03")
-_LARGE, _SMALL, _MODERATION = "text-embedding-3-large", "text-embedding-3-small", "omni-moderation-2024-09-26"
+_LARGE = "text-embedding-3-large"
+_SMALL = "text-embedding-3-small"
+_MODERATION = "omni-moderation-2024-09-26"
 
 _WORK: tuple[tuple[Work, ...], ...] = (
     (
@@ -106,7 +151,13 @@ _WORK: tuple[tuple[Work, ...], ...] = (
         _other("moderations", 10400, PUBLIC, Sizes(240), model=_MODERATION),
         _other("file_search_calls", 2100, PUBLIC, vector_store_id="help-centre"),
         _other(
-            "web_search_calls", 640, PUBLIC, Sizes(extra=420), model="gpt-5-mini-2025-08-07", context_level="low", api_source="unlabeled"
+            "web_search_calls",
+            640,
+            PUBLIC,
+            Sizes(extra=420),
+            model="gpt-5-mini-2025-08-07",
+            context_level="low",
+            api_source="unlabeled",
         ),
         _other("audio_transcriptions", 380, OFFICE, Sizes(74), model="whisper-1"),
         _other("code_interpreter_sessions", 90, OFFICE),
@@ -116,8 +167,24 @@ _WORK: tuple[tuple[Work, ...], ...] = (
         _chat("gpt-image-1", 260, OFFICE, _PICTURE),
         _chat("gpt-5-nano-2025-08-07", 700, NIGHTLY, _EXTRACT, kind="decisions"),
         _other("embeddings", 16000, NIGHTLY, Sizes(610), model=_LARGE),
-        _other("images", 120, OFFICE, Sizes(extra=600), model="dall-e-3", size="1024x1024", source="image.generation"),
-        _other("images", 25, OFFICE, Sizes(extra=200), model="dall-e-2", size="512x512", source="image.edit"),
+        _other(
+            "images",
+            120,
+            OFFICE,
+            Sizes(extra=600),
+            model="dall-e-3",
+            size="1024x1024",
+            source="image.generation",
+        ),
+        _other(
+            "images",
+            25,
+            OFFICE,
+            Sizes(extra=200),
+            model="dall-e-2",
+            size="512x512",
+            source="image.edit",
+        ),
         _other("audio_speeches", 210, OFFICE, Sizes(920), model="tts-1-hd"),
     ),
     (
@@ -135,7 +202,10 @@ _WORK: tuple[tuple[Work, ...], ...] = (
         _chat("gpt-4o-mini-2024-07-18", 2600, NIGHTLY, _EXTRACT, batch="true"),
         _chat("o4-mini-2025-04-16", 260, NIGHTLY, _AGENT, tier="flex"),
     ),
-    (_other("embeddings", 42000, PUBLIC, Sizes(96), model=_LARGE), _other("embeddings", 5200, NIGHTLY, Sizes(540), model=_SMALL)),
+    (
+        _other("embeddings", 42000, PUBLIC, Sizes(96), model=_LARGE),
+        _other("embeddings", 5200, NIGHTLY, Sizes(540), model=_SMALL),
+    ),
     (
         _chat("gpt-5-nano-2025-08-07", 21000, PUBLIC, Sizes(820, 36, cached=420)),
         _chat("gpt-4o-mini-2024-07-18", 3400, PUBLIC, Sizes(760, 90)),
@@ -152,12 +222,22 @@ _WORK: tuple[tuple[Work, ...], ...] = (
     ),
     (
         _chat("gpt-5-2025-08-07", 1500, PUBLIC, _AGENT, source="agents_api"),
-        _other("web_search_calls", 900, PUBLIC, Sizes(extra=900), model="gpt-5-2025-08-07", context_level="high", api_source="agents_api"),
+        _other(
+            "web_search_calls",
+            900,
+            PUBLIC,
+            Sizes(extra=900),
+            model="gpt-5-2025-08-07",
+            context_level="high",
+            api_source="agents_api",
+        ),
         _other("code_interpreter_sessions", 150, PUBLIC),
     ),
     (
         _chat("gpt-4o-2024-08-06", 70, PLAYING, _COPILOT),
-        _other("images", 30, PLAYING, model="dall-e-3", size="1792x1024", source="image.generation"),
+        _other(
+            "images", 30, PLAYING, model="dall-e-3", size="1792x1024", source="image.generation"
+        ),
     ),
     (_chat("gpt-4o-mini-2024-07-18", 480, NIGHTLY, _COPILOT),),
 )
@@ -166,9 +246,16 @@ _STORE = _other("vector_stores", 0, _QUIET)
 
 
 def models(count: int | None) -> tuple[str, ...]:
-    """The models that text chats use: those of the table, then fine-tunes, up to `count` (None: the table)."""
-    known = tuple(name for name in TOKENS if name.startswith(("gpt-", "o3", "o4")) and name not in _MEDIA)
-    tunes = tuple(f"ft:gpt-4o-mini-2024-07-18:larkspur::{code(8, 'tune', n)}" for n in range(max(0, (count or 0) - len(known))))
+    """The models that text chats use: those of the table, then fine-tunes, up to `count` (None: the
+    table).
+    """
+    known = tuple(
+        name for name in TOKENS if name.startswith(("gpt-", "o3", "o4")) and name not in _MEDIA
+    )
+    tunes = tuple(
+        f"ft:gpt-4o-mini-2024-07-18:larkspur::{code(8, 'tune', n)}"
+        for n in range(max(0, (count or 0) - len(known)))
+    )
     return (known + tunes)[:count]
 
 
@@ -186,27 +273,47 @@ def _works(key: Key, index: int, names: tuple[str, ...], keys: int, seed: int) -
             yield _chat(name, 150, OFFICE, _COPILOT)
 
 
-def _people_of(company: Company, seed: int, names: tuple[str, ...]) -> Iterator[tuple[Work, dict[str, str | None]]]:
+def _people_of(
+    company: Company, seed: int, names: tuple[str, ...]
+) -> Iterator[tuple[Work, dict[str, str | None]]]:
     for index, key in enumerate(company.keys):
         who = {"project_id": key.project.id, "user_id": key.owner.id, "api_key_id": key.id}
         for work in _works(key, index, names, len(company.keys), seed):
             # A nameless store id would be the same in every project.
             name = work.dims.get("vector_store_id")
-            store = {"vector_store_id": "vs_" + code(24, seed, key.project.id, name)} if name else {}
+            store = (
+                {"vector_store_id": "vs_" + code(24, seed, key.project.id, name)} if name else {}
+            )
             yield work, {**who, **work.dims, **store}
     for index, person in enumerate(company.people):
         if not person.service:  # in the playground there is no key
             project = company.projects[index % len(company.projects)]
-            work = replace(_PLAYGROUND, dims={**_PLAYGROUND.dims, "model": names[index % len(names)]})
+            work = replace(
+                _PLAYGROUND, dims={**_PLAYGROUND.dims, "model": names[index % len(names)]}
+            )
             yield work, {"project_id": project.id, "user_id": person.id, **work.dims}
     for project in company.projects:
         yield _STORE, {"project_id": project.id}
 
 
-def streams(company: Company, seed: int, model_count: int | None, activity: float) -> tuple[Stream, ...]:
+def streams(
+    company: Company, seed: int, model_count: int | None, activity: float
+) -> tuple[Stream, ...]:
     """Every stream of the company; `activity` scales the requests."""
     found = []
     for index, (work, dims) in enumerate(_people_of(company, seed, models(model_count))):
-        busy = replace(work, per_day=round(work.per_day * activity * (768 + spread(512, seed, "busy", index)) / 1024))
-        found.append(Stream(index, busy, tuple(dims.get(name) for name in KINDS[work.kind].dimensions), draw(seed, "stream", index)))
+        busy = replace(
+            work,
+            per_day=round(
+                work.per_day * activity * (768 + spread(512, seed, "busy", index)) / 1024
+            ),
+        )
+        found.append(
+            Stream(
+                index,
+                busy,
+                tuple(dims.get(name) for name in KINDS[work.kind].dimensions),
+                draw(seed, "stream", index),
+            )
+        )
     return tuple(found)

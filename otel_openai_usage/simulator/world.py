@@ -40,9 +40,10 @@ class _View:
 class World:
     """A company and its usage, a pure function of the seed and the minute.
 
-    `projects`, `keys`, `users` and `models` (of chats; None: those of the price table) make it small or big, `activity`
-    scales its requests. `lateness` is what is visible when, and may be exchanged at any time. The start of a window
-    is floored to the minute and its end raised. Safe to ask in any order; keeps only a bounded part of what it worked out.
+    `projects`, `keys`, `users` and `models` (of chats; None: those of the price table) make it
+    small or big, `activity` scales its requests. `lateness` is what is visible when, and may be
+    exchanged at any time. The start of a window is floored to the minute and its end raised. Safe
+    to ask in any order; keeps only a bounded part of what it worked out.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class World:
         lateness: Lateness = DEMO,
     ) -> None:
         if min(projects, keys, users) < 1 or (models is not None and models < 1) or activity < 0:
-            raise ValueError("a world has at least one project, key, user and model, and no negative activity")
+            raise ValueError(
+                "a world has at least one project, key, user and model, and no negative activity"
+            )
         self.seed = seed
         self.company = found(seed, projects, keys, users)
         self.streams = streams(self.company, seed, models, activity)
@@ -70,7 +73,9 @@ class World:
     @classmethod
     def tiny(cls, seed: int = 1, *, lateness: Lateness = DEMO, activity: float = 1.0) -> Self:
         """Two projects, two keys and two users that still use every kind."""
-        return cls(seed, projects=2, keys=2, users=2, models=4, activity=activity, lateness=lateness)
+        return cls(
+            seed, projects=2, keys=2, users=2, models=4, activity=activity, lateness=lateness
+        )
 
     @property
     def lateness(self) -> Lateness:
@@ -88,44 +93,86 @@ class World:
 
     # --- the truth
 
-    def totals(self, kind: str, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS) -> dict[Dims, Amounts]:
-        """What was really used in a window, by the dimensions grouped by; of a level, its value in the last minute."""
+    def totals(
+        self,
+        kind: str,
+        window: Window,
+        group_by: Sequence[str] = (),
+        filters: Filters = _NO_FILTERS,
+    ) -> dict[Dims, Amounts]:
+        """What was really used in a window, by the dimensions grouped by; of a level, its value in
+        the last minute.
+        """
         if kind == COSTS.name:
             return self.cost_totals(window, group_by, filters)
         view = self._view(kind, group_by, filters)
         return _trimmed(view, self._truth(view, _minute(window.start), -(-window.end // 60)))
 
-    def cost_totals(self, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS) -> dict[Dims, Amounts]:
+    def cost_totals(
+        self, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS
+    ) -> dict[Dims, Amounts]:
         """What the UTC days that a window touches really cost: (cost in US dollars, quantity)."""
         sums: dict[Dims, Amounts] = {}
         for day in range(floor(window.start, Width.DAY), window.end, Width.DAY):
-            for dims, (cost, quantity) in summed(self._costs.day(day, day // 60 + 1440, group_by, filters)).items():
+            for dims, (cost, quantity) in summed(
+                self._costs.day(day, day // 60 + 1440, group_by, filters)
+            ).items():
                 before = sums.get(dims, (Decimal(0), Decimal(0)))
                 sums[dims] = (before[0] + cost, before[1] + quantity)
         return sums
 
     # --- what is visible
 
-    def visible(self, kind: str, window: Window, width: Width, group_by: Sequence[str], now: datetime,
-                filters: Filters = _NO_FILTERS) -> dict[int, Rows]:  # fmt: skip
-        """What the API shows of a window at `now`, by bucket start; rows of one key are summed. Buckets without rows are there, empty."""
+    def visible(
+        self,
+        kind: str,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        now: datetime,
+        filters: Filters = _NO_FILTERS,
+    ) -> dict[int, Rows]:
+        """What the API shows of a window at `now`, by bucket start; rows of one key are summed.
+        Buckets without rows are there, empty.
+        """
         if kind == COSTS.name:
-            return {start: summed(rows) for start, rows in self.cost_readings(window, group_by, now, filters)}
+            return {
+                start: summed(rows)
+                for start, rows in self.cost_readings(window, group_by, now, filters)
+            }
         view = self._view(kind, group_by, filters)
-        return {start: _trimmed(view, _summed(rows)) for start, rows in self.readings(kind, window, width, group_by, now, filters)}
+        return {
+            start: _trimmed(view, _summed(rows))
+            for start, rows in self.readings(kind, window, width, group_by, now, filters)
+        }
 
-    def readings(self, kind: str, window: Window, width: Width, group_by: Sequence[str], now: datetime,
-                 filters: Filters = _NO_FILTERS) -> list[Reading]:  # fmt: skip
-        """As `visible`, but as the API says it: rows of one key may come as two, and token rows have image tokens after the measures."""
-        view, time = self._view(kind, group_by, filters), now.timestamp()
+    def readings(
+        self,
+        kind: str,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        now: datetime,
+        filters: Filters = _NO_FILTERS,
+    ) -> list[Reading]:
+        """As `visible`, but as the API says it: rows of one key may come as two, and token rows
+        have image tokens after the measures.
+        """
+        view = self._view(kind, group_by, filters)
+        time = now.timestamp()
         found: dict[int, dict[Dims, Flow]] = {start: {} for start in _starts(window, width)}
-        final = min(max(int(time - self._delays.settles) // 60, _minute(window.start)), -(-window.end // 60))
+        final = min(
+            max(int(time - self._delays.settles) // 60, _minute(window.start)), -(-window.end // 60)
+        )
         if view.kind.level:
             self._show_levels(view, window, width, time, found)
         elif width is Width.MINUTE:
-            self._show_minutes(view, _minute(window.start), -(-window.end // 60), final, time, width, found)
+            self._show_minutes(
+                view, _minute(window.start), -(-window.end // 60), final, time, width, found
+            )
         else:
-            # The settled part is had in one piece; only what is still moving is looked at minute by minute.
+            # The settled part is had in one piece; only what is still moving is looked at minute by
+            # minute.
             for start in found:
                 until = min(floor(start, width) + width, floor(final * 60, 60))
                 if until > start:
@@ -133,51 +180,89 @@ class World:
             self._show_minutes(view, final, -(-window.end // 60), final, time, width, found)
         return [(start, self._split(view.kind.name, start, rows)) for start, rows in found.items()]
 
-    def cost_readings(self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS) -> list[CostReading]:
+    def cost_readings(
+        self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS
+    ) -> list[CostReading]:
         """What the costs endpoint shows at `now` of each UTC day that a window touches."""
-        time, late = now.timestamp(), self.lateness
+        time = now.timestamp()
+        late = self.lateness
         known = int(time - late.costs_delay.total_seconds()) // 60
 
         def excess(day: int) -> float:
-            return late.costs_restated if time < day + Width.DAY + late.restated_after[1].total_seconds() else 0.0
+            return (
+                late.costs_restated
+                if time < day + Width.DAY + late.restated_after[1].total_seconds()
+                else 0.0
+            )
 
         return [
-            (day, self._costs.day(day, min(known, day // 60 + 1440), group_by, filters, excess(day)))
+            (
+                day,
+                self._costs.day(day, min(known, day // 60 + 1440), group_by, filters, excess(day)),
+            )
             for day in range(floor(window.start, Width.DAY), window.end, Width.DAY)
         ]
 
     def spent(self, project_id: str | None, now: datetime) -> Decimal:
-        """What the organization, or one of its projects, has visibly spent in the UTC month of `now`."""
+        """What the organization, or one of its projects, has visibly spent in the UTC month of
+        `now`.
+        """
         first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         window = Window(int(first.timestamp()), int(now.timestamp()) + 1)
         filters = {"project_id": (project_id,)} if project_id else _NO_FILTERS
-        return sum((row.cost for _, rows in self.cost_readings(window, (), now, filters) for row in rows), Decimal(0))
+        return sum(
+            (row.cost for _, rows in self.cost_readings(window, (), now, filters) for row in rows),
+            Decimal(0),
+        )
 
     # --- inside
 
     def _view(self, kind: str, group_by: Sequence[str], filters: Filters) -> _View:
-        return self._views(kind, tuple(group_by), tuple(sorted((name, tuple(values)) for name, values in filters.items())))
+        return self._views(
+            kind,
+            tuple(group_by),
+            tuple(sorted((name, tuple(values)) for name, values in filters.items())),
+        )
 
-    def _build_view(self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]) -> _View:
+    def _build_view(
+        self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]
+    ) -> _View:
         kind = KINDS[name]
         if strangers := [dimension for dimension in group_by if dimension not in kind.group_by]:
             raise ValueError(f"{name} cannot be grouped by {', '.join(strangers)}")
         wanted = [(kind.dimensions.index(dimension), values) for dimension, values in filters]
         shell = _View(kind, tuple(dimension in group_by for dimension in kind.dimensions), ())
         members = (stream for stream in self.streams if stream.work.kind == name)
-        chosen = (stream for stream in members if all(stream.dims[place] in values for place, values in wanted))
-        return _View(kind, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen))
+        chosen = (
+            stream
+            for stream in members
+            if all(stream.dims[place] in values for place, values in wanted)
+        )
+        return _View(
+            kind, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen)
+        )
 
     def _truth(self, view: _View, first: int, last: int) -> dict[Dims, Flow]:
         sums: dict[Dims, Flow] = {}
         for stream, dims in view.members:
-            used = (self.traffic.level(stream, last - 1),) if view.kind.level else self.traffic.between(stream, first, last)
+            used = (
+                (self.traffic.level(stream, last - 1),)
+                if view.kind.level
+                else self.traffic.between(stream, first, last)
+            )
             if used:
                 sums[dims] = plus(sums[dims], used) if dims in sums else used
         return sums
 
     def _show_minutes(
-        self, view: _View, first: int, last: int, final: int, time: float, width: Width, found: dict[int, dict[Dims, Flow]]
+        self,
+        view: _View,
+        first: int,
+        last: int,
+        final: int,
+        time: float,
+        width: Width,
+        found: dict[int, dict[Dims, Flow]],
     ) -> None:
         last = min(last, int(time // 60))  # nothing is known of a minute that has not ended
         origin = min(found, default=0)
@@ -189,7 +274,8 @@ class World:
                     flow = flows[minute - hour * 60]
                     if flow is None:
                         continue
-                    at, seen = dims, flow
+                    at = dims
+                    seen = flow
                     if minute >= final:
                         at, seen = self._seen(view, stream, dims, flow, luck, minute, time)
                         if not any(seen):
@@ -197,22 +283,53 @@ class World:
                     rows = found[max(floor(minute * 60, width), origin)]
                     rows[at] = plus(rows[at], seen) if at in rows else seen
 
-    def _seen(self, view: _View, stream: Stream, dims: Dims, flow: Flow, luck: bytes, minute: int, time: float) -> tuple[Dims, Flow]:
+    def _seen(
+        self,
+        view: _View,
+        stream: Stream,
+        dims: Dims,
+        flow: Flow,
+        luck: bytes,
+        minute: int,
+        time: float,
+    ) -> tuple[Dims, Flow]:
         part = self._delays.part(luck, minute % 60, time - minute * 60 - 60)
         if part.num == part.den:
-            return (dims if part.fate is Fate.PLAIN else view.shown(self._elsewhere(view, stream, part.fate, minute))), flow
+            return (
+                dims
+                if part.fate is Fate.PLAIN
+                else view.shown(self._elsewhere(view, stream, part.fate, minute))
+            ), flow
         return dims, tuple(amount * part.num // part.den for amount in flow)
 
     def _elsewhere(self, view: _View, stream: Stream, fate: Fate, minute: int) -> Dims:
         """Where a minute that is not yet put to the right key stands."""
         names = view.kind.dimensions
         others = [other for other, _ in view.members if other is not stream]
-        stranger = others[spread(len(others), stream.seed, "moved", minute)] if others and fate is Fate.MOVED else None
-        lost = {"api_key_id", "user_id"} if fate is Fate.NAMELESS or stranger is None else {"api_key_id", "user_id", "project_id"}
+        stranger = (
+            others[spread(len(others), stream.seed, "moved", minute)]
+            if others and fate is Fate.MOVED
+            else None
+        )
+        lost = (
+            {"api_key_id", "user_id"}
+            if fate is Fate.NAMELESS or stranger is None
+            else {"api_key_id", "user_id", "project_id"}
+        )
         elsewhere = stranger.dims if stranger else (None,) * len(names)
-        return tuple(elsewhere[place] if name in lost else stream.dims[place] for place, name in enumerate(names))
+        return tuple(
+            elsewhere[place] if name in lost else stream.dims[place]
+            for place, name in enumerate(names)
+        )
 
-    def _show_levels(self, view: _View, window: Window, width: Width, time: float, found: dict[int, dict[Dims, Flow]]) -> None:
+    def _show_levels(
+        self,
+        view: _View,
+        window: Window,
+        width: Width,
+        time: float,
+        found: dict[int, dict[Dims, Flow]],
+    ) -> None:
         known = int(time - self.lateness.delay[1].total_seconds()) // 60
         for start, rows in found.items():
             last = min(-(-min(floor(start, width) + width, window.end) // 60), known)

@@ -1,4 +1,6 @@
-"""Looks at whole days of the state while another process may be writing it: many rows, fast, as plain numbers."""
+"""Looks at whole days of the state while another process may be writing it: many rows, fast, as
+plain numbers.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,8 @@ class Daily:
     """Made by `daily`. Every method raises StateError."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
+        self._db = db
+        self._path = path
 
     def version(self) -> int:
         """Another number whenever the file was written."""
@@ -27,40 +30,70 @@ class Daily:
 
     def organizations(self) -> list[str]:
         """Whose usage is kept, in the order in which they came."""
-        return [name for (name,) in self._all("SELECT organization FROM sources GROUP BY organization ORDER BY min(id)")]
+        return [
+            name
+            for (name,) in self._all(
+                "SELECT organization FROM sources GROUP BY organization ORDER BY min(id)"
+            )
+        ]
 
     def sources(self, organization: str) -> dict[str, int]:
         """The ids of an organization's sources, by kind."""
-        return dict(self._all("SELECT kind, id FROM sources WHERE organization = ?", (organization,)))
+        return dict(
+            self._all("SELECT kind, id FROM sources WHERE organization = ?", (organization,))
+        )
 
     def statuses(self, organization: str) -> list[Status]:
         """How far each source has come, as of the last time that it was written down."""
         sql = "SELECT kind, last_success, newest_bucket FROM sources WHERE organization = ?"
-        return [Status(organization, kind, None, success, newest) for kind, success, newest in self._all(sql, (organization,))]
+        return [
+            Status(organization, kind, None, success, newest)
+            for kind, success, newest in self._all(sql, (organization,))
+        ]
 
     def first(self, organization: str) -> int | None:
         """The start of the oldest row."""
         sql = "SELECT min(start) FROM readings WHERE source_id = ? AND width = ?"
-        found = [self._all(sql, (id_, int(width)))[0][0] for id_ in self.sources(organization).values() for width in Width]
+        found = [
+            self._all(sql, (id_, int(width)))[0][0]
+            for id_ in self.sources(organization).values()
+            for width in Width
+        ]
         return min((start for start in found if start is not None), default=None)
 
     def leaves(self, source: int, kind: Kind) -> dict[int, Mapping[str, str | None]]:
         """The attribute sets of a source, by id."""
         names = kind.dimensions
-        found = self._all(f"SELECT id, {', '.join(names)} FROM dims WHERE source_id = ? ORDER BY id", (source,))
+        found = self._all(
+            f"SELECT id, {', '.join(names)} FROM dims WHERE source_id = ? ORDER BY id", (source,)
+        )
         return {id_: dict(zip(names, values, strict=True)) for id_, *values in found}
 
     def rows(self, source: int, kind: Kind, since: int) -> Iterator[tuple[float, ...]]:
-        """(attribute set, day, the kind's measures) from a day on; a day may come in several parts. Money is float."""
-        plain = ", ".join(f"CAST({each.name} AS REAL)" if each.money else each.name for each in kind.measures)
-        sums = ", ".join(f"sum(CAST({each.name} AS REAL))" if each.money else f"sum({each.name})" for each in kind.measures)
+        """(attribute set, day, the kind's measures) from a day on; a day may come in several parts.
+        Money is float.
+        """
+        plain = ", ".join(
+            f"CAST({each.name} AS REAL)" if each.money else each.name for each in kind.measures
+        )
+        sums = ", ".join(
+            f"sum(CAST({each.name} AS REAL))" if each.money else f"sum({each.name})"
+            for each in kind.measures
+        )
         where = "FROM readings WHERE source_id = ? AND width = ? AND start >= ?"
         with told(str(self._path), "read"):
-            yield from self._db.execute(f"SELECT dims, start, {plain} {where}", (source, _DAY, since))
+            yield from self._db.execute(
+                f"SELECT dims, start, {plain} {where}", (source, _DAY, since)
+            )
             for width in (Width.HOUR, Width.MINUTE):
-                (first,) = self._db.execute(f"SELECT min(start) {where}", (source, int(width), since)).fetchone()
-                (last,) = self._db.execute(f"SELECT max(start) {where}", (source, int(width), since)).fetchone()
-                # Day by day, so that what is grouped stays small: several times as fast as all at once.
+                (first,) = self._db.execute(
+                    f"SELECT min(start) {where}", (source, int(width), since)
+                ).fetchone()
+                (last,) = self._db.execute(
+                    f"SELECT max(start) {where}", (source, int(width), since)
+                ).fetchone()
+                # Day by day, so that what is grouped stays small: several times as fast as all at
+                # once.
                 for day in range(floor(first, _DAY), last + 1, _DAY) if first is not None else ():
                     sql = f"SELECT dims, {day:d}, {sums} {where} AND start < ? GROUP BY dims"
                     yield from self._db.execute(sql, (source, int(width), day, day + _DAY))
@@ -74,7 +107,9 @@ class Daily:
     def names(self, organization: str) -> Names:
         """The names that are known."""
         found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
-        for what, id_, name in self._all("SELECT what, id, name FROM names WHERE organization = ?", (organization,)):
+        for what, id_, name in self._all(
+            "SELECT what, id, name FROM names WHERE organization = ?", (organization,)
+        ):
             found[what][id_] = name
         return Names(found["project"], found["api_key"], found["user"])
 

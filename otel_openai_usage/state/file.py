@@ -1,4 +1,6 @@
-"""Opening the file: whose it is, which version, and every way in which it can be unusable, in sentences."""
+"""Opening the file: whose it is, which version, and every way in which it can be unusable, in
+sentences.
+"""
 
 import fcntl
 import os
@@ -16,20 +18,28 @@ MEMORY = ":memory:"
 
 @contextmanager
 def told(path: str, doing: str) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into ours, with what was done, what was met and what to do."""
+    """Turn SQLite's and the system's errors into ours, with what was done, what was met and what to
+    do.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
         raise _translated(path, doing, error) from error
     except OSError as error:
-        raise StateError(f"{doing} the state file {path}: {error.strerror or error}; check the path and its permissions") from error
+        raise StateError(
+            f"{doing} the state file {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
 
 
 def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateError:
     what = f"{doing} the state file {path}: {error}"
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "unsupported file format" in str(error):
-        return StateCorrupt(f"{what}; restore it from a backup, or move it away to begin counting anew (the counters then start again)")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "unsupported file format" in str(
+        error
+    ):
+        return StateCorrupt(
+            f"{what}; restore it from a backup, or move it away to begin counting anew (the counters then start again)"
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{what}; another program has it locked: end that one")
     if code == sqlite3.SQLITE_FULL:
@@ -40,13 +50,17 @@ def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateErr
 
 
 class Lock:
-    """Held by the one process that may write; the system lets go of it when the process ends, however it ends.
+    """Held by the one process that may write; the system lets go of it when the process ends,
+    however it ends.
 
-    Its file also says whether there was a state before: a state file that lost all its bytes is else like a new one.
+    Its file also says whether there was a state before: a state file that lost all its bytes is
+    else like a new one.
     """
 
     def __init__(self, path: str) -> None:
-        self._file = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+        self._file = os.fdopen(
+            os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b"
+        )
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -69,7 +83,9 @@ class Lock:
 
 
 def refuse_emptied(path: Path) -> None:
-    """Raise StateCorrupt if the file had a state and has no byte now: SQLite would begin anew, and drop its log of what is missing."""
+    """Raise StateCorrupt if the file had a state and has no byte now: SQLite would begin anew, and
+    drop its log of what is missing.
+    """
     lock = Path(f"{path}.lock")
     if path.exists() and not path.stat().st_size and lock.exists() and lock.stat().st_size:
         raise StateCorrupt(
@@ -78,9 +94,11 @@ def refuse_emptied(path: Path) -> None:
 
 
 def keep_private(path: str) -> None:
-    """Have a new file be readable for its user only: it holds names of people. SQLite makes what lies beside it alike.
+    """Have a new file be readable for its user only: it holds names of people. SQLite makes what
+    lies beside it alike.
 
-    One that is there is not opened: closing it again would let go of the locks that SQLite has on it elsewhere in this process.
+    One that is there is not opened: closing it again would let go of the locks that SQLite has on
+    it elsewhere in this process.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -89,9 +107,13 @@ def keep_private(path: str) -> None:
 def connect(path: str) -> sqlite3.Connection:
     """A connection for the one writer, its durability settings made. Raises StateError."""
     with told(path, "opened"):
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256)
+        db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256
+        )
         db.execute("PRAGMA synchronous = FULL")  # a commit that returned survives a power cut
-        db.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: what changes often is written back once, not every time
+        db.execute(
+            "PRAGMA wal_autocheckpoint = 8000"
+        )  # 32 MB: what changes often is written back once, not every time
         db.execute("PRAGMA temp_store = MEMORY")
         return db
 
@@ -103,7 +125,9 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
         owner: int = db.execute("PRAGMA application_id").fetchone()[0]
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if not empty and owner != APPLICATION_ID:
-            raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
+            raise StateCorrupt(
+                f"{path} is a database of another program; set state.path to a file of its own"
+            )
         if version > VERSION:
             raise StateTooNew(
                 f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage"
@@ -123,46 +147,70 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
 
 
 def inspect(path: Path) -> str:
-    """Say in a sentence what state is at `path`, changing nothing. Raises StateError if `run` could not use it."""
+    """Say in a sentence what state is at `path`, changing nothing. Raises StateError if `run` could
+    not use it.
+    """
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
         if not folder.is_dir() or unwritable(folder):
-            raise StateError(f"looked at {folder} for the state file: no file can be made there; set state.path or its permissions")
+            raise StateError(
+                f"looked at {folder} for the state file: no file can be made there; set state.path or its permissions"
+            )
         return f"{path} will be created"
     if path.is_dir():
-        raise StateError(f"looked at the state file {path}: that is a folder; set state.path to a file in it")
+        raise StateError(
+            f"looked at the state file {path}: that is a folder; set state.path to a file in it"
+        )
     if not os.access(path, os.W_OK):
         raise StateError(f"looked at the state file {path}: not writable for this user")
     refuse_emptied(path)
     with told(str(path), "read"):
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:
-            owner, version = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+            owner = db.execute("PRAGMA application_id").fetchone()[0]
+            version = db.execute("PRAGMA user_version").fetchone()[0]
         finally:
             db.close()
     if version > VERSION:
-        raise StateTooNew(f"the state file {path} has version {version}, this program knows up to {VERSION}")
+        raise StateTooNew(
+            f"the state file {path} has version {version}, this program knows up to {VERSION}"
+        )
     if owner != APPLICATION_ID and path.stat().st_size:
-        raise StateCorrupt(f"{path} is a database of another program; set state.path to a file of its own")
+        raise StateCorrupt(
+            f"{path} is a database of another program; set state.path to a file of its own"
+        )
     return f"{path}, version {version}"
 
 
 @contextmanager
 def looking(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads, while another process may write. Raises StateError, also when there is no state, or an older one."""
+    """A connection that only reads, while another process may write. Raises StateError, also when
+    there is no state, or an older one.
+    """
     if str(path) == MEMORY:
-        raise StateError(f"looked for a state file: state.path is {MEMORY}, which keeps nothing; set a file, and start `run` with it")
+        raise StateError(
+            f"looked for a state file: state.path is {MEMORY}, which keeps nothing; set a file, and start `run` with it"
+        )
     if not path.exists():
-        raise StateError(f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it")
+        raise StateError(
+            f"looked for the state file {path}: there is none; `otel-openai-usage run` makes it"
+        )
     inspect(path)
-    with told(str(path), "opened"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
+    with (
+        told(str(path), "opened"),
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db,
+    ):
         if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
-            raise StateError(f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once")
+            raise StateError(
+                f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once"
+            )
         yield db
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why nothing can be written there now; None if it can. Tried, not asked: some file systems allow it to root, and refuse."""
+    """Why nothing can be written there now; None if it can. Tried, not asked: some file systems
+    allow it to root, and refuse.
+    """
     try:
         with TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))

@@ -1,4 +1,5 @@
-"""What was used and spent, by day and by any dimension. Reads only; the exporter may be writing meanwhile.
+"""What was used and spent, by day and by any dimension. Reads only; the exporter may be writing
+meanwhile.
 
     with history(path) as past:
         past.usage(start, end, by=("model", "project_id"))
@@ -22,7 +23,9 @@ from otel_openai_usage.core.model import Names, Width
 from otel_openai_usage.state.file import looking, told
 
 Record: TypeAlias = Literal["usage", "legacy_usage", "metered", "vector_store"]
-"""Whose word it is: organization usage, the legacy source, applications' events; and levels, that are no usage. Never added."""
+"""Whose word it is: organization usage, the legacy source, applications' events; and levels, that
+are no usage. Never added.
+"""
 
 _Key: TypeAlias = tuple[int, tuple[str | None, ...]]
 _MONEY = ("cost", "quantity", "estimate")
@@ -32,19 +35,23 @@ USAGE_DIMENSIONS = (
     "organization", "operation", "project_id", "api_key_id", "user_id", "model", "batch", "service_tier", "organization_id",
     "organization_name", "size", "source", "vector_store_id", "context_level", "api_source", "subject", "type", "estimated", "key",
 )  # fmt: skip
-"""What usage can be grouped by. `key` is all of an attribute set as JSON, with the attributes of events of one's own."""
+"""What usage can be grouped by. `key` is all of an attribute set as JSON, with the attributes of
+events of one's own.
+"""
 COST_DIMENSIONS = ("organization", "project_id", "line_item", "api_key_id", "user_id", "api_source")
 """What costs can be grouped by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What one group used on one UTC day, which begins at `start`. `group` has the values of `by`, in its order.
+    """What one group used on one UTC day, which begins at `start`. `group` has the values of `by`,
+    in its order.
 
-    `input_*` and `output_audio` are parts of `input` and `output`. `estimate` is the estimated cost in US dollars, None if
-    nothing was priced; `unpriced` are the tokens that have no price, and so are missing in it. Of an operation that does
-    not count requests (file searches, sessions) `requests` is 0. Only events tell of `reasoning`, a part of `output`. `bytes`
-    is a level: the last that was said.
+    `input_*` and `output_audio` are parts of `input` and `output`. `estimate` is the estimated cost
+    in US dollars, None if nothing was priced; `unpriced` are the tokens that have no price, and so
+    are missing in it. Of an operation that does not count requests (file searches, sessions)
+    `requests` is 0. Only events tell of `reasoning`, a part of `output`. `bytes` is a level: the
+    last that was said.
     """
 
     start: int
@@ -69,7 +76,9 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What OpenAI billed one group on one day. `quantity` is as OpenAI counts the line item, None where it says nothing."""
+    """What OpenAI billed one group on one day. `quantity` is as OpenAI counts the line item, None
+    where it says nothing.
+    """
 
     start: int
     group: tuple[str | None, ...]
@@ -92,17 +101,23 @@ class History:
     """Made by `history`. Every method raises StateError."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
+        self._db = db
+        self._path = path
 
     def origins(self) -> list[Origin]:
         """Every source in the store: what there is to ask for."""
         sql = "SELECT organization, kind, organization_id, id FROM sources ORDER BY id"
-        return [Origin(organization, _KINDS[kind], *rest) for organization, kind, *rest in self._rows(sql) if kind in _KINDS]
+        return [
+            Origin(organization, _KINDS[kind], *rest)
+            for organization, kind, *rest in self._rows(sql)
+            if kind in _KINDS
+        ]
 
     def span(self) -> tuple[int, int] | None:
         """When the first and the last of all rows begin; None without any."""
         of = "FROM readings WHERE source_id = ?1 AND width = ?2"
-        sql = f"SELECT (SELECT min(start) {of}), (SELECT max(start) {of})"  # SQLite looks one of them up, but scans for both at once
+        # SQLite looks one of them up, but scans for both at once
+        sql = f"SELECT (SELECT min(start) {of}), (SELECT max(start) {of})"
         ends = [
             end
             for origin in self.origins()
@@ -121,10 +136,12 @@ class History:
         record: Record = "usage",
         widths: Collection[int] = tuple(Width),
     ) -> list[Used]:
-        """What was used in [start, end), one row for each UTC day and group that used anything, in order of time.
+        """What was used in [start, end), one row for each UTC day and group that used anything, in
+        order of time.
 
-        `by` is of `USAGE_DIMENSIONS`. Less than a day may be asked for, but the estimate is that of the whole day. `widths` are
-        those of the rows that are looked at: what is kept by the day only is of no hour.
+        `by` is of `USAGE_DIMENSIONS`. Less than a day may be asked for, but the estimate is that of
+        the whole day. `widths` are those of the rows that are looked at: what is kept by the day
+        only is of no hour.
         """
         found: dict[_Key, dict[str, Any]] = {}
         for origin in self.origins():
@@ -138,7 +155,8 @@ class History:
         return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
 
     def costs(self, start: int, end: int, *, by: Sequence[str] = ()) -> list[Spent]:
-        """What OpenAI billed for the UTC days in [start, end), one row for each day, group and currency, in order of time.
+        """What OpenAI billed for the UTC days in [start, end), one row for each day, group and
+        currency, in order of time.
 
         `by` is of `COST_DIMENSIONS`.
         """
@@ -150,13 +168,18 @@ class History:
                     into[0] = add(into[0] or Decimal(0), values["cost"])
                     if values["quantity"]:  # 0 is how the store keeps what OpenAI did not say
                         into[1] = add(into[1] or Decimal(0), values["quantity"])
-        rows = [Spent(at, group, currency, cost or Decimal(0), quantity) for (at, group, currency), (cost, quantity) in found.items()]
+        rows = [
+            Spent(at, group, currency, cost or Decimal(0), quantity)
+            for (at, group, currency), (cost, quantity) in found.items()
+        ]
         return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
 
     def names(self, organization: str) -> Names:
         """Names of projects, API keys and users."""
         found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
-        for what, id_, name in self._rows("SELECT what, id, name FROM names WHERE organization = ?", organization):
+        for what, id_, name in self._rows(
+            "SELECT what, id, name FROM names WHERE organization = ?", organization
+        ):
             found[what][id_] = name
         return Names(found["project"], found["api_key"], found["user"])
 
@@ -165,7 +188,12 @@ class History:
             return self._db.execute(sql, values).fetchall()
 
     def _grouped(
-        self, origin: Origin, start: int, end: int, by: Sequence[str], widths: Collection[int] = tuple(Width)
+        self,
+        origin: Origin,
+        start: int,
+        end: int,
+        by: Sequence[str],
+        widths: Collection[int] = tuple(Width),
     ) -> Iterator[tuple[_Key, str, dict[str, Any]]]:
         """Sums of one source: (day, group), currency, and by column."""
         own = {"organization": origin.organization}
@@ -176,12 +204,20 @@ class History:
             dims = iter(rest)
             group = tuple(own[name] if name in own else next(dims) for name in by)
             amounts = dict(zip(_columns(origin.kind), dims, strict=True))
-            yield (at, group), currency, {name: _amount(name, value) for name, value in amounts.items()}
+            yield (
+                (at, group),
+                currency,
+                {name: _amount(name, value) for name, value in amounts.items()},
+            )
 
 
 def _record(kind: Kind) -> Record | None:
     """None for costs."""
-    own: dict[str, Record | None] = {COSTS.name: None, LEGACY.name: "legacy_usage", METERED.name: "metered"}
+    own: dict[str, Record | None] = {
+        COSTS.name: None,
+        LEGACY.name: "legacy_usage",
+        METERED.name: "metered",
+    }
     return own.get(kind.name, "vector_store" if kind.level else "usage")
 
 
@@ -201,22 +237,38 @@ def _amount(name: str, value: Any) -> Any:
 def _question(kind: Kind, by: Sequence[str], widths: Collection[int]) -> str:
     """SQL for (day, currency, dimensions …, sums …) of a source and a stretch of time."""
     measures = [measure.name for measure in kind.measures]
-    sums = ", ".join(f'{"decimal_sum" if name in _MONEY else "sum"}("{name}") AS "{name}"' for name in measures)
+    sums = ", ".join(
+        f'{"decimal_sum" if name in _MONEY else "sum"}("{name}") AS "{name}"' for name in measures
+    )
     if kind.level:
-        sums = f"{', '.join(measures)}, max(start)"  # of a level SQLite takes the columns of the row that has the maximum
+        # of a level SQLite takes the columns of the row that has the maximum
+        sums = f"{', '.join(measures)}, max(start)"
     leaves = (
         f"SELECT dims, start / {Width.DAY:d} * {Width.DAY:d} AS at, {sums} FROM readings WHERE source_id = ?1"
         f" AND width IN ({', '.join(str(int(each)) for each in widths)}) AND start >= ?2 AND start < ?3 GROUP BY 1, 2"
     )
-    column = {name: f'd."{name}"' if name in (*kind.dimensions, "key") else "NULL" for name in (*by, "currency")}
+    column = {
+        name: f'd."{name}"' if name in (*kind.dimensions, "key") else "NULL"
+        for name in (*by, "currency")
+    }
     picks = ["l.at", f"coalesce({column['currency']}, '')", *(column[name] for name in by)]
     picks += [f'{"decimal_sum" if name in _MONEY else "sum"}(l."{name}")' for name in measures]
     join = ""
     priced = kind is not METERED
     if kind is not COSTS:
-        tokens = " + ".join(f'l."{name}"' for name in ("input", "output") if name in measures) or "0"
-        picks += ["decimal_sum(e.cost)", f"sum(iif(e.cost IS NULL, {tokens}, 0))"] if priced else ["NULL", "0"]
-        join = " LEFT JOIN estimates e ON e.source_id = ?1 AND e.dims = l.dims AND e.day = l.at" if priced else ""
+        tokens = (
+            " + ".join(f'l."{name}"' for name in ("input", "output") if name in measures) or "0"
+        )
+        picks += (
+            ["decimal_sum(e.cost)", f"sum(iif(e.cost IS NULL, {tokens}, 0))"]
+            if priced
+            else ["NULL", "0"]
+        )
+        join = (
+            " LEFT JOIN estimates e ON e.source_id = ?1 AND e.dims = l.dims AND e.day = l.at"
+            if priced
+            else ""
+        )
     groups = ", ".join(str(index + 1) for index in range(len(by) + 2))
     return f"SELECT {', '.join(picks)} FROM ({leaves}) l JOIN dims d ON d.id = l.dims{join} GROUP BY {groups}"
 
@@ -237,7 +289,9 @@ class _Sum:
 
 @contextmanager
 def history(path: Path) -> Iterator[History]:
-    """The History of the state at `path`. Raises StateError, also when there is none, or when it is older than this program."""
+    """The History of the state at `path`. Raises StateError, also when there is none, or when it is
+    older than this program.
+    """
     with looking(path) as db:
         db.create_aggregate("decimal_sum", 1, _Sum)  # type: ignore[arg-type]  # typeshed wants an int to add up
         yield History(db, path)

@@ -1,8 +1,9 @@
 """Which events were booked, so that a new one costs about the same however many are known.
 
-An identity is a hash, so each new one belongs to another page of the large table (`events`), and a page is a hundred times
-larger. So what comes is written down in the order in which it comes (`arrived`, a row for each transaction) and held in memory.
-When that is much, it is sorted, and moves into the large table with the transactions that follow: neighbours share a page.
+An identity is a hash, so each new one belongs to another page of the large table (`events`), and a
+page is a hundred times larger. So what comes is written down in the order in which it comes
+(`arrived`, a row for each transaction) and held in memory. When that is much, it is sorted, and
+moves into the large table with the transactions that follow: neighbours share a page.
 """
 
 import sqlite3
@@ -11,14 +12,19 @@ from typing import TypeAlias
 
 from otel_openai_usage.core.metered import Event
 
-MIGRATION = "CREATE TABLE arrived (number INTEGER PRIMARY KEY, seen INTEGER NOT NULL, pairs BLOB NOT NULL);"
+MIGRATION = (
+    "CREATE TABLE arrived (number INTEGER PRIMARY KEY, seen INTEGER NOT NULL, pairs BLOB NOT NULL);"
+)
 
 HELD = 32_768
-"""Identities are sorted when there are so many; at most three times as many are in memory, some 250 bytes each."""
+"""Identities are sorted when there are so many; at most three times as many are in memory, some 250
+bytes each.
+"""
 SLICES = 256
 """Into so many parts `forget` cuts the large table: one after the other, no part takes long."""
 
-_IDENTITY, _PAIR = 16, 24
+_IDENTITY = 16
+_PAIR = 24
 _AT_ONCE = 500
 _MOVE = "INSERT OR REPLACE INTO events VALUES (?, ?, ?)"
 
@@ -29,7 +35,8 @@ Seen: TypeAlias = dict[bytes, tuple[bytes, int]]
 class Identities:
     """The identities in a file, used from the thread of its one writer.
 
-    `write` and `forget` run inside the caller's transaction; what is in memory follows when `wrote` says that it is committed.
+    `write` and `forget` run inside the caller's transaction; what is in memory follows when `wrote`
+    says that it is committed.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -37,15 +44,23 @@ class Identities:
         self._young: Seen = {}
         self._old: Seen = {}
         self._due: list[bytes] = []  # what of the old is still to be moved, the last first
-        self._moving, self._last, self._until = 0, 0, 0
-        for number, seen, pairs in db.execute("SELECT number, seen, pairs FROM arrived ORDER BY number"):
+        self._moving = 0
+        self._last = 0
+        self._until = 0
+        for number, seen, pairs in db.execute(
+            "SELECT number, seen, pairs FROM arrived ORDER BY number"
+        ):
             self._last = number
             for at in range(0, len(pairs), _PAIR):
                 self._young[pairs[at : at + _IDENTITY]] = (pairs[at + _IDENTITY : at + _PAIR], seen)
-        if len(self._young) >= HELD:  # whoever restarts often would else begin the same move again and again
+        if (
+            len(self._young) >= HELD
+        ):  # whoever restarts often would else begin the same move again and again
             with db:
                 db.execute("BEGIN IMMEDIATE")
-                db.executemany(_MOVE, [(identity, *self._young[identity]) for identity in sorted(self._young)])
+                db.executemany(
+                    _MOVE, [(identity, *self._young[identity]) for identity in sorted(self._young)]
+                )
                 db.execute("DELETE FROM arrived")
             self._young = {}
 
@@ -66,9 +81,16 @@ class Identities:
     def write(self, events: Sequence[Event], now: int) -> None:
         """Write down that these were seen, and move twice as many that came before them."""
         pairs = b"".join([event.identity + event.content for event in events])
-        self._last = self._db.execute("INSERT INTO arrived (seen, pairs) VALUES (?, ?)", (now, pairs)).lastrowid or 0
+        self._last = (
+            self._db.execute(
+                "INSERT INTO arrived (seen, pairs) VALUES (?, ?)", (now, pairs)
+            ).lastrowid
+            or 0
+        )
         self._moving = 2 * len(events)
-        moved = [(identity, *self._old[identity]) for identity in reversed(self._due[-self._moving :])]
+        moved = [
+            (identity, *self._old[identity]) for identity in reversed(self._due[-self._moving :])
+        ]
         self._db.executemany(_MOVE, moved)
         if moved and len(moved) == len(self._due):
             self._db.execute("DELETE FROM arrived WHERE number <= ?", (self._until,))
@@ -80,11 +102,18 @@ class Identities:
         if not self._due:
             self._old = {}
             if len(self._young) >= HELD:
-                self._old, self._young, self._until = self._young, {}, self._last
+                self._old = self._young
+                self._young = {}
+                self._until = self._last
                 self._due = sorted(self._old, reverse=True)
 
     def forget(self, part: int, before: int) -> int:
-        """Forget those in one of the `SLICES` of the large table that were last seen before then. How many there were."""
+        """Forget those in one of the `SLICES` of the large table that were last seen before then.
+        How many there were.
+        """
         low = bytes([part])
         high = bytes([part + 1]) if part + 1 < SLICES else b"\xff" * (_IDENTITY + 1)
-        return self._db.execute("DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?", (low, high, before)).rowcount
+        return self._db.execute(
+            "DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?",
+            (low, high, before),
+        ).rowcount

@@ -1,4 +1,6 @@
-"""Metered events in the file: the hours that they add to, and what they explain. Runs inside its caller's transaction."""
+"""Metered events in the file: the hours that they add to, and what they explain. Runs inside its
+caller's transaction.
+"""
 
 import sqlite3
 from collections.abc import Mapping
@@ -16,20 +18,31 @@ ALTER TABLE dims ADD COLUMN "type" TEXT;
 ALTER TABLE dims ADD COLUMN "estimated" TEXT;
 """
 
-def add(db: sqlite3.Connection, book: Book, hours: Mapping[tuple[int, Dims], Amounts], new: Mapping[Dims, int]) -> None:
+
+def add(
+    db: sqlite3.Connection,
+    book: Book,
+    hours: Mapping[tuple[int, Dims], Amounts],
+    new: Mapping[Dims, int],
+) -> None:
     """Add to hours. `new` has the ids of leaves that the book does not know yet."""
     names = [measure.name for measure in book.kind.measures]
     db.executemany(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)}) VALUES (?, ?, ?, ?, {', '.join('?' * len(names))})"
         f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in names)}",
-        [(book.id, int(Width.HOUR), start, new.get(dims) or book.leaves[dims].id, *amounts) for (start, dims), amounts in hours.items()],
+        [
+            (book.id, int(Width.HOUR), start, new.get(dims) or book.leaves[dims].id, *amounts)
+            for (start, dims), amounts in hours.items()
+        ],
     )
 
 
 def shares(db: sqlite3.Connection, day: int) -> list[Share]:
     """What was used, and what events explain, of each model on the UTC day that begins then."""
     found: dict[tuple[str, str | None], list[int]] = {}
-    for source, organization, kind in db.execute("SELECT id, organization, kind FROM sources").fetchall():
+    for source, organization, kind in db.execute(
+        "SELECT id, organization, kind FROM sources"
+    ).fetchall():
         if kind not in _KINDS:
             continue
         for model, given, made in db.execute(
@@ -48,4 +61,8 @@ def shares(db: sqlite3.Connection, day: int) -> list[Share]:
     ]
 
 
-_KINDS = {METERED.name} | {kind.name for kind in USAGE_KINDS.values() if any(measure.name == "input" for measure in kind.measures)}
+_KINDS = {METERED.name} | {
+    kind.name
+    for kind in USAGE_KINDS.values()
+    if any(measure.name == "input" for measure in kind.measures)
+}

@@ -20,26 +20,41 @@ class Reader:
     """Made by `reading`. Every method raises StateError."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
+        self._db = db
+        self._path = path
 
     def books(self, organization: str) -> list[Book]:
         """Everything kept of an organization's sources, in the order of `KINDS`."""
         with told(str(self._path), "read"):
             found = self._db.execute(
-                "SELECT id, kind, epoch, complete, horizon, unread FROM sources WHERE organization = ?", (organization,)
+                "SELECT id, kind, epoch, complete, horizon, unread FROM sources WHERE organization = ?",
+                (organization,),
             ).fetchall()
             books = [self._book(organization, *row) for row in found if row[1] in KINDS]
         return sorted(books, key=lambda book: list(KINDS).index(book.kind.name))
 
-    def _book(self, organization: str, id_: int, name: str, epoch: int, complete: int, horizon: int | None, unread: str) -> Book:
+    def _book(
+        self,
+        organization: str,
+        id_: int,
+        name: str,
+        epoch: int,
+        complete: int,
+        horizon: int | None,
+        unread: str,
+    ) -> Book:
         kind = KINDS[name]
         leaves = {leaf.dims: leaf for leaf in rows.leaves(self._db, id_, kind)}
-        progress = Progress(epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread)))
+        progress = Progress(
+            epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
+        )
         by_id = {leaf.id: leaf for leaf in leaves.values()}
         return Book(id_, organization, kind, progress, rows.groupings(self._db, id_), leaves, by_id)
 
     def counted(self, book: Book, start: int, end: int) -> dict[Dims, Amounts]:
-        """What is booked of buckets that begin in [start, end), by attribute set; without those that used nothing."""
+        """What is booked of buckets that begin in [start, end), by attribute set; without those
+        that used nothing.
+        """
         sums: dict[Dims, Amounts] = {}
         with told(str(self._path), "read"):
             for row in rows.between(self._db, book, tuple(Width), start, end):
@@ -62,7 +77,9 @@ class Reader:
         """The names that are known."""
         found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
         with told(str(self._path), "read"):
-            for what, id_, name in self._db.execute("SELECT what, id, name FROM names WHERE organization = ?", (organization,)):
+            for what, id_, name in self._db.execute(
+                "SELECT what, id, name FROM names WHERE organization = ?", (organization,)
+            ):
                 found[what][id_] = name
         return Names(found["project"], found["api_key"], found["user"])
 

@@ -13,8 +13,17 @@ from otel_openai_usage.core.model import Amount, Amounts, Dims, Width
 
 
 def key(dims: Dims, kind: Kind) -> str:
-    """What identifies an attribute set in the file: its dimensions by name, so that a kind may gain one later."""
-    return json.dumps({name: value for name, value in zip(kind.dimensions, dims, strict=True) if value is not None}, sort_keys=True)
+    """What identifies an attribute set in the file: its dimensions by name, so that a kind may gain
+    one later.
+    """
+    return json.dumps(
+        {
+            name: value
+            for name, value in zip(kind.dimensions, dims, strict=True)
+            if value is not None
+        },
+        sort_keys=True,
+    )
 
 
 def dims(text: str, kind: Kind) -> Dims:
@@ -29,7 +38,10 @@ def _text(amounts: Amounts) -> str:
 
 def amounts(text: str, kind: Kind) -> Amounts:
     """The reverse of `_text`: money comes back as the Decimal that it was."""
-    return tuple(Decimal(value) if measure.money else value for measure, value in zip(kind.measures, json.loads(text), strict=True))
+    return tuple(
+        Decimal(value) if measure.money else value
+        for measure, value in zip(kind.measures, json.loads(text), strict=True)
+    )
 
 
 def amount(text: str) -> Amount:
@@ -44,12 +56,23 @@ def leaves(db: sqlite3.Connection, source: int, kind: Kind) -> Iterator[Leaf]:
         (source,),
     ):
         estimates = [Decimal(text) if text is not None else None for text in estimated]
-        yield Leaf(id_, dims(key, kind), amounts(total, kind), amounts(shown, kind), bool(released), first_seen, changed, *estimates)
+        yield Leaf(
+            id_,
+            dims(key, kind),
+            amounts(total, kind),
+            amounts(shown, kind),
+            bool(released),
+            first_seen,
+            changed,
+            *estimates,
+        )
 
 
 def groupings(db: sqlite3.Connection, source: int) -> list[tuple[int, tuple[str, ...]]]:
     """The groupings of a source, each with the time from which it applies."""
-    found = db.execute("SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start", (source,))
+    found = db.execute(
+        "SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start", (source,)
+    )
     return [(start, tuple(text.split(",")) if text else ()) for start, text in found]
 
 
@@ -61,15 +84,28 @@ def add_leaves(db: sqlite3.Connection, book: Book, new: Iterable[Leaf]) -> None:
         f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {', '.join('?' * len(names))})"
     )
     for leaf in new:
-        values = (book.id, key(leaf.dims, book.kind), _text(leaf.total), _text(leaf.shown), leaf.released, leaf.first_seen, leaf.changed)
-        leaf.id = db.execute(sql, (*values, *_estimated(leaf), *leaf.dims[: len(names)])).lastrowid or 0
+        values = (
+            book.id,
+            key(leaf.dims, book.kind),
+            _text(leaf.total),
+            _text(leaf.shown),
+            leaf.released,
+            leaf.first_seen,
+            leaf.changed,
+        )
+        leaf.id = (
+            db.execute(sql, (*values, *_estimated(leaf), *leaf.dims[: len(names)])).lastrowid or 0
+        )
 
 
 def move_leaves(db: sqlite3.Connection, moved: Iterable[Leaf]) -> None:
     """Store the totals of leaves that exist."""
     db.executemany(
         "UPDATE dims SET total = ?, shown = ?, changed = ?, estimate = ?, estimate_shown = ? WHERE id = ?",
-        [(_text(leaf.total), _text(leaf.shown), leaf.changed, *_estimated(leaf), leaf.id) for leaf in moved],
+        [
+            (_text(leaf.total), _text(leaf.shown), leaf.changed, *_estimated(leaf), leaf.id)
+            for leaf in moved
+        ],
     )
 
 
@@ -77,16 +113,25 @@ def _estimated(leaf: Leaf) -> tuple[str | None, str | None]:
     return (None, None) if leaf.estimate is None else (str(leaf.estimate), str(leaf.estimate_shown))
 
 
-def add_estimates(db: sqlite3.Connection, book: Book, growth: Mapping[tuple[Dims, int], Decimal], new: Mapping[Dims, int]) -> None:
+def add_estimates(
+    db: sqlite3.Connection,
+    book: Book,
+    growth: Mapping[tuple[Dims, int], Decimal],
+    new: Mapping[Dims, int],
+) -> None:
     """Let the estimated cost of leaves grow, by UTC day; `new` as for `write`."""
     for (dims, day), amount in growth.items():
         place = (book.id, new.get(dims) or book.leaves[dims].id, day)
-        held = db.execute("SELECT cost FROM estimates WHERE source_id = ? AND dims = ? AND day = ?", place).fetchone()
+        held = db.execute(
+            "SELECT cost FROM estimates WHERE source_id = ? AND dims = ? AND day = ?", place
+        ).fetchone()
         cost = add(Decimal(held[0]), amount) if held else amount
         db.execute("INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)", (*place, str(cost)))
 
 
-def between(db: sqlite3.Connection, book: Book, widths: Sequence[int], start: int, end: int) -> list[Row]:
+def between(
+    db: sqlite3.Connection, book: Book, widths: Sequence[int], start: int, end: int
+) -> list[Row]:
     """Rows of these widths whose bucket begins in [start, end)."""
     measures = book.kind.measures
     columns = ", ".join(measure.name for measure in measures)
@@ -102,7 +147,9 @@ def between(db: sqlite3.Connection, book: Book, widths: Sequence[int], start: in
 
 
 def write(db: sqlite3.Connection, book: Book, change: Change, new: Mapping[Dims, int]) -> None:
-    """Store what a change writes, drops and suspects. `new` has the ids of leaves that the book does not know yet."""
+    """Store what a change writes, drops and suspects. `new` has the ids of leaves that the book
+    does not know yet.
+    """
 
     def id_(dims: Dims) -> int:
         return new.get(dims) or book.leaves[dims].id
@@ -111,10 +158,16 @@ def write(db: sqlite3.Connection, book: Book, change: Change, new: Mapping[Dims,
     db.executemany(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(measures)}) VALUES (?, ?, ?, ?, {', '.join('?' * len(measures))})"
         f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in measures)}",
-        ((book.id, row.width, row.start, id_(row.dims), *map(_column, row.amounts)) for row in change.writes),
+        (
+            (book.id, row.width, row.start, id_(row.dims), *map(_column, row.amounts))
+            for row in change.writes
+        ),
     )
     where = "WHERE source_id = ? AND width = ? AND start = ? AND dims = ?"
-    db.executemany(f"DELETE FROM readings {where}", ((book.id, width, start, id_(dims)) for width, start, dims in change.drops))
+    db.executemany(
+        f"DELETE FROM readings {where}",
+        ((book.id, width, start, id_(dims)) for width, start, dims in change.drops),
+    )
     for (width, start, dims), suspicion in change.suspects.items():
         db.execute(f"DELETE FROM suspicions {where}", (book.id, width, start, id_(dims)))
         if suspicion:
@@ -127,14 +180,20 @@ def _column(amount: Amount) -> int | str:
 
 
 def compact(db: sqlite3.Connection, book: Book, before: int) -> None:
-    """Let minutes that begin before `before` become hours, from the first whole day of the count on.
+    """Let minutes that begin before `before` become hours, from the first whole day of the count
+    on.
 
     A flow's minutes are added up; of a level the last one stays. No total moves.
     """
     span = (book.id, book.progress.whole_days_from, before)
     columns = [measure.name for measure in book.kind.measures]
-    picked = ", ".join(columns) if book.kind.level else ", ".join(f"sum({name})" for name in columns)
-    update = ", ".join(f"{name} = excluded.{name}" if book.kind.level else f"{name} = {name} + excluded.{name}" for name in columns)
+    picked = (
+        ", ".join(columns) if book.kind.level else ", ".join(f"sum({name})" for name in columns)
+    )
+    update = ", ".join(
+        f"{name} = excluded.{name}" if book.kind.level else f"{name} = {name} + excluded.{name}"
+        for name in columns
+    )
     db.execute(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(columns)})"
         f" SELECT ?, {int(Width.HOUR)}, start / 3600 * 3600, dims, {picked} FROM"
@@ -144,4 +203,7 @@ def compact(db: sqlite3.Connection, book: Book, before: int) -> None:
         f" ON CONFLICT DO UPDATE SET {update}",
         (book.id, *span),
     )
-    db.execute(f"DELETE FROM readings WHERE source_id = ? AND width = {int(Width.MINUTE)} AND start >= ? AND start < ?", span)
+    db.execute(
+        f"DELETE FROM readings WHERE source_id = ? AND width = {int(Width.MINUTE)} AND start >= ? AND start < ?",
+        span,
+    )

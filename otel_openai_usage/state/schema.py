@@ -1,7 +1,8 @@
 """The tables, and the numbered steps that bring an older file to them.
 
-`readings` has one row per bucket and attribute set; a total is the sum of all rows since the epoch, also of the
-coarse rows, which hold only what the finer ones lack. Columns that an endpoint has no measure for stay NULL.
+`readings` has one row per bucket and attribute set; a total is the sum of all rows since the epoch,
+also of the coarse rows, which hold only what the finer ones lack. Columns that an endpoint has no
+measure for stay NULL.
 """
 
 from otel_openai_usage.core.kinds import KINDS
@@ -9,7 +10,11 @@ from otel_openai_usage.state import identities, metered
 
 APPLICATION_ID = 0x6F6F7531  # "oou1": tells our files from other people's
 
-MEASURES = {measure.name: "TEXT" if measure.money else "INTEGER" for kind in KINDS.values() for measure in kind.measures}
+MEASURES = {
+    measure.name: "TEXT" if measure.money else "INTEGER"
+    for kind in KINDS.values()
+    for measure in kind.measures
+}
 DIMENSIONS = list(dict.fromkeys(name for kind in KINDS.values() for name in kind.dimensions))
 
 _FIRST = f"""

@@ -17,7 +17,15 @@ from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import metered, rows, upkeep
-from otel_openai_usage.state.file import MEMORY, Lock, connect, keep_private, prepare, refuse_emptied, told
+from otel_openai_usage.state.file import (
+    MEMORY,
+    Lock,
+    connect,
+    keep_private,
+    prepare,
+    refuse_emptied,
+    told,
+)
 from otel_openai_usage.state.identities import Identities
 
 
@@ -69,41 +77,69 @@ class Store:
     def book(self, organization: str, kind: Kind, epoch: int, group_by: tuple[str, ...]) -> Book:
         """The book of a source; a new one begins counting at `epoch`."""
         with self._transaction("read") as db:
-            db.execute("INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)", (organization, kind.name, epoch))
+            db.execute(
+                "INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)",
+                (organization, kind.name, epoch),
+            )
             (id_, began, complete, horizon, unread, success, newest, org_id) = db.execute(
                 "SELECT id, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id FROM sources"
                 " WHERE organization = ? AND kind = ?",
                 (organization, kind.name),
             ).fetchone()
-            db.execute("INSERT INTO groupings SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = ?)",
-                       (id_, 0, ",".join(group_by), id_))  # fmt: skip
+            db.execute(
+                "INSERT INTO groupings SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = ?)",
+                (id_, 0, ",".join(group_by), id_),
+            )
             groupings = rows.groupings(db, id_)
             leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
-        progress = Progress(began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread)))
-        return Book(id_, organization, kind, progress, groupings, leaves, {leaf.id: leaf for leaf in leaves.values()},
-                    last_success=success, newest_bucket=newest, organization_id=org_id)  # fmt: skip
+        progress = Progress(
+            began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
+        )
+        return Book(
+            id_,
+            organization,
+            kind,
+            progress,
+            groupings,
+            leaves,
+            {leaf.id: leaf for leaf in leaves.values()},
+            last_success=success,
+            newest_bucket=newest,
+            organization_id=org_id,
+        )
 
     def regroup(self, book: Book) -> None:
         """Keep the book's groupings."""
         with self._transaction("written") as db:
             db.execute("DELETE FROM groupings WHERE source_id = ?", (book.id,))
-            db.executemany("INSERT INTO groupings VALUES (?, ?, ?)", [(book.id, start, ",".join(by)) for start, by in book.groupings])
+            db.executemany(
+                "INSERT INTO groupings VALUES (?, ?, ?)",
+                [(book.id, start, ",".join(by)) for start, by in book.groupings],
+            )
 
     def rows(self, book: Book, width: int, starts: Sequence[int]) -> list[Row]:
         """What is stored of these buckets, at this width alone."""
         with told(self.path, "read"):
-            return [row for start in starts for row in rows.between(self._db, book, (width,), start, start + 1)]
+            return [
+                row
+                for start in starts
+                for row in rows.between(self._db, book, (width,), start, start + 1)
+            ]
 
     def rows_within(self, book: Book, widths: Iterable[int], start: int, end: int) -> list[Row]:
         """What is stored at these widths of buckets that begin in [start, end)."""
         with told(self.path, "read"):
             return rows.between(self._db, book, tuple(widths), start, end)
 
-    def suspicions(self, book: Book, width: int, start: int, end: int) -> dict[tuple[int, int, Dims], Suspicion]:
+    def suspicions(
+        self, book: Book, width: int, start: int, end: int
+    ) -> dict[tuple[int, int, Dims], Suspicion]:
         """Lower readings that wait for confirmation."""
         with told(self.path, "read"):
             return {
-                (width, begin, rows.dims(key, book.kind)): Suspicion(rows.amounts(text, book.kind), since)
+                (width, begin, rows.dims(key, book.kind)): Suspicion(
+                    rows.amounts(text, book.kind), since
+                )
                 for begin, key, text, since in self._db.execute(
                     "SELECT s.start, d.key, s.amounts, s.since FROM suspicions s JOIN dims d ON d.id = s.dims"
                     " WHERE s.source_id = ? AND s.width = ? AND s.start >= ? AND s.start < ?",
@@ -125,14 +161,23 @@ class Store:
             db.execute(
                 "UPDATE sources SET complete = ?, horizon = ?, unread = ?, last_success = coalesce(?, last_success),"
                 " newest_bucket = coalesce(?, newest_bucket), organization_id = coalesce(?, organization_id) WHERE id = ?",
-                (progress.complete, progress.horizon, json.dumps([[w.start, w.end] for w in progress.unread]),
-                 book.last_success, book.newest_bucket, book.organization_id, book.id),
-            )  # fmt: skip
+                (
+                    progress.complete,
+                    progress.horizon,
+                    json.dumps([[w.start, w.end] for w in progress.unread]),
+                    book.last_success,
+                    book.newest_bucket,
+                    book.organization_id,
+                    book.id,
+                ),
+            )
 
     def release(self, leaves: Iterable[Leaf]) -> None:
         """These have been shown as 0; from now on they are shown as they are."""
         with self._transaction("written") as db:
-            db.executemany("UPDATE dims SET released = 1 WHERE id = ?", [(leaf.id,) for leaf in leaves])
+            db.executemany(
+                "UPDATE dims SET released = 1 WHERE id = ?", [(leaf.id,) for leaf in leaves]
+            )
 
     def folds(self) -> list[Folded]:
         """What was folded, in all time."""
@@ -143,12 +188,18 @@ class Store:
         """What must not fall, in all time."""
         with told(self.path, "read"):
             found = self._db.execute("SELECT instrument, series, amount FROM floors").fetchall()
-            return [Floor(instrument, tuple(json.loads(key)), rows.amount(text)) for instrument, key, text in found]
+            return [
+                Floor(instrument, tuple(json.loads(key)), rows.amount(text))
+                for instrument, key, text in found
+            ]
 
     def fold(self, folds: Iterable[Folded], floors: Iterable[Floor] = ()) -> None:
         """Remember what is folded, and what must not fall."""
         with self._transaction("written") as db:
-            db.executemany("INSERT OR IGNORE INTO folds VALUES (?, ?)", [(fold.instrument, fold.leaf) for fold in folds])
+            db.executemany(
+                "INSERT OR IGNORE INTO folds VALUES (?, ?)",
+                [(fold.instrument, fold.leaf) for fold in folds],
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO floors VALUES (?, ?, ?)",
                 [(floor.instrument, json.dumps(floor.key), str(floor.amount)) for floor in floors],
@@ -158,18 +209,29 @@ class Store:
         """The names known at the last stop."""
         found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
         with told(self.path, "read"):
-            for what, id_, name in self._db.execute("SELECT what, id, name FROM names WHERE organization = ?", (organization,)):
+            for what, id_, name in self._db.execute(
+                "SELECT what, id, name FROM names WHERE organization = ?", (organization,)
+            ):
                 found[what][id_] = name
         return Names(found["project"], found["api_key"], found["user"])
 
     def keep_names(self, organization: str, names: Names) -> None:
         """Keep the names that are known; ids without one are asked for again after a restart."""
-        every: dict[str, Mapping[str, str | None]] = {"project": names.projects, "api_key": names.api_keys, "user": names.users}
+        every: dict[str, Mapping[str, str | None]] = {
+            "project": names.projects,
+            "api_key": names.api_keys,
+            "user": names.users,
+        }
         with self._transaction("written") as db:
             db.execute("DELETE FROM names WHERE organization = ?", (organization,))
             db.executemany(
                 "INSERT INTO names VALUES (?, ?, ?, ?)",
-                [(organization, what, id_, name) for what, known in every.items() for id_, name in known.items() if name is not None],
+                [
+                    (organization, what, id_, name)
+                    for what, known in every.items()
+                    for id_, name in known.items()
+                    if name is not None
+                ],
             )
 
     def event_attributes(self) -> list[str]:
@@ -192,17 +254,23 @@ class Store:
             return self._identities.known(identities, since)
 
     def book_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
-        """Keep the identities and what they add, all of it or nothing. New leaves have their id afterwards."""
+        """Keep the identities and what they add, all of it or nothing. New leaves have their id
+        afterwards.
+        """
         with self._transaction("written") as db:
             self._identities.write(events, now)
             for booking in bookings:
                 rows.add_leaves(db, booking.book, booking.new)
                 rows.move_leaves(db, booking.moved)
-                metered.add(db, booking.book, booking.hours, {leaf.dims: leaf.id for leaf in booking.new})
+                metered.add(
+                    db, booking.book, booking.hours, {leaf.dims: leaf.id for leaf in booking.new}
+                )
         self._identities.wrote(events, now)
 
     def forget_events(self, part: int, before: int) -> int:
-        """Forget the identities in one of `SLICES` parts that were last seen before then. How many there were."""
+        """Forget the identities in one of `SLICES` parts that were last seen before then. How many
+        there were.
+        """
         with self._transaction("written"):
             return self._identities.forget(part, before)
 
@@ -212,7 +280,16 @@ class Store:
             db.execute("DELETE FROM limits WHERE organization = ?", (organization,))
             db.executemany(
                 "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?)",
-                [(organization, limit.project_id or "", str(limit.amount), limit.currency, limit.enforcing) for limit in limits],
+                [
+                    (
+                        organization,
+                        limit.project_id or "",
+                        str(limit.amount),
+                        limit.currency,
+                        limit.enforcing,
+                    )
+                    for limit in limits
+                ],
             )
 
     def tidy(self, book: Book, keep: Retention) -> bool:
@@ -221,7 +298,9 @@ class Store:
             return upkeep.step(db, book.id, book.kind, book.progress, keep)
 
     def spent(self, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
-        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both
+        are known, by day.
+        """
         with told(self.path, "read"):
             return upkeep.spent(self._db, organization, start, end)
 
@@ -239,11 +318,15 @@ class Store:
     def backfilled(self, book: Book) -> list[Window]:
         """The stretches before counting began that were read."""
         with told(self.path, "read"):
-            found = self._db.execute('SELECT start, "end" FROM backfilled WHERE source_id = ? ORDER BY start', (book.id,))
+            found = self._db.execute(
+                'SELECT start, "end" FROM backfilled WHERE source_id = ? ORDER BY start', (book.id,)
+            )
             return [Window(*row) for row in found]
 
     def mark_backfilled(self, book: Book, window: Window) -> None:
         """A stretch was read."""
         with self._transaction("written") as db:
-            db.execute('INSERT INTO backfilled VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "end" = max("end", excluded."end")',
-                       (book.id, window.start, window.end))  # fmt: skip
+            db.execute(
+                'INSERT INTO backfilled VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "end" = max("end", excluded."end")',
+                (book.id, window.start, window.end),
+            )

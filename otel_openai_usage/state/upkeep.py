@@ -1,6 +1,8 @@
-"""What the store does for its history when nothing else is to be done: old rows are made coarser, older ones let go.
+"""What the store does for its history when nothing else is to be done: old rows are made coarser,
+older ones let go.
 
-No total moves by it: totals are kept beside the rows. Every function is one small step inside its caller's transaction.
+No total moves by it: totals are kept beside the rows. Every function is one small step inside its
+caller's transaction.
 """
 
 import sqlite3
@@ -13,16 +15,23 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.windows import Progress
 
-_DAY, _HOUR = int(Width.DAY), int(Width.HOUR)
+_DAY = int(Width.DAY)
+_HOUR = int(Width.HOUR)
 
 
-def step(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention) -> bool:
+def step(
+    db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention
+) -> bool:
     """Do one small piece of what is to be done for a source. False if there was nothing."""
     return _coarsen(db, source, kind, progress, keep) or _let_go(db, source, keep)
 
 
-def _coarsen(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention) -> bool:
-    """The oldest day of hours becomes days. The day that counting began in stays: half of it does not count."""
+def _coarsen(
+    db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention
+) -> bool:
+    """The oldest day of hours becomes days. The day that counting began in stays: half of it does
+    not count.
+    """
     began = (floor(progress.epoch, _DAY), progress.whole_days_from)
     (oldest,) = db.execute(
         "SELECT min(start) FROM readings WHERE source_id = ? AND width = 3600 AND start < ? AND NOT (start >= ? AND start < ?)",
@@ -32,9 +41,16 @@ def _coarsen(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress
         return False
     day = floor(oldest, _DAY)
     names = [measure.name for measure in kind.measures]
-    picked = ", ".join(f"{name} AS {name}" if kind.level else f"sum({name}) AS {name}" for name in names)
-    update = ", ".join(f"{name} = excluded.{name}" if kind.level else f"{name} = {name} + excluded.{name}" for name in names)
-    last = ", max(start)" if kind.level else ", 0"  # of a level SQLite takes the columns of the row that has the maximum
+    picked = ", ".join(
+        f"{name} AS {name}" if kind.level else f"sum({name}) AS {name}" for name in names
+    )
+    update = ", ".join(
+        f"{name} = excluded.{name}" if kind.level else f"{name} = {name} + excluded.{name}"
+        for name in names
+    )
+    last = (
+        ", max(start)" if kind.level else ", 0"
+    )  # of a level SQLite takes the columns of the row that has the maximum
     db.execute(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)})"
         f" SELECT {source:d}, {_DAY}, {day}, dims, {', '.join(names)} FROM (SELECT dims, {picked}{last}"
@@ -42,7 +58,10 @@ def _coarsen(db: sqlite3.Connection, source: int, kind: Kind, progress: Progress
         f" ON CONFLICT DO UPDATE SET {update}",
         (source, day, day + _DAY),
     )
-    db.execute(f"DELETE FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ?", (source, day, day + _DAY))
+    db.execute(
+        f"DELETE FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ?",
+        (source, day, day + _DAY),
+    )
     return True
 
 
@@ -50,7 +69,8 @@ def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
     """The oldest day that is older than anybody wants to know."""
     for width in Width:
         (oldest,) = db.execute(
-            "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?", (source, int(width), keep.days)
+            "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?",
+            (source, int(width), keep.days),
         ).fetchone()
         if oldest is not None:
             break
@@ -65,8 +85,12 @@ def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
     return True
 
 
-def spent(db: sqlite3.Connection, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
-    """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are known, by day."""
+def spent(
+    db: sqlite3.Connection, organization: str, start: int, end: int
+) -> dict[int, tuple[Decimal, Decimal]]:
+    """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are
+    known, by day.
+    """
     estimated = db.execute(
         "SELECT e.day, e.cost FROM estimates e JOIN sources s ON s.id = e.source_id"
         " WHERE s.organization = ? AND s.kind <> 'legacy' AND e.day >= ? AND e.day < ? AND e.day >= s.epoch",
@@ -77,7 +101,8 @@ def spent(db: sqlite3.Connection, organization: str, start: int, end: int) -> di
         " WHERE s.organization = ? AND s.kind = 'costs' AND r.width = 86400 AND r.start >= ? AND r.start < ? AND d.currency = ?",
         (organization, start, end, CURRENCY),
     )
-    one, other = _by_day(estimated), _by_day(billed)
+    one = _by_day(estimated)
+    other = _by_day(billed)
     return {day: (one[day], other[day]) for day in sorted(one.keys() & other.keys())}
 
 

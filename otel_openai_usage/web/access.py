@@ -1,7 +1,8 @@
 """TLS and basic auth, from a web config file in the format of Prometheus' exporter-toolkit.
 
-Format and behaviour: docs/web-configuration.md and web/handler.go of github.com/prometheus/exporter-toolkit. As there,
-all paths ask for the password, and the file and the certificates are read again when they change.
+Format and behaviour: docs/web-configuration.md and web/handler.go of
+github.com/prometheus/exporter-toolkit. As there, all paths ask for the password, and the file and
+the certificates are read again when they change.
 """
 
 import asyncio
@@ -32,7 +33,8 @@ _REMEMBERED = 256
 
 
 class Access:
-    """Who may come in, and how the line is encrypted. Raises ConfigError if the file cannot be used at the start.
+    """Who may come in, and how the line is encrypted. Raises ConfigError if the file cannot be used
+    at the start.
 
     Later, a changed file that cannot be used is told in the log, and the last good one stays.
     """
@@ -57,7 +59,9 @@ class Access:
         """Lets a request pass if the file names no users, or its user and password are right."""
         await asyncio.get_running_loop().run_in_executor(None, self._reread)
         if self._config.users and not await self._known(request.headers.get("Authorization", "")):
-            return web.Response(status=401, text="Unauthorized\n", headers={"WWW-Authenticate": "Basic"})
+            return web.Response(
+                status=401, text="Unauthorized\n", headers={"WWW-Authenticate": "Basic"}
+            )
         return await handler(request)
 
     async def _known(self, authorization: str) -> bool:
@@ -67,9 +71,15 @@ class Access:
         user, password = credentials
         hashed = self._config.users.get(user)
         # Looked up by a keyed digest: how long that takes tells nothing about the password.
-        seen = hmac.digest(self._key, b"\0".join((user.encode(), (hashed or "").encode(), password)), hashlib.sha256)
+        seen = hmac.digest(
+            self._key,
+            b"\0".join((user.encode(), (hashed or "").encode(), password)),
+            hashlib.sha256,
+        )
         if seen not in self._verdicts:
-            right = await asyncio.get_running_loop().run_in_executor(self._worker, _matches, password, hashed or _NOBODY)
+            right = await asyncio.get_running_loop().run_in_executor(
+                self._worker, _matches, password, hashed or _NOBODY
+            )
             if len(self._verdicts) >= _REMEMBERED:
                 self._verdicts.clear()
             self._verdicts[seen] = right and hashed is not None
@@ -85,11 +95,18 @@ class Access:
             try:
                 self._take(read(self._path))
             except ConfigError as error:
-                log.warning("web config file changed and cannot be used; the last good one stays", extra={"error": str(error)})
+                log.warning(
+                    "web config file changed and cannot be used; the last good one stays",
+                    extra={"error": str(error)},
+                )
 
     def _take(self, config: WebConfig) -> None:
         if bool(config.tls) != bool(self._config.tls):
-            raise ConfigError([f"{self._path}: tls_server_config: TLS cannot be switched on or off while running; restart"])
+            raise ConfigError(
+                [
+                    f"{self._path}: tls_server_config: TLS cannot be switched on or off while running; restart"
+                ]
+            )
         self._config = config
         self._stamp = _stamp(self._path, config)
         self.ssl = self._context()
@@ -98,10 +115,14 @@ class Access:
         if self._config.tls is None:
             return None
         context = self._config.tls.context()
-        context.sni_callback = self._handshake  # called for every client, whether it names a server or not
+        context.sni_callback = (
+            self._handshake
+        )  # called for every client, whether it names a server or not
         return context
 
-    def _handshake(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, context: ssl.SSLContext) -> None:
+    def _handshake(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, context: ssl.SSLContext
+    ) -> None:
         self._reread()
         if self.ssl and self.ssl is not context:
             connection.context = self.ssl
@@ -119,7 +140,9 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
 
 
 def _matches(password: bytes, hashed: str) -> bool:
-    return bcrypt.checkpw(password[:72], hashed.encode())  # bcrypt never looked further, and newer versions refuse more
+    return bcrypt.checkpw(
+        password[:72], hashed.encode()
+    )  # bcrypt never looked further, and newer versions refuse more
 
 
 def _stamp(path: Path, config: WebConfig) -> tuple[tuple[int, int] | None, ...]:

@@ -11,7 +11,9 @@ ENCODINGS = (*_WINDOWS, "identity")
 
 
 def plain(body: bytes, encoding: str, most: int) -> bytes:
-    """The body as it was before it was compressed. Raises Refused, and as aiohttp does for one of more than `most` bytes."""
+    """The body as it was before it was compressed. Raises Refused, and as aiohttp does for one of
+    more than `most` bytes.
+    """
     if encoding == "identity":
         return body
     inflate = zlib.decompressobj(_WINDOWS[encoding])

@@ -32,9 +32,11 @@ _TITLES = {
 
 
 class Ingest:
-    """Listens for events and hands them to `take`, which returns when they are safe and raises Busy or StateError.
+    """Listens for events and hands them to `take`, which returns when they are safe and raises Busy
+    or StateError.
 
-    `refused` is told of each request that was not taken for what it was. `port` 0 takes a free one; `url` tells which.
+    `refused` is told of each request that was not taken for what it was. `port` 0 takes a free one;
+    `url` tells which.
     """
 
     def __init__(
@@ -48,8 +50,12 @@ class Ingest:
         port: int,
         max_body: int,
     ) -> None:
-        self._take, self._refused, self._tokens = take, refused, tokens
-        self._host, self._port, self._max_body = host, port, max_body
+        self._take = take
+        self._refused = refused
+        self._tokens = tokens
+        self._host = host
+        self._port = port
+        self._max_body = max_body
         self._parse: dict[str, Callable[[bytes], list[Event]]] = {
             "application/cloudevents+json": parser.one,
             "application/cloudevents-batch+json": parser.many,
@@ -70,7 +76,9 @@ class Ingest:
         app.router.add_route("*", PATH, self._events)
         app.router.add_route("*", "/{path:.*}", _elsewhere)
         app.on_response_prepare.append(_head)
-        sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
+        sockets = await asyncio.get_running_loop().run_in_executor(
+            None, bind, self._host, self._port
+        )
         self._port = sockets[0].getsockname()[1]
         self._runner = web.AppRunner(
             app,
@@ -107,7 +115,11 @@ class Ingest:
     def _refusal(self, request: web.Request, size: int) -> web.Response | None:
         """What can be said before the body is read."""
         if not self._tokens.allow(request.headers.get("Authorization", "")):
-            return problem(401, "a Bearer token is needed that this server knows", {"WWW-Authenticate": "Bearer"})
+            return problem(
+                401,
+                "a Bearer token is needed that this server knows",
+                {"WWW-Authenticate": "Bearer"},
+            )
         if request.method != "POST":
             return problem(405, f"{request.method}: events are sent with POST", {"Allow": "POST"})
         if unsupported := self._unsupported(request):
@@ -129,8 +141,13 @@ class Ingest:
         try:
             async with asyncio.timeout(SLOWEST):
                 body = await request.read()
-            # no name for the plain body, which is counted nowhere: it must not live as long as the disk takes
-            await self._take(self._parse[request.content_type.lower()](plain(body, _encoding(request), self._max_body)))
+            # no name for the plain body, which is counted nowhere: it must not live as long as the
+            # disk takes
+            await self._take(
+                self._parse[request.content_type.lower()](
+                    plain(body, _encoding(request), self._max_body)
+                )
+            )
         except TimeoutError:
             return problem(408, f"the body did not arrive within {SLOWEST:.0f} seconds")
         except web.HTTPRequestEntityTooLarge:
@@ -140,17 +157,34 @@ class Ingest:
                 return problem(400, str(error))
             return problem(400, f"event {error.index}: {error}", index=error.index)
         except (Busy, StateError) as error:
-            return _later(str(error) if isinstance(error, Busy) else "the events cannot be kept now; this server's log says why")
+            return _later(
+                str(error)
+                if isinstance(error, Busy)
+                else "the events cannot be kept now; this server's log says why"
+            )
         return web.Response(status=204)
 
     def _too_large(self) -> web.Response:
-        return problem(413, f"the body is larger than {self._max_body} bytes (events.max_body); send smaller batches")
+        return problem(
+            413,
+            f"the body is larger than {self._max_body} bytes (events.max_body); send smaller batches",
+        )
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: object) -> web.Response:
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, **more: object
+) -> web.Response:
     """An answer as RFC 9457 describes it."""
-    body = {"type": "about:blank", "title": _TITLES[status], "status": status, "detail": detail, **more}
-    response = web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+    body = {
+        "type": "about:blank",
+        "title": _TITLES[status],
+        "status": status,
+        "detail": detail,
+        **more,
+    }
+    response = web.json_response(
+        body, status=status, headers=headers, content_type="application/problem+json"
+    )
     if status in (401, 408, 413, 415):
         response.force_close()  # else the rest of the body would have to be read
     return response

@@ -41,9 +41,15 @@ def landing(snapshot: Snapshot, path: str, version: str) -> str:
 
 
 def _table(snapshot: Snapshot) -> str:
-    seen = {_who(point.series.attributes): float(point.value) for point in snapshot.points.get("openai.api.last_success", ())}
-    rows = [_row(who, up=bool(point.value), seen=seen.get(who)) for point in snapshot.points.get("openai.api.up", ())
-            for who in (_who(point.series.attributes),)]  # fmt: skip
+    seen = {
+        _who(point.series.attributes): float(point.value)
+        for point in snapshot.points.get("openai.api.last_success", ())
+    }
+    rows = [
+        _row(who, up=bool(point.value), seen=seen.get(who))
+        for point in snapshot.points.get("openai.api.up", ())
+        for who in (_who(point.series.attributes),)
+    ]
     if not rows:
         return "<p>No source was asked yet.</p>"
     return f"<table><tr><th>Organization<th>Source<th>State<th>Last success</tr>\n{''.join(rows)}</table>"

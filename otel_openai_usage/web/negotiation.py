@@ -1,4 +1,6 @@
-"""What a scraper accepts: of the formats that prometheus_client would answer with, the one that is weighed most, else the first."""
+"""What a scraper accepts: of the formats that prometheus_client would answer with, the one that is
+weighed most, else the first.
+"""
 
 from typing import Literal
 
@@ -12,7 +14,8 @@ _Item = tuple[str, dict[str, str]]
 def negotiate(accept: str) -> tuple[Literal["text", "openmetrics"], str]:
     """The format to answer in, and its Content-Type.
 
-    All our names are valid without escaping, so `allow-utf-8` is answered with the same bytes as `underscores`.
+    All our names are valid without escaping, so `allow-utf-8` is answered with the same bytes as
+    `underscores`.
     """
     for kind, parameters in sorted(map(_parse, accept.split(",")), key=_weight, reverse=True):
         if _weight((kind, parameters)) <= 0:
@@ -32,7 +35,9 @@ def negotiate(accept: str) -> tuple[Literal["text", "openmetrics"], str]:
 
 def gzip_accepted(accept_encoding: str) -> bool:
     """Whether the answer may be compressed with gzip."""
-    return any(item[0] == "gzip" and _weight(item) > 0 for item in map(_parse, accept_encoding.split(",")))
+    return any(
+        item[0] == "gzip" and _weight(item) > 0 for item in map(_parse, accept_encoding.split(","))
+    )
 
 
 def _weight(item: _Item) -> float:
@@ -44,7 +49,9 @@ def _weight(item: _Item) -> float:
 
 def _parse(item: str) -> _Item:
     kind, *parameters = (part.strip() for part in item.split(";"))
-    return kind.lower(), {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parameters)}
+    return kind.lower(), {
+        key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parameters)
+    }
 
 
 def _at_least_1(version: str) -> bool:

@@ -13,9 +13,11 @@ _Connection: TypeAlias = web.RequestHandler
 
 
 class Patience:
-    """Ends connections on which no request came within some `seconds` of their beginning, at the latest after twice as many.
+    """Ends connections on which no request came within some `seconds` of their beginning, at the
+    latest after twice as many.
 
-    aiohttp ends connections that were quiet after a request; of those that never sent a whole head it knows nothing.
+    aiohttp ends connections that were quiet after a request; of those that never sent a whole head
+    it knows nothing.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -26,8 +26,8 @@ _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 class Server:
     """Serves one PrometheusReader over HTTP, or HTTPS if the web config file says so.
 
-    `not_ready` gives the reasons why /readyz should say no, none if it should say yes; it is called in a thread. `port` 0 takes a free one;
-    `url` tells which.
+    `not_ready` gives the reasons why /readyz should say no, none if it should say yes; it is called
+    in a thread. `port` 0 takes a free one; `url` tells which.
     """
 
     def __init__(
@@ -42,8 +42,13 @@ class Server:
         web_config_file: Path | None = None,
         version: str = "",
     ) -> None:
-        self._reader, self._board, self._not_ready = reader, board, not_ready
-        self._host, self._port, self._path, self._version = host, port, path, version
+        self._reader = reader
+        self._board = board
+        self._not_ready = not_ready
+        self._host = host
+        self._port = port
+        self._path = path
+        self._version = version
         self._access = Access(web_config_file) if web_config_file else None
         self._worker = ThreadPoolExecutor(1, "scrape")
         self._runner: web.AppRunner | None = None
@@ -58,19 +63,27 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises ListenError if the address cannot be had."""
-        app = web.Application(middlewares=[self._patience.met, *([self._access.check] if self._access else [])])
+        app = web.Application(
+            middlewares=[self._patience.met, *([self._access.check] if self._access else [])]
+        )
         app.router.add_get(self._path, self._metrics)
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/", self._landing)
         app.on_response_prepare.append(self._head)
-        sockets = await asyncio.get_running_loop().run_in_executor(None, bind, self._host, self._port)
+        sockets = await asyncio.get_running_loop().run_in_executor(
+            None, bind, self._host, self._port
+        )
         self._port = sockets[0].getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE
+        )
         await self._runner.setup()
         self._patience.begin(self._runner.server)
         for listening in sockets:
-            await web.SockSite(self._runner, listening, ssl_context=self._access.ssl if self._access else None).start()
+            await web.SockSite(
+                self._runner, listening, ssl_context=self._access.ssl if self._access else None
+            ).start()
 
     async def stop(self) -> None:
         """Stop listening, and give scrapes that are on their way a second."""
@@ -80,14 +93,20 @@ class Server:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def refresh(self) -> None:
-        """Render what the Board shows now, in the worker thread, so that no scrape has to wait for it."""
+        """Render what the Board shows now, in the worker thread, so that no scrape has to wait for
+        it.
+        """
         await asyncio.get_running_loop().run_in_executor(self._worker, self._reader.refresh)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         form, content_type = negotiate(request.headers.get("Accept", ""))
         gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
-        pieces = await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self._reader.page(form, gzip=gzip))
-        response = web.StreamResponse(headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"})
+        pieces = await asyncio.get_running_loop().run_in_executor(
+            self._worker, lambda: self._reader.page(form, gzip=gzip)
+        )
+        response = web.StreamResponse(
+            headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        )
         if gzip:
             response.headers["Content-Encoding"] = "gzip"
         response.content_length = sum(map(len, pieces))
@@ -99,7 +118,9 @@ class Server:
         return response
 
     async def _head(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "otel-openai-usage"  # aiohttp would name itself and Python with their versions
+        response.headers["Server"] = (
+            "otel-openai-usage"  # aiohttp would name itself and Python with their versions
+        )
         if self._access:
             response.headers.update(self._access.headers)
 
@@ -109,21 +130,31 @@ class Server:
         return web.Response(status=503 if reasons else 200, text=text or "ready\n")
 
     async def _landing(self, _: web.Request) -> web.Response:
-        return web.Response(text=landing(self._board.current(), self._path, self._version), content_type="text/html")
+        return web.Response(
+            text=landing(self._board.current(), self._path, self._version), content_type="text/html"
+        )
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of the host; one that this machine does not have (IPv6 off) is left out."""
+    """Listening sockets on every address of the host; one that this machine does not have (IPv6
+    off) is left out.
+    """
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError as error:
-        raise ListenError(f"listen on {host}:{port}: {error.strerror or error}; name an address of this machine") from error
+        raise ListenError(
+            f"listen on {host}:{port}: {error.strerror or error}; name an address of this machine"
+        ) from error
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
         missing: OSError | None = None
         for family, _, _, _, address in dict.fromkeys(found):
             try:
-                sockets.append(stack.enter_context(_listening(family, (address[0], port, *address[2:]))))
+                sockets.append(
+                    stack.enter_context(_listening(family, (address[0], port, *address[2:])))
+                )
             except OSError as error:
                 if error.errno not in _NO_SUCH_ADDRESS:
                     raise ListenError(f"listen on {host}:{port}: {_reason(error)}") from error
@@ -141,7 +172,9 @@ def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 has a socket of its own
+            sock.setsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1
+            )  # 0.0.0.0 has a socket of its own
         sock.bind(address)
         sock.listen(128)
         sock.setblocking(False)

@@ -1,4 +1,6 @@
-"""Reads a web config file; what we cannot honour is refused by name, never ignored: it guards a door."""
+"""Reads a web config file; what we cannot honour is refused by name, never ignored: it guards a
+door.
+"""
 
 import re
 import ssl
@@ -25,7 +27,15 @@ _CLIENTS = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-_TLS_KEYS = ("cert_file", "key_file", "client_auth_type", "client_ca_file", "min_version", "max_version", "prefer_server_cipher_suites")
+_TLS_KEYS = (
+    "cert_file",
+    "key_file",
+    "client_auth_type",
+    "client_ca_file",
+    "min_version",
+    "max_version",
+    "prefer_server_cipher_suites",
+)
 _NOT_HERE = {
     "rate_limit": "not supported here; limit requests in a proxy in front",
     "tls_server_config.cert": "not supported here; put the certificate into a file and name it as cert_file",
@@ -89,11 +99,17 @@ class WebConfig:
         """The files that it names."""
         if self.tls is None:
             return ()
-        return tuple(file for file in (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if file)
+        return tuple(
+            file
+            for file in (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file)
+            if file
+        )
 
 
 def read(path: Path) -> WebConfig:
-    """The file, checked in full. Raises ConfigError with every problem. Relative paths begin where the file is."""
+    """The file, checked in full. Raises ConfigError with every problem. Relative paths begin where
+    the file is.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -107,7 +123,9 @@ class _Reader:
     def __init__(self, path: Path, tree: object) -> None:
         self._path = path
         self._problems: list[str] = []
-        self._tree = self._mapping(tree, "", ("tls_server_config", "http_server_config", "basic_auth_users"))
+        self._tree = self._mapping(
+            tree, "", ("tls_server_config", "http_server_config", "basic_auth_users")
+        )
 
     def config(self) -> WebConfig:
         tls = self._tls()
@@ -121,7 +139,9 @@ class _Reader:
     def _problem(self, key: str, text: str) -> None:
         self._problems.append(f"{self._path}: {key}: {text}" if key else f"{self._path}: {text}")
 
-    def _mapping(self, tree: object, at: str, known: tuple[str, ...] | None = None) -> dict[str, object]:
+    def _mapping(
+        self, tree: object, at: str, known: tuple[str, ...] | None = None
+    ) -> dict[str, object]:
         if tree is None:
             return {}
         if not isinstance(tree, dict):
@@ -142,24 +162,48 @@ class _Reader:
         ca = self._file(tree, "client_ca_file")
         clients = self._choice(tree, "client_auth_type", _CLIENTS, "")
         if ca and clients == ssl.CERT_NONE:
-            self._problem("tls_server_config.client_auth_type", "a client_ca_file needs RequireAndVerifyClientCert here")
+            self._problem(
+                "tls_server_config.client_auth_type",
+                "a client_ca_file needs RequireAndVerifyClientCert here",
+            )
         if clients != ssl.CERT_NONE and not ca:
-            self._problem("tls_server_config.client_ca_file", "client_auth_type needs it, to verify clients with")
-        cert, key = self._file(tree, "cert_file", needed=True), self._file(tree, "key_file", needed=True)
-        versions = self._choice(tree, "min_version", _VERSIONS, "TLS12"), self._choice(tree, "max_version", _VERSIONS, "TLS13")
-        return Tls(cert or Path(), key or Path(), ca, clients, versions, tree.get("prefer_server_cipher_suites", True) is not False)
+            self._problem(
+                "tls_server_config.client_ca_file",
+                "client_auth_type needs it, to verify clients with",
+            )
+        cert = self._file(tree, "cert_file", needed=True)
+        key = self._file(tree, "key_file", needed=True)
+        versions = (
+            self._choice(tree, "min_version", _VERSIONS, "TLS12"),
+            self._choice(tree, "max_version", _VERSIONS, "TLS13"),
+        )
+        return Tls(
+            cert or Path(),
+            key or Path(),
+            ca,
+            clients,
+            versions,
+            tree.get("prefer_server_cipher_suites", True) is not False,
+        )
 
     def _file(self, tree: Mapping[str, object], key: str, *, needed: bool = False) -> Path | None:
         value = tree.get(key) or ""
         if not isinstance(value, str) or (needed and not value):
-            self._problem(f"tls_server_config.{key}", f"expected the path of a PEM file, got {value!r}")
+            self._problem(
+                f"tls_server_config.{key}", f"expected the path of a PEM file, got {value!r}"
+            )
             return None
         return self._path.parent / value if value else None
 
-    def _choice(self, tree: Mapping[str, object], key: str, choices: Mapping[str, _T], default: str) -> _T:
+    def _choice(
+        self, tree: Mapping[str, object], key: str, choices: Mapping[str, _T], default: str
+    ) -> _T:
         value = tree.get(key, default)
         if value not in choices:
-            self._problem(f"tls_server_config.{key}", f"expected one of {', '.join(filter(None, choices))}, got {value!r}")
+            self._problem(
+                f"tls_server_config.{key}",
+                f"expected one of {', '.join(filter(None, choices))}, got {value!r}",
+            )
             value = default
         return choices[str(value)]
 
@@ -167,16 +211,29 @@ class _Reader:
         tree = self._mapping(self._tree.get("basic_auth_users"), "basic_auth_users")
         for user, hashed in tree.items():
             if not (isinstance(hashed, str) and _BCRYPT.fullmatch(hashed)):
-                self._problem(f"basic_auth_users.{user}", "expected a bcrypt hash, as `htpasswd -nBC 10 ''` prints it, not the password")
+                self._problem(
+                    f"basic_auth_users.{user}",
+                    "expected a bcrypt hash, as `htpasswd -nBC 10 ''` prints it, not the password",
+                )
         return {user: str(hashed) for user, hashed in tree.items()}
 
     def _headers(self) -> dict[str, str]:
-        server = self._mapping(self._tree.get("http_server_config"), "http_server_config", ("http2", "headers"))
+        server = self._mapping(
+            self._tree.get("http_server_config"), "http_server_config", ("http2", "headers")
+        )
         tree = self._mapping(server.get("headers"), "http_server_config.headers", tuple(_HEADERS))
         for name, value in tree.items():
             allowed = _HEADERS.get(name, ())
-            if not isinstance(value, str) or "\n" in value or "\r" in value or (allowed and value not in allowed):
-                self._problem(f"http_server_config.headers.{name}", f"expected {' or '.join(allowed) or 'one line of text'}, got {value!r}")
+            if (
+                not isinstance(value, str)
+                or "\n" in value
+                or "\r" in value
+                or (allowed and value not in allowed)
+            ):
+                self._problem(
+                    f"http_server_config.headers.{name}",
+                    f"expected {' or '.join(allowed) or 'one line of text'}, got {value!r}",
+                )
         return {name: str(value) for name, value in tree.items()}
 
 

@@ -1,4 +1,6 @@
-"""The real poller, books, store and display over a simulated world, in accelerated time and without HTTP."""
+"""The real poller, books, store and display over a simulated world, in accelerated time and without
+HTTP.
+"""
 
 import itertools
 import json
@@ -27,7 +29,9 @@ from otel_openai_usage.simulator.world import World
 from otel_openai_usage.state.sqlite import Store
 
 GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")
-MINUTE, HOUR, DAY = 60, 3600, 86400
+MINUTE = 60
+HOUR = 3600
+DAY = 86400
 MONDAY = int(datetime(2026, 11, 2, tzinfo=UTC).timestamp())
 
 
@@ -44,7 +48,9 @@ class VirtualClock:
     """Time that moves when told. `wrong` is how far the machine's clock is off."""
 
     def __init__(self, now: float) -> None:
-        self.true, self.mono, self.wrong = now, 0.0, 0.0
+        self.true = now
+        self.mono = 0.0
+        self.wrong = 0.0
 
     @property
     def now(self) -> float:
@@ -63,9 +69,11 @@ class VirtualClock:
 
 @dataclass
 class WorldSource:
-    """Implements ports.Source straight from a World. Fails with probability `trouble`; remembers what it was asked.
+    """Implements ports.Source straight from a World. Fails with probability `trouble`; remembers
+    what it was asked.
 
-    `skew` is how far OpenAI's clock is ahead of ours; with `zeros` there is a row of zeros for whoever is idle.
+    `skew` is how far OpenAI's clock is ahead of ours; with `zeros` there is a row of zeros for
+    whoever is idle.
     """
 
     world: World
@@ -80,25 +88,34 @@ class WorldSource:
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         assert window.start % width == 0
-        assert (window.end - window.start) <= width * (COST_LIMIT if self.kind is COSTS else LIMITS[width])
+        assert (window.end - window.start) <= width * (
+            COST_LIMIT if self.kind is COSTS else LIMITS[width]
+        )
         self.asked.append((window, width))
         if self.rng.random() < self.trouble:
             raise Unavailable("GET usage: 503", status=503)
         now = self.time.true + self.skew
         window = Window(window.start, min(window.end, max(int(now) + 1, window.start + 1)))
-        seen = self.world.visible(self.kind.name, window, width, tuple(group_by), datetime.fromtimestamp(now, UTC))
+        seen = self.world.visible(
+            self.kind.name, window, width, tuple(group_by), datetime.fromtimestamp(now, UTC)
+        )
         if self.zeros:
             everybody = {dims: self.kind.zero for rows in seen.values() for dims in rows}
             seen = {start: {**everybody, **rows} for start, rows in seen.items()}
         return [self._bucket(start, rows) for start, rows in seen.items()]
 
     def _bucket(self, start: int, rows: Rows) -> Bucket:
-        results = json.dumps([[dims, [str(amount) for amount in amounts]] for dims, amounts in rows.items()]).encode()
+        results = json.dumps(
+            [[dims, [str(amount) for amount in amounts]] for dims, amounts in rows.items()]
+        ).encode()
         return Bucket(start, results, results)
 
     def parse(self, results: bytes) -> dict[Dims, Amounts]:
         number = [Decimal if measure.money else int for measure in self.kind.measures]
-        return {tuple(dims): tuple(of(amount) for of, amount in zip(number, amounts, strict=True)) for dims, amounts in json.loads(results)}
+        return {
+            tuple(dims): tuple(of(amount) for of, amount in zip(number, amounts, strict=True))
+            for dims, amounts in json.loads(results)
+        }
 
 
 class Nobody:
@@ -108,7 +125,9 @@ class Nobody:
         self.lates: dict[str, int] = {}
         self.gaps: dict[str, float] = {}
 
-    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def polled(
+        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
+    ) -> None: ...
 
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None:
         self.lates[lag] = self.lates.get(lag, 0) + tokens
@@ -137,12 +156,23 @@ class Options:
 class Run:
     """One life of the exporter's process: from a state file to `stop`."""
 
-    def __init__(self, path: Path | str, sources: Mapping[tuple[str, str], Source], time: VirtualClock, options: Options) -> None:
-        self.time, self.options, self.sources = time, options, sources
+    def __init__(
+        self,
+        path: Path | str,
+        sources: Mapping[tuple[str, str], Source],
+        time: VirtualClock,
+        options: Options,
+    ) -> None:
+        self.time = time
+        self.options = options
+        self.sources = sources
         self.store = Store(path)
-        self.board, self.telemetry = Board(), Nobody()
+        self.board = Board()
+        self.telemetry = Nobody()
         display = Display(options.look, self.store.folds(), self.store.floors(), cost_days=2)
-        self.keeper = Keeper(self.store, display, self.board, time.clock, self.telemetry, otlp=False)
+        self.keeper = Keeper(
+            self.store, display, self.board, time.clock, self.telemetry, otlp=False
+        )
         self.books: list[Book] = []
         self.loops: list[Loop] = []
         for (organization, name), source in sources.items():
@@ -151,23 +181,35 @@ class Run:
         self.keeper.publish()
 
     def _add(self, organization: str, kind: Kind, source: Source) -> None:
-        options, now = self.options, int(self.time.now)
+        options = self.options
+        now = int(self.time.now)
         epoch = options.start or floor(now, DAY)
         rules = Rules(options.width, options.settle, options.reconcile, LIMITS)
         if kind is COSTS:
             epoch = floor(epoch, DAY)
-            rules = Rules(Width.DAY, options.reconcile, options.reconcile, {Width.DAY: COST_LIMIT}, DAY)
+            rules = Rules(
+                Width.DAY, options.reconcile, options.reconcile, {Width.DAY: COST_LIMIT}, DAY
+            )
         grouping = kind.grouping(options.group_by)
         book = self.store.book(organization, kind, epoch, grouping)
         if book.regroup(grouping, floor(now, DAY) + DAY):
             self.store.regroup(book)
-        poll = UsagePoll(self.keeper, source, book, rules, options.reconcile_interval, cost_days=2 if kind is COSTS else 0)
+        poll = UsagePoll(
+            self.keeper,
+            source,
+            book,
+            rules,
+            options.reconcile_interval,
+            cost_days=2 if kind is COSTS else 0,
+        )
         self.books.append(book)
 
         def status(up: bool) -> None:
             book.up = up
 
-        self.loops.append(Loop(kind.source, 60, poll.poll, self.keeper, status, Trouble(organization)))
+        self.loops.append(
+            Loop(kind.source, 60, poll.poll, self.keeper, status, Trouble(organization))
+        )
 
     async def poll(self) -> None:
         """One poll of everything, and what is then to be shown."""
@@ -200,20 +242,32 @@ COUNTERS = {
 
 
 def truth(world: World, book: Book, now: float) -> dict[Dims, Amounts]:
-    """What the world says was used since the book's epoch, each stretch by the grouping that it was read with."""
+    """What the world says was used since the book's epoch, each stretch by the grouping that it was
+    read with.
+    """
     starts = [since for since, _ in book.groupings[1:]]
-    edges = [book.progress.epoch, *starts, floor(int(now), book.kind.widths[0]) + (DAY if book.kind is COSTS else 0)]
+    edges = [
+        book.progress.epoch,
+        *starts,
+        floor(int(now), book.kind.widths[0]) + (DAY if book.kind is COSTS else 0),
+    ]
     return added(
         _stretch(world, book.kind, start, end, grouping, now)
-        for (start, end), (_, grouping) in zip(itertools.pairwise(edges), book.groupings, strict=True)
+        for (start, end), (_, grouping) in zip(
+            itertools.pairwise(edges), book.groupings, strict=True
+        )
         if start < end
     )
 
 
-def _stretch(world: World, kind: Kind, start: int, end: int, grouping: tuple[str, ...], now: float) -> Rows:
+def _stretch(
+    world: World, kind: Kind, start: int, end: int, grouping: tuple[str, ...], now: float
+) -> Rows:
     if kind is not COSTS:
         return world.totals(kind.name, Window(start, end), grouping)
-    seen = world.visible(kind.name, Window(start, end), Width.DAY, grouping, datetime.fromtimestamp(now, UTC))
+    seen = world.visible(
+        kind.name, Window(start, end), Width.DAY, grouping, datetime.fromtimestamp(now, UTC)
+    )
     return added(seen.values())
 
 
@@ -232,7 +286,9 @@ def counted(book: Book) -> dict[Dims, Amounts]:
 
 
 class Life:
-    """The exporter over days, through restarts: polled, watched at every scrape, and in the end compared with the world."""
+    """The exporter over days, through restarts: polled, watched at every scrape, and in the end
+    compared with the world.
+    """
 
     def __init__(
         self,
@@ -246,20 +302,33 @@ class Life:
         seed: int = 1,
         options: Options | None = None,
     ) -> None:
-        self.path, self.world, self.time, self.rng = path, world, VirtualClock(begin), random.Random(seed)
-        self.options, self.kinds, self.organizations = options or Options(), list(kinds), list(organizations)
-        self.trouble, self.skew, self.zeros = trouble, 0.0, False
+        self.path = path
+        self.world = world
+        self.time = VirtualClock(begin)
+        self.rng = random.Random(seed)
+        self.options = options or Options()
+        self.kinds = list(kinds)
+        self.organizations = list(organizations)
+        self.trouble = trouble
+        self.skew = 0.0
+        self.zeros = False
         self.seen: dict[tuple[str, str], float] = {}
         self.gaps: dict[str, float] = {}
         self.run = self._run()
 
     def _run(self) -> Run:
-        self.sources = {(organization, name): self.source(name) for organization in self.organizations for name in self.kinds}
+        self.sources = {
+            (organization, name): self.source(name)
+            for organization in self.organizations
+            for name in self.kinds
+        }
         return Run(self.path, self.sources, self.time, self.options)
 
     def source(self, kind: str) -> Source:
         """Where usage is read from."""
-        return WorldSource(self.world, KINDS[kind], self.time, self.skew, self.trouble, self.rng, self.zeros)
+        return WorldSource(
+            self.world, KINDS[kind], self.time, self.skew, self.trouble, self.rng, self.zeros
+        )
 
     def calm(self) -> None:
         """From now on OpenAI knows everything, and every poll succeeds."""
@@ -268,7 +337,9 @@ class Life:
             if isinstance(source, WorldSource):
                 source.trouble = 0
 
-    async def live(self, seconds: float, *, pauses: Sequence[int] = (60, 60, 300, 300, 900), kills: float = 0.0) -> None:
+    async def live(
+        self, seconds: float, *, pauses: Sequence[int] = (60, 60, 300, 300, 900), kills: float = 0.0
+    ) -> None:
         """Poll for so long; `kills` is the chance of a kill -9 and some downtime after each poll."""
         end = self.time.true + seconds
         while self.time.true < end:
@@ -286,12 +357,18 @@ class Life:
     def watch(self) -> None:
         """Scrape."""
         now = self.run.counters()
-        fallen = {key: (self.seen[key], now[key]) for key in self.seen.keys() & now.keys() if now[key] < self.seen[key]}
+        fallen = {
+            key: (self.seen[key], now[key])
+            for key in self.seen.keys() & now.keys()
+            if now[key] < self.seen[key]
+        }
         assert not fallen, f"counters fell: {list(fallen.items())[:3]}"
         self.seen |= now
 
     def restart(self, *, downtime: float = 0, forget: bool = False, **changes: object) -> None:
-        """Kill it, wait, and start it with a changed configuration. `forget`: other series than before are fine."""
+        """Kill it, wait, and start it with a changed configuration. `forget`: other series than
+        before are fine.
+        """
         self.stop()
         self.time.pass_(downtime)
         for name, value in changes.items():
@@ -299,7 +376,11 @@ class Life:
         self.run = self._run()
         again = self.run.counters()
         if not forget:
-            lost = {key: (self.seen[key], again.get(key)) for key in self.seen if again.get(key) != self.seen[key]}
+            lost = {
+                key: (self.seen[key], again.get(key))
+                for key in self.seen
+                if again.get(key) != self.seen[key]
+            }
             assert not lost, f"a restart changed {list(lost.items())[:3]}"
         self.seen = again
 
@@ -310,7 +391,9 @@ class Life:
         self.run.stop()
 
     async def settle(self) -> None:
-        """Let OpenAI know everything from now on, and poll without trouble until all must be good: a lower day needs over two hours."""
+        """Let OpenAI know everything from now on, and poll without trouble until all must be good:
+        a lower day needs over two hours.
+        """
         self.calm()
         for _ in range(12):
             self.time.pass_(1900)
@@ -323,13 +406,19 @@ class Life:
         self.stop()
 
     def compare(self) -> None:
-        """Every series of every book is the world's own, and what is shown less what is pending adds up to it."""
+        """Every series of every book is the world's own, and what is shown less what is pending
+        adds up to it.
+        """
         for book in self.run.books:
             assert counted(book) == truth(self.world, book, self.time.true), book.kind.name
         points = self.run.points()
         for instrument in sorted(COUNTERS):
             shown = sum(value for (name, _), value in points.items() if name == instrument)
-            told = [(json.loads(who)["instrument"], value) for (name, who), value in points.items() if name == RESTATED]
+            told = [
+                (json.loads(who)["instrument"], value)
+                for (name, who), value in points.items()
+                if name == RESTATED
+            ]
             pending = sum(value for name, value in told if name == instrument)
             expected = sum(
                 float(leaf.total[index])
@@ -338,4 +427,6 @@ class Life:
                 for index, measure in enumerate(book.kind.measures)
                 if measure.instrument == instrument
             )
-            assert shown - pending == (pytest.approx(expected) if instrument == "openai.api.cost" else expected), instrument
+            assert shown - pending == (
+                pytest.approx(expected) if instrument == "openai.api.cost" else expected
+            ), instrument

@@ -1,4 +1,6 @@
-"""The same over HTTP: the real client asks the simulated API, which answers late, wrongly, in halves or not at all."""
+"""The same over HTTP: the real client asks the simulated API, which answers late, wrongly, in
+halves or not at all.
+"""
 
 import random
 from collections.abc import AsyncIterator
@@ -27,15 +29,24 @@ ODD = [
     Fault("duplicate_rows", probability=0.3), Fault("money_string", probability=0.3), Fault("unknown_fields", probability=0.3),
     Fault("integral_floats", probability=0.3), Fault("empty_more", path="costs", probability=0.3), Fault("no_iso", probability=0.3),
 ]  # fmt: skip
-NAMELESS = [Fault("null_dims", path="usage", probability=0.2), Fault("money_long_string", path="costs", probability=0.2)]
+NAMELESS = [
+    Fault("null_dims", path="usage", probability=0.2),
+    Fault("money_long_string", path="costs", probability=0.2),
+]
 
 
 class WiredLife(Life):
     """A Life that reads over HTTP."""
 
     def __init__(self, path: Path, client: Client, world: World, faults: Faults) -> None:
-        self.client, self.faults = client, faults
-        super().__init__(path, world, kinds=("completions", "web_search_calls", "costs"), options=Options(settle=30 * MINUTE))
+        self.client = client
+        self.faults = faults
+        super().__init__(
+            path,
+            world,
+            kinds=("completions", "web_search_calls", "costs"),
+            options=Options(settle=30 * MINUTE),
+        )
 
     def source(self, kind: str) -> Source:
         """The real one."""
@@ -50,7 +61,8 @@ class WiredLife(Life):
 @pytest.fixture
 async def life(tmp_path: Path) -> AsyncIterator[WiredLife]:
     """An exporter and the simulated API it asks; waiting costs the time of the world only."""
-    world, faults = World.tiny(3, lateness=HASTE), Faults(rng=random.Random(5))
+    world = World.tiny(3, lateness=HASTE)
+    faults = Faults(rng=random.Random(5))
     async with AsyncExitStack() as stack:
         lives: list[WiredLife] = []
 
@@ -62,8 +74,15 @@ async def life(tmp_path: Path) -> AsyncIterator[WiredLife]:
         async def sleep(seconds: float) -> None:
             lives[0].time.pass_(seconds)
 
-        client = Client(name="default", base_url=f"{url}/v1", key=Key(ADMIN_KEY), requests_per_minute=10**6, retries=2, sleep=sleep,
-                        rng=random.Random(6))  # fmt: skip
+        client = Client(
+            name="default",
+            base_url=f"{url}/v1",
+            key=Key(ADMIN_KEY),
+            requests_per_minute=10**6,
+            retries=2,
+            sleep=sleep,
+            rng=random.Random(6),
+        )
         await stack.enter_async_context(client)
         lives.append(WiredLife(tmp_path / "state.db", client, world, faults))
         yield lives[0]
@@ -71,7 +90,9 @@ async def life(tmp_path: Path) -> AsyncIterator[WiredLife]:
 
 @pytest.mark.parametrize("faults", [FAILING, ODD, NAMELESS], ids=["failing", "odd", "nameless"])
 async def test_a_wire_full_of_trouble_ends_exact(life: WiredLife, faults: list[Fault]) -> None:
-    """429 with and without Retry-After, 5xx, proxies' pages, halves of answers, odd spellings, rows without a key: all ends exact."""
+    """429 with and without Retry-After, 5xx, proxies' pages, halves of answers, odd spellings, rows
+    without a key: all ends exact.
+    """
     for fault in faults:
         life.faults.add(fault)
     await life.live(7 * HOUR, pauses=(300, 900), kills=0.03)

@@ -1,4 +1,6 @@
-"""A real Prometheus and a real Collector miss nothing: not of a series that is born, nor across a restart."""
+"""A real Prometheus and a real Collector miss nothing: not of a series that is born, nor across a
+restart.
+"""
 
 import asyncio
 import json
@@ -12,7 +14,7 @@ import pytest
 
 from otel_openai_usage import app
 from otel_openai_usage.config import load
-from otel_openai_usage.poller import Clock
+from otel_openai_usage.poller import Clock, Keeper
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
@@ -33,10 +35,13 @@ Labels = frozenset[tuple[str, str]]
 
 
 class Hurry:
-    """Two minutes a second, from `begin` on; stands still until it is let go, and again when it is stopped."""
+    """Two minutes a second, from `begin` on; stands still until it is let go, and again when it is
+    stopped.
+    """
 
     def __init__(self, begin: float) -> None:
-        self._at, self._since = begin, 0.0
+        self._at = begin
+        self._since = 0.0
 
     def now(self) -> float:
         """What time it is in the world."""
@@ -48,19 +53,25 @@ class Hurry:
 
     def stop(self) -> None:
         """Let time stand still."""
-        self._at, self._since = self.now(), 0.0
+        self._at = self.now()
+        self._since = 0.0
 
     @property
     def clock(self) -> Clock:
         """For the exporter."""
-        return Clock(self.now, lambda: time.monotonic() * SPEED, lambda seconds: asyncio.sleep(seconds / SPEED))
+        return Clock(
+            self.now,
+            lambda: time.monotonic() * SPEED,
+            lambda seconds: asyncio.sleep(seconds / SPEED),
+        )
 
 
 class Scene:
     """A simulated organization in a hurry, and the real exporter of it, in this process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.world = folder, World.tiny(3, lateness=LATE)
+        self.folder = folder
+        self.world = World.tiny(3, lateness=LATE)
         self.time = Hurry(MONDAY + 9 * HOUR)
         self.port = free_port()
 
@@ -68,13 +79,25 @@ class Scene:
     async def exporter(self, url: str, **env: str) -> AsyncIterator[app.Exporter]:
         """One life of it; its end is orderly."""
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1", **env}
-        settings = load(None, env, {
-            "prometheus.host": "127.0.0.1", "prometheus.port": self.port, "state.path": str(self.folder / "state.db"),
-            "usage.endpoints": ["completions", "embeddings"], "usage.settle": "30m", "usage.start": "2m",
-            "usage.group_by": ["model", "user_id"], "api.requests_per_minute": 60000,
-            "costs.enabled": False, "limits.enabled": False, "names.enabled": False,
-            "attributes.zero_hold": "5m", "otlp.interval": "1s",
-        })  # fmt: skip
+        settings = load(
+            None,
+            env,
+            {
+                "prometheus.host": "127.0.0.1",
+                "prometheus.port": self.port,
+                "state.path": str(self.folder / "state.db"),
+                "usage.endpoints": ["completions", "embeddings"],
+                "usage.settle": "30m",
+                "usage.start": "2m",
+                "usage.group_by": ["model", "user_id"],
+                "api.requests_per_minute": 60000,
+                "costs.enabled": False,
+                "limits.enabled": False,
+                "names.enabled": False,
+                "attributes.zero_hold": "5m",
+                "otlp.interval": "1s",
+            },
+        )
         async with AsyncExitStack() as stack:
             exporter = await app.wire(settings, stack, clock=self.time.clock, env=env)
             living = asyncio.create_task(app.forever(exporter))
@@ -90,10 +113,24 @@ class Scene:
         """Wait until all is told and shown; the counters then."""
         self.time.stop()
         self.world.lateness = PROMPT
-        books = [book for book in exporter.keeper.books if book.kind.name in ("completions", "embeddings")]
-        await until(lambda: all(counted(book) == truth(self.world, book, self.time.now()) for book in books), "the totals to be exact")
-        wanted = sum(leaf.shown[index] for book in books for leaf in book.leaves.values()
-                     for index, measure in enumerate(book.kind.measures) if measure.instrument == TOKENS)  # fmt: skip
+        books = [
+            book
+            for book in exporter.keeper.books
+            if book.kind.name in ("completions", "embeddings")
+        ]
+        await until(
+            lambda: all(
+                counted(book) == truth(self.world, book, self.time.now()) for book in books
+            ),
+            "the totals to be exact",
+        )
+        wanted = sum(
+            leaf.shown[index]
+            for book in books
+            for leaf in book.leaves.values()
+            for index, measure in enumerate(book.kind.measures)
+            if measure.instrument == TOKENS
+        )
         await until(lambda: sum(shown(exporter).values()) == wanted, "all of it to be shown")
         return shown(exporter)
 
@@ -101,7 +138,10 @@ class Scene:
 def shown(exporter: app.Exporter) -> dict[Labels, float]:
     """What stands on the Board."""
     points = exporter.board.current().points.get(TOKENS, ())
-    return {frozenset((key, str(value)) for key, value in point.series.attributes.items()): point.value for point in points}
+    return {
+        frozenset((key, str(value)) for key, value in point.series.attributes.items()): point.value
+        for point in points
+    }
 
 
 async def until(ask: Callable[[], object], what: str, seconds: float = 40) -> None:
@@ -118,13 +158,18 @@ def grown(first: Mapping[Labels, float], last: Mapping[Labels, float]) -> dict[L
 
 
 async def test_promql_misses_nothing(tmp_path: Path, prometheus: Callable[..., Prometheus]) -> None:
-    """From after the first scrape until all has settled, max - min of every series is what was used, series that were born included."""
+    """From after the first scrape until all has settled, max - min of every series is what was
+    used, series that were born included.
+    """
     scene = Scene(tmp_path)
-    simulation = application(scene.world, clock=lambda: datetime.fromtimestamp(scene.time.now(), UTC))
+    simulation = application(
+        scene.world, clock=lambda: datetime.fromtimestamp(scene.time.now(), UTC)
+    )
     async with running(simulation) as url, scene.exporter(url) as exporter:
         server = await asyncio.to_thread(prometheus, [f"127.0.0.1:{scene.port}"])
         await asyncio.to_thread(server.wait_for, "up == 1")
-        first, since = shown(exporter), time.time()
+        first = shown(exporter)
+        since = time.time()
         await asyncio.sleep(1.5)
         scene.time.go()
         await asyncio.sleep(15)
@@ -132,8 +177,13 @@ async def test_promql_misses_nothing(tmp_path: Path, prometheus: Callable[..., P
         await asyncio.sleep(2.5)  # two scrapes
         window = f"{int(time.time() - since) + 1}s"
         name = "openai_api_tokens_total"
-        answer = await asyncio.to_thread(server.query, f"max_over_time({name}[{window}]) - min_over_time({name}[{window}])")
-        found = {frozenset(pair for pair in labels if pair[0] not in {"job", "instance"}): value for labels, value in answer.items()}
+        answer = await asyncio.to_thread(
+            server.query, f"max_over_time({name}[{window}]) - min_over_time({name}[{window}])"
+        )
+        found = {
+            frozenset(pair for pair in labels if pair[0] not in {"job", "instance"}): value
+            for labels, value in answer.items()
+        }
         assert found == expected
         born = expected.keys() - first.keys()
         assert len(born) > 3
@@ -141,21 +191,42 @@ async def test_promql_misses_nothing(tmp_path: Path, prometheus: Callable[..., P
         assert await asyncio.to_thread(server.query, f"resets({name}[{window}]) > 0") == {}
 
 
-async def test_deltas_survive_a_restart(tmp_path: Path, collector: Callable[..., Collector]) -> None:
-    """Across two restarts of ours, the deltas that a real Collector makes add up to what was used since the first export."""
-    scene, written = Scene(tmp_path), tmp_path / "deltas.json"
+async def test_deltas_survive_a_restart(
+    tmp_path: Path, collector: Callable[..., Collector]
+) -> None:
+    """Across two restarts of ours, the deltas that a real Collector makes add up to what was used
+    since the first export.
+    """
+    scene = Scene(tmp_path)
+    written = tmp_path / "deltas.json"
     override = {
         "exporters": {"file": {"path": str(written), "flush_interval": "100ms"}},
-        "service": {"pipelines": {"metrics": {"receivers": ["otlp"], "processors": ["cumulativetodelta"], "exporters": ["file"]}}},
+        "service": {
+            "pipelines": {
+                "metrics": {
+                    "receivers": ["otlp"],
+                    "processors": ["cumulativetodelta"],
+                    "exporters": ["file"],
+                }
+            }
+        },
     }
     receiver = await asyncio.to_thread(lambda: collector(override=override))
-    simulation = application(scene.world, clock=lambda: datetime.fromtimestamp(scene.time.now(), UTC))
+    simulation = application(
+        scene.world, clock=lambda: datetime.fromtimestamp(scene.time.now(), UTC)
+    )
     first: dict[Labels, float] = {}
     async with running(simulation) as url:
         for life in range(3):
-            async with scene.exporter(url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.grpc}") as exporter:
+            async with scene.exporter(
+                url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.grpc}"
+            ) as exporter:
                 version = exporter.board.current().version
-                await until(lambda version=version, keeper=exporter.keeper: (keeper.attempted or 0) >= version, "an export")  # type: ignore[misc]
+
+                def exported(version: int = version, keeper: Keeper = exporter.keeper) -> bool:
+                    return (keeper.attempted or 0) >= version
+
+                await until(exported, "an export")
                 if not life:
                     first = shown(exporter)
                     scene.time.go()
@@ -177,9 +248,17 @@ def deltas(written: Path) -> dict[Labels, float]:
     found: dict[Labels, float] = {}
     for line in written.read_text().splitlines():
         for resource in json.loads(line)["resourceMetrics"]:
-            for metric in (each for scope in resource["scopeMetrics"] for each in scope["metrics"] if each["name"] == TOKENS):
+            for metric in (
+                each
+                for scope in resource["scopeMetrics"]
+                for each in scope["metrics"]
+                if each["name"] == TOKENS
+            ):
                 assert metric["sum"]["aggregationTemporality"] == 1
                 for point in metric["sum"]["dataPoints"]:
-                    labels = frozenset((pair["key"], str(next(iter(pair["value"].values())))) for pair in point["attributes"])
+                    labels = frozenset(
+                        (pair["key"], str(next(iter(pair["value"].values()))))
+                        for pair in point["attributes"]
+                    )
                     found[labels] = found.get(labels, 0) + int(point["asInt"])
     return used(found)

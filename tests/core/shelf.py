@@ -9,13 +9,27 @@ from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book, Commit, Leaf
 from otel_openai_usage.core.kinds import USAGE_KINDS, Kind
 from otel_openai_usage.core.ledger import Row, Suspicion, total
-from otel_openai_usage.core.model import NO_NAMES, Amount, Amounts, Bucket, Dims, Limit, Names, Rows, Width, Window, floor
+from otel_openai_usage.core.model import (
+    NO_NAMES,
+    Amount,
+    Amounts,
+    Bucket,
+    Dims,
+    Limit,
+    Names,
+    Rows,
+    Width,
+    Window,
+    floor,
+)
 from otel_openai_usage.core.ports import Store
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress, Step
 from otel_openai_usage.errors import StateError
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
+MINUTE = 60
+HOUR = 3600
+DAY = 86400
 MIDNIGHT = 1_793_577_600
 """Monday, 2026-11-02, 00:00 UTC."""
 EMBEDDINGS = USAGE_KINDS["embeddings"]
@@ -26,7 +40,14 @@ def who(name: str | None = "a", key: str | None = None) -> Dims:
     return (None, None, key, name)
 
 
-def book(kind: Kind = EMBEDDINGS, *, epoch: int = MIDNIGHT, complete: bool = True, id_: int = 1, organization: str = "default") -> Book:
+def book(
+    kind: Kind = EMBEDDINGS,
+    *,
+    epoch: int = MIDNIGHT,
+    complete: bool = True,
+    id_: int = 1,
+    organization: str = "default",
+) -> Book:
     """A book that begins to count at `epoch`."""
     return Book(id_, organization, kind, Progress(epoch, complete, epoch), [(0, kind.group_by)])
 
@@ -55,9 +76,15 @@ class Shelf:
         return [row for row in self._rows(book) if row.width in wanted and start <= row.start < end]
 
     def _rows(self, book: Book) -> Iterator[Row]:
-        return (Row(width, start, dims, amounts) for (id_, width, start, dims), amounts in self.readings.items() if id_ == book.id)
+        return (
+            Row(width, start, dims, amounts)
+            for (id_, width, start, dims), amounts in self.readings.items()
+            if id_ == book.id
+        )
 
-    def suspicions(self, book: Book, width: int, start: int, end: int) -> dict[tuple[int, int, Dims], Suspicion]:
+    def suspicions(
+        self, book: Book, width: int, start: int, end: int
+    ) -> dict[tuple[int, int, Dims], Suspicion]:
         return {
             (wide, begin, dims): suspicion
             for (id_, wide, begin, dims), suspicion in self.suspected.items()
@@ -147,7 +174,10 @@ def _amount(value: int | str) -> Amount:
 
 def bucket(start: int, rows: Rows) -> Bucket:
     """A bucket that says `rows`."""
-    plain = [[dims, [amount if isinstance(amount, int) else str(amount) for amount in rows[dims]]] for dims in sorted(rows, key=repr)]
+    plain = [
+        [dims, [amount if isinstance(amount, int) else str(amount) for amount in rows[dims]]]
+        for dims in sorted(rows, key=repr)
+    ]
     results = json.dumps(plain).encode()
     return Bucket(start, results, results)
 
@@ -174,14 +204,25 @@ def read(
     hours: Mapping[int, Rows] | None = None,
     fine_from: int = 0,
 ) -> pipeline.Absorbed:
-    """Absorb a reading as the poller does: where days disagree with their hours, `hours` are read in between."""
+    """Absorb a reading as the poller does: where days disagree with their hours, `hours` are read
+    in between.
+    """
     step = Step(window or Window(min(reading), max(reading) + width), width, coarse)
     buckets = [bucket(start, rows) for start, rows in sorted(reading.items())]
     absorbed = pipeline.absorb(shelf, book, parse, step, buckets, now, fine_from=fine_from)
     if absorbed.finer:
         for day in absorbed.finer:
             inside = {start: rows for start, rows in (hours or {}).items() if start in day}
-            pipeline.absorb(shelf, book, parse, Step(day, Width.HOUR, coarse=True),
-                            [bucket(*item) for item in sorted(inside.items())], now, fine_from=fine_from)  # fmt: skip
-        return pipeline.absorb(shelf, book, parse, step, buckets, now, fine_from=fine_from, drilled=True)
+            pipeline.absorb(
+                shelf,
+                book,
+                parse,
+                Step(day, Width.HOUR, coarse=True),
+                [bucket(*item) for item in sorted(inside.items())],
+                now,
+                fine_from=fine_from,
+            )
+        return pipeline.absorb(
+            shelf, book, parse, step, buckets, now, fine_from=fine_from, drilled=True
+        )
     return absorbed

@@ -22,14 +22,24 @@ NOW = MIDNIGHT + 15 * HOUR + 20 * MINUTE
 
 def plan(rules: Rules, *, hours: bool = False, days: bool = False) -> Plan:
     """A plan of an exporter that has counted for a year without a break."""
-    return windows.plan(Progress(MIDNIGHT - 365 * DAY, True, NOW), NOW, rules, hours=hours, days=days)
+    return windows.plan(
+        Progress(MIDNIGHT - 365 * DAY, True, NOW), NOW, rules, hours=hours, days=days
+    )
 
 
 def calls(settings: Settings) -> float:
     """Calls for usage and costs in an hour without trouble."""
-    usage, costs = settings.usage, settings.costs
-    rules = Rules(Width.parse(usage.bucket_width), int(usage.settle.total_seconds()), int(usage.reconcile.total_seconds()), LIMITS)
-    fine, hours, days = (len(plan(rules, **due).steps) for due in ({}, {"hours": True}, {"days": True}))
+    usage = settings.usage
+    costs = settings.costs
+    rules = Rules(
+        Width.parse(usage.bucket_width),
+        int(usage.settle.total_seconds()),
+        int(usage.reconcile.total_seconds()),
+        LIMITS,
+    )
+    fine, hours, days = (
+        len(plan(rules, **due).steps) for due in ({}, {"hours": True}, {"days": True})
+    )
     compared = HOUR / usage.reconcile_interval.total_seconds()
     found = 0.0
     for endpoint in usage.endpoints:

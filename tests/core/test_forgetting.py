@@ -9,7 +9,8 @@ from otel_openai_usage.core.shape import Look
 from tests.core.shelf import book
 from tests.core.test_shape import QUICK, REQUESTS, TOKENS, Stage, of
 
-HOUR, DAY = 3600, 86400
+HOUR = 3600
+DAY = 86400
 FORGETFUL = Look(name_wait=0, zero_hold=60, forget=14 * DAY, make_room=7 * DAY)
 
 
@@ -35,7 +36,9 @@ def sleep(stage: Stage, days: float) -> None:
 
 
 def test_a_series_is_forgotten_after_long_silence_and_returns_with_its_total(one: Book) -> None:
-    """Shown as it stood for 14 days, then no more; when it moves again it is there at once with all that it ever counted."""
+    """Shown as it stood for 14 days, then no more; when it moves again it is there at once with all
+    that it ever counted.
+    """
     stage = Stage(FORGETFUL, [one])
     use(stage, one, "quiet", 7)
     sleep(stage, 13.75)
@@ -64,7 +67,9 @@ def test_nothing_is_left_of_what_was_forgotten(one: Book) -> None:
 
 
 def test_a_sum_keeps_its_silent_parts(one: Book) -> None:
-    """Where an attribute is dropped, a series lives as long as any of its parts; all of them come back with one."""
+    """Where an attribute is dropped, a series lives as long as any of its parts; all of them come
+    back with one.
+    """
     look = Look(name_wait=0, drop=frozenset({"project_id"}), forget=14 * DAY)
     stage = Stage(look, [one])
     use(stage, one, "a", 10)
@@ -83,8 +88,12 @@ def test_a_sum_keeps_its_silent_parts(one: Book) -> None:
 
 
 def test_a_full_instrument_lets_the_longest_silent_make_room(one: Book) -> None:
-    """At `max_series` a newcomer takes the place of the one that has been silent for longest, if that is long; else it is folded."""
-    stage = Stage(Look(name_wait=0, zero_hold=0, max_series=3, forget=14 * DAY, make_room=7 * DAY), [one])
+    """At `max_series` a newcomer takes the place of the one that has been silent for longest, if
+    that is long; else it is folded.
+    """
+    stage = Stage(
+        Look(name_wait=0, zero_hold=0, max_series=3, forget=14 * DAY, make_room=7 * DAY), [one]
+    )
     for days, name in ((0, "a"), (1, "b"), (4, "c")):
         sleep(stage, days)
         use(stage, one, name, 1)
@@ -97,7 +106,9 @@ def test_a_full_instrument_lets_the_longest_silent_make_room(one: Book) -> None:
 
 
 def test_what_made_room_comes_back_as_itself(one: Book) -> None:
-    """Its series is never folded, not after a restart either: beyond the limit rather than a jump in the overflow series."""
+    """Its series is never folded, not after a restart either: beyond the limit rather than a jump
+    in the overflow series.
+    """
     stage = Stage(Look(name_wait=0, zero_hold=0, max_series=2, make_room=7 * DAY), [one])
     use(stage, one, "a", 50)
     sleep(stage, 8)
@@ -115,9 +126,14 @@ def test_what_made_room_comes_back_as_itself(one: Book) -> None:
 
 @pytest.mark.parametrize("drop", [frozenset[str](), frozenset({"project_id"})])
 @pytest.mark.parametrize("seed", range(10))
-def test_no_series_ever_falls_and_a_restart_shows_the_same(one: Book, seed: int, drop: frozenset[str]) -> None:
-    """Through months of comings and goings: what is shown of a series never falls, and what moved lately is all there."""
-    rng, stage = random.Random(seed), Stage(Look(name_wait=0, zero_hold=0, drop=drop, forget=14 * DAY), [one])
+def test_no_series_ever_falls_and_a_restart_shows_the_same(
+    one: Book, seed: int, drop: frozenset[str]
+) -> None:
+    """Through months of comings and goings: what is shown of a series never falls, and what moved
+    lately is all there.
+    """
+    rng = random.Random(seed)
+    stage = Stage(Look(name_wait=0, zero_hold=0, drop=drop, forget=14 * DAY), [one])
     highest: dict[object, float] = {}
     totals: dict[str, int] = {}
     for _ in range(120):
@@ -131,11 +147,15 @@ def test_no_series_ever_falls_and_a_restart_shows_the_same(one: Book, seed: int,
         for key, value in stage.values(TOKENS, "project_id").items():
             assert value >= highest.get(key, 0)
             highest[key] = value
-        recent = {leaf.dims[0] for leaf in one.leaves.values() if stage.now - leaf.changed < 14 * DAY}
+        recent = {
+            leaf.dims[0] for leaf in one.leaves.values() if stage.now - leaf.changed < 14 * DAY
+        }
         if drop:
             assert stage.total() == (sum(totals.values()) if recent else 0)
         else:
-            assert {name: stage.values(TOKENS, "project_id")[name,] for name in recent} == {name: totals[str(name)] for name in recent}
+            assert {name: stage.values(TOKENS, "project_id")[name,] for name in recent} == {
+                name: totals[str(name)] for name in recent
+            }
 
 
 def test_quick_looks_never_forget(one: Book) -> None:

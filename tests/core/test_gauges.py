@@ -28,11 +28,18 @@ def costs() -> Book:
 def test_a_day_that_cost_nothing_is_said(costs: Book) -> None:
     """Zero is a cost like any other, with all its labels."""
     ((attributes, value),) = daily_cost(costs, costs.days, NAMED, Look(), "org-1", MIDNIGHT)
-    assert (attributes["project_name"], attributes["organization_id"], attributes["currency"], value) == ("Atlas", "org-1", "usd", 0.0)
+    assert (
+        attributes["project_name"],
+        attributes["organization_id"],
+        attributes["currency"],
+        value,
+    ) == ("Atlas", "org-1", "usd", 0.0)
 
 
 def test_a_gauge_waits_for_its_name_as_a_counter_does(costs: Book) -> None:
-    """Not shown for 30 s while its project has no name, then as `unknown`: else a Collector would keep both."""
+    """Not shown for 30 s while its project has no name, then as `unknown`: else a Collector would
+    keep both.
+    """
     assert daily_cost(costs, costs.days, NO_NAMES, Look(), None, MIDNIGHT + 29) == []
     ((attributes, _),) = daily_cost(costs, costs.days, NO_NAMES, Look(), None, MIDNIGHT + 30)
     assert attributes["project_name"] == "unknown"

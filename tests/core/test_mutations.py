@@ -1,4 +1,5 @@
-"""The tests see it when exactness is broken on purpose: each mutation makes a law, or conservation, fail.
+"""The tests see it when exactness is broken on purpose: each mutation makes a law, or conservation,
+fail.
 
 docs/decisions/0003-broken-on-purpose.md says why each of them is here.
 """
@@ -43,7 +44,13 @@ def the_last_reading_counts(*said: Mapping[int, Rows]) -> None:
 
 async def conserves(path: Path, *, trouble: float = 0.0, kills: float = 0.0) -> None:
     """Some hours of trouble, told exactly."""
-    life = Life(path, World.tiny(3, lateness=HASTE), trouble=trouble, seed=7, options=Options(settle=30 * MINUTE))
+    life = Life(
+        path,
+        World.tiny(3, lateness=HASTE),
+        trouble=trouble,
+        seed=7,
+        options=Options(settle=30 * MINUTE),
+    )
     await life.live(9 * HOUR, pauses=(300, 900, 2 * HOUR), kills=kills)
     await life.end()
 
@@ -54,9 +61,13 @@ async def test_nothing_is_broken_yet(tmp_path: Path) -> None:
 
 
 def test_first_reading_wins_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exporter that never revises a bucket breaks the law of the last reading (the hourly comparison would heal it later)."""
+    """An exporter that never revises a bucket breaks the law of the last reading (the hourly
+    comparison would heal it later).
+    """
 
-    def first_wins(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts) -> Change:
+    def first_wins(
+        width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts
+    ) -> Change:
         stored = list(stored)
         known = {row.start for row in stored if row.width == width}
         fresh = {start: rows for start, rows in reading.items() if start not in known}
@@ -69,9 +80,13 @@ def test_first_reading_wins_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_adding_instead_of_replacing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exporter that adds what it reads to what it has breaks the law that reading twice is reading once."""
+    """An exporter that adds what it reads to what it has breaks the law that reading twice is
+    reading once.
+    """
 
-    def add(width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts) -> Change:
+    def add(
+        width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts
+    ) -> Change:
         return replaced(width, reading, [], epoch, zero)
 
     replaced = ledger.replace
@@ -80,8 +95,12 @@ def test_adding_instead_of_replacing_is_seen(monkeypatch: pytest.MonkeyPatch) ->
         test_laws.test_reading_twice_is_reading_once.hypothesis.inner_test(LITTLE, ONE_MINUTE, True)  # type: ignore[attr-defined]
 
 
-async def test_moving_on_after_an_error_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An exporter whose window moves on though the read failed, and that never looks back, loses what it did not read."""
+async def test_moving_on_after_an_error_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An exporter whose window moves on though the read failed, and that never looks back, loses
+    what it did not read.
+    """
 
     async def poll(self: UsagePoll) -> None:
         self._done = {Width.HOUR: float("inf"), Width.DAY: float("inf")}
@@ -98,13 +117,18 @@ async def test_moving_on_after_an_error_is_seen(monkeypatch: pytest.MonkeyPatch,
         await conserves(tmp_path / "state.db", trouble=0.5)
 
 
-async def test_totals_outside_the_transaction_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """If totals are kept in another transaction than the rows, a crash in between is never healed, and seen."""
+async def test_totals_outside_the_transaction_are_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If totals are kept in another transaction than the rows, a crash in between is never healed,
+    and seen.
+    """
 
     class Crash(Exception):
         """The process ends here."""
 
-    committed, left = Store.commit, iter(range(20))
+    committed = Store.commit
+    left = iter(range(20))
 
     def commit(self: Store, book: Book, made: Commit) -> None:
         committed(self, book, replace(made, moved=()))
@@ -112,7 +136,9 @@ async def test_totals_outside_the_transaction_are_seen(monkeypatch: pytest.Monke
             raise Crash
         committed(self, book, Commit(made.progress, moved=made.moved))
 
-    life = Life(tmp_path / "state.db", World.tiny(3, lateness=HASTE), options=Options(settle=30 * MINUTE))
+    life = Life(
+        tmp_path / "state.db", World.tiny(3, lateness=HASTE), options=Options(settle=30 * MINUTE)
+    )
     with monkeypatch.context() as broken:
         broken.setattr(Store, "commit", commit)
         with pytest.raises(Crash):
@@ -122,14 +148,19 @@ async def test_totals_outside_the_transaction_are_seen(monkeypatch: pytest.Monke
         await life.end()
 
 
-def test_a_cursor_outside_the_transaction_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cursor_outside_the_transaction_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """If how far was read is kept before the rows are, a commit that breaks leaves a trace."""
 
     def commit(self: Store, book: Book, made: Commit) -> None:
-        committed(self, book, Commit(replace(made.progress, horizon=(made.progress.horizon or 0) + 60)))
+        committed(
+            self, book, Commit(replace(made.progress, horizon=(made.progress.horizon or 0) + 60))
+        )
         committed(self, book, made)
 
-    committed, store = Store.commit, Store(tmp_path / "state.db")
+    committed = Store.commit
+    store = Store(tmp_path / "state.db")
     monkeypatch.setattr(Store, "commit", commit)
     with pytest.raises(AssertionError):
         test_store.test_a_commit_that_breaks_half_way_leaves_nothing(store, "readings")
@@ -143,8 +174,12 @@ def test_no_zero_first_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         test_shape.test_a_new_series_is_zero_first(new_book())
 
 
-async def test_a_counter_that_follows_openai_down_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A counter that shows OpenAI's total, and not the highest that it ever was, falls: conservation sees it at a scrape."""
+async def test_a_counter_that_follows_openai_down_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A counter that shows OpenAI's total, and not the highest that it ever was, falls:
+    conservation sees it at a scrape.
+    """
 
     def grown(leaf: Leaf, moved: Amounts, now: int) -> Leaf:
         after = ledger.total(leaf.total, moved)
@@ -158,7 +193,9 @@ async def test_a_counter_that_follows_openai_down_is_seen(monkeypatch: pytest.Mo
 def test_coarse_and_lower_at_once_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coarse reading that is believed at once when it is lower breaks the table of confirmations."""
 
-    def believed(_: Change, __: object, ___: Amounts, said: Amounts, ____: Suspicion | None, _____: int) -> Amounts:
+    def believed(
+        _: Change, __: object, ___: Amounts, said: Amounts, ____: Suspicion | None, _____: int
+    ) -> Amounts:
         return said
 
     monkeypatch.setattr(ledger, "_agreed", believed)
@@ -167,19 +204,26 @@ def test_coarse_and_lower_at_once_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_coarse_and_lower_never_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarse reading that is never believed when it is lower keeps what OpenAI took back: the law of coarse readings breaks."""
+    """A coarse reading that is never believed when it is lower keeps what OpenAI took back: the law
+    of coarse readings breaks.
+    """
 
-    def never(_: Change, __: object, have: Amounts, said: Amounts, ____: Suspicion | None, _____: int) -> Amounts:
+    def never(
+        _: Change, __: object, have: Amounts, said: Amounts, ____: Suspicion | None, _____: int
+    ) -> Amounts:
         return ledger.highest(have, said)
 
     monkeypatch.setattr(ledger, "_agreed", never)
     noise: Noise = [(ONE_MINUTE, False, MUCH, 60)]
+    law = test_laws.test_coarse_readings_make_everything_good_within_an_hour
     with pytest.raises(AssertionError):
-        test_laws.test_coarse_readings_make_everything_good_within_an_hour.hypothesis.inner_test(noise, LITTLE, HOUR)  # type: ignore[attr-defined]
+        law.hypothesis.inner_test(noise, LITTLE, HOUR)  # type: ignore[attr-defined]
 
 
 def test_stale_fingerprints_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints that are never forgotten skip readings that matter: the law of the last reading breaks."""
+    """Fingerprints that are never forgotten skip readings that matter: the law of the last reading
+    breaks.
+    """
 
     def remember(book: Book, step: Any, fresh: Any, *_: object) -> None:
         for bucket in fresh:
@@ -193,7 +237,9 @@ def test_stale_fingerprints_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_forgetting_gaps_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An exporter that begins at `now` after every start loses its downtime."""
 
-    def book(self: Store, organization: str, kind: Kind, epoch: int, group_by: tuple[str, ...]) -> Book:
+    def book(
+        self: Store, organization: str, kind: Kind, epoch: int, group_by: tuple[str, ...]
+    ) -> Book:
         found = opened(self, organization, kind, epoch, group_by)
         found.progress = Progress(found.progress.epoch, found.progress.complete)
         return found
@@ -201,8 +247,8 @@ async def test_forgetting_gaps_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path
     opened = Store.book
     monkeypatch.setattr(Store, "book", book)
     monkeypatch.setattr(UsagePoll, "_due", lambda *_: False)
-    monkeypatch.setattr("otel_openai_usage.core.windows._with_new_time", lambda progress, end: progress.unread)
+    monkeypatch.setattr(
+        "otel_openai_usage.core.windows._with_new_time", lambda progress, end: progress.unread
+    )
     with pytest.raises(AssertionError):
         await conserves(tmp_path / "state.db", kills=0.2)
-
-

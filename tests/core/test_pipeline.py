@@ -1,4 +1,6 @@
-"""A poll from the plan to the end: what is told, what is late, what happens when nothing can be written."""
+"""A poll from the plan to the end: what is told, what is late, what happens when nothing can be
+written.
+"""
 
 from dataclasses import replace
 
@@ -11,7 +13,19 @@ from otel_openai_usage.core.ledger import late
 from otel_openai_usage.core.model import Width, Window
 from otel_openai_usage.core.windows import Rules
 from otel_openai_usage.errors import BadResponse, StateError
-from tests.core.shelf import DAY, HOUR, MIDNIGHT, MINUTE, Shelf, book, bucket, read, shown, totals, who
+from tests.core.shelf import (
+    DAY,
+    HOUR,
+    MIDNIGHT,
+    MINUTE,
+    Shelf,
+    book,
+    bucket,
+    read,
+    shown,
+    totals,
+    who,
+)
 
 RULES = Rules(Width.MINUTE, 3 * HOUR, 7 * DAY, LIMITS)
 NOON = MIDNIGHT + 12 * HOUR
@@ -19,17 +33,27 @@ LEVEL = USAGE_KINDS["vector_stores"]
 
 
 def test_levels_have_no_gaps() -> None:
-    """An old level says nothing of now: it is never read, no gap of it is told healed, and none lost."""
+    """An old level says nothing of now: it is never read, no gap of it is told healed, and none
+    lost.
+    """
     one = book(LEVEL, complete=False)
-    for now, complete in ((NOON, False), (NOON + 60, True), (NOON + 2 * DAY, True), (NOON + 30 * DAY, True)):
+    for now, complete in (
+        (NOON, False),
+        (NOON + 60, True),
+        (NOON + 2 * DAY, True),
+        (NOON + 30 * DAY, True),
+    ):
         one.progress = replace(one.progress, complete=complete)
         plan = pipeline.due(one, now, RULES, hours=True, days=True)
         assert (len(plan.steps), plan.gaps, plan.lost) == (1, (), ())
 
 
 def test_a_level_is_the_newest_bucket_that_speaks_of_it() -> None:
-    """A level follows its newest bucket up and down; an older bucket that is read later does not matter."""
-    shelf, one = Shelf(), book(LEVEL)
+    """A level follows its newest bucket up and down; an older bucket that is read later does not
+    matter.
+    """
+    shelf = Shelf()
+    one = book(LEVEL)
     for start, value in ((NOON, 100), (NOON + 60, 80), (NOON - 60, 500)):
         read(shelf, one, Width.MINUTE, {start: {("proj",): (value,)}}, NOON + 120)
     assert [(leaf.total, leaf.shown) for leaf in one.leaves.values()] == [((80,), (80,))]
@@ -40,16 +64,22 @@ def test_what_openai_no_longer_reports_is_given_up_once() -> None:
     one = book()
     plan = pipeline.due(one, MIDNIGHT + 3 * DAY, RULES, hours=True, days=True)
     gap = plan.gaps[0]
-    assert pipeline.give_up(one, Window(gap.start - DAY, gap.start + HOUR)) == [Window(gap.start, gap.start + HOUR)]
+    assert pipeline.give_up(one, Window(gap.start - DAY, gap.start + HOUR)) == [
+        Window(gap.start, gap.start + HOUR)
+    ]
     assert pipeline.give_up(one, Window(gap.start - DAY, gap.start + HOUR)) == []
-    assert pipeline.due(one, MIDNIGHT + 3 * DAY, RULES, hours=False, days=False).gaps == (Window(gap.start + HOUR, gap.end),)
+    assert pipeline.due(one, MIDNIGHT + 3 * DAY, RULES, hours=False, days=False).gaps == (
+        Window(gap.start + HOUR, gap.end),
+    )
 
 
 @pytest.mark.parametrize("width", [Width.MINUTE, Width.HOUR, Width.DAY])
 def test_a_gap_is_read_at_the_next_poll(width: Width) -> None:
     """After downtime the gap is part of the first poll, whatever the width of the freshest window."""
     one = book()
-    plan = pipeline.due(one, MIDNIGHT + 3 * DAY, replace(RULES, width=width), hours=False, days=False)
+    plan = pipeline.due(
+        one, MIDNIGHT + 3 * DAY, replace(RULES, width=width), hours=False, days=False
+    )
     unread = plan.unread
     for step in plan.steps:
         unread = windows.without(unread, step.window)
@@ -58,38 +88,68 @@ def test_a_gap_is_read_at_the_next_poll(width: Width) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "lag"),
-    [(0, "5m"), (300, "5m"), (301, "1h"), (3600, "1h"), (10800, "3h"), (10801, "1d"), (86400, "1d"), (90000, "7d"), (10**7, "7d")],
+    [
+        (0, "5m"),
+        (300, "5m"),
+        (301, "1h"),
+        (3600, "1h"),
+        (10800, "3h"),
+        (10801, "1d"),
+        (86400, "1d"),
+        (90000, "7d"),
+        (10**7, "7d"),
+    ],
 )
 def test_lateness_is_told_by_its_upper_bound(seconds: int, lag: str) -> None:
-    """`lag` is the least bound that the lateness does not exceed; what is later than the last bound counts as the last."""
+    """`lag` is the least bound that the lateness does not exceed; what is later than the last bound
+    counts as the last.
+    """
     assert late([(NOON, (5, 2))], [0], NOON + seconds) == {lag: 5}
 
 
 def test_what_is_seen_in_time_is_not_late() -> None:
-    """Tokens that are seen before their bucket ended are not late, and what is taken back is neither."""
+    """Tokens that are seen before their bucket ended are not late, and what is taken back is
+    neither.
+    """
     assert late([(NOON + 60, (5, 2)), (NOON, (-3, 0))], [0], NOON + 59) == {}
 
 
 def test_late_tokens_are_counted_once() -> None:
-    """Tokens are late by the reading that first told of them; a reading at another width that says the same adds nothing."""
-    shelf, one = Shelf(), book()
+    """Tokens are late by the reading that first told of them; a reading at another width that says
+    the same adds nothing.
+    """
+    shelf = Shelf()
+    one = book()
     found = [
         read(shelf, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 20).late,
         read(shelf, one, Width.MINUTE, {NOON: {who(): (9, 1)}}, NOON + 2 * HOUR).late,
         read(shelf, one, Width.HOUR, {NOON: {who(): (12, 1)}}, NOON + 9 * HOUR, coarse=True).late,
-        read(shelf, one, Width.MINUTE, {NOON: {who(): (12, 1)}}, NOON + 9 * HOUR + 60, window=Window(NOON, NOON + HOUR)).late,
+        read(
+            shelf,
+            one,
+            Width.MINUTE,
+            {NOON: {who(): (12, 1)}},
+            NOON + 9 * HOUR + 60,
+            window=Window(NOON, NOON + HOUR),
+        ).late,
     ]
     assert found == [{}, {"3h": 4}, {"1d": 3}, {}]
 
 
 def test_the_first_poll_is_not_late() -> None:
     """What was used before we were there is not late."""
-    assert read(Shelf(), book(complete=False), Width.MINUTE, {MIDNIGHT: {who(): (5, 1)}}, NOON).late == {}
+    assert (
+        read(Shelf(), book(complete=False), Width.MINUTE, {MIDNIGHT: {who(): (5, 1)}}, NOON).late
+        == {}
+    )
 
 
 def test_a_commit_that_fails_changes_nothing() -> None:
-    """When nothing can be written the book stays as it was, fingerprints included, and the same reading counts once there is room."""
-    shelf, one = Shelf(), book()
+    """When nothing can be written the book stays as it was, fingerprints included, and the same
+    reading counts once there is room.
+    """
+    shelf = Shelf()
+    one = book()
     read(shelf, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
     before = (one.progress, dict(one.prints), shown(one), dict(shelf.readings))
     shelf.full = True
@@ -102,8 +162,11 @@ def test_a_commit_that_fails_changes_nothing() -> None:
 
 
 def test_a_first_poll_that_cannot_be_kept_is_still_the_first() -> None:
-    """A book is complete, and so shown, only when that is on disk; the time of the last success does not move before."""
-    shelf, one = Shelf(full=True), book(complete=False)
+    """A book is complete, and so shown, only when that is on disk; the time of the last success
+    does not move before.
+    """
+    shelf = Shelf(full=True)
+    one = book(complete=False)
     with pytest.raises(StateError):
         pipeline.finish(shelf, one, NOON)
     assert (one.progress.complete, one.last_success) == (False, None)
@@ -118,16 +181,22 @@ def test_an_answer_that_cannot_be_read_changes_nothing() -> None:
     def refuse(_: bytes) -> dict[tuple[str | None, ...], tuple[int, ...]]:
         raise BadResponse("usage/embeddings: not the shape we know")
 
-    shelf, one = Shelf(), book()
+    shelf = Shelf()
+    one = book()
     step = windows.Step(Window(NOON, NOON + 60), Width.MINUTE, coarse=False)
     with pytest.raises(BadResponse):
-        pipeline.absorb(shelf, one, refuse, step, [bucket(NOON, {who(): (1, 1)})], NOON + 60, fine_from=0)
+        pipeline.absorb(
+            shelf, one, refuse, step, [bucket(NOON, {who(): (1, 1)})], NOON + 60, fine_from=0
+        )
     assert (shelf.commits, one.leaves, one.prints) == (0, {}, {})
 
 
 def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
-    """Between two hours, readings that say what is known commit nothing, and finishing commits only now and then."""
-    shelf, one = Shelf(), book()
+    """Between two hours, readings that say what is known commit nothing, and finishing commits only
+    now and then.
+    """
+    shelf = Shelf()
+    one = book()
     said = {NOON: {who(): (5, 1)}}
     read(shelf, one, Width.MINUTE, said, NOON + 60)
     pipeline.finish(shelf, one, NOON + 60)
@@ -154,9 +223,14 @@ def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
         ([(3, 86400), (3, 0), (3, 3600)], 3),  # first seen by a clock that was a day ahead
     ],
 )
-def test_a_coarse_bucket_falls_only_when_confirmed(said: list[tuple[int, int]], expected: int) -> None:
-    """A coarse reading that is higher counts at once; a lower one after two equal readings an hour apart."""
-    shelf, one = Shelf(), book()
+def test_a_coarse_bucket_falls_only_when_confirmed(
+    said: list[tuple[int, int]], expected: int
+) -> None:
+    """A coarse reading that is higher counts at once; a lower one after two equal readings an hour
+    apart.
+    """
+    shelf = Shelf()
+    one = book()
     read(shelf, one, Width.MINUTE, {MIDNIGHT: {who(): (5, 0)}}, MIDNIGHT + HOUR)
     for amount, at in said:
         read(shelf, one, Width.HOUR, {MIDNIGHT: {who(): (amount, 0)}}, NOON + at, coarse=True)
@@ -165,11 +239,17 @@ def test_a_coarse_bucket_falls_only_when_confirmed(said: list[tuple[int, int]], 
 
 
 def test_a_grouping_that_changes_waits_for_midnight() -> None:
-    """A new grouping applies from the next UTC midnight; older buckets keep theirs, and taking it back in time leaves no trace."""
+    """A new grouping applies from the next UTC midnight; older buckets keep theirs, and taking it
+    back in time leaves no trace.
+    """
     one = book()
     old = one.group_by(MIDNIGHT)
     assert one.regroup(("model",), MIDNIGHT + DAY)
-    assert (one.group_by(NOON), one.group_by(MIDNIGHT + DAY), one.cuts) == (old, ("model",), (MIDNIGHT + DAY,))
+    assert (one.group_by(NOON), one.group_by(MIDNIGHT + DAY), one.cuts) == (
+        old,
+        ("model",),
+        (MIDNIGHT + DAY,),
+    )
     assert not one.regroup(("model",), MIDNIGHT + DAY)
     assert one.regroup(old, MIDNIGHT + DAY)
     assert one.cuts == ()

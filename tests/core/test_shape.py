@@ -15,7 +15,8 @@ from otel_openai_usage.core.shape import Floor, Folded, Look, Shape
 from otel_openai_usage.core.snapshot import AttributeValue
 from tests.core.shelf import MIDNIGHT, book
 
-TOKENS, REQUESTS = "openai.api.tokens", "openai.api.requests"
+TOKENS = "openai.api.tokens"
+REQUESTS = "openai.api.requests"
 COMPLETIONS = USAGE_KINDS["completions"]
 
 
@@ -49,13 +50,24 @@ class Stage:
         self.version += 1
         self.points = self.shape.points(self.now, self.version)
 
-    def use(self, one: Book, dims: Dims, amounts: Amounts, *, released: bool = False, total: Amounts | None = None) -> Leaf:
+    def use(
+        self,
+        one: Book,
+        dims: Dims,
+        amounts: Amounts,
+        *,
+        released: bool = False,
+        total: Amounts | None = None,
+    ) -> Leaf:
         """A reading says that so much was used, all in all."""
         leaf = one.leaves.get(dims)
         if leaf is None:
             id_ = 1000 * one.id + len(one.leaves)
-            leaf = one.leaves[dims] = one.by_id[id_] = Leaf(id_, dims, amounts, amounts, released, int(self.now), int(self.now))
-        leaf.total, leaf.shown = total or amounts, amounts
+            leaf = one.leaves[dims] = one.by_id[id_] = Leaf(
+                id_, dims, amounts, amounts, released, int(self.now), int(self.now)
+            )
+        leaf.total = total or amounts
+        leaf.shown = amounts
         self.folded += self.shape.add(one, leaf, self.now)
         return leaf
 
@@ -67,7 +79,9 @@ class Stage:
         self.folded += folds
         self.floors += floors
 
-    def values(self, instrument: str = TOKENS, *by: str) -> dict[tuple[AttributeValue | None, ...], int | float]:
+    def values(
+        self, instrument: str = TOKENS, *by: str
+    ) -> dict[tuple[AttributeValue | None, ...], int | float]:
         """What is shown, by some attributes; every series must be its own."""
         found: dict[tuple[AttributeValue | None, ...], int | float] = {}
         for point in self.points.get(instrument, ()):
@@ -99,7 +113,9 @@ QUICK = Look(name_wait=0, zero_hold=60)
 
 
 def test_a_new_series_is_zero_first(one: Book) -> None:
-    """A series that is new after the first poll shows 0 for `zero_hold`, then what was used; what comes meanwhile included."""
+    """A series that is new after the first poll shows 0 for `zero_hold`, then what was used; what
+    comes meanwhile included.
+    """
     stage = Stage(QUICK, [one])
     stage.use(one, of(None), (7, 1))
     stage.publish()
@@ -120,7 +136,9 @@ def test_what_the_first_poll_finds_is_shown_at_once(one: Book) -> None:
 
 
 def test_zero_waits_for_an_attempt_of_otlp(one: Book) -> None:
-    """With OTLP a series stays 0 until a snapshot that has it was tried to be sent, however long that takes."""
+    """With OTLP a series stays 0 until a snapshot that has it was tried to be sent, however long
+    that takes.
+    """
     stage = Stage(QUICK, [one], attempted=0)
     stage.use(one, of(None), (7, 1))
     stage.publish()
@@ -134,7 +152,9 @@ def test_zero_waits_for_an_attempt_of_otlp(one: Book) -> None:
 
 
 def test_a_restart_does_not_go_back_to_zero(one: Book) -> None:
-    """A series that was shown with its value is shown with it at once by the next process; one that was 0 stays 0 for its time."""
+    """A series that was shown with its value is shown with it at once by the next process; one that
+    was 0 stays 0 for its time.
+    """
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1))
     stage.publish()
@@ -157,7 +177,9 @@ def test_a_restart_does_not_go_back_to_zero(one: Book) -> None:
     ],
 )
 def test_another_look_does_not_go_back_to_zero(one: Book, look: Look) -> None:
-    """Dropping, renaming, folding or skipping zeros after a restart shows every series with its value at once."""
+    """Dropping, renaming, folding or skipping zeros after a restart shows every series with its
+    value at once.
+    """
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1))
     stage.use(one, of("b"), (5, 1))
@@ -193,7 +215,9 @@ def test_a_name_for_another_does_not_begin_the_hold_again(one: Book) -> None:
 
 
 def test_with_skip_zero_a_late_measure_is_zero_first_too() -> None:
-    """Where zeros are left out, a token type that is first used later is shown as 0 first, though its attribute set is old."""
+    """Where zeros are left out, a token type that is first used later is shown as 0 first, though
+    its attribute set is old.
+    """
     one = book(COMPLETIONS)
     dims = (None,) * len(COMPLETIONS.dimensions)
     stage = Stage(Look(name_wait=0, skip_zero=True), [one])
@@ -207,7 +231,11 @@ def test_with_skip_zero_a_late_measure_is_zero_first_too() -> None:
     assert stage.values(TOKENS, "token_type") == {("input",): 9, ("output",): 4}
     stage.use(one, dims, (9, 5, 2, 0, 0, 0, 1))
     stage.publish()
-    assert stage.values(TOKENS, "token_type") == {("input",): 9, ("output",): 5, ("input_cached",): 0}
+    assert stage.values(TOKENS, "token_type") == {
+        ("input",): 9,
+        ("output",): 5,
+        ("input_cached",): 0,
+    }
 
 
 def test_without_skip_zero_every_token_type_is_there(one: Book) -> None:
@@ -223,7 +251,9 @@ def test_without_skip_zero_every_token_type_is_there(one: Book) -> None:
 
 
 def test_a_restart_waits_for_no_name(one: Book) -> None:
-    """What the store has was shown before: the first scrape after a restart has it, though its name is not known again yet."""
+    """What the store has was shown before: the first scrape after a restart has it, though its name
+    is not known again yet.
+    """
     stage = Stage(Look(zero_hold=0), [one])
     stage.use(one, of("a"), (7, 1), released=True)
     stage.publish()
@@ -256,7 +286,9 @@ def test_a_name_that_comes_ends_the_wait(one: Book, name: str | None, said: str)
 
 
 def test_a_name_that_leaves_a_shared_series_lowers_nothing(one: Book) -> None:
-    """With ids dropped, series of one name are one; when a name leaves it, it keeps its value and tells the rest as pending."""
+    """With ids dropped, series of one name are one; when a name leaves it, it keeps its value and
+    tells the rest as pending.
+    """
     stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"})), [one])
     stage.use(one, of("a"), (7, 1), released=True)
     stage.use(one, of("b"), (5, 1), released=True)
@@ -277,23 +309,41 @@ def test_a_name_that_leaves_a_shared_series_lowers_nothing(one: Book) -> None:
 
 USES = st.tuples(st.sampled_from("ab"), st.sampled_from("mn"), st.integers(1, 9))
 RENAMES = st.tuples(st.sampled_from("ab"), st.sampled_from(["Atlas", "Borg"]))
-EVENTS = st.lists(st.tuples(USES | RENAMES, st.sampled_from(["restart", "silence", ""])), max_size=12)
+EVENTS = st.lists(
+    st.tuples(USES | RENAMES, st.sampled_from(["restart", "silence", ""])), max_size=12
+)
 
 
 @pytest.mark.parametrize("drop", [{"project_id"}, {"project_id", "model"}])
 @settings(max_examples=200)
 @given(EVENTS, st.booleans(), st.sampled_from([2, 100]))
 def test_whatever_is_renamed_nothing_falls(
-    drop: set[str], life: list[tuple[tuple[str, str, int] | tuple[str, str], str]], skip: bool, most: int
+    drop: set[str],
+    life: list[tuple[tuple[str, str, int] | tuple[str, str], str]],
+    skip: bool,
+    most: int,
 ) -> None:
-    """With names kept and ids dropped, through names, renames, silence, folding and restarts: no series ever shows less again."""
-    one, highest = book(), dict[tuple[str, object], float]()
-    look = Look(name_wait=0, zero_hold=0, drop=frozenset(drop), skip_zero=skip, forget=14 * 86400, max_series=most)
+    """With names kept and ids dropped, through names, renames, silence, folding and restarts: no
+    series ever shows less again.
+    """
+    one = book()
+    highest = dict[tuple[str, object], float]()
+    look = Look(
+        name_wait=0,
+        zero_hold=0,
+        drop=frozenset(drop),
+        skip_zero=skip,
+        forget=14 * 86400,
+        max_series=most,
+    )
     stage = Stage(look, [one])
     for event, after in life:
         if len(event) == 3:
-            dims, old = of(*event[:2]), one.leaves.get(of(*event[:2]))
-            stage.use(one, dims, (event[2] + (int(old.shown[0]) if old else 0), 1)).changed = int(stage.now)
+            dims = of(*event[:2])
+            old = one.leaves.get(of(*event[:2]))
+            stage.use(one, dims, (event[2] + (int(old.shown[0]) if old else 0), 1)).changed = int(
+                stage.now
+            )
         else:
             stage.name(**{event[0]: event[1]})
         stage.publish()
@@ -313,10 +363,13 @@ def test_whatever_is_renamed_nothing_falls(
 
 @pytest.mark.parametrize("gone", ["renamed", "silent"])
 def test_a_cost_that_returns_does_not_begin_with_zero(one: Book, gone: str) -> None:
-    """An estimated cost that was shown before comes back with what it was, though the one that joins it has its first price now."""
+    """An estimated cost that was shown before comes back with what it was, though the one that
+    joins it has its first price now.
+    """
     costs = "openai.api.estimated_cost"
     stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"}), forget=14 * 86400), [one])
-    priced, other = stage.use(one, of("a"), (7, 1), released=True), stage.use(one, of("b"), (7, 1), released=True)
+    priced = stage.use(one, of("a"), (7, 1), released=True)
+    other = stage.use(one, of("b"), (7, 1), released=True)
     priced.estimate = priced.estimate_shown = Decimal(5)
     stage.shape.add(one, priced, stage.now)
     stage.publish()
@@ -335,7 +388,9 @@ def test_a_cost_that_returns_does_not_begin_with_zero(one: Book, gone: str) -> N
 
 
 def test_a_name_that_others_take_over_goes_on_where_it_stood(one: Book) -> None:
-    """A series that nothing bore the name of any more is gone; it comes back with no less than it showed, also after a restart."""
+    """A series that nothing bore the name of any more is gone; it comes back with no less than it
+    showed, also after a restart.
+    """
     stage = Stage(Look(name_wait=0, drop=frozenset({"project_id"})), [one])
     stage.name(a="Atlas", b="Borg")
     stage.use(one, of("a"), (7, 1), released=True)
@@ -368,23 +423,56 @@ def test_with_ids_no_name_needs_to_be_held(one: Book) -> None:
 
 
 LEAVES = st.lists(
-    st.tuples(st.sampled_from(["a", "b", "c", None]), st.sampled_from(["m", "n", "o"]), st.integers(0, 100), st.integers(0, 9)), max_size=12
+    st.tuples(
+        st.sampled_from(["a", "b", "c", None]),
+        st.sampled_from(["m", "n", "o"]),
+        st.integers(0, 100),
+        st.integers(0, 9),
+    ),
+    max_size=12,
 )
-ATTRIBUTES = ["project_id", "project_name", "user_id", "api_key_id", "api_key_name", "model", "batch", "organization"]
+ATTRIBUTES = [
+    "project_id",
+    "project_name",
+    "user_id",
+    "api_key_id",
+    "api_key_name",
+    "model",
+    "batch",
+    "organization",
+]
 
 
-@given(LEAVES, st.sets(st.sampled_from(ATTRIBUTES)), st.integers(1, 8), st.booleans(), st.lists(st.sampled_from("abc"), max_size=4))
+@given(
+    LEAVES,
+    st.sets(st.sampled_from(ATTRIBUTES)),
+    st.integers(1, 8),
+    st.booleans(),
+    st.lists(st.sampled_from("abc"), max_size=4),
+)
 def test_sums_survive_whatever_is_dropped_or_folded(
-    leaves: list[tuple[str | None, str, int, int]], drop: set[str], most: int, skip_zero: bool, named: list[str]
+    leaves: list[tuple[str | None, str, int, int]],
+    drop: set[str],
+    most: int,
+    skip_zero: bool,
+    named: list[str],
 ) -> None:
-    """The sum over all series is the sum over all leaves, whatever is dropped, folded, named or left out, also after a restart."""
-    first, second = book(), book(id_=2, organization="other")
-    stage = Stage(Look(name_wait=0, zero_hold=0, drop=frozenset(drop), max_series=most, skip_zero=skip_zero), [first, second])
+    """The sum over all series is the sum over all leaves, whatever is dropped, folded, named or
+    left out, also after a restart.
+    """
+    first = book()
+    second = book(id_=2, organization="other")
+    stage = Stage(
+        Look(name_wait=0, zero_hold=0, drop=frozenset(drop), max_series=most, skip_zero=skip_zero),
+        [first, second],
+    )
     before: dict[int, float] = {}
     for number, (project, model, tokens, requests) in enumerate(leaves):
         one = (first, second)[number % 2]
         old = one.leaves.get(of(project, model))
-        used = (tokens, requests) if old is None else (old.shown[0] + tokens, old.shown[1] + requests)
+        used = (
+            (tokens, requests) if old is None else (old.shown[0] + tokens, old.shown[1] + requests)
+        )
         stage.use(one, of(project, model), used)
         if named and number % 3 == 2:
             stage.name(**{named.pop(): "Atlas"})
@@ -395,8 +483,12 @@ def test_sums_survive_whatever_is_dropped_or_folded(
         stage.publish()
         every = [leaf for one in stage.books for leaf in one.leaves.values()]
         assert stage.total() - pending(stage, TOKENS) == sum(leaf.total[0] for leaf in every)
-        assert stage.total(REQUESTS) - pending(stage, REQUESTS) == sum(leaf.total[1] for leaf in every)
-        assert len(stage.points.get(TOKENS, ())) <= most + 2  # one overflow series for each organization
+        assert stage.total(REQUESTS) - pending(stage, REQUESTS) == sum(
+            leaf.total[1] for leaf in every
+        )
+        assert (
+            len(stage.points.get(TOKENS, ())) <= most + 2
+        )  # one overflow series for each organization
         stage.start()
         stage.publish()
     assert len(before) <= most + 2
@@ -408,7 +500,9 @@ def pending(stage: Stage, instrument: str) -> float:
 
 
 def test_dropping_adds_up(one: Book) -> None:
-    """A series without an attribute is the sum of those that had it; a new one that joins it makes it grow at once."""
+    """A series without an attribute is the sum of those that had it; a new one that joins it makes
+    it grow at once.
+    """
     stage = Stage(Look(name_wait=0, drop=frozenset({"project_id", "project_name"})), [one])
     stage.use(one, of("a"), (7, 1), released=True)
     stage.publish()
@@ -418,15 +512,26 @@ def test_dropping_adds_up(one: Book) -> None:
 
 
 def test_first_come_stay(one: Book) -> None:
-    """Beyond `max_series` later series fold into one that keeps organization, operation and token type, for good and remembered."""
+    """Beyond `max_series` later series fold into one that keeps organization, operation and token
+    type, for good and remembered.
+    """
     stage = Stage(Look(name_wait=0, zero_hold=0, max_series=2), [one])
     for number, project in enumerate("abcd"):
         stage.use(one, of(project), (10**number, 1))
     stage.publish()
     stage.publish()
     assert stage.values(TOKENS, "project_id") == {("a",): 1, ("b",): 10, (None,): 1100}
-    folded = next(point.series.attributes for point in stage.points[TOKENS] if "project_id" not in point.series.attributes)
-    assert folded == {"organization": "default", "operation": "embeddings", "token_type": "input", "otel.metric.overflow": True}
+    folded = next(
+        point.series.attributes
+        for point in stage.points[TOKENS]
+        if "project_id" not in point.series.attributes
+    )
+    assert folded == {
+        "organization": "default",
+        "operation": "embeddings",
+        "token_type": "input",
+        "otel.metric.overflow": True,
+    }
     stage.look = Look(name_wait=0, zero_hold=0, max_series=100)
     stage.start()
     assert stage.values(TOKENS, "project_id") == {("a",): 1, ("b",): 10, (None,): 1100}
@@ -435,11 +540,18 @@ def test_first_come_stay(one: Book) -> None:
 
 @pytest.mark.parametrize("most", [6, 8, 11])
 def test_a_leaf_folds_whole(most: int) -> None:
-    """Where the limit falls in the midst of one attribute set, all its token types fold, and a restart shows the same series."""
+    """Where the limit falls in the midst of one attribute set, all its token types fold, and a
+    restart shows the same series.
+    """
     full = book(COMPLETIONS)
     stage = Stage(Look(name_wait=0, zero_hold=0, max_series=most), [full])
     for number, model in enumerate("abc"):
-        stage.use(full, (None, None, None, model, None, None, None), (10**number,) * 6 + (1,), released=True)
+        stage.use(
+            full,
+            (None, None, None, model, None, None, None),
+            (10**number,) * 6 + (1,),
+            released=True,
+        )
     stage.publish()
     before = stage.values(TOKENS, "model", "token_type")
     assert {model for model, _ in before} == {"a", None}
@@ -448,7 +560,9 @@ def test_a_leaf_folds_whole(most: int) -> None:
 
 
 def test_a_name_in_time_does_not_push_out_who_came_first(one: Book) -> None:
-    """A series that still waits for its name when the limit is reached does not take the place of one that is shown."""
+    """A series that still waits for its name when the limit is reached does not take the place of
+    one that is shown.
+    """
     stage = Stage(Look(zero_hold=0, max_series=1), [one])
     stage.name(there="Here")
     stage.use(one, of("late"), (7, 1))
@@ -465,12 +579,19 @@ def test_a_name_in_time_does_not_push_out_who_came_first(one: Book) -> None:
 
 
 def test_what_is_taken_back_is_told_apart(one: Book) -> None:
-    """A total that falls leaves the counter where it was; the difference is told with the series' own attributes until it is overtaken."""
+    """A total that falls leaves the counter where it was; the difference is told with the series'
+    own attributes until it is overtaken.
+    """
     stage = Stage(QUICK, [one])
     stage.use(one, of(None), (9, 2), released=True, total=(6, 2))
     stage.publish()
     assert stage.values() == {(): 9}
-    attributes = {"organization": "default", "operation": "embeddings", "model": "m", "token_type": "input"}
+    attributes = {
+        "organization": "default",
+        "operation": "embeddings",
+        "model": "m",
+        "token_type": "input",
+    }
     assert stage.shape.restated_pending() == {TOKENS: [(attributes, 3)]}
     stage.use(one, of(None), (12, 2))
     stage.publish()
@@ -482,20 +603,26 @@ def test_what_is_taken_back_is_told_apart(one: Book) -> None:
 
 def test_every_counter_carries_the_time_its_counting_began() -> None:
     """The start time of every point of a book is its epoch, in nanoseconds, in every process."""
-    early, late = book(epoch=MIDNIGHT), book(epoch=MIDNIGHT + 77 * 60, id_=2, organization="other")
+    early = book(epoch=MIDNIGHT)
+    late = book(epoch=MIDNIGHT + 77 * 60, id_=2, organization="other")
     stage = Stage(QUICK, [early, late])
     for one in (early, late):
         stage.use(one, of(None), (7, 1), released=True)
     for _ in range(2):
         stage.publish()
-        starts = {point.series.attributes["organization"]: point.series.start for points in stage.points.values() for point in points}
+        starts = {
+            point.series.attributes["organization"]: point.series.start
+            for points in stage.points.values()
+            for point in points
+        }
         assert starts == {"default": MIDNIGHT * 10**9, "other": (MIDNIGHT + 77 * 60) * 10**9}
         stage.start()
 
 
 def test_a_series_never_changes_its_type() -> None:
     """Counts are int and money is float, at zero as with a value."""
-    counts, money = book(), book(COSTS, id_=2)
+    counts = book()
+    money = book(COSTS, id_=2)
     stage = Stage(Look(name_wait=0, zero_hold=10), [counts, money])
     stage.use(counts, of(None), (7, 1))
     stage.use(money, (None, "item", None, None, None, "usd"), (3, 1))

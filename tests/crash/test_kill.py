@@ -26,7 +26,8 @@ class Hurry:
     """A clock that runs, in whatever process looks at it: half an hour a second."""
 
     def __init__(self, begin: float) -> None:
-        self._begin, self._started = begin, time.monotonic()
+        self._begin = begin
+        self._started = time.monotonic()
 
     @property
     def unix(self) -> float:
@@ -38,7 +39,9 @@ class Kills:
     """One state, on which processes live and are killed, and what was seen of them."""
 
     def __init__(self, path: Path, seed: int) -> None:
-        self.path, self.rng, self.world = path, random.Random(seed), World.tiny(3, lateness=HASTE)
+        self.path = path
+        self.rng = random.Random(seed)
+        self.world = World.tiny(3, lateness=HASTE)
         self.clock = Hurry(MONDAY + 9 * HOUR)
         self.seen: dict[str, float] = {}
         self.scrapes = 0
@@ -49,7 +52,9 @@ class Kills:
         return Life(self.path, self.world, kinds=KINDS, begin=int(self.clock.unix), options=options)
 
     def kill_one(self) -> None:
-        """Let a process live for a moment: until a random statement of its database, or a random instant."""
+        """Let a process live for a moment: until a random statement of its database, or a random
+        instant.
+        """
         statements = self.rng.randrange(1, 400) if self.rng.random() < 0.6 else None
         seconds = self.rng.uniform(0.0, 0.25)
         reader, writer = os.pipe()
@@ -71,7 +76,11 @@ class Kills:
     def watch(self, counters: dict[str, float]) -> None:
         """No counter is lower than any value that was ever seen of it."""
         self.scrapes += 1
-        fallen = {key: (self.seen[key], value) for key, value in counters.items() if value < self.seen.get(key, 0)}
+        fallen = {
+            key: (self.seen[key], value)
+            for key, value in counters.items()
+            if value < self.seen.get(key, 0)
+        }
         assert not fallen, f"counters fell: {list(fallen.items())[:3]}"
         self.seen |= counters
 
@@ -85,7 +94,8 @@ class Kills:
 
 def _read_until(pipe: int, seconds: float) -> bytes:
     """What comes through a pipe for so long, or until its other end is closed."""
-    end, text = time.monotonic() + seconds, b""
+    end = time.monotonic() + seconds
+    text = b""
     while (left := end - time.monotonic()) > 0:
         if not select.select([pipe], [], [], left)[0]:
             break
@@ -133,7 +143,9 @@ async def _killed(path: Path, times: int, seed: int) -> Kills:
 
 
 async def test_two_hundred_kills_cost_nothing(tmp_path: Path) -> None:
-    """Killed 200 times, between any two statements and at any instant of polls, every total is the world's own in the end."""
+    """Killed 200 times, between any two statements and at any instant of polls, every total is the
+    world's own in the end.
+    """
     kills = await _killed(tmp_path / "state.db", 200, 1)
     assert kills.scrapes > 50
     assert len(kills.seen) > 20
@@ -159,17 +171,36 @@ TYPES = ("input", "output", "input_cached", "input_audio", "output_audio", "inpu
 GROUPS = ("project_id", "user_id", "api_key_id", "model", "batch")
 
 
-def test_the_real_command_is_killed(surroundings: Surroundings, simulator: Simulator, tmp_path: Path) -> None:
-    """Eight kill -9 of `run` at random moments of its first seconds: then every series equals OpenAI's own, and none ever fell."""
-    rng, seen, port = random.Random(4), Samples(), free_port()
+def test_the_real_command_is_killed(
+    surroundings: Surroundings, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Eight kill -9 of `run` at random moments of its first seconds: then every series equals
+    OpenAI's own, and none ever fell.
+    """
+    rng = random.Random(4)
+    seen = Samples()
+    port = free_port()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
-    command: list[str | Path] = [COMMAND, "run", "-c", tmp_path / "config.yaml", "--listen", f"127.0.0.1:{port}"]
+    command: list[str | Path] = [
+        COMMAND,
+        "run",
+        "-c",
+        tmp_path / "config.yaml",
+        "--listen",
+        f"127.0.0.1:{port}",
+    ]
     environment = surroundings.env(OPENAI_ADMIN_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
 
     def scrape() -> Samples:
         status, body = get(f"http://127.0.0.1:{port}/metrics")
-        now = {key: value for key, value in samples(body).items() if key[0].endswith("_total")} if status == 200 else {}
-        assert {key: (seen[key], value) for key, value in now.items() if value < seen.get(key, 0)} == {}
+        now = (
+            {key: value for key, value in samples(body).items() if key[0].endswith("_total")}
+            if status == 200
+            else {}
+        )
+        assert {
+            key: (seen[key], value) for key, value in now.items() if value < seen.get(key, 0)
+        } == {}
         seen.update(now)
         return now
 
@@ -177,7 +208,9 @@ def test_the_real_command_is_killed(surroundings: Surroundings, simulator: Simul
         process = Process(command, surroundings.home / "run.log", environment)
         try:
             if number == 8:
-                process.until(lambda: same(scrape(), simulator), "every series to be OpenAI's own", 60)
+                process.until(
+                    lambda: same(scrape(), simulator), "every series to be OpenAI's own", 60
+                )
                 return
             if rng.random() < 0.7:
                 process.until(scrape, "counters")
@@ -190,13 +223,18 @@ def test_the_real_command_is_killed(surroundings: Surroundings, simulator: Simul
 def same(scrape: Samples, simulator: Simulator) -> bool:
     """Whether completions of today are, series by series, what the simulated organization used."""
     now = int(time.time())
-    used = simulator.totals("completions", Window(floor(now, DAY), max(floor(now, 60), floor(now, DAY) + 60)), *GROUPS)
-    expected = {(*dims, kind): amounts[kind] for dims, amounts in used.items() for kind in TYPES if amounts[kind]}
+    used = simulator.totals(
+        "completions", Window(floor(now, DAY), max(floor(now, 60), floor(now, DAY) + 60)), *GROUPS
+    )
+    expected = {
+        (*dims, kind): amounts[kind]
+        for dims, amounts in used.items()
+        for kind in TYPES
+        if amounts[kind]
+    }
     found: dict[tuple[str | None, ...], float] = {}
     for (name, labels), value in scrape.items():
         have = dict(labels)
         if name == "openai_api_tokens_total" and have["operation"] == "completions" and value:
             found[(*(have.get(dimension) for dimension in GROUPS), have["token_type"])] = value
     return found == expected
-
-

@@ -13,8 +13,15 @@ from otel_openai_usage.dashboard.showcase import fill
 from otel_openai_usage.simulator.world import World
 from tests.dashboard.scene import NOW
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +55,8 @@ def url(path: Path, library: Library) -> Iterator[str]:
     server.close()
 
 
-# Not for the session: while Playwright lives, its event loop runs in this thread, and no test after it could have one.
+# Not for the session: while Playwright lives, its event loop runs in this thread, and no test after
+# it could have one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real Chromium, without a window."""
@@ -64,7 +72,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def window(browser: Browser) -> Iterator[BrowserContext]:
     """One profile for all tests: scripts are fetched once."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True, color_scheme="light")
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900}, accept_downloads=True, color_scheme="light"
+    )
     yield context
     context.close()
 

@@ -16,15 +16,29 @@ from otel_openai_usage.dashboard.forecast import DAY, forecast, rate
         ([], 10, None),
         ([4.0, 5.0, 6.0], 10, 6.0),
     ],
-    ids=["steady", "a dear day counts", "a cheap day does not", "but not early in a month", "sparse", "nothing", "a young store"],
+    ids=[
+        "steady",
+        "a dear day counts",
+        "a cheap day does not",
+        "but not early in a month",
+        "sparse",
+        "nothing",
+        "a young store",
+    ],
 )
-def test_the_rate_is_the_higher_of_a_day_and_a_week(days: list[float], elapsed: float, expected: float | None) -> None:
-    """Early in a month one day does not count for thirty; with fewer than three days with cost there is no rate."""
+def test_the_rate_is_the_higher_of_a_day_and_a_week(
+    days: list[float], elapsed: float, expected: float | None
+) -> None:
+    """Early in a month one day does not count for thirty; with fewer than three days with cost
+    there is no rate.
+    """
     assert rate(days, elapsed) == expected
 
 
 def test_a_forecast_goes_on_at_the_rate() -> None:
-    """Ten days of 30 at 10 a day make 300 with the 100 that were spent, and a limit of 150 is met after five more days."""
+    """Ten days of 30 at 10 a day make 300 with the 100 that were spent, and a limit of 150 is met
+    after five more days.
+    """
     made = forecast(100.0, 10 * DAY, 30 * DAY, 10.0, 150.0)
     assert (made.total, made.reached) == (300.0, 15 * DAY)
 

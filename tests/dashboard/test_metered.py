@@ -1,4 +1,6 @@
-"""Tests of what applications told: tokens by customer, and who used the rest. Against the store's own rows, in a real Chromium."""
+"""Tests of what applications told: tokens by customer, and who used the rest. Against the store's
+own rows, in a real Chromium.
+"""
 
 import csv
 import io
@@ -45,7 +47,9 @@ def alone(path: Path, tmp_path: Path) -> Library:
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
     with sqlite3.connect(copy) as db:
-        db.execute("DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'metered')")
+        db.execute(
+            "DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'metered')"
+        )
         db.execute("DELETE FROM estimates")
         db.execute("DELETE FROM sources WHERE kind != 'metered'")
     library = Library(copy, clock=lambda: NOW)
@@ -54,7 +58,9 @@ def alone(path: Path, tmp_path: Path) -> Library:
 
 
 def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> None:
-    """Of any past day the page tells, model by model, what `openai_unmetered_tokens` and `openai_metered_coverage` are made of."""
+    """Of any past day the page tells, model by model, what `openai_unmetered_tokens` and
+    `openai_metered_coverage` are made of.
+    """
     with sqlite3.connect(path) as db:
         told: dict[str | None, list[int]] = {}
         for share in shares(db, THE_DAY):
@@ -65,15 +71,21 @@ def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> 
     assert found is not None
     assert 0.2 < (found.whole.share or 0) < 0.8
     used = {model: sums for model, sums in told.items() if any(sums)}
-    assert [found.whole.used.sum(), found.whole.explained.sum()] == [sum(sums[place] for sums in used.values()) for place in (0, 1)]
+    assert [found.whole.used.sum(), found.whole.explained.sum()] == [
+        sum(sums[place] for sums in used.values()) for place in (0, 1)
+    ]
     for cover in found.models:
         if cover.id is not None:
             assert [cover.used.sum(), cover.explained.sum()] == used[cover.id]
-    assert [cover.rest for cover in found.models[:7]] == sorted((a - b for a, b in used.values()), reverse=True)[:7]
+    assert [cover.rest for cover in found.models[:7]] == sorted(
+        (a - b for a, b in used.values()), reverse=True
+    )[:7]
 
 
 def test_coverage_adds_up_over_days(data: Data) -> None:
-    """Thirty days' bars are the whole, whoever is looked at; a filter by model leaves that model alone."""
+    """Thirty days' bars are the whole, whoever is looked at; a filter by model leaves that model
+    alone.
+    """
     found = coverage(Report(data, View()))
     assert found is not None
     assert sum(cover.rest for cover in found.models) == found.whole.rest
@@ -91,13 +103,21 @@ def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
 
 
 def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) -> None:
-    """Grouped by customer, table, tiles and chart tell what is in the store, to the token; a click on one shows only that one."""
+    """Grouped by customer, table, tiles and chart tell what is in the store, to the token; a click
+    on one shows only that one.
+    """
     with sqlite3.connect(path) as db:
         known = {name: counts for name, *counts in db.execute(CUSTOMERS, (THE_DAY, THE_DAY + DAY))}
     opened(page, f"{url}/?by=customer&period={ONE_DAY}")
-    shown = {name: [int(text.replace(",", "").replace("–", "0")) for text in counts] for name, *counts in table(page)}
+    shown = {
+        name: [int(text.replace(",", "").replace("–", "0")) for text in counts]
+        for name, *counts in table(page)
+    }
     assert shown == known
-    assert page.locator("#tile-tokens").get_attribute("data-value") == f"{float(sum(counts[1] + counts[3] for counts in known.values()))}"
+    assert (
+        page.locator("#tile-tokens").get_attribute("data-value")
+        == f"{float(sum(counts[1] + counts[3] for counts in known.values()))}"
+    )
     assert page.locator("#consumed .bar").count() == min(len(known), 8)
     name = page.locator("#consumed .legend a .name").first.inner_text()
     page.locator("#consumed .legend a").first.click()
@@ -107,13 +127,17 @@ def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) 
 
 
 def test_the_rest_on_the_page_is_the_stores(page: Page, url: str, data: Data) -> None:
-    """The table of models shows what is not explained, most first; over a day stands that day's share."""
+    """The table of models shows what is not explained, most first; over a day stands that day's
+    share.
+    """
     opened(page, url)
     found = coverage(Report(data, View()))
     assert found is not None
     rows = [row.locator("td").all_inner_texts() for row in page.locator("#coverage tbody tr").all()]
     assert [row[0] for row in rows] == ["All models", *(cover.label for cover in found.models)]
-    assert [int(row[3].replace(",", "").replace("−", "-")) for row in rows] == [cover.rest for cover in (found.whole, *found.models)]
+    assert [int(row[3].replace(",", "").replace("−", "-")) for row in rows] == [
+        cover.rest for cover in (found.whole, *found.models)
+    ]
     strip = page.locator("#coverage tbody tr").first.locator(".plot")
     box = strip.bounding_box()
     assert box is not None
@@ -126,12 +150,16 @@ def test_the_csv_by_customer_is_the_table(data: Data) -> None:
     """`/table.csv?by=customer` has every customer, and no cost that nobody knows."""
     report = Report(data, View(by="customer"))
     lines = list(csv.DictReader(io.StringIO(render(report))))
-    assert [(line["customer"], int(line["requests"])) for line in lines] == [(entry.label, entry.requests) for entry in report.entries]
+    assert [(line["customer"], int(line["requests"])) for line in lines] == [
+        (entry.label, entry.requests) for entry in report.entries
+    ]
     assert {line["cost_usd"] for line in lines} == {""}
 
 
 def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
-    """Without a key of OpenAI's the page is about what was metered, by model or by customer, and compares it with nothing."""
+    """Without a key of OpenAI's the page is about what was metered, by model or by customer, and
+    compares it with nothing.
+    """
     server = Server(alone.path, host="localhost", port=0, library=alone)
     server.start()
     try:
@@ -141,7 +169,10 @@ def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
         assert page.locator("#coverage").count() == 0
         page.locator(".segment", has_text="Customer").click()
         expect(page.locator("#table h2")).to_have_text("By customer")
-        assert re.search(r"what applications told; OpenAI's own count is not read", page.locator("#page footer").inner_text())
+        assert re.search(
+            r"what applications told; OpenAI's own count is not read",
+            page.locator("#page footer").inner_text(),
+        )
     finally:
         server.close()
 
@@ -151,7 +182,9 @@ def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path)
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
     with sqlite3.connect(copy) as db:
-        db.execute("DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'costs')")
+        db.execute(
+            "DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'costs')"
+        )
         db.execute("DELETE FROM estimates")
     library = Library(copy, clock=lambda: NOW)
     library.refresh()
@@ -162,16 +195,24 @@ def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path)
 
 
 def test_a_bill_beside_events_is_shown(data: Data) -> None:
-    """Who reads costs but no usage sees what was billed, by what the bill knows, with the requests that applications told."""
+    """Who reads costs but no usage sees what was billed, by what the bill knows, with the requests
+    that applications told.
+    """
     told = Report(replace(data, usage=data.metered), View(by="project"))
     assert told.cost == Report(data, View(by="project")).cost
     assert told.counted("requests") == Report(data, View(by="customer")).counted("requests")
     page = text(pages.body(told, None))
     assert "Cost by project" in page
     assert "Metered requests" in page
-    assert [word for word in ("Model", "Project", "API key", "User", "Customer") if word in text(controls.choices(told, ["default"]))] == [
-        "Model", "Project", "Customer",
-    ]  # fmt: skip
+    assert [
+        word
+        for word in ("Model", "Project", "API key", "User", "Customer")
+        if word in text(controls.choices(told, ["default"]))
+    ] == [
+        "Model",
+        "Project",
+        "Customer",
+    ]
 
 
 def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> None:
@@ -179,7 +220,9 @@ def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> No
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
     with sqlite3.connect(copy) as db:
-        db.execute("DELETE FROM readings WHERE source_id IN (SELECT id FROM sources WHERE kind = 'metered')")
+        db.execute(
+            "DELETE FROM readings WHERE source_id IN (SELECT id FROM sources WHERE kind = 'metered')"
+        )
     library = Library(copy, clock=lambda: NOW)
     library.refresh()
     made = content(library, "")

@@ -45,22 +45,36 @@ def test_numbers_on_the_page_are_the_stores(page: Page, url: str, library: Libra
     """Tiles and table show, to the digit, what the store holds."""
     opened(page, f"{url}/?by=project")
     known = report(library, View(by="project"))
-    assert float(page.locator("#tile-cost").get_attribute("data-value") or 0) == pytest.approx(known.cost)
-    assert float(page.locator("#tile-requests").get_attribute("data-value") or 0) == known.counted("requests")
+    assert float(page.locator("#tile-cost").get_attribute("data-value") or 0) == pytest.approx(
+        known.cost
+    )
+    assert float(page.locator("#tile-requests").get_attribute("data-value") or 0) == known.counted(
+        "requests"
+    )
     assert [row[0] for row in table(page)] == [entry.label for entry in known.entries]
-    assert [row[1] for row in table(page)] == [f"${entry.cost or 0:,.2f}" for entry in known.entries]
+    assert [row[1] for row in table(page)] == [
+        f"${entry.cost or 0:,.2f}" for entry in known.entries
+    ]
 
 
 def test_every_chart_is_drawn(page: Page, url: str) -> None:
     """Cost, month, tokens, requests and the comparison are there, and each has something in it."""
     opened(page, url)
     ids = page.locator(".chart[id]").evaluate_all("charts => charts.map(each => each.id)")
-    assert ids == ["chart-cost", "chart-month", "chart-tokens", "chart-requests", "chart-comparison"]
+    assert ids == [
+        "chart-cost",
+        "chart-month",
+        "chart-tokens",
+        "chart-requests",
+        "chart-comparison",
+    ]
     assert page.locator(".chart:not(:has(.bar, .line, .heat))").count() == 0
 
 
 def test_bars_are_as_high_as_what_they_stand_for(page: Page, url: str, library: Library) -> None:
-    """On one day's page, each colour's bar has its share of the height that the axis gives to the sum."""
+    """On one day's page, each colour's bar has its share of the height that the axis gives to the
+    sum.
+    """
     day = f"{utc(NOW - 2 * DAY):%Y-%m-%d}"
     opened(page, f"{url}/?by=project&period={day}..{day}")
     series = report(library, View(by="project", period=f"{day}..{day}")).cost_series
@@ -72,24 +86,35 @@ def test_bars_are_as_high_as_what_they_stand_for(page: Page, url: str, library: 
 
 
 def test_the_mouse_is_told_the_numbers_of_a_day(page: Page, url: str, library: Library) -> None:
-    """Over a day stand its date, every series that has something, and the sum; the arrow keys go on to the next day."""
+    """Over a day stand its date, every series that has something, and the sum; the arrow keys go on
+    to the next day.
+    """
     opened(page, f"{url}/?by=project&period=30d")
     known = report(library, View(by="project"))
     plot = page.locator("#cost .plot").bounding_box()
     assert plot is not None
     page.mouse.move(plot["x"] + plot["width"] * 10.5 / 30, plot["y"] + 50)
     told = page.locator("#cost .told")
-    expect(told.locator("b")).to_have_text(f"{utc(known.bins[10]):%a} {units.long(utc(known.bins[10]).date())}")
+    expect(told.locator("b")).to_have_text(
+        f"{utc(known.bins[10]):%a} {units.long(utc(known.bins[10]).date())}"
+    )
     rows = [row.locator("td").all_inner_texts()[1:] for row in told.locator("tr").all()]
     say = [[one.label, units.money(one.values[10])] for one in known.cost_series if one.values[10]]
-    assert rows == [*say, ["Total", units.money(sum(float(one.values[10]) for one in known.cost_series))]]
+    assert rows == [
+        *say,
+        ["Total", units.money(sum(float(one.values[10]) for one in known.cost_series))],
+    ]
     page.locator("#chart-cost").focus()
     page.keyboard.press("ArrowRight")
-    expect(told.locator("b")).to_have_text(f"{utc(known.bins[11]):%a} {units.long(utc(known.bins[11]).date())}")
+    expect(told.locator("b")).to_have_text(
+        f"{utc(known.bins[11]):%a} {units.long(utc(known.bins[11]).date())}"
+    )
 
 
 def test_a_url_that_is_sent_shows_the_same(browser: Browser, page: Page, url: str) -> None:
-    """Clicks end in a URL; somebody else's browser that opens it shows the same numbers in the same order."""
+    """Clicks end in a URL; somebody else's browser that opens it shows the same numbers in the same
+    order.
+    """
     opened(page, url)
     page.locator(".segment", has_text="90 days").click()
     expect(page.locator(".segment.chosen").first).to_have_text("90 days")
@@ -143,11 +168,15 @@ def test_the_csv_is_what_the_table_shows(page: Page, url: str, tmp_path: Path) -
 
 
 def test_nothing_leaves_localhost(page: Page, url: str) -> None:
-    """Everything the page loads comes from the dashboard itself, and nothing it does is refused or an error."""
+    """Everything the page loads comes from the dashboard itself, and nothing it does is refused or
+    an error.
+    """
     asked: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: errors.append(str(error)))
     opened(page, url)
     page.locator("#cost .plot").hover()
@@ -159,14 +188,20 @@ def test_nothing_leaves_localhost(page: Page, url: str) -> None:
 
 
 def test_a_first_visit_is_light(browser: Browser, url: str) -> None:
-    """An empty cache is sent less than 1.5 MB: no Plotly, nothing for tables and browsers that are not there."""
+    """An empty cache is sent less than 1.5 MB: no Plotly, nothing for tables and browsers that are
+    not there.
+    """
     page = browser.new_context().new_page()
     opened(page, url)
     page.wait_for_selector(".dash-datepicker-input-wrapper")
-    sent = page.evaluate("performance.getEntriesByType('resource').map(each => [each.name, each.decodedBodySize])")
+    sent = page.evaluate(
+        "performance.getEntriesByType('resource').map(each => [each.name, each.decodedBodySize])"
+    )
     page.context.close()
     assert sum(size for _, size in sent) < 1_500_000
-    assert not [name for name, _ in sent if re.search("plotly|polyfill|dash_table|async-graph", name)]
+    assert not [
+        name for name, _ in sent if re.search("plotly|polyfill|dash_table|async-graph", name)
+    ]
 
 
 def test_no_script_may_be_made_up(page: Page, url: str) -> None:
@@ -186,7 +221,9 @@ def test_a_page_of_another_name_is_refused(page: Page, url: str) -> None:
 
 
 def test_dark_is_dark(page: Page, url: str) -> None:
-    """A system that is set to dark has a dark page with light text, charts included; the button turns it light for good."""
+    """A system that is set to dark has a dark page with light text, charts included; the button
+    turns it light for good.
+    """
     page.emulate_media(color_scheme="dark")
     opened(page, url)
     colour = "getComputedStyle(document.querySelector('{}')).{}"
@@ -202,13 +239,18 @@ def test_dark_is_dark(page: Page, url: str) -> None:
 
 
 def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path) -> None:
-    """A project whose name is a script, or does not end, is shown as it is called, runs nothing and pushes nothing off the page."""
+    """A project whose name is a script, or does not end, is shown as it is called, runs nothing and
+    pushes nothing off the page.
+    """
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
     script = "<img src=x onerror='document.title=1'><script>document.title=1</script>"
     with sqlite3.connect(copy) as db:
         for which, name in (("min", script), ("max", "x" * 900)):
-            db.execute(f"UPDATE names SET name = ? WHERE id = (SELECT {which}(id) FROM names WHERE what = 'project')", (name,))
+            db.execute(
+                f"UPDATE names SET name = ? WHERE id = (SELECT {which}(id) FROM names WHERE what = 'project')",
+                (name,),
+            )
     library = Library(copy, clock=lambda: NOW)
     library.refresh()
     server = Server(copy, host="localhost", port=0, library=library)
@@ -229,6 +271,8 @@ def test_a_store_that_is_not_there_yet_is_said(page: Page, tmp_path: Path) -> No
     server.start()
     try:
         page.goto(server.url)
-        expect(page.locator(".empty")).to_contain_text("none.db: there is none; `otel-openai-usage run` makes it")
+        expect(page.locator(".empty")).to_contain_text(
+            "none.db: there is none; `otel-openai-usage run` makes it"
+        )
     finally:
         server.close()

@@ -1,4 +1,6 @@
-"""What a person sees. `pytest tests/dashboard/test_screenshots.py --update-golden` makes the pictures of the docs anew."""
+"""What a person sees. `pytest tests/dashboard/test_screenshots.py --update-golden` makes the
+pictures of the docs anew.
+"""
 
 import shutil
 from pathlib import Path
@@ -22,13 +24,24 @@ IMAGES = ROOT / "docs" / "images"
     ],
 )
 def test_the_pictures_of_the_docs(
-    page: Page, url: str, tmp_path: Path, request: pytest.FixtureRequest, name: str, query: str, scheme: str, above: int
+    page: Page,
+    url: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    name: str,
+    query: str,
+    scheme: str,
+    above: int,
 ) -> None:
     """Each picture of docs/dashboard.md can be made again, and the page shows it."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     opened(page, f"{url}/{query}")
     page.wait_for_timeout(300)
-    page.screenshot(path=tmp_path / name, full_page=not above, clip={"x": 0, "y": 0, "width": 1440, "height": above} if above else None)
+    page.screenshot(
+        path=tmp_path / name,
+        full_page=not above,
+        clip={"x": 0, "y": 0, "width": 1440, "height": above} if above else None,
+    )
     if request.config.getoption("--update-golden"):
         shutil.copy(tmp_path / name, IMAGES / name)
     assert (tmp_path / name).stat().st_size > 50_000

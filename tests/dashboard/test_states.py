@@ -40,7 +40,9 @@ def data(library: Library) -> Data:
 
 
 def test_an_organization_that_is_not_there_is_not_another_one(library: Library) -> None:
-    """A link with a name that nobody knows says so, and offers those that are known; its table is none."""
+    """A link with a name that nobody knows says so, and offers those that are known; its table is
+    none.
+    """
     page = text(content(library, "?organization=nobody").body)
     assert "No organization 'nobody'" in page
     assert "default" in page
@@ -49,9 +51,17 @@ def test_an_organization_that_is_not_there_is_not_another_one(library: Library) 
 
 
 def test_days_before_the_first_are_not_drawn_as_free(data: Data) -> None:
-    """In the month in which the store begins, the line begins with it; an entry that is on no bill has no cost, not one of nothing."""
-    whole, late = (Report(replace(data, first=first), View()) for first in (data.first, Report(data, View()).month.start + 3 * DAY))
-    drawn = [next(mark["d"] for mark in month(each, str, "")["marks"] if mark["kind"] == "line thick") for each in (whole, late)]
+    """In the month in which the store begins, the line begins with it; an entry that is on no bill
+    has no cost, not one of nothing.
+    """
+    whole, late = (
+        Report(replace(data, first=first), View())
+        for first in (data.first, Report(data, View()).month.start + 3 * DAY)
+    )
+    drawn = [
+        next(mark["d"] for mark in month(each, str, "")["marks"] if mark["kind"] == "line thick")
+        for each in (whole, late)
+    ]
     assert [path.count("L") for path in drawn] == [drawn[0].count("L"), drawn[0].count("L") - 3]
     assert not drawn[1].startswith("M0.0 ")
     free = [entry.label for entry in Report(data, View()).entries if entry.cost == 0]
@@ -60,7 +70,8 @@ def test_days_before_the_first_are_not_drawn_as_free(data: Data) -> None:
 
 def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     """Somebody with an ordinary key sees requests and tokens by model, and that no cost is known."""
-    store, kind = Store(tmp_path / "state.db"), STORED["legacy"]
+    store = Store(tmp_path / "state.db")
+    kind = STORED["legacy"]
     today = floor(NOW, Width.DAY)
     book = store.book("default", kind, 0, ())
     named = {"operation": "completion", "model": "gpt-4o-2024-08-06"}
@@ -75,9 +86,10 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     library = Library(tmp_path / "state.db", clock=lambda: NOW)
     library.refresh()
     report = Report(library.shelf().data["default"], View())
-    assert [(entry.label, entry.requests, entry.input, entry.output, entry.cost) for entry in report.entries] == [
-        ("gpt-4o-2024-08-06", 60, 38_930, 600, None)
-    ]
+    assert [
+        (entry.label, entry.requests, entry.input, entry.output, entry.cost)
+        for entry in report.entries
+    ] == [("gpt-4o-2024-08-06", 60, 38_930, 600, None)]
     page = text(content(library, "").body)
     assert "Usage is from OpenAI's undocumented legacy endpoint." in page
     assert "nothing is priced yet" in page
@@ -93,7 +105,9 @@ def test_a_store_without_rows_says_so(tmp_path: Path) -> None:
 
 
 def test_old_data_is_called_old(data: Data, library: Library) -> None:
-    """When nothing was read for hours the page asks whether the exporter runs; when one source fails it is named."""
+    """When nothing was read for hours the page asks whether the exporter runs; when one source
+    fails it is named.
+    """
     fresh = [replace(status, last_success=int(NOW) - 60) for status in data.statuses]
     assert stale(replace(data, statuses=fresh)) == []
     old = [replace(status, last_success=int(NOW) - 5 * 3600) for status in data.statuses]
@@ -103,13 +117,24 @@ def test_old_data_is_called_old(data: Data, library: Library) -> None:
 
 
 def test_what_has_no_price_is_told_beside_the_estimate(data: Data) -> None:
-    """Tokens without a price are counted and their models named, so that the estimate is known to be a lower bound."""
+    """Tokens without a price are counted and their models named, so that the estimate is known to
+    be a lower bound.
+    """
     report = Report(data, View(cost="estimated"))
     assert "priced" in data.usage.amounts
-    unpriced = replace(data.usage, amounts={**data.usage.amounts, "unpriced": data.usage.amounts["input"] + data.usage.amounts["output"]})
+    unpriced = replace(
+        data.usage,
+        amounts={
+            **data.usage.amounts,
+            "unpriced": data.usage.amounts["input"] + data.usage.amounts["output"],
+        },
+    )
     every = Report(replace(data, usage=unpriced), View(cost="estimated"))
     assert every.unpriced[0] == report.counted("input") + report.counted("output")
-    assert every.unpriced[1][0] == max((entry for entry in report.entries), key=lambda entry: entry.input + entry.output).id
+    assert (
+        every.unpriced[1][0]
+        == max((entry for entry in report.entries), key=lambda entry: entry.input + entry.output).id
+    )
 
 
 def test_a_page_is_made_within_a_moment(library: Library) -> None:
@@ -121,7 +146,9 @@ def test_a_page_is_made_within_a_moment(library: Library) -> None:
 
 
 def test_a_period_that_goes_on_is_drawn_until_today(data: Data) -> None:
-    """What has not come yet is not drawn as if nothing had been used; a period that is all to come says that it has nothing."""
+    """What has not come yet is not drawn as if nothing had been used; a period that is all to come
+    says that it has nothing.
+    """
     report = Report(data, View(period=f"{utc(NOW - 40 * DAY):%Y-%m-%d}..2034-01-01"))
     assert (report.bins[-1], len(report.bins), report.weekly) == (report.today, 41, False)
     page = text(pages.body(Report(data, View(period="2040-01-01..2040-02-01")), None))
@@ -130,7 +157,9 @@ def test_a_period_that_goes_on_is_drawn_until_today(data: Data) -> None:
 
 
 def test_a_long_chart_has_room_for_its_words(data: Data) -> None:
-    """However long a chart is, at most a dozen words stand below it, with their years where there are several."""
+    """However long a chart is, at most a dozen words stand below it, with their years where there
+    are several.
+    """
     first = data.first or 0
     for years, words in ((0, 8), (0.5, 13), (2, 9), (8, 9)):
         old = replace(data, first=floor(int(first - years * 365 * DAY), DAY))
@@ -141,13 +170,33 @@ def test_a_long_chart_has_room_for_its_words(data: Data) -> None:
 
 
 def test_a_credit_is_drawn_below_nothing(data: Data) -> None:
-    """What was given back goes down from 0, as far as it is worth, beside what goes up; it is among the first in the list."""
+    """What was given back goes down from 0, as far as it is worth, beside what goes up; it is among
+    the first in the list.
+    """
     report = Report(data, View(period=f"{utc(NOW):%Y-%m-%d}..{utc(NOW):%Y-%m-%d}"))
-    figure = stacked(report, [Series("a", "a", np.array([60.0])), Series("b", "b", np.array([-40.0]))], {}, units.money, "")
-    assert [text for _, text in figure["up"]] == ["−$50.00", "−$25.00", "$0.00", "$25.00", "$50.00", "$75.00"]
-    heights = [[float(number) for number in re.findall(r"(?:V|M[\d.]+ )([\d.]+)", mark["d"])] for mark in figure["marks"][1:]]
+    figure = stacked(
+        report,
+        [Series("a", "a", np.array([60.0])), Series("b", "b", np.array([-40.0]))],
+        {},
+        units.money,
+        "",
+    )
+    assert [text for _, text in figure["up"]] == [
+        "−$50.00",
+        "−$25.00",
+        "$0.00",
+        "$25.00",
+        "$50.00",
+        "$75.00",
+    ]
+    heights = [
+        [float(number) for number in re.findall(r"(?:V|M[\d.]+ )([\d.]+)", mark["d"])]
+        for mark in figure["marks"][1:]
+    ]
     assert heights == [[600.0, 120.0], [600.0, 920.0]]
     costs = data.costs.amounts["cost"].copy()
     costs[0, -3] = -1e6
-    credited = replace(data, costs=replace(data.costs, amounts={**data.costs.amounts, "cost": costs}))
+    credited = replace(
+        data, costs=replace(data.costs, amounts={**data.costs.amounts, "cost": costs})
+    )
     assert Report(credited, View(period="7d")).cost_series[0].total < -9e5

@@ -14,11 +14,16 @@ from otel_openai_usage.dashboard.table import safe
      (12345, "$12.3k"), (999_960, "$1.00M"), (1_234_567, "$1.23M"), (-50.2, "−$50.20")],
 )  # fmt: skip
 def test_money(value: float | None, text: str) -> None:
-    """Cents below a thousand, three digits above ten thousand; what costs something is never shown as nothing."""
+    """Cents below a thousand, three digits above ten thousand; what costs something is never shown
+    as nothing.
+    """
     assert units.money(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (950, "950"), (4210, "4.21k"), (4_200_000, "4.2M"), (6_990_000_000, "6.99B")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (950, "950"), (4210, "4.21k"), (4_200_000, "4.2M"), (6_990_000_000, "6.99B")],
+)
 def test_counts(value: int, text: str) -> None:
     """Three significant digits, and no zeros that say nothing."""
     assert units.count(value) == text
@@ -48,7 +53,9 @@ def test_line_items_are_split_where_they_can_be(text: str | None, item: Item) ->
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
 def test_a_spreadsheet_sees_text(text: str) -> None:
-    """What a spreadsheet would take for a formula begins with an apostrophe; anything else is as it was."""
+    """What a spreadsheet would take for a formula begins with an apostrophe; anything else is as it
+    was.
+    """
     assert (safe(text), safe("gpt-4o")) == ("'" + text, "gpt-4o")
 
 

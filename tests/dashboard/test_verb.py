@@ -14,8 +14,22 @@ def test_the_command_serves_until_it_is_told_to_stop(path: Path, tmp_path: Path)
     """`dashboard` says where it is, answers there, and ends with 0 on SIGTERM; it needs no key."""
     config = tmp_path / "config.yaml"
     config.write_text(f"state: {{path: {path}}}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "otel_openai_usage", "dashboard", "-c", str(config), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "otel_openai_usage",
+        "dashboard",
+        "-c",
+        str(config),
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
+    ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         for _ in range(100):
@@ -37,8 +51,24 @@ def test_a_port_that_is_taken_is_told(path: Path, tmp_path: Path, url: str) -> N
     config = tmp_path / "config.yaml"
     config.write_text(f"state: {{path: {path}}}\n", encoding="utf-8")
     port = url.rpartition(":")[2]
-    command = [sys.executable, "-m", "otel_openai_usage", "dashboard", "-c", str(config), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}, timeout=60, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "otel_openai_usage",
+        "dashboard",
+        "-c",
+        str(config),
+        "--port",
+        port,
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin"},
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     assert f"localhost:{port} for the dashboard" in done.stderr
     assert "Traceback" not in done.stderr

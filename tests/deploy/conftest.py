@@ -1,4 +1,6 @@
-"""One simulated organization, one exporter, one Collector and two Prometheus servers for all tests of the bundle."""
+"""One simulated organization, one exporter, one Collector and two Prometheus servers for all tests
+of the bundle.
+"""
 
 import itertools
 import re
@@ -34,14 +36,18 @@ class Application:
     """Reports a response for a customer every now and then, as the helper does."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self._meter, self._ended = Meter(url, spool=folder / "spool"), threading.Event()
+        self._meter = Meter(url, spool=folder / "spool")
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         for number in itertools.count():
             usage = {"input_tokens": 100 + number % 7, "output_tokens": 20}
-            self._meter.record({"id": f"r{number}", "model": "gpt-4o-2024-08-06", "usage": usage}, CUSTOMERS[number % 3])
+            self._meter.record(
+                {"id": f"r{number}", "model": "gpt-4o-2024-08-06", "usage": usage},
+                CUSTOMERS[number % 3],
+            )
             if self._ended.wait(0.2):
                 return
 
@@ -54,14 +60,18 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Everything that runs. `prometheus` by path: scraping the exporter, or the Collector that it sends to."""
+    """Everything that runs. `prometheus` by path: scraping the exporter, or the Collector that it
+    sends to.
+    """
 
     simulator: Simulator
     exporter: Exporter
     collector: Collector
     prometheus: dict[str, Prometheus]
     started: tuple[int, int]
-    """Unix seconds before and after the exporter's start: it counts from a minute between, six days back."""
+    """Unix seconds before and after the exporter's start: it counts from a minute between, six days
+    back.
+    """
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,7 +83,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def quick_rules(folder: Path) -> list[Path]:
     """The shipped rules, evaluated every other second."""
-    (folder / "recording.yml").write_text(re.sub(r"interval: \dm", "interval: 2s", (RULES / "recording.yml").read_text()))
+    (folder / "recording.yml").write_text(
+        re.sub(r"interval: \dm", "interval: 2s", (RULES / "recording.yml").read_text())
+    )
     return [folder / "recording.yml", RULES / "alerts.yml"]
 
 
@@ -82,16 +94,25 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Runs until usage has grown and every rule has recorded something, by either path."""
     folder = tmp_path_factory.mktemp("rig")
     port = free_port()
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"events": {"enabled": True, "port": port}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(CONFIG | {"events": {"enabled": True, "port": port}})
+    )
     surroundings = Surroundings(folder)
     simulator = Simulator(surroundings)
     collector = Collector(folder)
     before = int(time.time())
-    variables = {"OPENAI_ADMIN_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc}"}
+    variables = {
+        "OPENAI_ADMIN_KEY": KEY,
+        "OPENAI_BASE_URL": simulator.base_url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc}",
+    }
     exporter = Exporter(surroundings, ["-c", folder / "config.yaml"], variables, "/readyz")
     started = (before, int(time.time()))
     application = Application(f"http://localhost:{port}", folder)
-    targets = {"scraped": exporter.address, "collected": collector.metrics.removeprefix("http://").removesuffix("/metrics")}
+    targets = {
+        "scraped": exporter.address,
+        "collected": collector.metrics.removeprefix("http://").removesuffix("/metrics"),
+    }
     prometheus = {}
     for path in PATHS:
         (own := folder / path).mkdir()
@@ -99,10 +120,18 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     running = Rig(simulator, exporter, collector, prometheus, started)
     try:
         for server in prometheus.values():
-            server.wait_for("sum(openai:tokens:increase1d) > 0 and on () (count(openai:cost_per_million_tokens:7d) > 0)", seconds=150)
+            server.wait_for(
+                "sum(openai:tokens:increase1d) > 0 and on () (count(openai:cost_per_million_tokens:7d) > 0)",
+                seconds=150,
+            )
             server.wait_for("sum(openai:cost_forecast:month) > 0", seconds=30)
         yield running
     finally:
         application.stop()
-        for process in (*(server.process for server in prometheus.values()), exporter.process, collector.process, simulator.process):
+        for process in (
+            *(server.process for server in prometheus.values()),
+            exporter.process,
+            collector.process,
+            simulator.process,
+        ):
             process.stop()

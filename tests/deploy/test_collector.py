@@ -31,11 +31,25 @@ def test_a_collector_that_scrapes_shows_what_we_show(rig: Rig, tmp_path: Path) -
     """Series by series, what it exposes is what the exporter does."""
     port = free_port()
     quick = f"yaml:exporters::prometheus::endpoint: 127.0.0.1:{port}"
-    text = CONFIG.read_text().replace("scrape_interval: 30s", "scrape_interval: 1s").replace("timeout: 5s", "timeout: 200ms")
+    text = (
+        CONFIG.read_text()
+        .replace("scrape_interval: 30s", "scrape_interval: 1s")
+        .replace("timeout: 5s", "timeout: 200ms")
+    )
     (tmp_path / "scrape.yaml").write_text(text)
     silent = "yaml:service::telemetry::metrics::level: none"
-    command: list[str | Path] = [program("otelcol"), "--config", tmp_path / "scrape.yaml", "--config", quick, "--config", silent]
-    process = Process(command, tmp_path / "otelcol.log", os.environ | {"OPENAI_EXPORTER": rig.exporter.address})
+    command: list[str | Path] = [
+        program("otelcol"),
+        "--config",
+        tmp_path / "scrape.yaml",
+        "--config",
+        quick,
+        "--config",
+        silent,
+    ]
+    process = Process(
+        command, tmp_path / "otelcol.log", os.environ | {"OPENAI_EXPORTER": rig.exporter.address}
+    )
 
     def same() -> bool:
         ours = counters(rig.exporter.scrape())

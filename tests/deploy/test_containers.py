@@ -1,4 +1,6 @@
-"""Dockerfile, compose.yaml, Kubernetes manifests and systemd unit, before real parsers. There is no Docker engine and no cluster here."""
+"""Dockerfile, compose.yaml, Kubernetes manifests and systemd unit, before real parsers. There is no
+Docker engine and no cluster here.
+"""
 
 import json
 import re
@@ -30,7 +32,13 @@ PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.
 
 def module(name: str) -> Path:
     """The folder of a Go module, for the schemas in it."""
-    done = subprocess.run([program("go"), "mod", "download", "-json", name], capture_output=True, text=True, check=False, cwd="/")
+    done = subprocess.run(
+        [program("go"), "mod", "download", "-json", name],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(json.loads(done.stdout)["Dir"])
 
@@ -40,14 +48,26 @@ def module(name: str) -> Path:
 
 def test_hadolint_finds_nothing() -> None:
     """hadolint has nothing against the Dockerfile, and nothing is ignored."""
-    done = subprocess.run([Path(sys.executable).with_name("hadolint"), "--no-fail", "--format", "json", DEPLOY / "Dockerfile"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("hadolint"),
+            "--no-fail",
+            "--format",
+            "json",
+            DEPLOY / "Dockerfile",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout) == []
     assert "hadolint" not in DOCKERFILE
 
 
 def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret() -> None:
-    """The last stage sets a numeric user, a health check and an exec-form entry point; no key is named anywhere."""
+    """The last stage sets a numeric user, a health check and an exec-form entry point; no key is
+    named anywhere.
+    """
     last = DOCKERFILE.rpartition("\nFROM ")[2]
     assert re.search(r"^USER [1-9]\d+:\d+$", last, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", last, re.MULTILINE)
@@ -84,35 +104,55 @@ def test_compose_is_what_the_specification_wants() -> None:
 
 
 def test_compose_mounts_what_is_there() -> None:
-    """Every file and folder that a service mounts exists; every named volume, secret and dependency is declared."""
+    """Every file and folder that a service mounts exists; every named volume, secret and dependency
+    is declared.
+    """
     spec = compose()
     for service in spec["services"].values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
-            assert (DEPLOY / source).exists() if source.startswith(".") else source in spec["volumes"], volume
+            assert (
+                (DEPLOY / source).exists() if source.startswith(".") else source in spec["volumes"]
+            ), volume
         assert set(service.get("depends_on", ())) <= spec["services"].keys()
         assert set(service.get("secrets", ())) <= spec["secrets"].keys()
 
 
 def test_every_container_is_hardened() -> None:
-    """Each has a read-only root, no capabilities and no new privileges, and listens on the host's loopback only."""
+    """Each has a read-only root, no capabilities and no new privileges, and listens on the host's
+    loopback only.
+    """
     for name, service in compose()["services"].items():
-        assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"]), name
+        assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (
+            True,
+            ["ALL"],
+            ["no-new-privileges:true"],
+        ), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
 
 
 def test_demo_and_live_are_never_both_there() -> None:
     """Exactly one exporter runs in each profile: two would show the same twice."""
-    exporters = {name: service["profiles"] for name, service in compose()["services"].items() if name.startswith("exporter")}
+    exporters = {
+        name: service["profiles"]
+        for name, service in compose()["services"].items()
+        if name.startswith("exporter")
+    }
     assert exporters == {"exporter-demo": ["demo"], "exporter-live": ["live"]}
 
 
 @pytest.mark.real
 def test_prometheus_in_compose_takes_its_configuration(tmp_path: Path) -> None:
-    """`promtool check config` accepts what Compose mounts, rules included, and the alerts' job is one that they know."""
+    """`promtool check config` accepts what Compose mounts, rules included, and the alerts' job is
+    one that they know.
+    """
     shutil.copy(DEPLOY / "compose" / "prometheus.yml", tmp_path)
     shutil.copytree(DEPLOY / "prometheus" / "rules", tmp_path / "rules")
-    subprocess.run([program("promtool"), "check", "config", tmp_path / "prometheus.yml"], capture_output=True, check=True)
+    subprocess.run(
+        [program("promtool"), "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        check=True,
+    )
     config = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
     assert all(job["job_name"].startswith("openai") for job in config["scrape_configs"])
 
@@ -128,13 +168,20 @@ def test_the_exporters_configurations_load(file: str) -> None:
 
 def built(overlay: str) -> list[dict[str, Any]]:
     """What `kubectl kustomize` makes of an overlay."""
-    done = subprocess.run([program("kubectl"), "kustomize", DEPLOY / "kubernetes" / overlay], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("kubectl"), "kustomize", DEPLOY / "kubernetes" / overlay],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
 
 def test_copies_are_up_to_date() -> None:
-    """The PrometheusRule and the Collector's configuration say what their originals say; `make deploy` writes them anew."""
+    """The PrometheusRule and the Collector's configuration say what their originals say; `make
+    deploy` writes them anew.
+    """
     wanted = kubernetes.rendered()
     assert {path: path.read_text() for path in wanted} == wanted
 
@@ -142,12 +189,18 @@ def test_copies_are_up_to_date() -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kubernetes_takes_every_object(overlay: str) -> None:
-    """Built by kustomize, every object satisfies Kubernetes' own schema, or its CRD's in the Prometheus Operator, strictly."""
+    """Built by kustomize, every object satisfies Kubernetes' own schema, or its CRD's in the
+    Prometheus Operator, strictly.
+    """
     crds = module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
     for thing in built(overlay):
         if thing["apiVersion"].startswith("monitoring.coreos.com"):
-            crd = yaml.safe_load((crds / f"monitoring.coreos.com_{thing['kind'].lower()}s.yaml").read_text())
-            jsonschema.Draft202012Validator(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]).validate(thing)
+            crd = yaml.safe_load(
+                (crds / f"monitoring.coreos.com_{thing['kind'].lower()}s.yaml").read_text()
+            )
+            jsonschema.Draft202012Validator(
+                crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+            ).validate(thing)
         else:
             kubernetes_validate.validate(thing, KUBERNETES, strict=True)
 
@@ -155,14 +208,22 @@ def test_kubernetes_takes_every_object(overlay: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_there_is_one_exporter_and_it_may_do_little(overlay: str) -> None:
-    """One replica, every container without privileges on a read-only root, and no token of the cluster."""
+    """One replica, every container without privileges on a read-only root, and no token of the
+    cluster.
+    """
     (pods,) = [thing for thing in built(overlay) if thing["kind"] == "StatefulSet"]
     spec = pods["spec"]["template"]["spec"]
-    assert (pods["spec"]["replicas"], spec["securityContext"]["runAsNonRoot"], spec["automountServiceAccountToken"]) == (1, True, False)
+    assert (
+        pods["spec"]["replicas"],
+        spec["securityContext"]["runAsNonRoot"],
+        spec["automountServiceAccountToken"],
+    ) == (1, True, False)
     for container in spec["containers"]:
         assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-        }  # fmt: skip
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
 
 
 @pytest.mark.real
@@ -173,8 +234,15 @@ def test_services_and_monitors_find_their_pods(overlay: str) -> None:
     labels = things["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     assert things["Service"]["spec"]["selector"].items() <= labels.items()
     assert things["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    assert things["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items() <= things["Service"]["metadata"]["labels"].items()
-    ports = {port["name"] for container in things["StatefulSet"]["spec"]["template"]["spec"]["containers"] for port in container["ports"]}
+    assert (
+        things["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items()
+        <= things["Service"]["metadata"]["labels"].items()
+    )
+    ports = {
+        port["name"]
+        for container in things["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+        for port in container["ports"]
+    }
     assert {port["targetPort"] for port in things["Service"]["spec"]["ports"]} <= ports
     assert things["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0]["port"] in ports
 
@@ -186,9 +254,15 @@ def test_services_and_monitors_find_their_pods(overlay: str) -> None:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """`systemd-analyze verify` knows every line of the unit."""
     text = (DEPLOY / "systemd" / "otel-openai-usage.service").read_text()
-    (tmp_path / "otel-openai-usage.service").write_text(re.sub(r"/opt/\S+/bin/otel-openai-usage", "/bin/true", text))
-    done = subprocess.run([program("systemd-analyze"), "verify", "--man=no", tmp_path / "otel-openai-usage.service"],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    (tmp_path / "otel-openai-usage.service").write_text(
+        re.sub(r"/opt/\S+/bin/otel-openai-usage", "/bin/true", text)
+    )
+    done = subprocess.run(
+        [program("systemd-analyze"), "verify", "--man=no", tmp_path / "otel-openai-usage.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     ours = [line for line in done.stderr.splitlines() if "otel-openai-usage" in line]
     assert (ours, done.returncode) == ([], 0)
 
@@ -197,7 +271,11 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 def test_the_unit_is_locked_down() -> None:
     """`systemd-analyze security` gives the unit an exposure below 2 of 10."""
     unit = DEPLOY / "systemd" / "otel-openai-usage.service"
-    subprocess.run([program("systemd-analyze"), "security", "--offline=true", "--threshold=20", unit], capture_output=True, check=True)
+    subprocess.run(
+        [program("systemd-analyze"), "security", "--offline=true", "--threshold=20", unit],
+        capture_output=True,
+        check=True,
+    )
 
 
 # --- what is in it
@@ -205,35 +283,71 @@ def test_the_unit_is_locked_down() -> None:
 
 def test_what_is_copied_is_enough_to_build(tmp_path: Path) -> None:
     """From the files that the Dockerfile copies alone, the package builds."""
-    for name in [line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]:
+    for name in [
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name)
         else:
             shutil.copy(source, tmp_path / name)
-    wheel: list[str | Path] = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tmp_path]
+    wheel: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        tmp_path / "dist",
+        tmp_path,
+    ]
     subprocess.run(wheel, capture_output=True, check=True)
     assert len(list((tmp_path / "dist").glob("otel_openai_usage-*.whl"))) == 1
 
 
 def test_the_bill_of_materials_is_one() -> None:
-    """What tools/sbom.py writes satisfies CycloneDX's own schema, strictly, and names every requirement with a pinned version."""
+    """What tools/sbom.py writes satisfies CycloneDX's own schema, strictly, and names every
+    requirement with a pinned version.
+    """
     text = json.dumps(bill := sbom.bill())
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     listed = {(part["name"], part["version"]) for part in json.loads(text)["components"]}
     names = {name for name, _ in listed}
-    assert {"aiohttp", "grpcio", "opentelemetry-sdk", "prometheus-client", "pydantic", "multidict"} <= names
+    assert {
+        "aiohttp",
+        "grpcio",
+        "opentelemetry-sdk",
+        "prometheus-client",
+        "pydantic",
+        "multidict",
+    } <= names
     assert not names & {"pytest", "dash", "mypy"}
-    pins = [line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pins = [
+        line.strip().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    ]
     pinned = {str(canonicalize_name(name)): version for name, version in pins}
     assert {name: version for name, version in listed if pinned.get(name) != version} == {}
     assert bill["bomFormat"] == "CycloneDX"
 
 
 def test_systemd_hands_over_the_key(tmp_path: Path) -> None:
-    """The configuration that the quickstart writes for systemd finds the key where LoadCredential puts it."""
-    (text,) = re.findall(r"^echo '(organizations: .*)' \| sudo tee", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
+    """The configuration that the quickstart writes for systemd finds the key where LoadCredential
+    puts it.
+    """
+    (text,) = re.findall(
+        r"^echo '(organizations: .*)' \| sudo tee",
+        (ROOT / "docs" / "quickstart.md").read_text(),
+        re.MULTILINE,
+    )
     (tmp_path / "config.yaml").write_text(text)
-    (name,) = re.findall(r"^LoadCredential=([^:]+):", (DEPLOY / "systemd" / "otel-openai-usage.service").read_text(), re.MULTILINE)
+    (name,) = re.findall(
+        r"^LoadCredential=([^:]+):",
+        (DEPLOY / "systemd" / "otel-openai-usage.service").read_text(),
+        re.MULTILINE,
+    )
     settings = load(tmp_path / "config.yaml", {"CREDENTIALS_DIRECTORY": "/run/credentials/x"})
     assert settings.organizations[0].admin_key_file == Path("/run/credentials/x") / name

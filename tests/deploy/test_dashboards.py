@@ -1,4 +1,6 @@
-"""The dashboards in deploy/grafana: made from their source, asked of a real Prometheus by both paths, true."""
+"""The dashboards in deploy/grafana: made from their source, asked of a real Prometheus by both
+paths, true.
+"""
 
 import json
 import re
@@ -71,14 +73,22 @@ def test_dashboards_ask_for_what_is_there() -> None:
     """A renamed metric or rule breaks this test, not somebody's dashboard."""
     known = {item.prometheus for item in SHOWN.values()} | {row.prometheus for row in OWN.values()}
     known |= set(re.findall(r"record: (\S+)", (RULES / "recording.yml").read_text()))
-    asked = {name for *_, expr in (*queries(), *variables()) for name in re.findall(r"\b(?:otel_)?openai[_:][a-z_:0-9]+", expr)}
+    asked = {
+        name
+        for *_, expr in (*queries(), *variables())
+        for name in re.findall(r"\b(?:otel_)?openai[_:][a-z_:0-9]+", expr)
+    }
     suffixes = ("_bucket", "_", "")
-    assert {name for name in asked if not any(name.removesuffix(suffix) in known for suffix in suffixes)} - {"openai_api_"} == set()
+    assert {
+        name for name in asked if not any(name.removesuffix(suffix) in known for suffix in suffixes)
+    } - {"openai_api_"} == set()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_panels_say_what_they_show(file: Path) -> None:
-    """Every panel has a title, a sentence, a unit, the chosen data source, and a word for when there is nothing."""
+    """Every panel has a title, a sentence, a unit, the chosen data source, and a word for when
+    there is nothing.
+    """
     for item in dashboard(file)["panels"]:
         assert item["title"]
         assert item["description"].endswith("."), item["title"]
@@ -95,12 +105,18 @@ def test_no_query_adds_parts_to_wholes() -> None:
 
 
 def test_grafana_is_told_where_everything_is() -> None:
-    """The provisioned data source is the default Prometheus, and the folder is the one that is mounted in compose.yaml."""
+    """The provisioned data source is the default Prometheus, and the folder is the one that is
+    mounted in compose.yaml.
+    """
     grafana = ROOT / "deploy" / "grafana" / "provisioning"
-    (source,) = yaml.safe_load((grafana / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    (source,) = yaml.safe_load((grafana / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
     assert (source["type"], source["isDefault"]) == ("prometheus", True)
     (provider,) = yaml.safe_load((grafana / "dashboards" / "openai.yaml").read_text())["providers"]
-    mounts = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["grafana"]["volumes"]
+    mounts = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["grafana"][
+        "volumes"
+    ]
     assert f"./grafana/dashboards:{provider['options']['path']}:ro" in mounts
 
 
@@ -109,8 +125,12 @@ def test_grafana_is_told_where_everything_is() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("file", "title", "expr"), list(queries()), ids=lambda part: re.sub(r"\W+", "-", part)[:40])
-def test_every_panel_has_something_to_show(rig: Rig, path: str, file: str, title: str, expr: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "title", "expr"), list(queries()), ids=lambda part: re.sub(r"\W+", "-", part)[:40]
+)
+def test_every_panel_has_something_to_show(
+    rig: Rig, path: str, file: str, title: str, expr: str
+) -> None:
     """By either path the query of every panel gives data."""
     server = rig.prometheus[path]
     assert wait_for(lambda: server.query(filled(expr)), f"{file}: {title}", 20)
@@ -119,7 +139,9 @@ def test_every_panel_has_something_to_show(rig: Rig, path: str, file: str, title
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("file", "name", "query"), list(variables()))
-def test_every_variable_has_something_to_choose(rig: Rig, path: str, file: str, name: str, query: str) -> None:
+def test_every_variable_has_something_to_choose(
+    rig: Rig, path: str, file: str, name: str, query: str
+) -> None:
     """By either path every variable offers exactly the values that its series have."""
     found = re.fullmatch(r"label_values\((.*), (\w+)\)", query)
     assert found, f"{file}: {name}"
@@ -135,7 +157,10 @@ def test_every_variable_has_something_to_choose(rig: Rig, path: str, file: str, 
 
 def by(server: Prometheus, expr: str, *names: str) -> dict[tuple[str, ...], float]:
     """An answer by the values of some labels, to a millionth."""
-    return {tuple(dict(labels).get(name, "") for name in names): round(value, 6) for labels, value in server.query(filled(expr)).items()}
+    return {
+        tuple(dict(labels).get(name, "") for name in names): round(value, 6)
+        for labels, value in server.query(filled(expr)).items()
+    }
 
 
 def day(time: float) -> str:
@@ -146,13 +171,18 @@ def day(time: float) -> str:
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 def test_tokens_are_the_worlds(rig: Rig, path: str) -> None:
-    """What the recorded counters say by project, model and token type is what the simulated organization truly used, to the token."""
+    """What the recorded counters say by project, model and token type is what the simulated
+    organization truly used, to the token.
+    """
     types = ("input", "output", "input_cached")
 
     def truth(start: int) -> dict[tuple[str, ...], float]:
-        window, tokens = Window(start, floor(int(time.time()), 60)), dict[tuple[str, ...], float]()
+        window = Window(start, floor(int(time.time()), 60))
+        tokens = dict[tuple[str, ...], float]()
         for kind in ("completions", "decisions", "embeddings", "moderations"):
-            for (project, model), row in rig.simulator.totals(kind, window, "project_id", "model").items():
+            for (project, model), row in rig.simulator.totals(
+                kind, window, "project_id", "model"
+            ).items():
                 for token_type in types:
                     key = (project or "", model or "", token_type)
                     tokens[key] = tokens.get(key, 0) + row.get(token_type, 0)
@@ -173,12 +203,20 @@ def test_requests_are_the_worlds(rig: Rig, path: str) -> None:
     """Requests by project and API key are those that the simulated organization truly made."""
 
     def agree() -> bool:
-        shown = by(rig.prometheus[path], 'sum by (project_id, api_key_id) (openai_api_requests_total{operation="embeddings"}) > 0',
-                   "project_id", "api_key_id")  # fmt: skip
+        shown = by(
+            rig.prometheus[path],
+            'sum by (project_id, api_key_id) (openai_api_requests_total{operation="embeddings"}) > 0',
+            "project_id",
+            "api_key_id",
+        )
         for moment in rig.started:
             window = Window(floor(moment - 6 * DAY, 60), floor(int(time.time()), 60))
             used = rig.simulator.totals("embeddings", window, "project_id", "api_key_id")
-            if shown == {(project or "", key or ""): row["requests"] for (project, key), row in used.items() if row["requests"]}:
+            if shown == {
+                (project or "", key or ""): row["requests"]
+                for (project, key), row in used.items()
+                if row["requests"]
+            }:
                 return True
         return False
 
@@ -188,30 +226,47 @@ def test_requests_are_the_worlds(rig: Rig, path: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 def test_past_days_cost_what_they_did(rig: Rig, path: str) -> None:
-    """Each of the last five days costs, by project, what the simulated organization's bill says, to a millionth of a dollar."""
-    server, today = rig.prometheus[path], floor(int(time.time()), DAY)
+    """Each of the last five days costs, by project, what the simulated organization's bill says, to
+    a millionth of a dollar.
+    """
+    server = rig.prometheus[path]
+    today = floor(int(time.time()), DAY)
     for start in range(today - 5 * DAY, today, DAY):
         billed = rig.simulator.costs(start, "project_id")
-        shown = by(server, f'sum by (project_id) (openai:cost:day{{date="{day(start)}"}})', "project_id")
-        assert shown == {(project or "",): pytest.approx(cost, abs=2e-6) for (project,), cost in billed.items()}
+        shown = by(
+            server, f'sum by (project_id) (openai:cost:day{{date="{day(start)}"}})', "project_id"
+        )
+        assert shown == {
+            (project or "",): pytest.approx(cost, abs=2e-6) for (project,), cost in billed.items()
+        }
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 def test_spend_panels_add_up(rig: Rig, path: str) -> None:
-    """Spend today and this month, in all and by project, are the sums of the days that OpenAI reports."""
+    """Spend today and this month, in all and by project, are the sums of the days that OpenAI
+    reports.
+    """
     server = rig.prometheus[path]
 
     def agree() -> bool:
-        days = by(rig.prometheus["scraped"], "sum by (date, project_name) (openai_api_daily_cost)", "date", "project_name")
-        today, month = day(time.time()), day(time.time())[:7]
+        days = by(
+            rig.prometheus["scraped"],
+            "sum by (date, project_name) (openai_api_daily_cost)",
+            "date",
+            "project_name",
+        )
+        today = day(time.time())
+        month = day(time.time())[:7]
         wanted: dict[str, float] = {}
         for (date, project), cost in days.items():
             if date.startswith(month):
                 wanted[project] = wanted.get(project, 0) + cost
         return (
-            server.value(filled(panel("overview", "Spend today"))) == pytest.approx(sum(days[key] for key in days if key[0] == today))
-            and server.value(filled(panel("overview", "Spend this month"))) == pytest.approx(sum(wanted.values()))
+            server.value(filled(panel("overview", "Spend today")))
+            == pytest.approx(sum(days[key] for key in days if key[0] == today))
+            and server.value(filled(panel("overview", "Spend this month")))
+            == pytest.approx(sum(wanted.values()))
             and by(server, panel("overview", "Spend this month by project"), "project_name")
             == {(project,): pytest.approx(cost) for project, cost in wanted.items()}
         )
@@ -222,20 +277,40 @@ def test_spend_panels_add_up(rig: Rig, path: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 def test_choosing_a_project_shows_it_alone(rig: Rig, path: str) -> None:
-    """With a project chosen, spend this month is that project's, and the projects together are all there is."""
-    server, expr = rig.prometheus[path], panel("overview", "Spend this month")
+    """With a project chosen, spend this month is that project's, and the projects together are all
+    there is.
+    """
+    server = rig.prometheus[path]
+    expr = panel("overview", "Spend this month")
 
     def agree() -> bool:
-        names = [dict(labels).get("project_name", "") for labels in server.query("group by (project_name) (openai:cost:month)")]
-        parts = [server.value(filled(expr, project=re.escape(name).replace("\\", "\\\\") or "^$")) for name in names]
-        return len(names) > 2 and sum(part or 0 for part in parts) == pytest.approx(server.value(filled(expr)))
+        names = [
+            dict(labels).get("project_name", "")
+            for labels in server.query("group by (project_name) (openai:cost:month)")
+        ]
+        parts = [
+            server.value(filled(expr, project=re.escape(name).replace("\\", "\\\\") or "^$"))
+            for name in names
+        ]
+        return len(names) > 2 and sum(part or 0 for part in parts) == pytest.approx(
+            server.value(filled(expr))
+        )
 
     wait_for(agree, "parts to be the whole", 30, 0.5)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["tokens:sum", "requests:sum", "cost:sum", "cost:month", "spend_limit:burn_rate"])
+@pytest.mark.parametrize(
+    "name", ["tokens:sum", "requests:sum", "cost:sum", "cost:month", "spend_limit:burn_rate"]
+)
 def test_both_paths_say_the_same(rig: Rig, name: str) -> None:
     """Scraped or collected, the recorded series have the same labels."""
     recorded = f"openai:{name}"
-    wait_for(lambda: rig.prometheus["scraped"].query(recorded).keys() == rig.prometheus["collected"].query(recorded).keys(), recorded, 30)
+    wait_for(
+        lambda: (
+            rig.prometheus["scraped"].query(recorded).keys()
+            == rig.prometheus["collected"].query(recorded).keys()
+        ),
+        recorded,
+        30,
+    )

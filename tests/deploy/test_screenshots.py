@@ -1,4 +1,6 @@
-"""What a person sees, in a real browser. `pytest tests/deploy/test_screenshots.py --update-golden` makes the pictures of the docs anew."""
+"""What a person sees, in a real browser. `pytest tests/deploy/test_screenshots.py --update-golden`
+makes the pictures of the docs anew.
+"""
 
 import shutil
 import urllib.parse
@@ -14,8 +16,15 @@ from tests.real.servers import ROOT, program
 pytestmark = pytest.mark.real
 
 IMAGES = ROOT / "docs" / "images"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture
@@ -52,8 +61,12 @@ async def test_the_landing_page(rig: Rig, page: Page, tmp_path: Path, update: bo
     assert "openai_api_tokens_total{" in await page.inner_text("body")
 
 
-async def test_prometheus_draws_a_recorded_series(rig: Rig, page: Page, tmp_path: Path, update: bool) -> None:
-    """Prometheus' own page draws a graph of a recorded series with the projects' names in its legend."""
+async def test_prometheus_draws_a_recorded_series(
+    rig: Rig, page: Page, tmp_path: Path, update: bool
+) -> None:
+    """Prometheus' own page draws a graph of a recorded series with the projects' names in its
+    legend.
+    """
     expr = 'sum by (project_name) (openai:tokens:sum{token_type=~"input|output"})'
     names = {dict(labels)["project_name"] for labels in rig.prometheus["scraped"].query(expr)}
     asked = urllib.parse.urlencode({"g0.expr": expr, "g0.tab": 0, "g0.range_input": "1m"})

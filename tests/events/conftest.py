@@ -22,8 +22,17 @@ EVENT: dict[str, object] = {
     "specversion": "1.0", "id": "chatcmpl-abc123", "source": "my-app", "type": "openai", "subject": "alice", "time": "2026-11-21T23:59:59Z",
     "data": {"total_tokens": 20, "prompt_tokens": 13, "completion_tokens": 7, "model": "gpt-4o"},
 }  # fmt: skip
-QUIET = {"usage.enabled": False, "costs.enabled": False, "limits.enabled": False, "names.enabled": False, "prices.enabled": False,
-         "prometheus.enabled": False, "events.enabled": True, "events.port": 0, "attributes.zero_hold": "0s"}  # fmt: skip
+QUIET = {
+    "usage.enabled": False,
+    "costs.enabled": False,
+    "limits.enabled": False,
+    "names.enabled": False,
+    "prices.enabled": False,
+    "prometheus.enabled": False,
+    "events.enabled": True,
+    "events.port": 0,
+    "attributes.zero_hold": "0s",
+}
 
 
 @dataclass
@@ -48,22 +57,33 @@ class House:
 
     def __init__(self, exporter: app.Exporter, session: aiohttp.ClientSession) -> None:
         assert exporter.ingest
-        self.exporter, self.session, self.url = exporter, session, exporter.ingest.url
+        self.exporter = exporter
+        self.session = session
+        self.url = exporter.ingest.url
 
     async def post(self, body: object, kind: str = "application/json", **headers: str) -> Answer:
         """Send a body, as it is or as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.session.post(self.url + PATH, data=raw, headers={"Content-Type": kind, **headers}) as answer:
+        async with self.session.post(
+            self.url + PATH, data=raw, headers={"Content-Type": kind, **headers}
+        ) as answer:
             return Answer(answer.status, await answer.read(), dict(answer.headers))
 
-    async def shown(self, instrument: str = "openai.metered.tokens") -> dict[tuple[str, ...], int | float]:
+    async def shown(
+        self, instrument: str = "openai.metered.tokens"
+    ) -> dict[tuple[str, ...], int | float]:
         """Subject, model, token type (and whatever else is not usual) to value, of what is not 0."""
         for _ in range(2):  # a new series is 0 first
             await self.exporter.publish()
         points = self.exporter.board.current().points.get(instrument, ())
         usual = {"organization", "type"}
         found = {
-            tuple(str(value) for key, value in sorted(point.series.attributes.items()) if key not in usual): point.value for point in points
+            tuple(
+                str(value)
+                for key, value in sorted(point.series.attributes.items())
+                if key not in usual
+            ): point.value
+            for point in points
         }
         return {key: value for key, value in found.items() if value}
 
@@ -71,14 +91,31 @@ class House:
         """Events by outcome."""
         data = self.exporter.own.collect()
         assert data
-        metrics = [metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
-        points = next(metric.data.data_points for metric in metrics if metric.name == "otel_openai_usage.events")
-        return {str((point.attributes or {})["outcome"]): point.value for point in points if point.value}  # type: ignore[union-attr]
+        metrics = [
+            metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        points = next(
+            metric.data.data_points
+            for metric in metrics
+            if metric.name == "otel_openai_usage.events"
+        )
+        counts = {}
+        for point in points:
+            if point.value:  # type: ignore[union-attr]
+                counts[str((point.attributes or {})["outcome"])] = point.value  # type: ignore[union-attr]
+        return counts
 
 
 def event(number: object = 0, **changed: object) -> dict[str, object]:
     """An event with an id of its own; None leaves an attribute out."""
-    return {key: value for key, value in {**EVENT, "id": f"chatcmpl-{number}", **changed}.items() if value is not None}
+    return {
+        key: value
+        for key, value in {**EVENT, "id": f"chatcmpl-{number}", **changed}.items()
+        if value is not None
+    }
 
 
 @pytest.fixture

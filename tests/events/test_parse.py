@@ -40,7 +40,9 @@ def amounts(data: object) -> tuple[object, ...]:
     ],
 )  # fmt: skip
 def test_usage_is_understood_in_every_shape(data: object, counted: tuple[int, ...]) -> None:
-    """Chat completions, responses, embeddings, realtime, OpenMeter's tokens; numbers and numeric strings; no usage at all."""
+    """Chat completions, responses, embeddings, realtime, OpenMeter's tokens; numbers and numeric
+    strings; no usage at all.
+    """
     assert amounts(data) == counted
 
 
@@ -80,7 +82,21 @@ def test_what_is_wrong_is_said_with_its_place(changed: dict[str, object], said: 
     assert (str(batch.value), batch.value.index) == (said, 1)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"null", b"5", b"[]", b"[1]", b"[[[[[", b"[" * 100_000, b'{"id": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"5",
+        b"[]",
+        b"[1]",
+        b"[[[[[",
+        b"[" * 100_000,
+        b'{"id": "\\ud800"}',
+    ],
+)
 def test_malformed_bodies_are_refused(body: bytes) -> None:
     """Whatever comes, the answer is a sentence and no traceback."""
     with pytest.raises(Refused):
@@ -88,7 +104,10 @@ def test_malformed_bodies_are_refused(body: bytes) -> None:
 
 
 _NAMES = st.sampled_from([*sorted(event()), "usage", "tokens", "model"])
-_VALUES = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner))
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner),
+)
 
 
 @given(st.binary() | _VALUES.map(lambda made: json.dumps(made).encode()))
@@ -99,11 +118,17 @@ def test_any_body_is_taken_or_refused(body: bytes) -> None:
 
 
 def test_identity_is_source_and_id() -> None:
-    """Neither alone, nor their mere concatenation; what is counted makes the content, not its spelling."""
+    """Neither alone, nor their mere concatenation; what is counted makes the content, not its
+    spelling.
+    """
     same = PARSER.one(json.dumps(event(source="ab", id="c")).encode())[0]
     other = PARSER.one(json.dumps(event(source="a", id="bc")).encode())[0]
-    again = PARSER.one(json.dumps(event(source="ab", id="c", time="2026-11-22T00:59:59+01:00"), indent=3).encode())[0]
-    more = PARSER.one(json.dumps(event(source="ab", id="c", data={"prompt_tokens": 14})).encode())[0]
+    again = PARSER.one(
+        json.dumps(event(source="ab", id="c", time="2026-11-22T00:59:59+01:00"), indent=3).encode()
+    )[0]
+    more = PARSER.one(json.dumps(event(source="ab", id="c", data={"prompt_tokens": 14})).encode())[
+        0
+    ]
     assert same.identity != other.identity
     assert (same.identity, same.content) == (again.identity, again.content)
     assert same.identity == more.identity
@@ -111,14 +136,29 @@ def test_identity_is_source_and_id() -> None:
 
 
 def test_attributes_are_taken_from_the_data() -> None:
-    """By a name, a path or a JSONPath; numbers and booleans become text; what is not there is absent."""
-    parser = Parser({"team": "$.team", "plan": "user.plan", "tier": "tier", "paid": "paid", "none": "a.b.c"})
-    found = parser.one(json.dumps(event(data={"team": "x", "user": {"plan": 3}, "tier": {}, "paid": True, "a": 1})).encode())
+    """By a name, a path or a JSONPath; numbers and booleans become text; what is not there is
+    absent.
+    """
+    parser = Parser(
+        {"team": "$.team", "plan": "user.plan", "tier": "tier", "paid": "paid", "none": "a.b.c"}
+    )
+    found = parser.one(
+        json.dumps(
+            event(data={"team": "x", "user": {"plan": 3}, "tier": {}, "paid": True, "a": 1})
+        ).encode()
+    )
     assert found[0].dims == ("alice", None, "openai", None, "x", "3", None, "true", None)
 
 
-@pytest.mark.parametrize(("time", "unix"), [(None, None), ("0001-01-01T00:00:00Z", None), ("1970-01-01T00:00:01.9Z", 1),
-                                            ("2026-11-22T01:00:00.5+01:00", 1795305600)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("time", "unix"),
+    [
+        (None, None),
+        ("0001-01-01T00:00:00Z", None),
+        ("1970-01-01T00:00:01.9Z", 1),
+        ("2026-11-22T01:00:00.5+01:00", 1795305600),
+    ],
+)
 def test_the_time_is_the_event_s_own(time: str | None, unix: int | None) -> None:
     """In any zone, floored to a second; none, and Go's zero time, are left to the server."""
     assert PARSER.one(json.dumps(event(time=time)).encode())[0].time == unix
@@ -126,5 +166,8 @@ def test_the_time_is_the_event_s_own(time: str | None, unix: int | None) -> None
 
 def test_an_estimate_says_so() -> None:
     """`estimated` is a dimension only where it is true."""
-    said = [PARSER.one(json.dumps(event(data={"estimated": value})).encode())[0].dims[3] for value in (True, False, None)]
+    said = [
+        PARSER.one(json.dumps(event(data={"estimated": value})).encode())[0].dims[3]
+        for value in (True, False, None)
+    ]
     assert said == ["true", None, None]

@@ -1,4 +1,6 @@
-"""Everything that is kept can be written out, each kind in its columns, and nothing is added that is not of the same time."""
+"""Everything that is kept can be written out, each kind in its columns, and nothing is added that
+is not of the same time.
+"""
 
 import csv
 import io
@@ -51,10 +53,14 @@ def amounts(kind: Kind, **values: int | Decimal) -> Amounts:
     return tuple(values.get(measure.name, 0) for measure in kind.measures)
 
 
-def exported(store: Store, form: str = "json", by: export.By = "day", days: int = 1) -> list[dict[str, object]]:
+def exported(
+    store: Store, form: str = "json", by: export.By = "day", days: int = 1
+) -> list[dict[str, object]]:
     """The lines of an export, without what is empty."""
     text = "".join(export.lines(Path(store.path), TODAY, TODAY + timedelta(days - 1), form, by))
-    rows: Iterable[dict[str, object]] = map(json.loads, text.splitlines()) if form == "json" else csv.DictReader(io.StringIO(text))
+    rows: Iterable[dict[str, object]] = (
+        map(json.loads, text.splitlines()) if form == "json" else csv.DictReader(io.StringIO(text))
+    )
     return [{name: cell for name, cell in row.items() if cell not in (None, "")} for row in rows]
 
 
@@ -65,39 +71,90 @@ def only(found: list[dict[str, object]], *names: str) -> list[tuple[object, ...]
 
 @pytest.mark.parametrize("kind", [*STORED.values(), METERED], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_every_measure_and_dimension_of_every_kind_is_exported(store: Store, kind: Kind, form: str) -> None:
+def test_every_measure_and_dimension_of_every_kind_is_exported(
+    store: Store, kind: Kind, form: str
+) -> None:
     """A row of any kind comes out with all that it counts and all that tells it from others."""
-    start, said = MIDNIGHT, {name: f"a {name}" for name in kind.dimensions}
-    counted = {measure.name: Decimal(f"{index}.25") if measure.money else index for index, measure in enumerate(kind.measures, 7)}
+    start = MIDNIGHT
+    said = {name: f"a {name}" for name in kind.dimensions}
+    counted = {
+        measure.name: Decimal(f"{index}.25") if measure.money else index
+        for index, measure in enumerate(kind.measures, 7)
+    }
     keep(store, kind, kind.widths[-1], {start: {dims(kind, **said): amounts(kind, **counted)}})
     (line,) = exported(store, form)
     text = {name: str(value) for name, value in line.items()}
-    assert {name: text.get(name) for name in counted} == {name: str(value) for name, value in counted.items()}
+    assert {name: text.get(name) for name in counted} == {
+        name: str(value) for name, value in counted.items()
+    }
     assert {name: text.get(name) for name in said} == said
-    assert (text["date"], text["start"], text["width"]) == ("2026-11-02", "2026-11-02T00:00:00Z", "1d")
+    assert (text["date"], text["start"], text["width"]) == (
+        "2026-11-02",
+        "2026-11-02T00:00:00Z",
+        "1d",
+    )
 
 
 def test_columns_keep_their_place() -> None:
-    """Whoever reads by position is not surprised: what there was at first comes first, in its order."""
+    """Whoever reads by position is not surprised: what there was at first comes first, in its
+    order.
+    """
     assert export.COLUMNS[:31] == (
-        "record", "date", "organization", "operation", "project_id", "project_name", "api_key_id", "api_key_name", "user_id", "user_name",
-        "model", "batch", "service_tier", "line_item", "requests", "input", "output", "input_cached", "input_audio", "output_audio",
-        "input_cache_write", "images", "characters", "audio", "sessions", "searches", "estimated_cost", "unpriced_tokens", "cost",
-        "quantity", "currency",
-    )  # fmt: skip
+        "record",
+        "date",
+        "organization",
+        "operation",
+        "project_id",
+        "project_name",
+        "api_key_id",
+        "api_key_name",
+        "user_id",
+        "user_name",
+        "model",
+        "batch",
+        "service_tier",
+        "line_item",
+        "requests",
+        "input",
+        "output",
+        "input_cached",
+        "input_audio",
+        "output_audio",
+        "input_cache_write",
+        "images",
+        "characters",
+        "audio",
+        "sessions",
+        "searches",
+        "estimated_cost",
+        "unpriced_tokens",
+        "cost",
+        "quantity",
+        "currency",
+    )
 
 
 def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
-    """Of a day, and of an hour, of vector stores the last level counts, not the sum; also once the hours have become a day."""
+    """Of a day, and of an hour, of vector stores the last level counts, not the sum; also once the
+    hours have become a day.
+    """
     kind = USAGE_KINDS["vector_stores"]
     book = store.book("default", kind, MIDNIGHT, kind.group_by)
     store.keep_names("default", Names({"a": "Atlas"}, {}, {}))
-    one, other = dims(kind, project_id="a"), dims(kind, project_id="b")
-    for start, rows in ((60, {one: (100,), other: (5,)}), (120, {one: (90,)}), (HOUR, {one: (40,)}), (23 * HOUR, {one: (70,)})):
+    one = dims(kind, project_id="a")
+    other = dims(kind, project_id="b")
+    for start, rows in (
+        (60, {one: (100,), other: (5,)}),
+        (120, {one: (90,)}),
+        (HOUR, {one: (40,)}),
+        (23 * HOUR, {one: (70,)}),
+    ):
         read(store, book, Width.MINUTE, {MIDNIGHT + start: rows}, MIDNIGHT + DAY)
     columns = ("record", "operation", "project_name", "project_id", "start", "bytes")
-    day = [("vector_store", "vector_stores", "Atlas", "a", "2026-11-02T00:00:00Z", 70),
-           ("vector_store", "vector_stores", None, "b", "2026-11-02T00:00:00Z", 5)]  # fmt: skip
+    day = [
+        ("vector_store", "vector_stores", "Atlas", "a", "2026-11-02T00:00:00Z", 70),
+        ("vector_store", "vector_stores", None, "b", "2026-11-02T00:00:00Z", 5),
+    ]
     assert only(exported(store), *columns) == day
     assert only(exported(store, by="hour"), "project_id", "start", "width", "bytes") == [
         ("a", "2026-11-02T00:00:00Z", "1h", 90),
@@ -113,24 +170,60 @@ def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
 
 
 def test_events_are_exported_by_subject(store: Store) -> None:
-    """What applications told comes out as a record of its own: who, which model, and the attributes that are configured."""
+    """What applications told comes out as a record of its own: who, which model, and the attributes
+    that are configured.
+    """
     (book,) = metered_books(store, ["default"], ["team"], MIDNIGHT).values()
 
     def event(id_: bytes, time: int, subject: str, given: int, team: str | None) -> Event:
-        who = dims(book.kind, subject=subject, model="gpt-4o", type="openai", **({"team": team} if team else {}))
+        who = dims(
+            book.kind,
+            subject=subject,
+            model="gpt-4o",
+            type="openai",
+            **({"team": team} if team else {}),
+        )
         return Event(id_, b"", time, who, (given, 7, 2, 1, 1))
 
-    events = [event(b"1", MIDNIGHT + 10, "alice", 13, "=red"), event(b"2", MIDNIGHT + HOUR, "alice", 20, "=red"),
-              event(b"3", MIDNIGHT, "bob", 1, None)]  # fmt: skip
+    events = [
+        event(b"1", MIDNIGHT + 10, "alice", 13, "=red"),
+        event(b"2", MIDNIGHT + HOUR, "alice", 20, "=red"),
+        event(b"3", MIDNIGHT, "bob", 1, None),
+    ]
     pipeline.book_events(store, {"default": book}, events, MIDNIGHT + DAY, DAY)
     assert exported(store) == [
-        {"record": "metered", "date": "2026-11-02", "start": "2026-11-02T00:00:00Z", "width": "1d", "organization": "default",
-         "model": "gpt-4o", "subject": "alice", "type": "openai", "attributes": {"team": "=red"},
-         "requests": 2, "input": 33, "output": 14, "input_cached": 4, "reasoning": 2},
-        {"record": "metered", "date": "2026-11-02", "start": "2026-11-02T00:00:00Z", "width": "1d", "organization": "default",
-         "model": "gpt-4o", "subject": "bob", "type": "openai",
-         "requests": 1, "input": 1, "output": 7, "input_cached": 2, "reasoning": 1},
-    ]  # fmt: skip
+        {
+            "record": "metered",
+            "date": "2026-11-02",
+            "start": "2026-11-02T00:00:00Z",
+            "width": "1d",
+            "organization": "default",
+            "model": "gpt-4o",
+            "subject": "alice",
+            "type": "openai",
+            "attributes": {"team": "=red"},
+            "requests": 2,
+            "input": 33,
+            "output": 14,
+            "input_cached": 4,
+            "reasoning": 2,
+        },
+        {
+            "record": "metered",
+            "date": "2026-11-02",
+            "start": "2026-11-02T00:00:00Z",
+            "width": "1d",
+            "organization": "default",
+            "model": "gpt-4o",
+            "subject": "bob",
+            "type": "openai",
+            "requests": 1,
+            "input": 1,
+            "output": 7,
+            "input_cached": 2,
+            "reasoning": 1,
+        },
+    ]
     assert exported(store, "csv")[0]["attributes"] == '{"team": "=red"}'
     assert only(exported(store, by="hour"), "subject", "start", "input") == [
         ("alice", "2026-11-02T00:00:00Z", 13),
@@ -140,15 +233,40 @@ def test_events_are_exported_by_subject(store: Store) -> None:
 
 
 def test_hours_hold_what_is_kept_by_the_hour(store: Store) -> None:
-    """By the hour a line is an hour where hours are kept, and a day where they are not: the sums are the same as by the day."""
+    """By the hour a line is an hour where hours are kept, and a day where they are not: the sums
+    are the same as by the day.
+    """
     kind = KINDS["completions"]
-    one, other = dims(kind, project_id="a", model="m"), dims(kind, project_id="b", model="m")
+    one = dims(kind, project_id="a", model="m")
+    other = dims(kind, project_id="b", model="m")
     keep(store, kind, Width.DAY, {MIDNIGHT: {one: amounts(kind, input=1000, requests=1)}})
-    hours = {MIDNIGHT + DAY + hour * HOUR: {one: amounts(kind, input=hour, requests=1)} for hour in (3, 4)}
+    hours = {
+        MIDNIGHT + DAY + hour * HOUR: {one: amounts(kind, input=hour, requests=1)}
+        for hour in (3, 4)
+    }
     hours[MIDNIGHT + DAY + 4 * HOUR][other] = amounts(kind, input=50, requests=1)
     keep(store, kind, Width.HOUR, hours)
-    keep(store, COSTS, Width.DAY, {MIDNIGHT + DAY: {dims(COSTS, currency="usd"): amounts(COSTS, cost=Decimal("1.5"), quantity=Decimal(0))}})
-    assert only(exported(store, by="hour", days=2), "record", "project_id", "start", "width", "input", "cost") == [
+    keep(
+        store,
+        COSTS,
+        Width.DAY,
+        {
+            MIDNIGHT + DAY: {
+                dims(COSTS, currency="usd"): amounts(
+                    COSTS, cost=Decimal("1.5"), quantity=Decimal(0)
+                )
+            }
+        },
+    )
+    assert only(
+        exported(store, by="hour", days=2),
+        "record",
+        "project_id",
+        "start",
+        "width",
+        "input",
+        "cost",
+    ) == [
         ("usage", "a", "2026-11-02T00:00:00Z", "1d", 1000, None),
         ("usage", "a", "2026-11-03T03:00:00Z", "1h", 3, None),
         ("usage", "a", "2026-11-03T04:00:00Z", "1h", 4, None),
@@ -156,14 +274,24 @@ def test_hours_hold_what_is_kept_by_the_hour(store: Store) -> None:
         ("cost", None, "2026-11-03T00:00:00Z", "1d", None, "1.5"),
     ]
     assert only(exported(store, days=2), "project_id", "input", "unpriced_tokens") == [
-        ("a", 1000, 1000), ("a", 7, 7), ("b", 50, 50), (None, None, None)]  # fmt: skip
+        ("a", 1000, 1000),
+        ("a", 7, 7),
+        ("b", 50, 50),
+        (None, None, None),
+    ]
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "focus"])
 def test_money_has_every_digit(store: Store, form: str) -> None:
-    """Amounts of 37 digits, with an exponent, negative, and sums of them over users that were not told apart, lose nothing."""
-    long, tiny = Decimal("1234567.890123456789012345678901234567"), Decimal("1E-27")
-    said = {dims(COSTS, line_item="long", currency="usd"): (long, tiny), dims(COSTS, line_item="tiny", currency="usd"): (-tiny, Decimal(0))}
+    """Amounts of 37 digits, with an exponent, negative, and sums of them over users that were not
+    told apart, lose nothing.
+    """
+    long = Decimal("1234567.890123456789012345678901234567")
+    tiny = Decimal("1E-27")
+    said = {
+        dims(COSTS, line_item="long", currency="usd"): (long, tiny),
+        dims(COSTS, line_item="tiny", currency="usd"): (-tiny, Decimal(0)),
+    }
     keep(store, COSTS, Width.DAY, {MIDNIGHT: said})
     cost, quantity = ("BilledCost", "ConsumedQuantity") if form == "focus" else ("cost", "quantity")
     assert only(exported(store, form), cost, quantity) == [
@@ -172,8 +300,12 @@ def test_money_has_every_digit(store: Store, form: str) -> None:
     ]
 
 
-def test_an_export_holds_one_stretch_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A year is not read before its first line is written: no question spans more than a day, by the hour more than an hour of hours."""
+def test_an_export_holds_one_stretch_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year is not read before its first line is written: no question spans more than a day, by
+    the hour more than an hour of hours.
+    """
     asked: list[int] = []
     one = {dims(COSTS, currency="usd"): amounts(COSTS, cost=Decimal(1), quantity=Decimal(0))}
     keep(store, COSTS, Width.DAY, {MIDNIGHT: one})

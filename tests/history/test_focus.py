@@ -1,8 +1,9 @@
 """The FOCUS export against the specification's own rules.
 
-FinOps Open Cost and Usage Specification 1.2 (FinOps-Open-Cost-and-Usage-Spec/FOCUS_Spec, tag v1.2): the content constraints of
-specification/columns/*.md, and specification/attributes/{datetime,numeric,currency,null,column}_*.md. The mandatory columns of
-1.0 and 1.1 are the same 21.
+FinOps Open Cost and Usage Specification 1.2 (FinOps-Open-Cost-and-Usage-Spec/FOCUS_Spec, tag v1.2):
+the content constraints of specification/columns/*.md, and
+specification/attributes/{datetime,numeric,currency,null,column}_*.md. The mandatory columns of 1.0
+and 1.1 are the same 21.
 """
 
 import csv
@@ -25,8 +26,10 @@ from tests.history.test_export import dims, keep
 
 Line = Mapping[str, str]
 
-NUMBER, TIME = r"-?\d+(\.\d+)?(E-?\d+)?", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
-TEXT, CURRENCY = r"(?!\s*$).+", r"[A-Z]{3}"
+NUMBER = r"-?\d+(\.\d+)?(E-?\d+)?"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+TEXT = r"(?!\s*$).+"
+CURRENCY = r"[A-Z]{3}"
 SERVICES = "AI and Machine Learning"
 RULES: dict[str, tuple[str, bool]] = {
     "BilledCost": (NUMBER, False),
@@ -98,19 +101,32 @@ BETWEEN: Mapping[str, Callable[[Line], bool]] = {
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    """An export of the last day of November: usage, a refund, a credit, costs without line item, quantity or project, in two currencies."""
+    """An export of the last day of November: usage, a refund, a credit, costs without line item,
+    quantity or project, in two currencies.
+    """
     day = MIDNIGHT + 28 * Width.DAY
     store = Store(tmp_path / "state.db")
     store.keep_names("default", Names({"proj_a": "Atlas"}, {}, {}))
     said = {
-        dims(COSTS, project_id="proj_a", line_item="gpt-4o, input", currency="usd"): (Decimal("1.50"), Decimal(3000)),
-        dims(COSTS, project_id="proj_b", line_item="gpt-4o, output", currency="usd"): (Decimal("-0.25"), Decimal(500)),
-        dims(COSTS, project_id="proj_a", line_item="=credit", currency="usd"): (Decimal("-5E-7"), Decimal(0)),
+        dims(COSTS, project_id="proj_a", line_item="gpt-4o, input", currency="usd"): (
+            Decimal("1.50"),
+            Decimal(3000),
+        ),
+        dims(COSTS, project_id="proj_b", line_item="gpt-4o, output", currency="usd"): (
+            Decimal("-0.25"),
+            Decimal(500),
+        ),
+        dims(COSTS, project_id="proj_a", line_item="=credit", currency="usd"): (
+            Decimal("-5E-7"),
+            Decimal(0),
+        ),
         dims(COSTS, currency="eur"): (Decimal(7), Decimal(0)),
     }
     keep(store, COSTS, Width.DAY, {day: said})
     store.close()
-    return "".join(export.lines(tmp_path / "state.db", date(2026, 11, 30), date(2026, 11, 30), "focus"))
+    return "".join(
+        export.lines(tmp_path / "state.db", date(2026, 11, 30), date(2026, 11, 30), "focus")
+    )
 
 
 def lines(text: str) -> list[dict[str, str]]:
@@ -121,7 +137,9 @@ def lines(text: str) -> list[dict[str, str]]:
 
 
 def test_every_mandatory_column_is_there_and_ours_come_last(text: str) -> None:
-    """All 21 columns that 1.2 makes mandatory; names in Pascal case, x_ after them (attributes/column_handling.md)."""
+    """All 21 columns that 1.2 makes mandatory; names in Pascal case, x_ after them
+    (attributes/column_handling.md).
+    """
     header = next(csv.reader(io.StringIO(text)))
     assert tuple(header) == focus.COLUMNS
     own = [name for name in header if name.startswith("x_")]
@@ -132,7 +150,9 @@ def test_every_mandatory_column_is_there_and_ours_come_last(text: str) -> None:
 
 @pytest.mark.parametrize("name", [*RULES, *MORE])
 def test_values_are_of_the_specified_format(text: str, name: str) -> None:
-    """Decimals without exponent's plus or commas, ISO 8601 in UTC, ISO 4217, allowed values, null only where it is allowed."""
+    """Decimals without exponent's plus or commas, ISO 8601 in UTC, ISO 4217, allowed values, null
+    only where it is allowed.
+    """
     form, nullable = (RULES | MORE)[name]
     for line in lines(text):
         assert re.fullmatch(form, line[name]) or (nullable and line[name] == ""), line
@@ -147,7 +167,11 @@ def test_columns_agree(text: str, rule: str) -> None:
 
 @pytest.mark.parametrize(
     ("configured", "told", "expected"),
-    [({}, None, "default"), ({"default": "org-c"}, None, "org-c"), ({"default": "org-c"}, "org-t", "org-t")],
+    [
+        ({}, None, "default"),
+        ({"default": "org-c"}, None, "org-c"),
+        ({"default": "org-c"}, "org-t", "org-t"),
+    ],
 )
 def test_the_billing_account_is_openais_id_where_it_is_known(
     tmp_path: Path, configured: dict[str, str], told: str | None, expected: str
@@ -157,7 +181,9 @@ def test_the_billing_account_is_openais_id_where_it_is_known(
     book = store.book("default", COSTS, MIDNIGHT + Width.DAY, COSTS.group_by)
     book.organization_id = told
     said = {MIDNIGHT: {dims(COSTS, currency="usd"): (Decimal(1), Decimal(0))}}
-    pipeline.book_past(store, book, Window(MIDNIGHT, MIDNIGHT + Width.DAY), Width.DAY, said, MIDNIGHT)
+    pipeline.book_past(
+        store, book, Window(MIDNIGHT, MIDNIGHT + Width.DAY), Width.DAY, said, MIDNIGHT
+    )
     store.close()
     text = "".join(export.lines(tmp_path / "state.db", date.min, date.max, "focus", ids=configured))
     (line,) = csv.DictReader(io.StringIO(text))
@@ -165,7 +191,9 @@ def test_the_billing_account_is_openais_id_where_it_is_known(
 
 
 def test_what_is_what(text: str) -> None:
-    """A refund of something counted is negative usage, a gift is a credit; the last day of a month ends with it."""
+    """A refund of something counted is negative usage, a gift is a credit; the last day of a month
+    ends with it.
+    """
     found = {line["ChargeDescription"]: line for line in lines(text)}
     columns = ("ChargeCategory", "BilledCost", "BillingCurrency", "x_EffectiveUnitPrice")
     assert {name: tuple(line[column] for column in columns) for name, line in found.items()} == {
@@ -173,9 +201,19 @@ def test_what_is_what(text: str) -> None:
         "gpt-4o, output": ("Usage", "-0.25", "USD", "-0.0005"),
         "'=credit": ("Credit", "-0.0000005", "USD", ""),
         "OpenAI API": ("Usage", "7", "EUR", ""),
-    }  # fmt: skip
+    }
     line = found["gpt-4o, input"]
-    assert (line["SubAccountId"], line["SubAccountName"], line["BillingAccountId"]) == ("proj_a", "Atlas", "default")
+    assert (line["SubAccountId"], line["SubAccountName"], line["BillingAccountId"]) == (
+        "proj_a",
+        "Atlas",
+        "default",
+    )
     assert found["gpt-4o, output"]["SubAccountName"] == "proj_b"
-    assert (line["ChargePeriodStart"], line["ChargePeriodEnd"]) == ("2026-11-30T00:00:00Z", "2026-12-01T00:00:00Z")
-    assert (line["BillingPeriodStart"], line["BillingPeriodEnd"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
+    assert (line["ChargePeriodStart"], line["ChargePeriodEnd"]) == (
+        "2026-11-30T00:00:00Z",
+        "2026-12-01T00:00:00Z",
+    )
+    assert (line["BillingPeriodStart"], line["BillingPeriodEnd"]) == (
+        "2026-11-01T00:00:00Z",
+        "2026-12-01T00:00:00Z",
+    )

@@ -32,7 +32,8 @@ from tests.real.collector import Collector
 from tests.real.prometheus import Prometheus
 from tests.real.servers import program
 
-DAY, HOUR = 86_400, 3_600
+DAY = 86_400
+HOUR = 3_600
 NOW = int(datetime(2026, 11, 19, 10, 20, tzinfo=UTC).timestamp())
 TODAY = floor(NOW, DAY)
 SINCE = date(2026, 11, 9)
@@ -44,9 +45,17 @@ class Scene:
     """A simulated organization at rest, whose last ten days were read into a store."""
 
     def __init__(self, world: World, url: str, folder: Path) -> None:
-        self.world, self.env = world, {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        self.settings: Settings = load(None, self.env, {"state.path": str(folder / "state.db"), "api.requests_per_minute": 60000,
-                                                        "history.hours": "4d"})  # fmt: skip
+        self.world = world
+        self.env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
+        self.settings: Settings = load(
+            None,
+            self.env,
+            {
+                "state.path": str(folder / "state.db"),
+                "api.requests_per_minute": 60000,
+                "history.hours": "4d",
+            },
+        )
         self.path = state_file(self.settings, self.env)
         self.calls: list[str] = []
 
@@ -62,7 +71,10 @@ class Scene:
     def truth(self, start: int, end: int, name: str = "input") -> int:
         """What the world's completions really used."""
         index = [measure.name for measure in COMPLETIONS.measures].index(name)
-        return sum(int(amounts[index]) for amounts in self.world.totals("completions", Window(start, end), ()).values())
+        return sum(
+            int(amounts[index])
+            for amounts in self.world.totals("completions", Window(start, end), ()).values()
+        )
 
 
 @pytest.fixture
@@ -78,15 +90,26 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) -> None:
     """Every day equals the world's own total; every total of the ledger is still nothing."""
     with history(scene.path) as past:
-        rows = [row for row in past.usage(START, TODAY, by=("operation",)) if row.group == ("completions",)]
-        assert [row.input for row in rows] == [scene.truth(day, day + DAY) for day in range(START, TODAY, DAY)]
+        rows = [
+            row
+            for row in past.usage(START, TODAY, by=("operation",))
+            if row.group == ("completions",)
+        ]
+        assert [row.input for row in rows] == [
+            scene.truth(day, day + DAY) for day in range(START, TODAY, DAY)
+        ]
         for hour in range(TODAY - 2 * DAY, TODAY, HOUR):
-            used = {row.group[0]: row.output for row in past.usage(hour, hour + HOUR, by=("operation",))}
+            used = {
+                row.group[0]: row.output for row in past.usage(hour, hour + HOUR, by=("operation",))
+            }
             assert used.get("completions", 0) == scene.truth(hour, hour + HOUR, "output")
     with reading(scene.path) as reader:
         leaves = [leaf for book in reader.books("default") for leaf in book.leaves.values()]
         assert leaves
-        assert all(not any(leaf.total) and not any(leaf.shown) and not leaf.changed and not leaf.estimate for leaf in leaves)
+        assert all(
+            not any(leaf.total) and not any(leaf.shown) and not leaf.changed and not leaf.estimate
+            for leaf in leaves
+        )
 
 
 async def test_a_backfill_goes_on_where_it_was(scene: Scene) -> None:
@@ -109,28 +132,53 @@ async def test_a_running_exporter_is_left_alone(scene: Scene) -> None:
 
 
 @pytest.mark.real
-async def test_a_real_prometheus_answers_right_over_the_past(scene: Scene, tmp_path: Path, prometheus: Callable[..., Prometheus]) -> None:
-    """promtool makes blocks of the file, and `increase()` over days and hours gives the world's own totals."""
+async def test_a_real_prometheus_answers_right_over_the_past(
+    scene: Scene, tmp_path: Path, prometheus: Callable[..., Prometheus]
+) -> None:
+    """promtool makes blocks of the file, and `increase()` over days and hours gives the world's own
+    totals.
+    """
     file = tmp_path / "past.om"
     with file.open("w") as out:
-        await asyncio.to_thread(backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, out)
-    command: list[str | Path] = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", file, tmp_path / "blocks"]
-    done = await asyncio.to_thread(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+        await asyncio.to_thread(
+            backfill.write_openmetrics, scene.settings, scene.env, Asked(SINCE), NOW, out
+        )
+    command: list[str | Path] = [
+        program("promtool"),
+        "tsdb",
+        "create-blocks-from",
+        "openmetrics",
+        "--quiet",
+        file,
+        tmp_path / "blocks",
+    ]
+    done = await asyncio.to_thread(
+        lambda: subprocess.run(command, capture_output=True, text=True, check=False)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     server = await asyncio.to_thread(prometheus, [], blocks=tmp_path / "blocks")
     what = 'sum(increase(openai_api_tokens_total{operation="completions",token_type="input"}[%s] @ %d))'
-    stretches = (("10d", 10 * DAY, TODAY), ("1d", DAY, TODAY - 6 * DAY), ("1d", DAY, TODAY), ("2h", 2 * HOUR, TODAY - 4 * HOUR))
+    stretches = (
+        ("10d", 10 * DAY, TODAY),
+        ("1d", DAY, TODAY - 6 * DAY),
+        ("1d", DAY, TODAY),
+        ("2h", 2 * HOUR, TODAY - 4 * HOUR),
+    )
     for span, seconds, end in stretches:
         value = await asyncio.to_thread(server.value, what % (span, end))
         assert value == pytest.approx(scene.truth(end - seconds, end), rel=1e-6), (span, end)
     with history(scene.path) as past:
         billed = sum(spent.cost for spent in past.costs(START, TODAY))
-    value = await asyncio.to_thread(server.value, f"sum(increase(openai_api_cost_total[10d] @ {TODAY}))")
+    value = await asyncio.to_thread(
+        server.value, f"sum(increase(openai_api_cost_total[10d] @ {TODAY}))"
+    )
     assert value == pytest.approx(float(billed), rel=1e-6)
 
 
 async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
-    """The points of a day add up to the world's total; the resource says backfill, and every point ends before counting began."""
+    """The points of a day add up to the world's total; the resource says backfill, and every point
+    ends before counting began.
+    """
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
     with grpc_collector() as received:
@@ -140,25 +188,57 @@ async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
         exporter.shutdown()
     found = [(name, attributes, point) for name, attributes, point in received.points()]
     assert len(found) == sent
-    tokens = [point for name, labels, point in found
-              if name == "openai.api.tokens" and labels["operation"] == "completions" and labels["token_type"] == "input"]  # fmt: skip
+    tokens = [
+        point
+        for name, labels, point in found
+        if name == "openai.api.tokens"
+        and labels["operation"] == "completions"
+        and labels["token_type"] == "input"
+    ]
     assert sum(point.as_int for point in tokens) == scene.truth(START, TODAY)
-    assert all(START <= point.start_time_unix_nano / 1e9 < point.time_unix_nano / 1e9 <= TODAY for point in tokens)
-    resources = {attribute.key: attribute.value.bool_value for request in received.requests for part in request.resource_metrics
-                 for attribute in part.resource.attributes if attribute.key == "backfill"}  # fmt: skip
+    assert all(
+        START <= point.start_time_unix_nano / 1e9 < point.time_unix_nano / 1e9 <= TODAY
+        for point in tokens
+    )
+    resources = {
+        attribute.key: attribute.value.bool_value
+        for request in received.requests
+        for part in request.resource_metrics
+        for attribute in part.resource.attributes
+        if attribute.key == "backfill"
+    }
     assert resources == {"backfill": True}
-    kinds = {metric.sum.aggregation_temporality for request in received.requests for part in request.resource_metrics
-             for scope in part.scope_metrics for metric in scope.metrics if metric.HasField("sum")}  # fmt: skip
+    kinds = {
+        metric.sum.aggregation_temporality
+        for request in received.requests
+        for part in request.resource_metrics
+        for scope in part.scope_metrics
+        for metric in scope.metrics
+        if metric.HasField("sum")
+    }
     assert kinds == {1}
 
 
 @pytest.mark.real
-async def test_a_real_collector_takes_the_past(scene: Scene, collector: Callable[..., Collector]) -> None:
-    """Every point arrives as a delta with the time of its bucket, marked, and a day's points add up to the world's total."""
-    shown = {"exporters": {"debug": {"verbosity": "detailed", "sampling_initial": 100_000}},
-             "service": {"pipelines": {"metrics": {"exporters": ["debug"]}, "metrics/delta": {"exporters": ["prometheus"]}}}}  # fmt: skip
+async def test_a_real_collector_takes_the_past(
+    scene: Scene, collector: Callable[..., Collector]
+) -> None:
+    """Every point arrives as a delta with the time of its bucket, marked, and a day's points add up
+    to the world's total.
+    """
+    shown = {
+        "exporters": {"debug": {"verbosity": "detailed", "sampling_initial": 100_000}},
+        "service": {
+            "pipelines": {
+                "metrics": {"exporters": ["debug"]},
+                "metrics/delta": {"exporters": ["prometheus"]},
+            }
+        },
+    }
     server = await asyncio.to_thread(collector, override=shown)
-    settings = load(None, scene.env, {"state.path": str(scene.path), "otlp.endpoint": f"http://{server.grpc}"})
+    settings = load(
+        None, scene.env, {"state.path": str(scene.path), "otlp.endpoint": f"http://{server.grpc}"}
+    )
     sent = await asyncio.to_thread(backfill.send_otlp, settings, scene.env, Asked(SINCE), NOW)
     points = re.compile(r"^NumberDataPoints #\d+$", re.MULTILINE)
 
@@ -169,31 +249,49 @@ async def test_a_real_collector_takes_the_past(scene: Scene, collector: Callable
     output = server.process.output
     assert "-> backfill: Bool(true)" in output
     assert set(re.findall(r"AggregationTemporality: (\w+)", output)) == {"Delta"}
-    tokens = "".join(part for part in output.split("-> Name: ") if part.startswith("openai.api.tokens\n"))
+    tokens = "".join(
+        part for part in output.split("-> Name: ") if part.startswith("openai.api.tokens\n")
+    )
     day = f"{datetime.fromtimestamp(TODAY - 6 * DAY, UTC):%Y-%m-%d}"
-    marks = ("-> operation: Str(completions)\n", "-> token_type: Str(input)\n", f"StartTimestamp: {day}")
+    marks = (
+        "-> operation: Str(completions)\n",
+        "-> token_type: Str(input)\n",
+        f"StartTimestamp: {day}",
+    )
     mine = [part for part in points.split(tokens)[1:] if all(mark in part for mark in marks)]
-    assert sum(int(re.findall(r"^Value: (\d+)", part, re.MULTILINE)[0]) for part in mine) == scene.truth(TODAY - 6 * DAY, TODAY - 5 * DAY)
+    assert sum(
+        int(re.findall(r"^Value: (\d+)", part, re.MULTILINE)[0]) for part in mine
+    ) == scene.truth(TODAY - 6 * DAY, TODAY - 5 * DAY)
 
 
 def rows(path: Path, form: str) -> list[dict[str, str]]:
     """An export, parsed."""
     text = "".join(export.lines(path, SINCE, SINCE + timedelta(9), form))
-    return [json.loads(line) for line in text.splitlines()] if form == "json" else list(csv.DictReader(io.StringIO(text)))
+    return (
+        [json.loads(line) for line in text.splitlines()]
+        if form == "json"
+        else list(csv.DictReader(io.StringIO(text)))
+    )
 
 
 async def test_exports_hold_the_same_money(scene: Scene) -> None:
-    """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the world's."""
+    """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the
+    world's.
+    """
     with history(scene.path) as past:
         billed = sum((spent.cost for spent in past.costs(START, TODAY)), Decimal(0))
     found, lines, focus = (rows(scene.path, form) for form in ("csv", "json", "focus"))
     assert sum(Decimal(row["cost"]) for row in found if row["cost"]) == billed
     assert sum(Decimal(row["cost"]) for row in lines if row["cost"]) == billed
     assert sum(Decimal(row["BilledCost"]) for row in focus) == billed
-    assert sum(int(row["input"]) for row in found if row["operation"] == "completions") == scene.truth(START, TODAY)
+    assert sum(
+        int(row["input"]) for row in found if row["operation"] == "completions"
+    ) == scene.truth(START, TODAY)
     assert tuple(found[0]) == tuple(lines[0]) == export.COLUMNS
     assert tuple(focus[0]) == COLUMNS
-    assert {row["project_name"] for row in found if row["project_id"]} == {project.name for project in scene.world.company.projects}
+    assert {row["project_name"] for row in found if row["project_id"]} == {
+        project.name for project in scene.world.company.projects
+    }
 
 
 def test_a_spreadsheet_sees_no_formula() -> None:
@@ -212,7 +310,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_as_few_calls_as_possible(store: Store) -> None:
-    """Days for what is old, hours for the rest, minutes only for the hour in which counting began; what was read is left out."""
+    """Days for what is old, hours for the rest, minutes only for the hour in which counting began;
+    what was read is left out.
+    """
     book = store.book("default", COMPLETIONS, TODAY + 2 * HOUR + 600, ())
     calls = plan(book, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, [])
     assert calls == [
@@ -223,6 +323,6 @@ def test_as_few_calls_as_possible(store: Store) -> None:
     ]
     assert plan(book, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, [call.window for call in calls]) == []
     costs = store.book("default", KINDS["costs"], TODAY, ())
-    assert plan(costs, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, []) == [Call(Window(TODAY - 60 * DAY, TODAY), Width.DAY)]
-
-
+    assert plan(costs, TODAY - 60 * DAY, NOW, TODAY - 5 * DAY, []) == [
+        Call(Window(TODAY - 60 * DAY, TODAY), Width.DAY)
+    ]

@@ -1,4 +1,6 @@
-"""A simulated OpenAI, and an OpenMeter-shaped endpoint that keeps what it is sent; each in a thread, so that sync clients can be used."""
+"""A simulated OpenAI, and an OpenMeter-shaped endpoint that keeps what it is sent; each in a
+thread, so that sync clients can be used.
+"""
 
 import asyncio
 import json
@@ -22,7 +24,9 @@ from otel_openai_usage.simulator.world import World
 @contextmanager
 def in_thread(serve: Callable[[], AbstractAsyncContextManager[str]]) -> Iterator[str]:
     """Serve in a thread of its own; yields the URL."""
-    loop, began, found = asyncio.new_event_loop(), threading.Event(), []
+    loop = asyncio.new_event_loop()
+    began = threading.Event()
+    found = []
     ended = asyncio.Event()
 
     async def main() -> None:
@@ -42,7 +46,9 @@ def in_thread(serve: Callable[[], AbstractAsyncContextManager[str]]) -> Iterator
 
 @dataclass
 class Endpoint:
-    """Answers POST /api/v1/events with the next of `answers`, then 204; keeps the events of what it answered with 204."""
+    """Answers POST /api/v1/events with the next of `answers`, then 204; keeps the events of what it
+    answered with 204.
+    """
 
     answers: list[int] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -93,7 +99,9 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture
 def meter(endpoint: Endpoint, tmp_path: Path) -> Iterator[Meter]:
     """A Meter that reports to the endpoint."""
-    with Meter(endpoint.url, source="app", token="secret", spool=tmp_path / "spool", env={}) as made:
+    with Meter(
+        endpoint.url, source="app", token="secret", spool=tmp_path / "spool", env={}
+    ) as made:
         yield made
 
 
@@ -107,5 +115,7 @@ def client(simulated: str) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 async def aclient(simulated: str) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official client, asynchronous."""
-    async with openai.AsyncOpenAI(api_key="sk-simulated", base_url=simulated, max_retries=0) as made:
+    async with openai.AsyncOpenAI(
+        api_key="sk-simulated", base_url=simulated, max_retries=0
+    ) as made:
         yield made

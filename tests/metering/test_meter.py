@@ -31,23 +31,45 @@ TOLD = Told("alice", "app", "openai", 1_795_305_600.0)
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
 
 
-def test_a_chat_completion_is_told_as_the_seeds_tell_it(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
-    """Id, time and model are the response's own; the counts have the names that OpenMeter's example gives them."""
+def test_a_chat_completion_is_told_as_the_seeds_tell_it(
+    client: openai.OpenAI, meter: Meter, endpoint: Endpoint
+) -> None:
+    """Id, time and model are the response's own; the counts have the names that OpenMeter's example
+    gives them.
+    """
     completion = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     meter.record(completion, "alice", team="search")
     assert meter.flush()
     assert completion.usage
-    assert endpoint.events == [{
-        "specversion": "1.0", "id": completion.id, "source": "app", "type": "openai", "subject": "alice",
-        "time": f"{datetime.fromtimestamp(completion.created, UTC):%Y-%m-%dT%H:%M:%SZ}", "datacontenttype": "application/json",
-        "data": {"team": "search", "prompt_tokens": 8, "completion_tokens": completion.usage.completion_tokens,
-                 "total_tokens": completion.usage.total_tokens, "cached_tokens": 0, "reasoning_tokens": 0, "model": "gpt-4o-2024-08-06"},
-    }]  # fmt: skip
+    assert endpoint.events == [
+        {
+            "specversion": "1.0",
+            "id": completion.id,
+            "source": "app",
+            "type": "openai",
+            "subject": "alice",
+            "time": f"{datetime.fromtimestamp(completion.created, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "datacontenttype": "application/json",
+            "data": {
+                "team": "search",
+                "prompt_tokens": 8,
+                "completion_tokens": completion.usage.completion_tokens,
+                "total_tokens": completion.usage.total_tokens,
+                "cached_tokens": 0,
+                "reasoning_tokens": 0,
+                "model": "gpt-4o-2024-08-06",
+            },
+        }
+    ]
     assert endpoint.requests[0][1]["Authorization"] == "Bearer secret"
 
 
-def test_responses_and_embeddings_are_told(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
-    """A response with its reasoning; embeddings, which have no id of their own, with one that is made."""
+def test_responses_and_embeddings_are_told(
+    client: openai.OpenAI, meter: Meter, endpoint: Endpoint
+) -> None:
+    """A response with its reasoning; embeddings, which have no id of their own, with one that is
+    made.
+    """
     response = client.responses.create(model="o3", input="Think.")
     embedding = client.embeddings.create(model="text-embedding-3-small", input="four")
     meter.record(response, "alice")
@@ -55,11 +77,17 @@ def test_responses_and_embeddings_are_told(client: openai.OpenAI, meter: Meter, 
     assert meter.flush()
     assert endpoint.events[0]["id"] == response.id
     assert endpoint.data[0]["reasoning_tokens"] == 64
-    assert endpoint.data[1] == {"model": "text-embedding-3-small", "prompt_tokens": 1, "total_tokens": 1}
+    assert endpoint.data[1] == {
+        "model": "text-embedding-3-small",
+        "prompt_tokens": 1,
+        "total_tokens": 1,
+    }
     assert len(endpoint.events[1]["id"]) > 20
 
 
-def test_every_event_is_a_cloudevent_that_we_take(client: openai.OpenAI, meter: Meter, endpoint: Endpoint) -> None:
+def test_every_event_is_a_cloudevent_that_we_take(
+    client: openai.OpenAI, meter: Meter, endpoint: Endpoint
+) -> None:
     """The CloudEvents SDK reads it, and our own listener counts what the response said."""
     completion = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     meter.record(completion, "alice")
@@ -75,22 +103,31 @@ def test_every_event_is_a_cloudevent_that_we_take(client: openai.OpenAI, meter: 
     [
         ({"created": 1, "usage": {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14, "input_tokens_details": {"text_tokens": 5}}},
          {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14}),  # images
-        ({"text": "hi", "usage": {"type": "duration", "seconds": 3.5}}, {"seconds": 3.5}),  # transcriptions
+        # transcriptions
+        ({"text": "hi", "usage": {"type": "duration", "seconds": 3.5}}, {"seconds": 3.5}),
         ({"text": "hi", "usage": {"type": "tokens", "input_tokens": 5, "output_tokens": 1, "total_tokens": 6,
           "input_token_details": {"audio_tokens": 5}}}, {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6}),
         ({"type": "response.done", "event_id": "e", "response": {"id": "resp_1", "usage": {"input_tokens": 5, "output_tokens": 1,
           "total_tokens": 6, "input_token_details": {"cached_tokens": 2}}}},
-         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 2}),  # realtime
+         # realtime
+         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 2}),
         ({"id": "batch_1", "created_at": 1, "usage": {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6,
           "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 1}}},
-         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 0, "reasoning_tokens": 1}),  # batches
+         # batches
+         {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "cached_tokens": 0, "reasoning_tokens": 1}),
     ],
 )  # fmt: skip
 def test_other_responses_are_told(response: dict[str, Any], data: dict[str, Any]) -> None:
-    """Images, transcriptions by length and by tokens, realtime, batches: as mappings and as objects."""
+    """Images, transcriptions by length and by tokens, realtime, batches: as mappings and as
+    objects.
+    """
 
     def objects(thing: Any) -> Any:
-        return SimpleNamespace(**{key: objects(value) for key, value in thing.items()}) if isinstance(thing, dict) else thing
+        return (
+            SimpleNamespace(**{key: objects(value) for key, value in thing.items()})
+            if isinstance(thing, dict)
+            else thing
+        )
 
     assert event(response, TOLD)["data"] == event(objects(response), TOLD)["data"] == data
 
@@ -121,7 +158,9 @@ def test_an_event_goes_by_itself_after_a_moment(meter: Meter, endpoint: Endpoint
 
 
 def test_trouble_is_tried_again(meter: Meter, endpoint: Endpoint) -> None:
-    """429, 500, 503: the same events come again until they are taken; none is lost, none is told by an error."""
+    """429, 500, 503: the same events come again until they are taken; none is lost, none is told by
+    an error.
+    """
     endpoint.answers = [429, 500, 503]
     meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
     ends = time.monotonic() + 10
@@ -135,13 +174,19 @@ def test_one_bad_event_does_not_hold_up_the_others(meter: Meter, endpoint: Endpo
     """A refused batch is halved until the bad one stands alone; only that is dropped."""
     endpoint.bad = lambda event: event["subject"] == "bad"
     for number in range(20):
-        meter.record({"id": f"r{number}", "usage": {"input_tokens": 1}}, "bad" if number == 7 else "alice")
+        meter.record(
+            {"id": f"r{number}", "usage": {"input_tokens": 1}}, "bad" if number == 7 else "alice"
+        )
     assert meter.flush()
-    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(20)} - {"r7"}
+    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(20)} - {
+        "r7"
+    }
     assert (meter.counts.sent, meter.counts.dropped) == (19, 1)
 
 
-def test_what_cannot_be_sent_is_spooled_and_sent_by_the_next(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_what_cannot_be_sent_is_spooled_and_sent_by_the_next(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
     """A server that is down at the exit of a program gets its events from the next program."""
     endpoint.down = True
     with Meter(endpoint.url, spool=tmp_path / "spool", env={}) as first:
@@ -156,7 +201,9 @@ def test_what_cannot_be_sent_is_spooled_and_sent_by_the_next(endpoint: Endpoint,
         ends = time.monotonic() + 10
         while len(endpoint.events) < 151 and time.monotonic() < ends:
             time.sleep(0.05)
-    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(150)} | {"last"}
+    assert {event["id"] for event in endpoint.events} == {f"r{number}" for number in range(150)} | {
+        "last"
+    }
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -181,8 +228,12 @@ def test_a_queue_that_is_full_drops_and_counts(tmp_path: Path) -> None:
     meter._closed = True
 
 
-@pytest.mark.parametrize("nonsense", [None, 5, "text", {"usage": 7}, {"usage": {"input_tokens": object()}}, object()])
-def test_nothing_that_is_handed_in_breaks_the_caller(nonsense: object, meter: Meter, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    "nonsense", [None, 5, "text", {"usage": 7}, {"usage": {"input_tokens": object()}}, object()]
+)
+def test_nothing_that_is_handed_in_breaks_the_caller(
+    nonsense: object, meter: Meter, endpoint: Endpoint
+) -> None:
     """Whatever it is; what comes after it is told."""
     meter.record(nonsense, "alice")
     meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
@@ -208,8 +259,12 @@ else:
 """
 
 
-@pytest.mark.parametrize(("more", "told"), [("", {"r"}), ("raise SystemExit(3)", {"r"}), (FORK, {"r", "child"})])
-def test_events_are_sent_at_the_exit(endpoint: Endpoint, tmp_path: Path, more: str, told: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("more", "told"), [("", {"r"}), ("raise SystemExit(3)", {"r"}), (FORK, {"r", "child"})]
+)
+def test_events_are_sent_at_the_exit(
+    endpoint: Endpoint, tmp_path: Path, more: str, told: set[str]
+) -> None:
     """However the program ends by itself, and from a forked child too."""
     code = PROGRAM.format(url=endpoint.url, spool=str(tmp_path / "spool"), more=more)
     subprocess.run([sys.executable, "-c", code], timeout=30, check=False, capture_output=True)
@@ -228,8 +283,13 @@ CIRCLE: list[object] = []
 CIRCLE.append(CIRCLE)
 
 
-@pytest.mark.parametrize("value", [CIRCLE, Unspeakable(), {(1, 2): 3}, float("nan"), [float("inf")], "\ud800", {"\udfff": 1}])
-def test_an_attribute_that_json_cannot_have_costs_no_tokens(value: object, meter: Meter, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [CIRCLE, Unspeakable(), {(1, 2): 3}, float("nan"), [float("inf")], "\ud800", {"\udfff": 1}],
+)
+def test_an_attribute_that_json_cannot_have_costs_no_tokens(
+    value: object, meter: Meter, endpoint: Endpoint
+) -> None:
     """It is left out; what was used is told, and so is all that comes after it."""
     meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice", team=value, plan="free")
     meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice", team="search")
@@ -250,7 +310,10 @@ def test_a_subject_that_is_no_text_costs_only_its_own(meter: Meter, endpoint: En
 @pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15])
 def test_a_time_that_is_none_is_now(created: object) -> None:
     """Other providers than OpenAI say all sorts of things; their tokens count."""
-    assert event({"id": "1", "created": created, "usage": {"prompt_tokens": 5}}, TOLD)["time"] == "2026-11-22T00:00:00Z"
+    assert (
+        event({"id": "1", "created": created, "usage": {"prompt_tokens": 5}}, TOLD)["time"]
+        == "2026-11-22T00:00:00Z"
+    )
 
 
 HUNG = """
@@ -269,21 +332,34 @@ print(meter.counts.spooled, meter.counts.dropped)
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_server_that_never_answers_loses_nothing_at_the_exit(tmp_path: Path, *, kept: bool) -> None:
-    """What is being sent, and what came since, is in the spool when the program ends; without one it is counted as dropped."""
+def test_a_server_that_never_answers_loses_nothing_at_the_exit(
+    tmp_path: Path, *, kept: bool
+) -> None:
+    """What is being sent, and what came since, is in the spool when the program ends; without one
+    it is counted as dropped.
+    """
     spool = tmp_path / "spool"
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        program = HUNG.format(url=f"http://127.0.0.1:{silent.getsockname()[1]}", spool=str(spool) if kept else False)
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+        program = HUNG.format(
+            url=f"http://127.0.0.1:{silent.getsockname()[1]}", spool=str(spool) if kept else False
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+        )
     assert ran.stdout.split() == (["9", "0"] if kept else ["0", "9"])
     found = [event["id"] for file in spool.glob("*.json") for event in json.loads(file.read_text())]
     assert sorted(found) == ([*map(str, range(7)), "last", "s"] if kept else [])
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_vocabulary_that_does_not_come_loses_nothing(endpoint: Endpoint, tmp_path: Path, *, kept: bool) -> None:
-    """What waits for it is kept once when the meter is closed, also if the vocabulary comes after that; without a spool it is dropped."""
-    asked, came = threading.Event(), threading.Event()
+def test_a_vocabulary_that_does_not_come_loses_nothing(
+    endpoint: Endpoint, tmp_path: Path, *, kept: bool
+) -> None:
+    """What waits for it is kept once when the meter is closed, also if the vocabulary comes after
+    that; without a spool it is dropped.
+    """
+    asked = threading.Event()
+    came = threading.Event()
 
     def vocabulary(_: str) -> Callable[[str], int]:
         asked.set()
@@ -303,7 +379,9 @@ def test_a_vocabulary_that_does_not_come_loses_nothing(endpoint: Endpoint, tmp_p
     assert meter._thread
     meter._thread.join(5)
     assert meter.counts == told
-    found = [event["id"] for file in tmp_path.glob("*.json") for event in json.loads(file.read_text())]
+    found = [
+        event["id"] for file in tmp_path.glob("*.json") for event in json.loads(file.read_text())
+    ]
     assert found == (["s", "next"] if kept else [])
 
 
@@ -311,7 +389,9 @@ def test_a_vocabulary_that_does_not_come_loses_nothing(endpoint: Endpoint, tmp_p
 def test_the_worker_ends_with_nothing_in_memory(tmp_path: Path, *, kept: bool) -> None:
     """What it could not send any more is in the spool, else counted as dropped."""
     queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
-    worker = Worker(queue, Sender("http://127.0.0.1:1", None), Spool(tmp_path, 2**20) if kept else None)
+    worker = Worker(
+        queue, Sender("http://127.0.0.1:1", None), Spool(tmp_path, 2**20) if kept else None
+    )
     queue.put(Job({"id": "r", "usage": {"input_tokens": 1}}, TOLD))
     queue.put(None)
     worker.run()
@@ -323,10 +403,17 @@ def test_the_helper_is_light() -> None:
     """Importing it brings in no web framework, no SDK and no tokenizer."""
     heavy = ("aiohttp", "opentelemetry", "tiktoken", "pydantic")
     code = f"import sys, otel_openai_usage.metering; print(*(name for name in {heavy} if name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == ""
+    )
 
 
-async def test_an_event_loop_is_not_held_up(aclient: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
+async def test_an_event_loop_is_not_held_up(
+    aclient: openai.AsyncOpenAI, endpoint: Endpoint
+) -> None:
     """`record` returns at once with a server that does not answer, and `async with` flushes."""
     async with Meter(endpoint.url, spool=False, env={}) as meter:
         completion = await aclient.chat.completions.create(model="gpt-4o", messages=MESSAGES)

@@ -21,7 +21,10 @@ Rows = Mapping[str, Sequence[tuple[Mapping[str, AttributeValue], int | float]]]
 
 def snapshot(rows: Rows, version: int = 1) -> Snapshot:
     """A snapshot of these rows."""
-    points = {name: tuple(Point(Series(attributes, START), value) for attributes, value in some) for name, some in rows.items()}
+    points = {
+        name: tuple(Point(Series(attributes, START), value) for attributes, value in some)
+        for name, some in rows.items()
+    }
     return Snapshot(version, TIME, points)
 
 
@@ -35,10 +38,16 @@ def board(rows: Rows) -> Board:
 def stock_prometheus(shown: Board) -> tuple[bytes, bytes]:
     """What the stock exporter prints for `instrument()`: text and OpenMetrics (without its end)."""
     registry = CollectorRegistry()
-    reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=registry, cardinality_limits=LIMITS)
+    reader = PrometheusMetricReader(
+        disable_target_info=True,
+        scope_info_enabled=False,
+        registry=registry,
+        cardinality_limits=LIMITS,
+    )
     provider = MeterProvider([reader], Resource({}), shutdown_on_exit=False)
     instrument(provider, shown)
-    text, openmetrics = generate_latest(registry), generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    text = generate_latest(registry)
+    openmetrics = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
     provider.shutdown()
     return text, openmetrics.removesuffix(b"# EOF\n")
 

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceServicer, add_MetricsServiceServicer_to_server
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 
 
@@ -50,11 +56,15 @@ class Received:
 
 @contextmanager
 def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Received]:
-    """A gRPC Collector with the default limit of 4 MiB; with TLS if it is given a certificate and key."""
+    """A gRPC Collector with the default limit of 4 MiB; with TLS if it is given a certificate and
+    key.
+    """
     received = Received()
 
     class Service(MetricsServiceServicer):
-        def Export(self, request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:  # noqa: N802
+        def Export(  # noqa: N802
+            self, request: ExportMetricsServiceRequest, context: Any
+        ) -> ExportMetricsServiceResponse:
             headers = {str(key): str(value) for key, value in context.invocation_metadata()}
             if not received.take(request, headers):
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
@@ -86,7 +96,9 @@ def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             headers = {key.lower(): value for key, value in self.headers.items()}
-            ok = self.path == "/v1/metrics" and received.take(ExportMetricsServiceRequest.FromString(body), headers)
+            ok = self.path == "/v1/metrics" and received.take(
+                ExportMetricsServiceRequest.FromString(body), headers
+            )
             self.send_response(200 if ok else 403)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -99,7 +111,9 @@ def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    received.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/v1/metrics"
+    received.url = (
+        f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/v1/metrics"
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -16,4 +16,6 @@ def test_a_checksum_of_two_texts_needs_neither(one: bytes, other: bytes) -> None
 
 def test_long_texts_too() -> None:
     """Sizes beyond 2**24 are met at a million series."""
-    assert followed(crc32(b"a"), crc32(bytes(40_000_001)), shift(40_000_001)) == crc32(b"a" + bytes(40_000_001))
+    assert followed(crc32(b"a"), crc32(bytes(40_000_001)), shift(40_000_001)) == crc32(
+        b"a" + bytes(40_000_001)
+    )

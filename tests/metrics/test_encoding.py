@@ -26,14 +26,24 @@ from tests.metrics.test_producer import NOW, made
 def test_our_bytes_are_the_official_encoder_s(rows: Rows) -> None:
     """Whatever is on the Board, the request is byte for byte what the official encoder makes of it."""
     data = made(snapshot(rows))
-    assert Encoder()(data).SerializeToString(deterministic=True) == encode_metrics(data).SerializeToString(deterministic=True)
+    assert Encoder()(data).SerializeToString(deterministic=True) == encode_metrics(
+        data
+    ).SerializeToString(deterministic=True)
 
 
 def test_every_shape_of_request_is_encoded() -> None:
-    """Moved attributes, our own health beside the Board, parts of a metric, values of every type: all as officially."""
+    """Moved attributes, our own health beside the Board, parts of a metric, values of every type:
+    all as officially.
+    """
     health = Own(Board(), Resource({"service.name": "x"}))
     health.polled("acme", "usage/completions", 1.5, 10)
-    odd: Rows = {**HOUSE, "openai.api.sessions": [({"a": 1, "b": True, "c": 1.5, "d": "1", "e": ""}, 2**62), ({"a": True, "b": 1}, 0)]}
+    odd: Rows = {
+        **HOUSE,
+        "openai.api.sessions": [
+            ({"a": 1, "b": True, "c": 1.5, "d": "1", "e": ""}, 2**62),
+            ({"a": True, "b": 1}, 0),
+        ],
+    }
     encoder = Encoder()
     for data in (made(snapshot(odd)), made(snapshot(odd), "organization"), made(snapshot({}))):
         whole = joined(data, health.collect())
@@ -46,10 +56,18 @@ def test_every_shape_of_request_is_encoded() -> None:
 MOVES = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 3)), max_size=3)
 
 
-@given(st.lists(st.tuples(MOVES, st.integers(0, 2), st.booleans()), min_size=3, max_size=6), st.sampled_from(["", "organization"]))
-def test_points_that_stood_still_are_encoded_as_ever(steps: list[tuple[list[tuple[int, int]], int, bool]], moved: str) -> None:
-    """Request after request, whatever moves, comes and goes meanwhile, the bytes are the official encoder's."""
-    encoder, series = Encoder(), [Series({"organization": f"o{nth % 2}", "model": f"m{nth}"}, 7) for nth in range(30)]
+@given(
+    st.lists(st.tuples(MOVES, st.integers(0, 2), st.booleans()), min_size=3, max_size=6),
+    st.sampled_from(["", "organization"]),
+)
+def test_points_that_stood_still_are_encoded_as_ever(
+    steps: list[tuple[list[tuple[int, int]], int, bool]], moved: str
+) -> None:
+    """Request after request, whatever moves, comes and goes meanwhile, the bytes are the official
+    encoder's.
+    """
+    encoder = Encoder()
+    series = [Series({"organization": f"o{nth % 2}", "model": f"m{nth}"}, 7) for nth in range(30)]
     counter, gauge = ([Point(each, value) for each in series[:25]] for value in (1, 2.5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "PIECE", 4)
@@ -58,19 +76,31 @@ def test_points_that_stood_still_are_encoded_as_ever(steps: list[tuple[list[tupl
             for place, value in moves:
                 if place < len(counter):
                     counter[place] = Point(counter[place].series, value)
-            counter = counter[fewer:] + ([Point(Series({"model": f"new{step}"}, 7), 1)] if more else [])
-            shown = Snapshot(step, 0, {"openai.api.requests": list(counter), "openai.api.daily_cost": list(gauge)})
+            counter = counter[fewer:] + (
+                [Point(Series({"model": f"new{step}"}, 7), 1)] if more else []
+            )
+            shown = Snapshot(
+                step,
+                0,
+                {"openai.api.requests": list(counter), "openai.api.daily_cost": list(gauge)},
+            )
             for batch in batches(made(shown, *filter(None, [moved]), time=NOW + step), 7):
-                assert encoder(batch).SerializeToString(deterministic=True) == encode_metrics(batch).SerializeToString(deterministic=True)
+                assert encoder(batch).SerializeToString(deterministic=True) == encode_metrics(
+                    batch
+                ).SerializeToString(deterministic=True)
 
 
 def test_points_that_stood_still_are_not_encoded_again() -> None:
-    """From the third request on a piece in which nothing moved costs a new time only; one that moved is encoded."""
+    """From the third request on a piece in which nothing moved costs a new time only; one that
+    moved is encoded.
+    """
     encoded: list[int] = []
     points = [Point(Series({"model": f"m{nth}"}, 7), 1) for nth in range(3 * PIECE)]
 
     class Telling(Encoder):
-        def _points(self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]) -> Iterable[bytes]:
+        def _points(
+            self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]
+        ) -> Iterable[bytes]:
             encoded.append(len(points))
             return super()._points(points, moved, times)
 
@@ -86,7 +116,9 @@ def test_points_that_stood_still_are_not_encoded_again() -> None:
 def test_an_attribute_that_looks_like_the_time_is_left_alone() -> None:
     """Bytes of an attribute that are those of a point's time stay as they are."""
     times = [int.from_bytes(letter * 8, "little") for letter in (b"A", b"B", b"C", b"D")]
-    shown = Snapshot(1, 0, {"openai.api.requests": [Point(Series({"model": "\x19" + "B" * 8}, 7), 1)]})
+    shown = Snapshot(
+        1, 0, {"openai.api.requests": [Point(Series({"model": "\x19" + "B" * 8}, 7), 1)]}
+    )
     encoder = Encoder()
     for time in times:
         assert encoder(made(shown, time=time)) == encode_metrics(made(shown, time=time))

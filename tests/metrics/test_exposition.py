@@ -14,12 +14,23 @@ from otel_openai_usage.metrics.deflate import member
 from otel_openai_usage.metrics.exposition import Exposition, Page
 from tests.metrics.boards import HOUSE, Rows, board, snapshot, stock_prometheus
 
-EVERYTHING: Rows = {name: [({"organization": "acme"}, 1.5 if row.floating else 1)] for name, row in INSTRUMENTS.items()}
+EVERYTHING: Rows = {
+    name: [({"organization": "acme"}, 1.5 if row.floating else 1)]
+    for name, row in INSTRUMENTS.items()
+}
 
 odd = ["organization", "model", "a.b", "a_b", "9lives", "_x", "ключ", "otel.metric.overflow"]
 keys = st.sampled_from(odd) | st.text(min_size=1, max_size=4)
-values = st.text(max_size=6) | st.sampled_from(['"', "\\", "\n", "\\n", "é", "💰"]) | st.booleans() | st.integers(0, 9) | st.just(1.5)
-decimals = st.floats(allow_nan=False, allow_infinity=False).map(lambda value: value + 0.0)  # no -0.0: the SDK adds to 0
+values = (
+    st.text(max_size=6)
+    | st.sampled_from(['"', "\\", "\n", "\\n", "é", "💰"])
+    | st.booleans()
+    | st.integers(0, 9)
+    | st.just(1.5)
+)
+decimals = st.floats(allow_nan=False, allow_infinity=False).map(
+    lambda value: value + 0.0
+)  # no -0.0: the SDK adds to 0
 amounts = st.integers(0, 2**60) | st.integers(-5, 20_000_000) | decimals
 series = st.dictionaries(keys, values, max_size=5)
 
@@ -46,9 +57,13 @@ def both(shown: Board, exposition: Exposition) -> tuple[bytes, bytes]:
     return plain(pages.text), plain(pages.openmetrics)
 
 
-@pytest.mark.parametrize("rows", [HOUSE, EVERYTHING, {}], ids=["house", "every instrument", "nothing"])
+@pytest.mark.parametrize(
+    "rows", [HOUSE, EVERYTHING, {}], ids=["house", "every instrument", "nothing"]
+)
 def test_our_bytes_are_the_stock_exporters(rows: Rows) -> None:
-    """Text and OpenMetrics are, byte by byte, what the stock exporter prints for the same instruments."""
+    """Text and OpenMetrics are, byte by byte, what the stock exporter prints for the same
+    instruments.
+    """
     shown = board(rows)
     assert both(shown, Exposition(INSTRUMENTS)) == stock_prometheus(shown)
 
@@ -64,7 +79,9 @@ def test_our_bytes_are_the_stock_exporters_for_anything(rows: Rows) -> None:
 @given(st.lists(boards, min_size=2, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_what_was_rendered_before_leaves_no_trace(many: list[Rows]) -> None:
-    """An exposition that has rendered other snapshots prints the next one as a new exposition would."""
+    """An exposition that has rendered other snapshots prints the next one as a new exposition
+    would.
+    """
     used = Exposition(INSTRUMENTS)
     for rows in many:
         shown = board(rows)
@@ -72,8 +89,11 @@ def test_what_was_rendered_before_leaves_no_trace(many: list[Rows]) -> None:
 
 
 def test_values_move_under_kept_labels() -> None:
-    """A series that stands in the next snapshot keeps its labels and shows its new value; one that left is gone."""
-    stays, leaves = Series({"organization": "a"}), Series({"organization": "b", "model": "m"})
+    """A series that stands in the next snapshot keeps its labels and shows its new value; one that
+    left is gone.
+    """
+    stays = Series({"organization": "a"})
+    leaves = Series({"organization": "b", "model": "m"})
     exposition = Exposition(INSTRUMENTS)
     exposition.render(Snapshot(1, 0, {"openai.api.images": (Point(stays, 1), Point(leaves, 1))}))
     page = exposition.render(Snapshot(2, 0, {"openai.api.images": (Point(stays, 2),)})).text
@@ -82,17 +102,27 @@ def test_values_move_under_kept_labels() -> None:
 
 def test_the_same_points_are_not_rendered_again() -> None:
     """A family whose points are the same sequence object keeps its very bytes."""
-    exposition, points = Exposition(INSTRUMENTS), snapshot(HOUSE).points
+    exposition = Exposition(INSTRUMENTS)
+    points = snapshot(HOUSE).points
     first = exposition.render(Snapshot(1, 0, points)).text.plain
     second = exposition.render(Snapshot(2, 0, {**points, "openai.api.up": ()})).text.plain
     assert first[1] is second[1]
 
 
-@given(st.lists(st.tuples(st.integers(0, 1199), st.integers(0, 3)), max_size=4), st.integers(0, 900), st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, 1199), st.integers(0, 3)), max_size=4),
+    st.integers(0, 900),
+    st.booleans(),
+)
 @settings(max_examples=50, deadline=None)
-def test_only_pieces_that_say_something_else_are_rendered(moved: list[tuple[int, int]], fewer: int, appended: bool) -> None:
-    """Of 1,200 series those pieces stay the very same bytes in which nothing moved; the page is what a new exposition prints."""
-    used, points = Exposition(INSTRUMENTS), [Point(Series({"organization": f"o{nth}"}), 0) for nth in range(1200)]
+def test_only_pieces_that_say_something_else_are_rendered(
+    moved: list[tuple[int, int]], fewer: int, appended: bool
+) -> None:
+    """Of 1,200 series those pieces stay the very same bytes in which nothing moved; the page is
+    what a new exposition prints.
+    """
+    used = Exposition(INSTRUMENTS)
+    points = [Point(Series({"organization": f"o{nth}"}), 0) for nth in range(1200)]
     before = used.render(Snapshot(1, 0, {"openai.api.images": points})).text
     after = list(points)
     for place, value in moved:
@@ -102,27 +132,43 @@ def test_only_pieces_that_say_something_else_are_rendered(moved: list[tuple[int,
     pages = used.render(Snapshot(2, 0, {"openai.api.images": after}))
     fresh = Exposition(INSTRUMENTS).render(Snapshot(1, 0, {"openai.api.images": after}))
     assert (plain(pages.text), pages.text.crc) == (plain(fresh.text), fresh.text.crc)
-    assert gzip.decompress(b"".join(member(pages.text.deflated, pages.text.crc, pages.text.size))) == plain(fresh.text)
-    same = [one is other for one, other in zip(before.plain[1:], pages.text.plain[1:], strict=False)]
-    assert same == [after[at : at + 400] == points[at : at + 400] for at in range(0, 400 * len(same), 400)]
+    assert gzip.decompress(
+        b"".join(member(pages.text.deflated, pages.text.crc, pages.text.size))
+    ) == plain(fresh.text)
+    same = [
+        one is other for one, other in zip(before.plain[1:], pages.text.plain[1:], strict=False)
+    ]
+    assert same == [
+        after[at : at + 400] == points[at : at + 400] for at in range(0, 400 * len(same), 400)
+    ]
 
 
 @given(boards)
 @settings(max_examples=50, deadline=None)
 def test_the_compressed_page_is_the_page(rows: Rows) -> None:
-    """The deflate segments of both formats make one gzip member that holds the plain bytes, and nothing after it."""
+    """The deflate segments of both formats make one gzip member that holds the plain bytes, and
+    nothing after it.
+    """
     pages = Exposition(INSTRUMENTS).render(snapshot(rows))
     for page in (pages.text, pages.openmetrics):
         zipped = b"".join(member(page.deflated, page.crc, page.size))
         assert gzip.decompress(zipped) == plain(page)
         single = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        assert (single.decompress(zipped), single.unused_data, single.eof) == (plain(page), b"", True)
+        assert (single.decompress(zipped), single.unused_data, single.eof) == (
+            plain(page),
+            b"",
+            True,
+        )
 
 
 def test_names_in_the_catalogue_are_the_exporters() -> None:
-    """The column `prometheus` of every row is the name that the stock exporter gives the instrument."""
+    """The column `prometheus` of every row is the name that the stock exporter gives the
+    instrument.
+    """
     text, _ = stock_prometheus(board(EVERYTHING))
-    printed = [line.split(b"{")[0].decode() for line in text.splitlines() if not line.startswith(b"#")]
+    printed = [
+        line.split(b"{")[0].decode() for line in text.splitlines() if not line.startswith(b"#")
+    ]
     assert printed == [row.prometheus for row in INSTRUMENTS.values()]
 
 

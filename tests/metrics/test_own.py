@@ -21,8 +21,14 @@ class Health:
     def __init__(self, who: Resource | None = None) -> None:
         self.board = board(HOUSE)
         self.reader = PrometheusReader(self.board)
-        self.own = Own(self.board, who or Resource({"service.name": "test", "service.instance.id": "one"}), [self.reader],
-                       exporters=["otlp"], state_size=lambda: 4096, now=lambda: TIME / 1e9 + 30)  # fmt: skip
+        self.own = Own(
+            self.board,
+            who or Resource({"service.name": "test", "service.instance.id": "one"}),
+            [self.reader],
+            exporters=["otlp"],
+            state_size=lambda: 4096,
+            now=lambda: TIME / 1e9 + 30,
+        )
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """Every sample of the page: name and label values in the order of the label names."""
@@ -84,19 +90,38 @@ def test_what_is_told_is_shown(health: Health) -> None:
 
 
 def test_what_can_go_wrong_stands_at_zero_before_it_does(health: Health) -> None:
-    """Expected sources, exporters and events have their error counters from the start, so that the first is an increase."""
+    """Expected sources, exporters and events have their error counters from the start, so that the
+    first is an increase.
+    """
     health.own.expect("acme", ["usage/completions", "costs"])
     health.own.expect_events()
-    zeros = {key for key, value in health.samples().items() if value == 0 and key[0].startswith("otel_openai_usage")}
-    assert {("otel_openai_usage_late_tokens_total", lag, "acme", "usage/completions") for lag in ("5m", "1h", "3h", "1d", "7d")} <= zeros
-    assert not any(key[0] == "otel_openai_usage_late_tokens_total" and "costs" in key for key in zeros)
-    assert {("otel_openai_usage_gap_seconds_total", "acme", outcome, "costs") for outcome in ("healed", "lost")} <= zeros
+    zeros = {
+        key
+        for key, value in health.samples().items()
+        if value == 0 and key[0].startswith("otel_openai_usage")
+    }
+    assert {
+        ("otel_openai_usage_late_tokens_total", lag, "acme", "usage/completions")
+        for lag in ("5m", "1h", "3h", "1d", "7d")
+    } <= zeros
+    assert not any(
+        key[0] == "otel_openai_usage_late_tokens_total" and "costs" in key for key in zeros
+    )
+    assert {
+        ("otel_openai_usage_gap_seconds_total", "acme", outcome, "costs")
+        for outcome in ("healed", "lost")
+    } <= zeros
     assert ("otel_openai_usage_exports_failed_total", "otlp") in zeros
-    assert {("otel_openai_usage_events_total", o) for o in ("accepted", "duplicate", "conflicting", "refused")} <= zeros
+    assert {
+        ("otel_openai_usage_events_total", o)
+        for o in ("accepted", "duplicate", "conflicting", "refused")
+    } <= zeros
 
 
 def test_names_in_the_table_are_the_exporters(health: Health) -> None:
-    """The column `prometheus` of every row is the name that the stock exporter prints, and no row is without effect."""
+    """The column `prometheus` of every row is the name that the stock exporter prints, and no row
+    is without effect.
+    """
     own = health.own
     own.request("acme", "costs", 200, 0.1)
     own.polled("acme", "costs", 0.1, 1)
@@ -106,12 +131,18 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     own.estimate_difference("acme", "day", 1.0)
     own.skipped("acme", "legacy", 1)
     own.series("openai.api.tokens", 1, 0)
-    names = {name.removesuffix("_count") for name, *_ in health.samples() if name.startswith("otel_openai_usage_")}
+    names = {
+        name.removesuffix("_count")
+        for name, *_ in health.samples()
+        if name.startswith("otel_openai_usage_")
+    }
     assert {row.prometheus for row in OWN.values()} <= names
 
 
 def test_more_than_2000_sets_are_not_folded(health: Health) -> None:
-    """The SDK's silent default limit is lifted: 2,500 organizations keep their own request counters."""
+    """The SDK's silent default limit is lifted: 2,500 organizations keep their own request
+    counters.
+    """
     for number in range(2_500):
         health.own.request(f"org-{number}", "costs", 200, 0.1)
     seen = health.samples()
@@ -120,7 +151,9 @@ def test_more_than_2000_sets_are_not_folded(health: Health) -> None:
 
 
 def test_pending_restatements_come_with_the_counters(health: Health) -> None:
-    """`restated_pending` is part of the snapshot and carries `instrument` and the series' own labels."""
+    """`restated_pending` is part of the snapshot and carries `instrument` and the series' own
+    labels.
+    """
     series = Series({"organization": "acme", "instrument": "openai.api.tokens", "model": "gpt-5"})
     health.board.publish(Snapshot(2, TIME, {RESTATED.name: (Point(series, 42),)}))
     line = b'otel_openai_usage_restated_pending{instrument="openai.api.tokens",model="gpt-5",organization="acme"} 42.0\n'
@@ -158,16 +191,25 @@ if not child:
     os._exit(ThreadPoolExecutor(1).submit(lambda: 7).result(5))
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+    )
     assert done.stdout == "7\n"
 
 
 def test_who_we_are() -> None:
-    """What is configured beats our defaults and keeps its type, which `target_info` tells as JSON does; the instance id is ours."""
+    """What is configured beats our defaults and keeps its type, which `target_info` tells as JSON
+    does; the instance id is ours.
+    """
     made = resource("id-1", {"service.name": "a", "zone": 2, "paid": True})
-    assert {key: made.attributes[key] for key in ("service.name", "zone", "paid", "service.instance.id")} == {
-        "service.name": "a", "zone": 2, "paid": True, "service.instance.id": "id-1",
-    }  # fmt: skip
+    assert {
+        key: made.attributes[key] for key in ("service.name", "zone", "paid", "service.instance.id")
+    } == {
+        "service.name": "a",
+        "zone": 2,
+        "paid": True,
+        "service.instance.id": "id-1",
+    }
     assert resource("id-1", {}).attributes["service.name"] == "otel-openai-usage"
     health = Health(made)
     (info,) = (values for name, *values in health.samples() if name == "target_info")

@@ -18,25 +18,47 @@ NOW = 1_763_800_000_000_000_000
 
 def made(shown: Snapshot, *to_resource: str, time: int = NOW) -> MetricsData:
     """The MetricsData of a snapshot."""
-    return produce(shown, INSTRUMENTS, time=time, resource=Resource({"service.name": "x"}), scope=SCOPE, to_resource=to_resource)
+    return produce(
+        shown,
+        INSTRUMENTS,
+        time=time,
+        resource=Resource({"service.name": "x"}),
+        scope=SCOPE,
+        to_resource=to_resource,
+    )
 
 
 def points(data: MetricsData) -> list[object]:
     """Everything but resource and times, in an order of its own."""
     found = [
-        (scope.scope.name, scope.scope.version, metric.name, metric.unit, metric.description, type(metric.data).__name__,
-         getattr(metric.data, "is_monotonic", None), getattr(metric.data, "aggregation_temporality", None),
-         frozenset((point.attributes or {}).items()), type(point.value).__name__, point.value)
-        for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
-        if isinstance(metric.data, Sum | Gauge) for point in metric.data.data_points
-    ]  # fmt: skip
+        (
+            scope.scope.name,
+            scope.scope.version,
+            metric.name,
+            metric.unit,
+            metric.description,
+            type(metric.data).__name__,
+            getattr(metric.data, "is_monotonic", None),
+            getattr(metric.data, "aggregation_temporality", None),
+            frozenset((point.attributes or {}).items()),
+            type(point.value).__name__,
+            point.value,
+        )
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if isinstance(metric.data, Sum | Gauge)
+        for point in metric.data.data_points
+    ]
     return sorted(found, key=repr)
 
 
 @given(boards)
 @settings(max_examples=100, deadline=None)
 def test_the_producer_and_the_callbacks_give_the_same_points(rows: Rows) -> None:
-    """Name, unit, description, kind, temporality, attributes, value and its type are those of the SDK's own collection."""
+    """Name, unit, description, kind, temporality, attributes, value and its type are those of the
+    SDK's own collection.
+    """
     assert points(made(snapshot(rows))) == points(stock_data(board(rows)))
 
 
@@ -44,20 +66,31 @@ def test_a_counter_point_carries_the_start_of_its_counting() -> None:
     """Counters begin at their series' start and end now; ints stay ints and floats floats."""
     (resource,) = made(snapshot(HOUSE)).resource_metrics
     metrics = {metric.name: metric.data for metric in resource.scope_metrics[0].metrics}
-    tokens, cost = metrics["openai.api.tokens"], metrics["openai.api.cost"]
+    tokens = metrics["openai.api.tokens"]
+    cost = metrics["openai.api.cost"]
     assert isinstance(tokens, Sum)
     assert isinstance(cost, Sum)
-    assert (tokens.aggregation_temporality, tokens.is_monotonic) == (AggregationTemporality.CUMULATIVE, True)
-    assert {(point.start_time_unix_nano, point.time_unix_nano) for point in tokens.data_points} == {(START, NOW)}
+    assert (tokens.aggregation_temporality, tokens.is_monotonic) == (
+        AggregationTemporality.CUMULATIVE,
+        True,
+    )
+    assert {(point.start_time_unix_nano, point.time_unix_nano) for point in tokens.data_points} == {
+        (START, NOW)
+    }
     assert [point.value for point in tokens.data_points] == [12_345_678, 999_999, 0, 7]
     assert {type(point.value) for point in tokens.data_points} == {int}
     assert {type(point.value) for point in cost.data_points} == {float}
 
 
 def test_attributes_move_to_the_resource() -> None:
-    """One ResourceMetrics per set of moved attributes; its points lack them and together they are all points."""
+    """One ResourceMetrics per set of moved attributes; its points lack them and together they are
+    all points.
+    """
     rows: Rows = {
-        "openai.api.tokens": [({"organization": "a", "model": "m"}, 1), ({"organization": "b", "model": "m"}, 2)],
+        "openai.api.tokens": [
+            ({"organization": "a", "model": "m"}, 1),
+            ({"organization": "b", "model": "m"}, 2),
+        ],
         "openai.api.requests": [({"organization": "b"}, 3), ({"model": "m"}, 4)],
     }
     seen: dict[object, list[tuple[str, object, float]]] = {}

@@ -31,14 +31,31 @@ NOW = 1_763_800_000.0
 class House:
     """A sender on its board, and what became of its attempts."""
 
-    def __init__(self, url: str, protocol: str, shown: Board, *to_resource: str, interval: float = 3600, **settings: object) -> None:
+    def __init__(
+        self,
+        url: str,
+        protocol: str,
+        shown: Board,
+        *to_resource: str,
+        interval: float = 3600,
+        **settings: object,
+    ) -> None:
         resource = Resource({"service.name": "test"})
-        self.board, self.own = shown, Own(shown, resource, exporters=["otlp"])
+        self.board = shown
+        self.own = Own(shown, resource, exporters=["otlp"])
         self.attempts: list[tuple[int, bool]] = []
         self.attempted = Event()
         otlp = Otlp.model_validate({"endpoint": url, "protocol": protocol, **settings})
-        self.sender = Sender(exporter(otlp), shown, self.own, resource, interval=interval, to_resource=to_resource,
-                             attempted=self._attempted, now=lambda: NOW)  # fmt: skip
+        self.sender = Sender(
+            exporter(otlp),
+            shown,
+            self.own,
+            resource,
+            interval=interval,
+            to_resource=to_resource,
+            attempted=self._attempted,
+            now=lambda: NOW,
+        )
 
     def _attempted(self, version: int, ok: bool) -> None:
         self.attempts.append((version, ok))
@@ -48,7 +65,9 @@ class House:
         """`exports_failed`, as we tell it ourselves."""
         data = self.own.collect()
         assert data
-        metrics = {metric.name: metric.data for metric in data.resource_metrics[0].scope_metrics[0].metrics}
+        metrics = {
+            metric.name: metric.data for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        }
         (point,) = metrics["otel_openai_usage.exports_failed"].data_points
         return point.value  # type: ignore[union-attr]
 
@@ -62,32 +81,49 @@ def protocol(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def collector(protocol: str) -> Iterator[Received]:
     """A Collector that speaks it."""
-    serve: Callable[[], AbstractContextManager[Received]] = grpc_collector if protocol == "grpc" else http_collector
+    serve: Callable[[], AbstractContextManager[Received]] = (
+        grpc_collector if protocol == "grpc" else http_collector
+    )
     with serve() as received:
         yield received
 
 
 def test_what_arrives_is_what_the_board_shows(collector: Received, protocol: str) -> None:
-    """Every point with its value as int or double, its own start and the time of sending; our health beside it."""
+    """Every point with its value as int or double, its own start and the time of sending; our
+    health beside it.
+    """
     house = House(collector.url, protocol, board(HOUSE))
     assert house.sender.flush() is True
-    arrived = {(name, tuple(attributes.values())): point for name, attributes, point in collector.points()}
+    arrived = {
+        (name, tuple(attributes.values())): point for name, attributes, point in collector.points()
+    }
     tokens = arrived["openai.api.tokens", ("acme", "text-embedding-3", "embeddings", "input")]
     assert (tokens.WhichOneof("value"), tokens.as_int) == ("as_int", 0)
     cost = arrived["openai.api.cost", ("acme", "usd")]
     assert (cost.WhichOneof("value"), cost.as_double) == ("as_double", 1234567.89)
     assert (cost.start_time_unix_nano, cost.time_unix_nano) == (START, int(NOW * 1e9))
-    assert len([name for name, _ in arrived if name.startswith("openai.")]) == sum(map(len, HOUSE.values()))
+    assert len([name for name, _ in arrived if name.startswith("openai.")]) == sum(
+        map(len, HOUSE.values())
+    )
     assert ("otel_openai_usage.exports_failed", ("otlp",)) in arrived
     (resource,) = collector.requests[0].resource_metrics
-    assert [scope.scope.name for scope in resource.scope_metrics] == ["otel_openai_usage", "otel_openai_usage.health"]
+    assert [scope.scope.name for scope in resource.scope_metrics] == [
+        "otel_openai_usage",
+        "otel_openai_usage.health",
+    ]
     house.sender.shutdown()
 
 
 def test_headers_and_compression(collector: Received, protocol: str) -> None:
     """Headers are sent; gzip and none both arrive."""
     for compression in ("gzip", "none"):
-        house = House(collector.url, protocol, board(HOUSE), compression=compression, headers={"X-Tenant": SecretStr("me")})
+        house = House(
+            collector.url,
+            protocol,
+            board(HOUSE),
+            compression=compression,
+            headers={"X-Tenant": SecretStr("me")},
+        )
         assert house.sender.flush() is True
         house.sender.shutdown()
     assert [headers["x-tenant"] for headers in collector.headers] == ["me", "me"]
@@ -96,42 +132,67 @@ def test_headers_and_compression(collector: Received, protocol: str) -> None:
 def test_tls(protocol: str, tmp_path: Path) -> None:
     """https:// with our CA arrives; without it nothing is sent."""
     authority = Authority(tmp_path)
-    with (grpc_collector if protocol == "grpc" else http_collector)(authority.issue("collector")) as received:
+    with (grpc_collector if protocol == "grpc" else http_collector)(
+        authority.issue("collector")
+    ) as received:
         for tls, arrives in (({"ca_file": authority.file}, True), (None, False)):
-            house = House(received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1))
+            house = House(
+                received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1)
+            )
             assert house.sender.flush() is arrives
             house.sender.shutdown()
     assert len(received.requests) == 1
 
 
 def test_attributes_move_to_resources(collector: Received, protocol: str) -> None:
-    """With `to_resource` each organization is a resource of its own, and our health is the exporter's own."""
-    shown = board({"openai.api.tokens": [({"organization": name, "model": "m"}, 1) for name in ("a", "b")]})
+    """With `to_resource` each organization is a resource of its own, and our health is the
+    exporter's own.
+    """
+    shown = board(
+        {"openai.api.tokens": [({"organization": name, "model": "m"}, 1) for name in ("a", "b")]}
+    )
     house = House(collector.url, protocol, shown, "organization")
     assert house.sender.flush() is True
     resources = [
-        {pair.key: pair.value.string_value for pair in part.resource.attributes} for part in collector.requests[0].resource_metrics
+        {pair.key: pair.value.string_value for pair in part.resource.attributes}
+        for part in collector.requests[0].resource_metrics
     ]
     assert resources == [
         {"service.name": "test", "organization": "a"},
         {"service.name": "test", "organization": "b"},
         {"service.name": "test"},
     ]
-    assert [attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"] == [{"model": "m"}, {"model": "m"}]
+    assert [
+        attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"
+    ] == [{"model": "m"}, {"model": "m"}]
     house.sender.shutdown()
 
 
 def test_many_points_go_in_batches(collector: Received, protocol: str) -> None:
-    """23,000 long series pass a Collector that takes 4 MiB: in requests of at most 8,000 points, each point once."""
+    """23,000 long series pass a Collector that takes 4 MiB: in requests of at most 8,000 points,
+    each point once.
+    """
     rows = [
-        ({"organization": "acme", "project_name": "p" * 120, "model": "gpt-5", "user_id": f"user-{number}"}, number)
+        (
+            {
+                "organization": "acme",
+                "project_name": "p" * 120,
+                "model": "gpt-5",
+                "user_id": f"user-{number}",
+            },
+            number,
+        )
         for number in range(23_000)
     ]
     house = House(collector.url, protocol, board({"openai.api.tokens": rows}))
     assert house.sender.flush() is True
     sizes = [sum(1 for _ in Received.points(_only(request))) for request in collector.requests]
     assert max(sizes) <= SIZE <= 8_000
-    users = [attributes["user_id"] for name, attributes, _ in collector.points() if name == "openai.api.tokens"]
+    users = [
+        attributes["user_id"]
+        for name, attributes, _ in collector.points()
+        if name == "openai.api.tokens"
+    ]
     assert users == [f"user-{number}" for number in range(23_000)]
     house.sender.shutdown()
 
@@ -143,7 +204,9 @@ def _only(request: object) -> Received:
 
 
 def test_unchanged_data_is_sent_every_interval(collector: Received, protocol: str) -> None:
-    """Each interval brings the same points again, and each attempt is told with the version that it showed."""
+    """Each interval brings the same points again, and each attempt is told with the version that it
+    showed.
+    """
     house = House(collector.url, protocol, board(HOUSE), interval=0.05)
     house.sender.start()
     _until(lambda: len(house.attempts) >= 3)
@@ -164,8 +227,12 @@ def test_the_last_change_is_sent_on_shutdown(collector: Received, protocol: str)
     assert time.monotonic() - began < 2
 
 
-def test_an_outage_is_said_once(collector: Received, protocol: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Three refusals and a recovery are two log lines, three counted failures, and nothing from the SDK."""
+def test_an_outage_is_said_once(
+    collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three refusals and a recovery are two log lines, three counted failures, and nothing from the
+    SDK.
+    """
     caplog.set_level(logging.INFO)
     house = House(collector.url, protocol, board(HOUSE))
     collector.refusing = True
@@ -173,9 +240,12 @@ def test_an_outage_is_said_once(collector: Received, protocol: str, caplog: pyte
     collector.refusing = False
     assert [house.sender.flush() for _ in range(2)] == [True] * 2
     assert [record.message for record in caplog.records] == [
-        "OTLP export did not arrive; tried again every interval", "OTLP export arrives again",
-    ]  # fmt: skip
-    assert ("PERMISSION_DENIED" if protocol == "grpc" else "403") in vars(caplog.records[0])["error"]
+        "OTLP export did not arrive; tried again every interval",
+        "OTLP export arrives again",
+    ]
+    assert ("PERMISSION_DENIED" if protocol == "grpc" else "403") in vars(caplog.records[0])[
+        "error"
+    ]
     assert house.failed() == 3
     assert house.attempts == [(1, False)] * 3 + [(1, True)] * 2
     house.sender.shutdown()
@@ -198,9 +268,16 @@ def test_a_slow_collector_holds_up_nobody(collector: Received, protocol: str) ->
 @pytest.mark.parametrize("mood", ["dead", "black hole"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "in flight"])
 def test_shutdown_ends_in_time_without_a_collector(protocol: str, mood: str, busy: bool) -> None:
-    """Whether an attempt is on its way or not, shutdown returns within its time, though the exporter would wait 10 s."""
+    """Whether an attempt is on its way or not, shutdown returns within its time, though the
+    exporter would wait 10 s.
+    """
     with black_hole() as hole:
-        house = House(hole if mood == "black hole" else dead(), protocol, board(HOUSE), interval=0.05 if busy else 3600)
+        house = House(
+            hole if mood == "black hole" else dead(),
+            protocol,
+            board(HOUSE),
+            interval=0.05 if busy else 3600,
+        )
         house.sender.start()
         if busy:
             time.sleep(0.3)
@@ -221,7 +298,13 @@ print(time.monotonic())
 house.sender.shutdown(1.0)
 """
     with black_hole() as hole:
-        done = subprocess.run([sys.executable, "-c", program.format(url=hole)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(url=hole)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     ended = time.monotonic()
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert ended - float(done.stdout) < 8  # the request would wait for 10 s

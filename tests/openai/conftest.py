@@ -1,4 +1,6 @@
-"""Fixtures of the OpenAI room: a served upstream and a client that asks it without waiting between retries."""
+"""Fixtures of the OpenAI room: a served upstream and a client that asks it without waiting between
+retries.
+"""
 
 import random
 from collections.abc import AsyncIterator
@@ -40,9 +42,16 @@ async def connect(upstream: Upstream, slept: list[float]) -> AsyncIterator[Conne
 
     async def connect(**settings: Any) -> Client:
         given: dict[str, Any] = {
-            "name": "acme", "base_url": upstream.url, "key": Key(SECRET), "timeout": 5.0, "requests_per_minute": 100_000,
-            "retries": 3, "sleep": sleep, "rng": random.Random(1), **settings,
-        }  # fmt: skip
+            "name": "acme",
+            "base_url": upstream.url,
+            "key": Key(SECRET),
+            "timeout": 5.0,
+            "requests_per_minute": 100_000,
+            "retries": 3,
+            "sleep": sleep,
+            "rng": random.Random(1),
+            **settings,
+        }
         clients.append(await Client(**given).__aenter__())
         return clients[-1]
 

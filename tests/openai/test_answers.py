@@ -16,13 +16,26 @@ HTML = b"<html><body>502 Bad Gateway</body></html>"
 
 def envelope(message: str, code: str | None = None) -> bytes:
     """An error in OpenAI's envelope."""
-    return msgspec.json.encode({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})
+    return msgspec.json.encode(
+        {
+            "error": {
+                "message": message,
+                "type": "invalid_request_error",
+                "param": None,
+                "code": code,
+            }
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (401, envelope("Incorrect API key provided: sk-admin*fake.", "invalid_api_key"), errors.Rejected),
+        (
+            401,
+            envelope("Incorrect API key provided: sk-admin*fake.", "invalid_api_key"),
+            errors.Rejected,
+        ),
         (401, b"", errors.Rejected),
         (403, HTML, errors.Rejected),
         (401, envelope(SCOPES), errors.MissingScope),
@@ -53,9 +66,13 @@ def test_classes(status: int, body: bytes, kind: type) -> None:
         assert error.status == status
 
 
-@pytest.mark.parametrize("body", [HTML, b"", b'{"data":[{"start_time":17', b'{"data":[]} trailing', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [HTML, b"", b'{"data":[{"start_time":17', b'{"data":[]} trailing', b"\xff"]
+)
 def test_no_json(body: bytes) -> None:
-    """A good status with a body that is no JSON is a BadResponse that names the call and how the body begins, whoever reads it."""
+    """A good status with a body that is no JSON is a BadResponse that names the call and how the
+    body begins, whoever reads it.
+    """
 
     def picky(body: Body) -> bytes:
         raise errors.BadShape("no shape that I know")
@@ -72,8 +89,13 @@ def test_no_json(body: bytes) -> None:
 
 def test_advice_is_the_client_s() -> None:
     """What to do depends on whose key and limit it is."""
-    for status, kind, told in ((401, errors.Rejected, "use that key"), (429, errors.RateLimited, "ask less")):
-        error = trouble("GET usage", status, {}, b"", now=0.0, advice=Advice("use that key", "ask less"))
+    for status, kind, told in (
+        (401, errors.Rejected, "use that key"),
+        (429, errors.RateLimited, "ask less"),
+    ):
+        error = trouble(
+            "GET usage", status, {}, b"", now=0.0, advice=Advice("use that key", "ask less")
+        )
         assert type(error) is kind
         assert told in str(error)
         assert "admin" not in str(error)
@@ -114,6 +136,11 @@ def test_waiting_too_long_is_said() -> None:
 
 
 def test_redact() -> None:
-    """Nothing that looks like a key is left, nor the key itself, nor a proxy's password; words with sk- inside are."""
+    """Nothing that looks like a key is left, nor the key itself, nor a proxy's password; words with
+    sk- inside are.
+    """
     text = "Incorrect API key provided: sk-admin*fake. task-force (sk-proj-abc) odd.key http://me:pw@proxy:80/"
-    assert redact(text, "odd.key") == "Incorrect API key provided: sk-*** task-force (sk-*** *** http://***@proxy:80/"
+    assert (
+        redact(text, "odd.key")
+        == "Incorrect API key provided: sk-*** task-force (sk-*** *** http://***@proxy:80/"
+    )

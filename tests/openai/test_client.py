@@ -9,7 +9,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from otel_openai_usage.errors import BadResponse, MissingScope, NotOffered, RateLimited, Rejected, Unavailable
+from otel_openai_usage.errors import (
+    BadResponse,
+    MissingScope,
+    NotOffered,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
 from otel_openai_usage.openai import client as module
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
@@ -21,7 +28,11 @@ SCOPES = "Missing scopes: api.usage.read. Check that you have the correct role"
 
 async def ask(client: Client) -> bytes:
     """Some request."""
-    return await client.get("organization/costs", [("start_time", "0"), ("group_by", "a"), ("group_by", "b")], endpoint="costs")
+    return await client.get(
+        "organization/costs",
+        [("start_time", "0"), ("group_by", "a"), ("group_by", "b")],
+        endpoint="costs",
+    )
 
 
 async def test_what_is_sent(upstream: Upstream, client: Client) -> None:
@@ -39,7 +50,9 @@ async def test_what_is_sent(upstream: Upstream, client: Client) -> None:
 
 async def test_gzip_is_unpacked(upstream: Upstream, client: Client) -> None:
     """A packed body arrives unpacked."""
-    upstream.script = [web.Response(body=gzip.compress(b"[1]"), headers={"Content-Encoding": "gzip"})]
+    upstream.script = [
+        web.Response(body=gzip.compress(b"[1]"), headers={"Content-Encoding": "gzip"})
+    ]
     assert await ask(client) == b"[1]"
 
 
@@ -64,7 +77,9 @@ def cut(request: web.Request) -> web.StreamResponse:
         cut,
     ],
 )
-async def test_what_passes_is_asked_again(passing: Answer, upstream: Upstream, client: Client, slept: list[float]) -> None:
+async def test_what_passes_is_asked_again(
+    passing: Answer, upstream: Upstream, client: Client, slept: list[float]
+) -> None:
     """Trouble that may pass is waited out."""
     upstream.script = [passing, b"[]"]
     assert await ask(client) == b"[]"
@@ -74,7 +89,9 @@ async def test_what_passes_is_asked_again(passing: Answer, upstream: Upstream, c
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, Rejected), (403, Rejected), (404, NotOffered)])
-async def test_what_does_not_pass_is_asked_once(status: int, error: type[Exception], upstream: Upstream, client: Client) -> None:
+async def test_what_does_not_pass_is_asked_once(
+    status: int, error: type[Exception], upstream: Upstream, client: Client
+) -> None:
     """A refusal is told at once."""
     upstream.script = [refusal(status, "no")]
     with pytest.raises(error):
@@ -82,7 +99,9 @@ async def test_what_does_not_pass_is_asked_once(status: int, error: type[Excepti
     assert len(upstream.asked) == 1
 
 
-async def test_retry_after_is_obeyed(upstream: Upstream, client: Client, slept: list[float]) -> None:
+async def test_retry_after_is_obeyed(
+    upstream: Upstream, client: Client, slept: list[float]
+) -> None:
     """OpenAI says how long to wait, and we wait so long."""
     upstream.script = [refusal(429, "slow down", headers={"Retry-After": "42"}), b"[]"]
     await ask(client)
@@ -97,7 +116,9 @@ async def test_giving_up(upstream: Upstream, client: Client, slept: list[float])
     assert (len(upstream.asked), len(slept)) == (4, 3)
 
 
-async def test_a_retry_after_beyond_patience(upstream: Upstream, client: Client, slept: list[float]) -> None:
+async def test_a_retry_after_beyond_patience(
+    upstream: Upstream, client: Client, slept: list[float]
+) -> None:
     """We do not sit and wait for an hour; the next poll asks again."""
     upstream.script = [refusal(429, "slow down", headers={"Retry-After": "3600"})]
     with pytest.raises(RateLimited, match="asks to wait 3600 s"):
@@ -108,7 +129,9 @@ async def test_a_retry_after_beyond_patience(upstream: Upstream, client: Client,
 async def test_nobody_there(connect: Connect, slept: list[float], unused_tcp_port: int) -> None:
     """A refused connection says so, and what to look at."""
     client = await connect(base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
-    with pytest.raises(Unavailable, match=r"GET organization/costs: .*127\.0\.0\.1.*check base_url"):
+    with pytest.raises(
+        Unavailable, match=r"GET organization/costs: .*127\.0\.0\.1.*check base_url"
+    ):
         await ask(client)
     assert len(slept) == 3
 
@@ -122,7 +145,9 @@ async def test_no_answer_in_time(upstream: Upstream, connect: Connect) -> None:
         return web.Response()
 
     upstream.script = [slow, slow]
-    client = await connect(timeout=0.1, retries=1, observe=lambda endpoint, status, _: seen.append((endpoint, status)))
+    client = await connect(
+        timeout=0.1, retries=1, observe=lambda endpoint, status, _: seen.append((endpoint, status))
+    )
     with pytest.raises(Unavailable, match=r"no answer within 0\.1 s; raise api\.timeout"):
         await ask(client)
     assert seen == [("costs", "timeout")] * 2
@@ -131,7 +156,11 @@ async def test_no_answer_in_time(upstream: Upstream, connect: Connect) -> None:
 async def test_observed(upstream: Upstream, connect: Connect) -> None:
     """Every request is observed by endpoint and status, a broken connection too."""
     seen: list[tuple[str, str]] = []
-    client = await connect(observe=lambda endpoint, status, seconds: seen.append((endpoint, status)) if seconds > 0 else None)
+    client = await connect(
+        observe=lambda endpoint, status, seconds: (
+            seen.append((endpoint, status)) if seconds > 0 else None
+        )
+    )
     upstream.script = [web.Response(status=500), cut, b"[]"]
     await ask(client)
     assert seen == [("costs", "500"), ("costs", "connection"), ("costs", "200")]
@@ -141,21 +170,29 @@ async def test_a_body_that_cannot_be_unpacked(upstream: Upstream, connect: Conne
     """Broken gzip is told as that, not as the status 400 that aiohttp makes of it."""
     client = await connect(retries=0)
     upstream.script = [web.Response(body=b"\x1f\x8bno", headers={"Content-Encoding": "gzip"})]
-    with pytest.raises(Unavailable, match=r"^GET organization/costs: the answer broke off or could not be unpacked"):
+    with pytest.raises(
+        Unavailable, match=r"^GET organization/costs: the answer broke off or could not be unpacked"
+    ):
         await ask(client)
 
 
-async def test_too_large(upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_large(
+    upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A body without end is not read to the end."""
     monkeypatch.setattr(module, "MAX_BODY", 1000)
     client = await connect(retries=0)
-    upstream.script = [web.Response(body=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"})]
+    upstream.script = [
+        web.Response(body=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"})
+    ]
     with pytest.raises(BadResponse, match="group by fewer dimensions"):
         await ask(client)
 
 
 async def test_a_rotated_key(upstream: Upstream, connect: Connect, tmp_path: Path) -> None:
-    """A refused key that changed in its file meanwhile is replaced, and the request asked again with the new one."""
+    """A refused key that changed in its file meanwhile is replaced, and the request asked again
+    with the new one.
+    """
     path = tmp_path / "key"
     path.write_text("sk-admin-old\n")
 
@@ -166,7 +203,9 @@ async def test_a_rotated_key(upstream: Upstream, connect: Connect, tmp_path: Pat
     upstream.script = [b"[1]", rotated, b"[2]", b"[3]"]
     client = await connect(key=Key(path=path))
     assert [await ask(client) for _ in range(3)] == [b"[1]", b"[2]", b"[3]"]
-    keys = [asked.headers["Authorization"].removeprefix("Bearer sk-admin-") for asked in upstream.asked]
+    keys = [
+        asked.headers["Authorization"].removeprefix("Bearer sk-admin-") for asked in upstream.asked
+    ]
     assert keys == ["old", "old", "new", "new"]
 
 
@@ -199,18 +238,25 @@ async def test_requests_at_once_are_bounded(upstream: Upstream, connect: Connect
     assert most == 2
 
 
-async def test_no_secret_anywhere(upstream: Upstream, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_secret_anywhere(
+    upstream: Upstream, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
     """No error, log line or repr holds the key, even where OpenAI's answers do."""
     caplog.set_level(logging.DEBUG)
     key = Key(SECRET)
     client = await connect(key=key)
     told = [repr(key), repr(client)]
     for status in (400, 401, 403, 404, 418):
-        upstream.script = [refusal(status, f"Incorrect API key provided: {SECRET}, or {SECRET[:20]}***")]
+        upstream.script = [
+            refusal(status, f"Incorrect API key provided: {SECRET}, or {SECRET[:20]}***")
+        ]
         with pytest.raises(Exception, match=str(status)) as caught:
             await ask(client)
         told += [str(caught.value), repr(caught.value)]
-    upstream.script = [refusal(403, f"{SCOPES} {SECRET}"), *(web.Response(text=f"<html>{SECRET}") for _ in range(4))]
+    upstream.script = [
+        refusal(403, f"{SCOPES} {SECRET}"),
+        *(web.Response(text=f"<html>{SECRET}") for _ in range(4)),
+    ]
     for error in (MissingScope, BadResponse):
         with pytest.raises(error) as caught:
             await ask(client)

@@ -1,4 +1,6 @@
-"""One rate limit and one concurrency bound, the important first. Time is a loop's that does not wait."""
+"""One rate limit and one concurrency bound, the important first. Time is a loop's that does not
+wait.
+"""
 
 import asyncio
 import selectors
@@ -36,7 +38,9 @@ def now() -> float:
 
 
 def test_no_minute_has_more_than_the_limit() -> None:
-    """200 requests at 60 a minute take more than three minutes, and no 60 s see more than 60 of them."""
+    """200 requests at 60 a minute take more than three minutes, and no 60 s see more than 60 of
+    them.
+    """
 
     async def main() -> None:
         gate = Gate(requests_per_minute=60, max_concurrency=4)

@@ -43,7 +43,9 @@ async def test_a_change_that_does_not_show(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", " \n", "two words", "line\nline", "schlüssel"])
-async def test_a_bad_moment_of_rotation(content: str | None, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bad_moment_of_rotation(
+    content: str | None, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file without a key keeps the last one, is logged once, and is read again when it is good."""
     key = Key(path=path)
     path.unlink()

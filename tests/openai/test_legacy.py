@@ -10,7 +10,14 @@ from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
-from otel_openai_usage.errors import BadRequest, BadResponse, NotOffered, Rejected, SourceError, Unavailable
+from otel_openai_usage.errors import (
+    BadRequest,
+    BadResponse,
+    NotOffered,
+    Rejected,
+    SourceError,
+    Unavailable,
+)
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.legacy import Day, LegacySource, parse
 from otel_openai_usage.poller import Clock, Keeper
@@ -32,7 +39,9 @@ class Ear:
     def skipped(self, organization: str, source: str, records: int) -> None:
         self.odd += records
 
-    def polled(self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0) -> None: ...
+    def polled(
+        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
+    ) -> None: ...
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None: ...
     def gap(self, organization: str, source: str, outcome: str, seconds: float) -> None: ...
     def series(self, instrument: str, live: int, folded: int) -> None: ...
@@ -43,7 +52,8 @@ class Time:
     """A clock that sleeping moves on; what was shown before each sleep is remembered."""
 
     def __init__(self, now: float) -> None:
-        self.now, self.before_sleep = now, [""]
+        self.now = now
+        self.before_sleep = [""]
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -62,8 +72,15 @@ class Days:
 
     async def read(self, day: int) -> Day:
         self.asked.append(day)
-        dims = tuple({"organization_id": FOO[0], "organization_name": FOO[1], "operation": FOO[2], "model": FOO[3]}.get(name)
-                     for name in LEGACY.dimensions)  # fmt: skip
+        dims = tuple(
+            {
+                "organization_id": FOO[0],
+                "organization_name": FOO[1],
+                "operation": FOO[2],
+                "model": FOO[3],
+            }.get(name)
+            for name in LEGACY.dimensions
+        )
         said = self.says.get(day)
         return Day({day: {dims: (1, said, 2, 0, 0, 0, 0)}}) if said else Day()
 
@@ -95,20 +112,53 @@ def keeper(store: Store, time: Time, shown: list[Shown | None]) -> Keeper:
 
 
 def test_odd_records_are_skipped_and_counted() -> None:
-    """Every array is read; a record that cannot be understood is skipped, counted and fails nothing; both spellings of 2023 are known."""
-    good = {"organization_id": "org-bar", "organization_name": "foo", "aggregation_timestamp": MONDAY + 3700, "operation": "completion",
-            "snapshot_id": "gpt-4o", "n_requests": 3, "n_context_tokens_total": 47, "n_generated_tokens_total": 20}  # fmt: skip
-    old = {"aggregation_timestamp": MONDAY, "n_requests": 1, "n_context": 5, "n_generated": 6, "snapshot_id": "ada"}
+    """Every array is read; a record that cannot be understood is skipped, counted and fails
+    nothing; both spellings of 2023 are known.
+    """
+    good = {
+        "organization_id": "org-bar",
+        "organization_name": "foo",
+        "aggregation_timestamp": MONDAY + 3700,
+        "operation": "completion",
+        "snapshot_id": "gpt-4o",
+        "n_requests": 3,
+        "n_context_tokens_total": 47,
+        "n_generated_tokens_total": 20,
+    }
+    old = {
+        "aggregation_timestamp": MONDAY,
+        "n_requests": 1,
+        "n_context": 5,
+        "n_generated": 6,
+        "snapshot_id": "ada",
+    }
     body = {
         "object": "list",
-        "data": [good, good, old, "what", {}, {**good, "n_requests": "many"}, {**good, "n_requests": -1},
-                 {**good, "aggregation_timestamp": 0}, {**good, "n_requests": 10**30}, {**good, "n_requests": 1e300},
-                 {**good, "n_requests": True}, {**good, "n_requests": "3"}, {**good, "operation": {"a": [1]}},
-                 {**good, "snapshot_id": ["x"]}, None, [good], 7],
-        "whisper_api_data": [{"timestamp": MONDAY, "model_id": "whisper-1", "num_seconds": 9, "num_requests": 1}],
+        "data": [
+            good,
+            good,
+            old,
+            "what",
+            {},
+            {**good, "n_requests": "many"},
+            {**good, "n_requests": -1},
+            {**good, "aggregation_timestamp": 0},
+            {**good, "n_requests": 10**30},
+            {**good, "n_requests": 1e300},
+            {**good, "n_requests": True},
+            {**good, "n_requests": "3"},
+            {**good, "operation": {"a": [1]}},
+            {**good, "snapshot_id": ["x"]},
+            None,
+            [good],
+            7,
+        ],
+        "whisper_api_data": [
+            {"timestamp": MONDAY, "model_id": "whisper-1", "num_seconds": 9, "num_requests": 1}
+        ],
         "tts_api_data": None,
         "new_data": [1],
-    }  # fmt: skip
+    }
     day = Day()
     parse(json.dumps(body).replace('"what"', '{"n_requests": 1e999}').encode(), MONDAY, day)
     assert day.skipped == 14
@@ -118,7 +168,17 @@ def test_odd_records_are_skipped_and_counted() -> None:
     assert sums["", "", "audio_transcriptions", "whisper-1"] == (1, 0, 0)
 
 
-@pytest.mark.parametrize("body", ['{"object": "list"}', '{"data": null}', '{"data": {"a": 1}}', "[]", "<html>", '{"data": ' + "[" * 9999])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"object": "list"}',
+        '{"data": null}',
+        '{"data": {"a": 1}}',
+        "[]",
+        "<html>",
+        '{"data": ' + "[" * 9999,
+    ],
+)
 def test_another_answer_is_told(body: str) -> None:
     """An answer without an array `data` is not of this endpoint."""
     with pytest.raises(BadResponse, match="GET usage: not the shape we know"):
@@ -133,29 +193,43 @@ class Answers(Client):
         self.used: dict[str, int | SourceError] = {}
         self.asked: list[str] = []
 
-    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0) -> bytes:
+    async def get(
+        self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+    ) -> bytes:
         if path == "usage":
             user = dict(params).get("user_public_id", "-")
             self.asked.append(user)
             used = self.used.get(user, 0)
             if isinstance(used, SourceError):
                 raise used
-            record = {"aggregation_timestamp": MONDAY, "n_requests": 1, "n_context_tokens_total": used}
+            record = {
+                "aggregation_timestamp": MONDAY,
+                "n_requests": 1,
+                "n_context_tokens_total": used,
+            }
             return json.dumps({"data": [record] if used else []}).encode()
         self.asked.append(path)
         if isinstance(self.users, SourceError):
             raise self.users
-        return json.dumps({"members": {"data": [{"user": {"id": user}} for user in self.users]}}).encode()
+        return json.dumps(
+            {"members": {"data": [{"user": {"id": user}} for user in self.users]}}
+        ).encode()
 
 
-async def test_every_user_of_the_organization_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
-    """`*` lists the users each time, so that a new one is not missed; where the list fails, those of the last time are read."""
-    answers, turns = Answers(), list[int]()
+async def test_every_user_of_the_organization_is_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`*` lists the users each time, so that a new one is not missed; where the list fails, those
+    of the last time are read.
+    """
+    answers = Answers()
+    turns = list[int]()
 
     async def turn() -> None:
         turns.append(1)
 
-    source, listing = LegacySource(answers, turn, ["*"], "org/1"), "organizations/org%2F1/users"
+    source = LegacySource(answers, turn, ["*"], "org/1")
+    listing = "organizations/org%2F1/users"
     answers.users = Unavailable("GET organizations/{id}/users: 503", status=503)
     with pytest.raises(Unavailable):
         await source.read(MONDAY)
@@ -171,21 +245,38 @@ async def test_every_user_of_the_organization_is_asked_for(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-@pytest.mark.parametrize("gone", [BadRequest("400", status=400), NotOffered("404", status=404), Rejected("403", status=403)])
-async def test_who_leaves_takes_nothing_along(store: Store, file: Path, gone: SourceError, restarted: bool) -> None:
-    """The day keeps what a user used who left, whom OpenAI knows no more; new tokens of the others are counted beside them."""
-    time, answers, frames = Time(MONDAY + 500), Answers(), list[Shown | None]()
-    answers.users, answers.used = ["stays", "leaves"], {"stays": 5, "leaves": 7}
+@pytest.mark.parametrize(
+    "gone",
+    [BadRequest("400", status=400), NotOffered("404", status=404), Rejected("403", status=403)],
+)
+async def test_who_leaves_takes_nothing_along(
+    store: Store, file: Path, gone: SourceError, restarted: bool
+) -> None:
+    """The day keeps what a user used who left, whom OpenAI knows no more; new tokens of the others
+    are counted beside them.
+    """
+    time = Time(MONDAY + 500)
+    answers = Answers()
+    frames = list[Shown | None]()
+    answers.users = ["stays", "leaves"]
+    answers.used = {"stays": 5, "leaves": 7}
 
     def poll() -> LegacyPoll:
-        return LegacyPoll(keeper(store, time, frames), store, LegacySource(answers, turn, ["*"], "org-1"),
-                          store.book("default", LEGACY, 0, ()), Ear(), hold=0)  # fmt: skip
+        return LegacyPoll(
+            keeper(store, time, frames),
+            store,
+            LegacySource(answers, turn, ["*"], "org-1"),
+            store.book("default", LEGACY, 0, ()),
+            Ear(),
+            hold=0,
+        )
 
     async def turn() -> None: ...
 
     polling = poll()
     await polling.poll()
-    answers.users, answers.used = ["stays"], {"stays": 6, "leaves": 9}
+    answers.users = ["stays"]
+    answers.used = {"stays": 6, "leaves": 9}
     if not restarted:
         await polling.poll()  # who left is still asked for
         assert context(frames) == 15
@@ -204,7 +295,8 @@ async def test_who_leaves_takes_nothing_along(store: Store, file: Path, gone: So
 async def test_who_is_listed_and_refused_fails_the_day() -> None:
     """Nothing is left out in silence, but of who left."""
     answers = Answers()
-    answers.users, answers.used = ["u"], {"u": NotOffered("404", status=404)}
+    answers.users = ["u"]
+    answers.used = {"u": NotOffered("404", status=404)}
 
     async def turn() -> None: ...
 
@@ -219,7 +311,9 @@ def context(frames: list[Shown | None]) -> int:
 
 
 def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> None:
-    """What is new is 0 first, what OpenAI takes back stays, and on a new day everything known is 0 first."""
+    """What is new is 0 first, what OpenAI takes back stays, and on a new day everything known is 0
+    first.
+    """
     assert daily.frames(None, MONDAY, {FOO: (3, 47, 20)}) == [Shown(MONDAY, {FOO: (3, 47, 20)})]
     before = Shown(MONDAY, {FOO: (3, 47, 20)})
     assert daily.frames(before, MONDAY, {FOO: (4, 40, 20)}) == [Shown(MONDAY, {FOO: (4, 47, 20)})]
@@ -232,29 +326,43 @@ def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> N
     assert then.sums == {FOO: (0, 0, 0), other: (1, 2, 3)}
 
 
-async def test_the_ended_day_is_read_once_more_before_midnight_shows(store: Store, file: Path) -> None:
-    """After midnight: the last value of the ended day, then zeros with a new start, then today; also when a restart lies between."""
-    time, days = Time(MONDAY + DAY - 100), Days()
+async def test_the_ended_day_is_read_once_more_before_midnight_shows(
+    store: Store, file: Path
+) -> None:
+    """After midnight: the last value of the ended day, then zeros with a new start, then today;
+    also when a restart lies between.
+    """
+    time = Time(MONDAY + DAY - 100)
+    days = Days()
     shown: list[Shown | None] = []
     days.says = {MONDAY: 10}
     book = store.book("default", LEGACY, 0, ())
     poll = LegacyPoll(keeper(store, time, shown), store, days, book, Ear(), hold=30)
     await poll.poll()
-    time.now, days.says = MONDAY + DAY + 200, {MONDAY: 12, MONDAY + DAY: 7}
+    time.now = MONDAY + DAY + 200
+    days.says = {MONDAY: 12, MONDAY + DAY: 7}
     shown.clear()
     poll = LegacyPoll(keeper(store, time, shown), store, days, book, Ear(), hold=30)
     await poll.poll()
     assert days.asked == [MONDAY, MONDAY, MONDAY + DAY]
     frames = [(frame.day, frame.sums.get(FOO)) for frame in shown if frame is not None]
-    assert frames == [(MONDAY, (1, 10, 2)), (MONDAY, (1, 12, 2)), (MONDAY + DAY, (0, 0, 0)), (MONDAY + DAY, (1, 7, 2))]
+    assert frames == [
+        (MONDAY, (1, 10, 2)),
+        (MONDAY, (1, 12, 2)),
+        (MONDAY + DAY, (0, 0, 0)),
+        (MONDAY + DAY, (1, 7, 2)),
+    ]
     with history(file) as past:
-        assert [row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, record="legacy_usage")] == [12, 7]
+        assert [
+            row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, record="legacy_usage")
+        ] == [12, 7]
         assert past.usage(MONDAY, MONDAY + 2 * DAY) == []
 
 
 async def test_the_points_have_the_start_of_their_day(store: Store) -> None:
     """A legacy counter's counting began at UTC midnight."""
-    time, days = Time(MONDAY + 500), Days()
+    time = Time(MONDAY + 500)
+    days = Days()
     days.says = {MONDAY: 10}
     held = keeper(store, time, [])
     await LegacyPoll(held, store, days, store.book("default", LEGACY, 0, ()), Ear(), hold=0).poll()
@@ -262,7 +370,9 @@ async def test_the_points_have_the_start_of_their_day(store: Store) -> None:
     assert snapshot is not None
     (point,) = snapshot.points["chatgpt_api_usage.context_tokens"]
     assert (point.value, point.series.start) == (10, MONDAY * 1_000_000_000)
-    assert point.series.attributes == dict(zip(("organization_id", "organization_name", "operation", "snapshot_id"), FOO, strict=True))
+    assert point.series.attributes == dict(
+        zip(("organization_id", "organization_name", "operation", "snapshot_id"), FOO, strict=True)
+    )
 
 
 async def test_five_a_minute_across_a_restart(store: Store) -> None:

@@ -14,12 +14,20 @@ from otel_openai_usage.openai.names import OpenAINames
 from tests.openai.upstream import Upstream, payload, refusal
 
 SCOPES = "You have insufficient permissions. Missing scopes: api.management.read. Check that"
-PROJECTS, USERS, KEYS = "organization/projects", "organization/users", "organization/projects/{}/api_keys"
+PROJECTS = "organization/projects"
+USERS = "organization/users"
+KEYS = "organization/projects/{}/api_keys"
 
 
 def listing(*items: dict[str, Any], more: bool = False, last: str | None = None) -> dict[str, Any]:
     """One page of a list."""
-    return {"object": "list", "data": list(items), "has_more": more, "first_id": None, "last_id": last}
+    return {
+        "object": "list",
+        "data": list(items),
+        "has_more": more,
+        "first_id": None,
+        "last_id": last,
+    }
 
 
 def refusing(status: int, message: str = "no") -> Callable[[web.Request], web.Response]:
@@ -39,7 +47,11 @@ def company(upstream: Upstream) -> Upstream:
             {"id": "p3", "name": "Old", "status": "archived"},
             {"id": "p4", "name": "Older", "archived_at": 1},
         ),
-        USERS: listing({"id": "user-1", "name": "Ada L."}, {"id": "user-2", "name": "", "email": "b@example.com"}, {"id": "user-3"}),
+        USERS: listing(
+            {"id": "user-1", "name": "Ada L."},
+            {"id": "user-2", "name": "", "email": "b@example.com"},
+            {"id": "user-3"},
+        ),
         KEYS.format("p1"): listing({"id": "k1", "name": "prod", "owner": human}),
         KEYS.format("p2"): listing({"id": "k2", "name": "batch", "owner": robot}),
     }
@@ -48,12 +60,20 @@ def company(upstream: Upstream) -> Upstream:
 
 async def test_the_examples_of_openai(upstream: Upstream, client: Client) -> None:
     """OpenAI's own examples are read."""
-    upstream.routes = {PROJECTS: payload("projects"), USERS: payload("users"), KEYS.format("proj_abc"): payload("api_keys")}
-    assert await OpenAINames(client).read() == Names({"proj_abc": "Project example"}, {"key_abc": "My API Key"}, {"user_abc": "First Last"})
+    upstream.routes = {
+        PROJECTS: payload("projects"),
+        USERS: payload("users"),
+        KEYS.format("proj_abc"): payload("api_keys"),
+    }
+    assert await OpenAINames(client).read() == Names(
+        {"proj_abc": "Project example"}, {"key_abc": "My API Key"}, {"user_abc": "First Last"}
+    )
 
 
 async def test_everything(company: Upstream, client: Client) -> None:
-    """All names come, archived projects, keys of absent owners and service accounts included; children of archived ones are not asked."""
+    """All names come, archived projects, keys of absent owners and service accounts included;
+    children of archived ones are not asked.
+    """
     assert await OpenAINames(client).read() == Names(
         {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
         {"k1": "prod", "k2": "batch"},
@@ -69,7 +89,9 @@ async def test_everything(company: Upstream, client: Client) -> None:
 
 
 async def test_lists_are_read_to_the_end(upstream: Upstream, client: Client) -> None:
-    """has_more decides; the cursor is last_id, or the last item's id, and a last_id on the last page means nothing."""
+    """has_more decides; the cursor is last_id, or the last item's id, and a last_id on the last
+    page means nothing.
+    """
     upstream.script = [
         listing({"id": "a"}, more=True, last="x"),
         listing({"id": "b"}, more=True),
@@ -90,7 +112,9 @@ async def test_a_list_without_end(upstream: Upstream, client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-async def test_one_project_never_fails_the_rest(status: int, company: Upstream, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_project_never_fails_the_rest(
+    status: int, company: Upstream, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     """A project whose keys cannot be read is left out and logged once."""
     company.routes[KEYS.format("p1")] = refusing(status)
     names = OpenAINames(client)
@@ -104,18 +128,29 @@ async def test_one_project_never_fails_the_rest(status: int, company: Upstream, 
     [
         (
             [USERS],
-            Names({"p1": "One", "p2": None, "p3": "Old", "p4": "Older"}, {"k1": "prod", "k2": "batch"}, {"user-1": "Ada", "sa-1": "robot"}),
+            Names(
+                {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
+                {"k1": "prod", "k2": "batch"},
+                {"user-1": "Ada", "sa-1": "robot"},
+            ),
         ),
-        ([PROJECTS], Names({}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None})),
+        (
+            [PROJECTS],
+            Names({}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None}),
+        ),
         (
             [KEYS.format("p1"), KEYS.format("p2")],
             Names(
-                {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None}
+                {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
+                {},
+                {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None},
             ),
         ),
     ],
 )
-async def test_a_scope_that_is_missing_in_part(refused: list[str], expected: Names, company: Upstream, client: Client) -> None:
+async def test_a_scope_that_is_missing_in_part(
+    refused: list[str], expected: Names, company: Upstream, client: Client
+) -> None:
     """What may be listed is, and the scope that the rest needs is named."""
     company.routes |= dict.fromkeys(refused, refusing(403, SCOPES))
     names = OpenAINames(client)
@@ -131,9 +166,12 @@ async def test_a_scope_that_is_missing(company: Upstream, client: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "error"), [(PROJECTS, 401, Rejected), (USERS, 500, Unavailable), (KEYS.format("p2"), 401, Rejected)]
+    ("path", "status", "error"),
+    [(PROJECTS, 401, Rejected), (USERS, 500, Unavailable), (KEYS.format("p2"), 401, Rejected)],
 )
-async def test_errors_come_through(path: str, status: int, error: type[Exception], company: Upstream, client: Client) -> None:
+async def test_errors_come_through(
+    path: str, status: int, error: type[Exception], company: Upstream, client: Client
+) -> None:
     """A rejected key, and a list of all that cannot be read, fail the reading."""
     company.routes[path] = refusing(status)
     with pytest.raises(error):
@@ -141,7 +179,9 @@ async def test_errors_come_through(path: str, status: int, error: type[Exception
 
 
 async def test_lookup(upstream: Upstream, client: Client) -> None:
-    """Single ids are named; what OpenAI does not know is None and not asked for again for ten minutes; trouble tells nothing."""
+    """Single ids are named; what OpenAI does not know is None and not asked for again for ten
+    minutes; trouble tells nothing.
+    """
     time = 0.0
     upstream.routes = {
         "organization/projects/proj_abc": payload("project"),
@@ -150,7 +190,10 @@ async def test_lookup(upstream: Upstream, client: Client) -> None:
         "organization/projects/p4/api_keys/k4": refusing(400, "project is archived"),
     }
     names = OpenAINames(client, now=lambda: time)
-    wanted = (["proj_abc", "gone", "p5", "a/b"], [("proj_abc", "key_abc"), ("proj_abc", "gone"), ("p4", "k4")])
+    wanted = (
+        ["proj_abc", "gone", "p5", "a/b"],
+        [("proj_abc", "key_abc"), ("proj_abc", "gone"), ("p4", "k4")],
+    )
     expected = Names(
         {"proj_abc": "Project example", "gone": None, "a/b": None},
         {"key_abc": "My API Key", "gone": None, "k4": None},
@@ -160,7 +203,11 @@ async def test_lookup(upstream: Upstream, client: Client) -> None:
     first = len(upstream.asked)
     assert await names.lookup(*wanted) == expected
     again = {asked.path for asked in upstream.asked[first:]}
-    assert again == {"organization/projects/proj_abc", "organization/projects/proj_abc/api_keys/key_abc", "organization/projects/p5"}
+    assert again == {
+        "organization/projects/proj_abc",
+        "organization/projects/proj_abc/api_keys/key_abc",
+        "organization/projects/p5",
+    }
     time = 601.0
     upstream.routes["organization/projects/gone"] = {"id": "gone", "name": "Back"}
     assert (await names.lookup(["gone"], [])).projects == {"gone": "Back"}

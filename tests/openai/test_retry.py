@@ -61,7 +61,9 @@ class Lowest(random.Random):
     ],
 )
 def test_delay(error: SourceError, attempt: int, longest: float | None) -> None:
-    """What may pass is asked again, ever later, never before OpenAI said; what will not pass is not."""
+    """What may pass is asked again, ever later, never before OpenAI said; what will not pass is
+    not.
+    """
     assert delay(error, attempt, limit=10, rng=Highest()) == longest
     asked = getattr(error, "retry_after", None) or 0.0
     assert delay(error, attempt, limit=10, rng=Lowest()) == (None if longest is None else asked)

@@ -9,7 +9,14 @@ from aiohttp import web
 
 from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS, Kind
 from otel_openai_usage.core.model import Width, Window
-from otel_openai_usage.errors import BadCursor, BadRequest, BadResponse, LookbackExceeded, NotOffered, Unavailable
+from otel_openai_usage.errors import (
+    BadCursor,
+    BadRequest,
+    BadResponse,
+    LookbackExceeded,
+    NotOffered,
+    Unavailable,
+)
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.sources import UsageSource
 from tests.openai.upstream import Upstream, payload, refusal
@@ -37,24 +44,43 @@ async def read(client: Client, window: Window = HOUR) -> dict[int, int]:
     source = UsageSource(client, EMBEDDINGS)
     buckets = await source.read(window, Width.MINUTE, ["model"])
     assert [b.start for b in buckets] == sorted({b.start for b in buckets})
-    return {(b.start - T0) // 60: sum(int(tokens) for tokens, _ in source.parse(b.results).values()) for b in buckets}
+    return {
+        (b.start - T0) // 60: sum(int(tokens) for tokens, _ in source.parse(b.results).values())
+        for b in buckets
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
 async def test_what_is_asked(kind: Kind, upstream: Upstream, client: Client) -> None:
-    """Explicit aligned times, the limit, and only the groupings that the endpoint has, each as a parameter of its own."""
+    """Explicit aligned times, the limit, and only the groupings that the endpoint has, each as a
+    parameter of its own.
+    """
     upstream.script = [payload(kind.name) | {"has_more": False}]
-    await UsageSource(client, kind).read(Window(T0, T0 + 2 * 86400 - 5), Width.DAY, ["model", "project_id", "line_item", "batch"])
+    await UsageSource(client, kind).read(
+        Window(T0, T0 + 2 * 86400 - 5), Width.DAY, ["model", "project_id", "line_item", "batch"]
+    )
     (asked,) = upstream.asked
     assert asked.path == f"organization/{kind.path}"
-    assert [asked.one(name) for name in ("start_time", "end_time", "bucket_width", "limit")] == [str(T0), str(T0 + 2 * 86400), "1d", "2"]
-    assert asked.all("group_by") == [name for name in kind.group_by if name in {"model", "project_id", "line_item", "batch"}]
+    assert [asked.one(name) for name in ("start_time", "end_time", "bucket_width", "limit")] == [
+        str(T0),
+        str(T0 + 2 * 86400),
+        "1d",
+        "2",
+    ]
+    assert asked.all("group_by") == [
+        name for name in kind.group_by if name in {"model", "project_id", "line_item", "batch"}
+    ]
     assert not asked.all("page")
 
 
 async def test_pages_are_followed(upstream: Upstream, client: Client) -> None:
-    """Every page counts, each parameter is sent again, a bucket on two pages is one, and order is by time."""
-    upstream.script = [page(bucket(0, 1), bucket(1, 2), more=True, cursor="p=2"), page(bucket(3, 4), bucket(1, 3, 5))]
+    """Every page counts, each parameter is sent again, a bucket on two pages is one, and order is
+    by time.
+    """
+    upstream.script = [
+        page(bucket(0, 1), bucket(1, 2), more=True, cursor="p=2"),
+        page(bucket(3, 4), bucket(1, 3, 5)),
+    ]
     assert await read(client) == {0: 1, 1: 10, 3: 4}
     first, second = (asked.query for asked in upstream.asked)
     assert second == [*first, ("page", "p=2")]
@@ -76,13 +102,18 @@ async def test_an_empty_page_is_the_end(upstream: Upstream, client: Client) -> N
     ("script", "met"),
     [
         ([page(bucket(0, 1), more=True)], "no next_page"),
-        ([page(bucket(0, 1), more=True, cursor="a"), page(bucket(1, 1), more=True, cursor="a")], "had before"),
+        (
+            [page(bucket(0, 1), more=True, cursor="a"), page(bucket(1, 1), more=True, cursor="a")],
+            "had before",
+        ),
         ([page(bucket(0, 1), more=True, cursor=str(n)) for n in range(80)], "more pages"),
         ([page({**bucket(0, 1), "start_time": T0 + 7})], str(T0 + 7)),
         ([page(bucket(0, 1), more=True, cursor="a"), {"data": []}], "has_more"),
     ],
 )
-async def test_what_cannot_be_read_whole(script: list[Any], met: str, upstream: Upstream, client: Client) -> None:
+async def test_what_cannot_be_read_whole(
+    script: list[Any], met: str, upstream: Upstream, client: Client
+) -> None:
     """A window that cannot be read whole is an error that says what was met."""
     upstream.script = script
     with pytest.raises(BadResponse, match=f"^usage/embeddings: .*{met}"):
@@ -91,13 +122,18 @@ async def test_what_cannot_be_read_whole(script: list[Any], met: str, upstream: 
 
 async def test_all_or_nothing(upstream: Upstream, client: Client) -> None:
     """When page two fails, page one is not returned."""
-    upstream.script = [page(bucket(0, 1), more=True, cursor="a"), *(web.Response(status=500) for _ in range(4))]
+    upstream.script = [
+        page(bucket(0, 1), more=True, cursor="a"),
+        *(web.Response(status=500) for _ in range(4)),
+    ]
     with pytest.raises(Unavailable):
         await read(client)
 
 
 async def test_a_refused_cursor(upstream: Upstream, client: Client) -> None:
-    """Where OpenAI refuses its own cursor we go on where the last bucket ended, and nothing is read twice."""
+    """Where OpenAI refuses its own cursor we go on where the last bucket ended, and nothing is read
+    twice.
+    """
     upstream.script = [
         page(bucket(0, 1), bucket(1, 2), more=True, cursor="a"),
         refusal(400, CURSOR),
@@ -106,7 +142,9 @@ async def test_a_refused_cursor(upstream: Upstream, client: Client) -> None:
         page(bucket(3, 8)),
     ]
     assert await read(client) == {0: 1, 1: 2, 2: 4, 3: 8}
-    assert [asked.one("start_time") for asked in upstream.asked] == [str(T0 + 60 * n) for n in (0, 0, 2, 2, 3)]
+    assert [asked.one("start_time") for asked in upstream.asked] == [
+        str(T0 + 60 * n) for n in (0, 0, 2, 2, 3)
+    ]
     assert [asked.one("limit") for asked in upstream.asked] == ["60", "60", "58", "58", "57"]
     assert {asked.one("end_time") for asked in upstream.asked} == {str(HOUR.end)}
 
@@ -138,9 +176,14 @@ async def test_an_unaligned_window_is_a_bug(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [(refusal(404, "Invalid URL"), NotOffered), (refusal(400, "too far", code="reporting_lookback_exceeded"), LookbackExceeded)],
+    [
+        (refusal(404, "Invalid URL"), NotOffered),
+        (refusal(400, "too far", code="reporting_lookback_exceeded"), LookbackExceeded),
+    ],
 )
-async def test_errors_come_through(answer: web.Response, error: type[Exception], upstream: Upstream, client: Client) -> None:
+async def test_errors_come_through(
+    answer: web.Response, error: type[Exception], upstream: Upstream, client: Client
+) -> None:
     """What OpenAI refuses is raised as what it is."""
     upstream.script = [answer]
     with pytest.raises(error):
@@ -150,12 +193,22 @@ async def test_errors_come_through(answer: web.Response, error: type[Exception],
 @pytest.mark.parametrize(
     ("kind", "group_by", "advice"),
     [
-        (COSTS, ["project_id", "line_item", "api_key_id"], "group by api_key_id: remove that from costs.group_by"),
-        (USAGE_KINDS["completions"], ["model", "api_source"], "group by api_source: remove that from usage.group_by"),
+        (
+            COSTS,
+            ["project_id", "line_item", "api_key_id"],
+            "group by api_key_id: remove that from costs.group_by",
+        ),
+        (
+            USAGE_KINDS["completions"],
+            ["model", "api_source"],
+            "group by api_source: remove that from usage.group_by",
+        ),
         (COSTS, ["project_id", "line_item"], None),
     ],
 )
-async def test_a_refused_grouping(kind: Kind, group_by: list[str], advice: str | None, upstream: Upstream, client: Client) -> None:
+async def test_a_refused_grouping(
+    kind: Kind, group_by: list[str], advice: str | None, upstream: Upstream, client: Client
+) -> None:
     """The message tells what to leave out; nothing is asked with less behind one's back."""
     upstream.script = [refusal(400, "unsupported combination")]
     with pytest.raises(BadRequest, match="unsupported combination") as caught:
@@ -169,7 +222,10 @@ async def test_costs(upstream: Upstream, client: Client) -> None:
     """Costs are read in days, to the digit, and tell the organization's id where it is said."""
     answer = payload("costs")
     (result,) = answer["data"][0]["results"]
-    result |= {"organization_id": "org-1", "amount": {"value": "0.0036275000000000000000000000000000001", "currency": "usd"}}
+    result |= {
+        "organization_id": "org-1",
+        "amount": {"value": "0.0036275000000000000000000000000000001", "currency": "usd"},
+    }
     upstream.script = [answer, payload("costs")]
     source = UsageSource(client, COSTS)
     for _ in range(2):

@@ -62,14 +62,18 @@ def test_envelope() -> None:
     """The cursor comes with the page, and an empty one is none."""
     page = wire.page((PAYLOADS / "completions.json").read_bytes(), COMPLETIONS)
     assert (page.has_more, page.next_page) == (True, "page_AAAAAGdGxdEiJdKOAAAAAGcqsYA=")
-    assert wire.page(b'{"data":[],"has_more":false,"next_page":""}', COMPLETIONS) == wire.Page([], False, None)
+    assert wire.page(b'{"data":[],"has_more":false,"next_page":""}', COMPLETIONS) == wire.Page(
+        [], False, None
+    )
     assert wire.page(b'{"data":[],"has_more":false}', COMPLETIONS) == wire.Page([], False, None)
 
 
 def test_result_is_results() -> None:
     """The array's name in OpenAI's document until 2026-05 is read as well."""
     page = wire.page(b'{"data":[{"start_time":60.0,"result":[ ]}],"has_more":false}', COMPLETIONS)
-    assert [(bucket.start, wire.rows(COMPLETIONS, bucket.results)) for bucket in page.buckets] == [(60, {})]
+    assert [(bucket.start, wire.rows(COMPLETIONS, bucket.results)) for bucket in page.buckets] == [
+        (60, {})
+    ]
 
 
 def test_fingerprint() -> None:
@@ -119,7 +123,9 @@ def test_unknown_envelopes(body: bytes, met: str) -> None:
     ids=str,
 )
 def test_unknown_results(fields: dict[str, Any]) -> None:
-    """A number that is none, or a dimension that is none, is an error that names endpoint and field."""
+    """A number that is none, or a dimension that is none, is an error that names endpoint and
+    field.
+    """
     with pytest.raises(BadResponse, match=rf"^usage/completions: .*{next(iter(fields))}"):
         wire.rows(COMPLETIONS, encoded(completion(**fields)))
 
@@ -130,7 +136,10 @@ def test_a_missing_count_is_an_error() -> None:
         wire.rows(EMBEDDINGS, encoded({"input_tokens": 1}))
 
 
-@pytest.mark.parametrize(("text", "value"), [("10.0", 10), ("1e3", 1000), ("9007199254740993.0", 9007199254740993), (str(10**16), 10**16)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10.0", 10), ("1e3", 1000), ("9007199254740993.0", 9007199254740993), (str(10**16), 10**16)],
+)
 def test_whole_numbers_in_other_dress(text: str, value: int) -> None:
     """10.0 is 10, and no count is too large or loses a digit."""
     body = b'[{"input_tokens":%s,"num_model_requests":1}]' % text.encode()
@@ -144,7 +153,16 @@ def test_optional_counts(extra: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"), [(True, "true"), (False, "false"), (None, None), ("true", "true"), ("FALSE", "false"), ("", None)], ids=str
+    ("sent", "kept"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (None, None),
+        ("true", "true"),
+        ("FALSE", "false"),
+        ("", None),
+    ],
+    ids=str,
 )
 def test_batch(sent: object, kept: str | None) -> None:
     """`batch` may come as boolean, string or null."""
@@ -155,7 +173,11 @@ def test_batch(sent: object, kept: str | None) -> None:
 def test_an_empty_dimension_is_none() -> None:
     """A model called "" is no model, and its row joins the one without."""
     rows = wire.rows(
-        EMBEDDINGS, encoded({"input_tokens": 1, "num_model_requests": 1, "model": ""}, {"input_tokens": 2, "num_model_requests": 1})
+        EMBEDDINGS,
+        encoded(
+            {"input_tokens": 1, "num_model_requests": 1, "model": ""},
+            {"input_tokens": 2, "num_model_requests": 1},
+        ),
     )
     assert rows == {(None,) * 4: (3, 2)}
 
@@ -163,7 +185,10 @@ def test_an_empty_dimension_is_none() -> None:
 def test_equal_dimensions_are_one_object() -> None:
     """The same series in two buckets shares its dimensions."""
     body = encoded(completion(project_id="proj_1", model="gpt-5"))
-    (first,), (second,) = wire.rows(COMPLETIONS, body), wire.rows(COMPLETIONS, bytes(bytearray(body)))
+    (first,), (second,) = (
+        wire.rows(COMPLETIONS, body),
+        wire.rows(COMPLETIONS, bytes(bytearray(body))),
+    )
     assert first is second
 
 
@@ -185,7 +210,9 @@ results = st.lists(
 def test_rows_are_sums(items: list[dict[str, Any]], rng: random.Random) -> None:
     """Duplicate keys sum, order does not matter, unknown fields are ignored, nothing is lost."""
     rows = wire.rows(EMBEDDINGS, encoded(*items))
-    assert sum(amounts[0] for amounts in rows.values()) == sum(item["input_tokens"] for item in items)
+    assert sum(amounts[0] for amounts in rows.values()) == sum(
+        item["input_tokens"] for item in items
+    )
     rng.shuffle(items)
     for item in items:
         item.pop("new", None)
@@ -195,10 +222,18 @@ def test_rows_are_sums(items: list[dict[str, Any]], rng: random.Random) -> None:
 @given(results, results)
 def test_joined(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """Two arrays joined are one array of both."""
-    assert msgspec.json.decode(wire.joined(encoded(*one), b" " + encoded(*other) + b"\n")) == one + other
+    assert (
+        msgspec.json.decode(wire.joined(encoded(*one), b" " + encoded(*other) + b"\n"))
+        == one + other
+    )
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=None).filter(lambda d: abs(d.adjusted()) < 6000), st.booleans())
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False, places=None).filter(
+        lambda d: abs(d.adjusted()) < 6000
+    ),
+    st.booleans(),
+)
 def test_any_amount_survives(value: Decimal, quoted: bool) -> None:
     """Whatever decimal text OpenAI sends, as number or string, is kept to the digit."""
     text = f'"{value}"' if quoted else str(value)
@@ -223,7 +258,10 @@ def test_amounts_seen_on_the_wire(text: str, value: str) -> None:
     assert str(amount) == value
 
 
-@pytest.mark.parametrize("text", ['"NaN"', '"Infinity"', '"-Infinity"', '"sNaN"', '"1E+999999"', '"twelve"', '""', "true", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    ['"NaN"', '"Infinity"', '"-Infinity"', '"sNaN"', '"1E+999999"', '"twelve"', '""', "true", "[]"],
+)
 def test_what_is_no_amount(text: str) -> None:
     """What is no finite amount is refused."""
     with pytest.raises(BadResponse, match=r"^costs: "):
@@ -232,16 +270,28 @@ def test_what_is_no_amount(text: str) -> None:
 
 def test_sums_of_money_are_exact() -> None:
     """Duplicate cost rows sum without rounding to 28 digits, also beside a tiny one."""
-    body = encoded(*({"amount": {"value": value, "currency": "USD"}} for value in ("1" * 34, "0." + "0" * 33 + "1", "1E-6000", "0E-6176")))
+    body = encoded(
+        *(
+            {"amount": {"value": value, "currency": "USD"}}
+            for value in ("1" * 34, "0." + "0" * 33 + "1", "1E-6000", "0E-6176")
+        )
+    )
     ((amount, _),) = wire.rows(COSTS, body).values()
     assert isinstance(amount, Decimal)
     assert amount == Decimal("1" * 34 + "." + "0" * 33 + "1" + "0" * 5965 + "1")
 
 
 def test_costs_apart() -> None:
-    """Currencies stay apart and in lower case, usd where none is said; quantity and dimensions come along."""
+    """Currencies stay apart and in lower case, usd where none is said; quantity and dimensions come
+    along.
+    """
     body = encoded(
-        {"amount": {"value": 1, "currency": "EUR"}, "project_id": "p", "line_item": "gpt-5, input", "quantity": 2.5},
+        {
+            "amount": {"value": 1, "currency": "EUR"},
+            "project_id": "p",
+            "line_item": "gpt-5, input",
+            "quantity": 2.5,
+        },
         {"amount": {"value": 2}, "project_id": "p", "line_item": "gpt-5, input", "quantity": None},
         {"amount": None, "project_id": ""},
         {"project_id": None},
@@ -256,13 +306,22 @@ def test_costs_apart() -> None:
 def test_organization_id() -> None:
     """The id that costs results may carry, and not one that a text speaks of."""
     assert wire.organization_id(encoded({"line_item": "x", "organization_id": "org-1"})) == "org-1"
-    assert wire.organization_id(encoded({"line_item": '"organization_id": "org-2"', "organization_id": None})) is None
+    assert (
+        wire.organization_id(
+            encoded({"line_item": '"organization_id": "org-2"', "organization_id": None})
+        )
+        is None
+    )
 
 
 def test_unknown_fields_anywhere() -> None:
     """Additions to envelope, bucket and result are ignored."""
     body = payload("completions")
     plain = wire.page(msgspec.json.encode(body), COMPLETIONS)
-    body["new"] = body["data"][0]["start_time_iso"] = body["data"][0]["results"][0]["more"] = {"a": [1]}
+    body["new"] = body["data"][0]["start_time_iso"] = body["data"][0]["results"][0]["more"] = {
+        "a": [1]
+    }
     odd = wire.page(msgspec.json.encode(body), COMPLETIONS)
-    assert wire.rows(COMPLETIONS, odd.buckets[0].results) == wire.rows(COMPLETIONS, plain.buckets[0].results)
+    assert wire.rows(COMPLETIONS, odd.buckets[0].results) == wire.rows(
+        COMPLETIONS, plain.buckets[0].results
+    )

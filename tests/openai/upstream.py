@@ -13,7 +13,9 @@ from aiohttp import web
 PAYLOADS = Path(__file__).parent / "payloads"
 
 Answer = web.StreamResponse | dict[str, Any] | bytes | Callable[[web.Request], Any]
-"""A response as it is, a JSON object, a raw body of a 200, or a function (async, too) of the request that makes one of them."""
+"""A response as it is, a JSON object, a raw body of a 200, or a function (async, too) of the
+request that makes one of them.
+"""
 
 
 def payload(name: str) -> Any:
@@ -21,9 +23,13 @@ def payload(name: str) -> Any:
     return msgspec.json.decode((PAYLOADS / f"{name}.json").read_bytes())
 
 
-def refusal(status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None) -> web.Response:
+def refusal(
+    status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None
+) -> web.Response:
     """An error in OpenAI's envelope."""
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    body = {
+        "error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    }
     return web.json_response(body, status=status, headers=headers)
 
 
@@ -55,7 +61,11 @@ class Upstream:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.removeprefix("/v1/")
         self.asked.append(Asked(path, list(request.query.items()), dict(request.headers)))
-        answer = self.script.pop(0) if self.script else self.routes.get(path, refusal(404, f"Invalid URL (GET {request.path})"))
+        answer = (
+            self.script.pop(0)
+            if self.script
+            else self.routes.get(path, refusal(404, f"Invalid URL (GET {request.path})"))
+        )
         if callable(answer) and not isinstance(answer, web.StreamResponse):
             answer = answer(request)
             answer = await answer if inspect.isawaitable(answer) else answer

@@ -26,7 +26,9 @@ TOKENS = "openai.api.tokens"
 
 
 class Scripted:
-    """A source of embeddings whose every minute has ten rows. Remembers what it was asked to decode."""
+    """A source of embeddings whose every minute has ten rows. Remembers what it was asked to
+    decode.
+    """
 
     def __init__(self) -> None:
         self.parsed: list[bytes] = []
@@ -40,7 +42,10 @@ class Scripted:
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         """Every bucket; the content is its own fingerprint."""
-        texts = {start: f"{start} {width} {self.more.get(start, 0)}".encode() for start in range(window.start, window.end, width)}
+        texts = {
+            start: f"{start} {width} {self.more.get(start, 0)}".encode()
+            for start in range(window.start, window.end, width)
+        }
         return [Bucket(start, text, text) for start, text in texts.items()]
 
     def parse(self, results: bytes) -> Rows:
@@ -48,7 +53,10 @@ class Scripted:
         self.parsed.append(results)
         start, width, more = map(int, results.split())
         minutes = range(start, start + width, 60)
-        return {(f"proj_{nth}", None, None, "m"): (len(minutes) * 5 + more, len(minutes)) for nth in range(10)}
+        return {
+            (f"proj_{nth}", None, None, "m"): (len(minutes) * 5 + more, len(minutes))
+            for nth in range(10)
+        }
 
 
 class House:
@@ -56,11 +64,20 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.now = float(NOON)
-        self.source, self.board, self.store = Scripted(), Board(), Store(folder / "state.db")
+        self.source = Scripted()
+        self.board = Board()
+        self.store = Store(folder / "state.db")
         self.prometheus = PrometheusReader(self.board)
         self.own = Own(self.board, Resource({}), [self.prometheus])
         display = Display(Look(name_wait=0))
-        self.keeper = Keeper(self.store, display, self.board, Clock(lambda: self.now, lambda: self.now), self.own, otlp=False)
+        self.keeper = Keeper(
+            self.store,
+            display,
+            self.board,
+            Clock(lambda: self.now, lambda: self.now),
+            self.own,
+            otlp=False,
+        )
         book = self.store.book("default", self.source.kind, NOON - 7200, self.source.kind.group_by)
         rules = Rules(Width.MINUTE, 3 * 3600, 7 * 86400, LIMITS)
         self._poll = UsagePoll(self.keeper, self.source, book, rules, 900)
@@ -91,16 +108,24 @@ async def house(tmp_path: Path) -> House:
 
 
 async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
-    """It decodes no bucket, writes no row, leaves every counter's points alone, and their ready bytes too."""
-    points, pages = house.board.current().points, house.prometheus.refresh()
+    """It decodes no bucket, writes no row, leaves every counter's points alone, and their ready
+    bytes too.
+    """
+    points = house.board.current().points
+    pages = house.prometheus.refresh()
     house.source.parsed.clear()
     house.now += 20
     assert await house.poll() == 0
-    after, pages_after = house.board.current().points, house.prometheus.refresh()
+    after = house.board.current().points
+    pages_after = house.prometheus.refresh()
     await house.close()
     assert house.source.parsed == []
-    assert [name for name, some in points.items() if after[name] is not some] == ["openai.api.last_success"]
-    same = {id(piece) for piece in pages.text.plain} & {id(piece) for piece in pages_after.text.plain}
+    assert [name for name, some in points.items() if after[name] is not some] == [
+        "openai.api.last_success"
+    ]
+    same = {id(piece) for piece in pages.text.plain} & {
+        id(piece) for piece in pages_after.text.plain
+    }
     changed = b"".join(piece for piece in pages_after.text.plain if id(piece) not in same)
     assert changed.startswith(b"openai_api_last_success_seconds{")
     assert changed.count(b"\n") == 1
@@ -108,7 +133,8 @@ async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
 
 async def test_only_what_changed_is_decoded_and_rendered(house: House) -> None:
     """One minute that grew is one bucket to decode, and the families that it speaks of to render."""
-    points, minute = house.board.current().points, NOON - 600
+    points = house.board.current().points
+    minute = NOON - 600
     house.source.parsed.clear()
     house.source.more[minute] = 7
     house.now += 20
@@ -118,16 +144,32 @@ async def test_only_what_changed_is_decoded_and_rendered(house: House) -> None:
     assert house.source.parsed == [f"{minute} 60 7".encode()]
     changed = {name for name, some in points.items() if after[name] is not some}
     assert changed == {TOKENS, "openai.api.requests", "openai.api.last_success"}
-    assert sum(point.value for point in after[TOKENS]) == sum(point.value for point in points[TOKENS]) + 70
+    assert (
+        sum(point.value for point in after[TOKENS])
+        == sum(point.value for point in points[TOKENS]) + 70
+    )
 
 
 def test_no_request_has_more_than_8000_points() -> None:
-    """A hundred thousand points go in batches that a Collector takes with its default limit of 4 MiB."""
+    """A hundred thousand points go in batches that a Collector takes with its default limit of 4
+    MiB.
+    """
     series = [Series({"organization": "default", "model": str(nth)}) for nth in range(100_000)]
     snapshot = Snapshot(1, NOON * 10**9, {TOKENS: [Point(each, 1) for each in series]})
-    data = produce(snapshot, INSTRUMENTS, time=NOON * 10**9, resource=Resource({}), scope=InstrumentationScope("x"))
+    data = produce(
+        snapshot,
+        INSTRUMENTS,
+        time=NOON * 10**9,
+        resource=Resource({}),
+        scope=InstrumentationScope("x"),
+    )
     sizes = [
-        sum(len(metric.data.data_points) for one in batch.resource_metrics for scope in one.scope_metrics for metric in scope.metrics)
+        sum(
+            len(metric.data.data_points)
+            for one in batch.resource_metrics
+            for scope in one.scope_metrics
+            for metric in scope.metrics
+        )
         for batch in batches(data)
     ]
     assert sum(sizes) == 100_000

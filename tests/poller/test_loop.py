@@ -12,18 +12,26 @@ from otel_openai_usage.state.sqlite import Store
 from tests.conservation.rig import Nobody
 
 
-async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead address turns `openai.api.up` to 0 soon, though asking again goes on; when it answers, it is up."""
+async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dead address turns `openai.api.up` to 0 soon, though asking again goes on; when it answers,
+    it is up.
+    """
     monkeypatch.setattr(loop, "DOWN_AFTER", 0.05)
     answered = asyncio.Event()
     seen: list[bool] = []
     store = Store(":memory:")
-    keeper = Keeper(store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False)
+    keeper = Keeper(
+        store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False
+    )
 
     async def poll() -> None:
         await answered.wait()
 
-    polling = asyncio.create_task(Loop("costs", 60, poll, keeper, seen.append, Trouble("acme")).once())
+    polling = asyncio.create_task(
+        Loop("costs", 60, poll, keeper, seen.append, Trouble("acme")).once()
+    )
     await asyncio.sleep(0.2)
     assert seen == [False]
     answered.set()
@@ -36,7 +44,9 @@ async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries
 async def test_every_poll_is_told() -> None:
     """What each poll brought is shown soon after it, not only what the first one did."""
     store = Store(":memory:")
-    keeper = Keeper(store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False)
+    keeper = Keeper(
+        store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False
+    )
 
     async def poll() -> None:
         pass

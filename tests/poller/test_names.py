@@ -1,4 +1,6 @@
-"""Names that come and change, with a real store: what they take from a series is on the disk before anybody sees it."""
+"""Names that come and change, with a real store: what they take from a series is on the disk before
+anybody sees it.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -42,13 +44,27 @@ class Process:
     """One life of the exporter, wired as `run` wires it, ids dropped and names kept."""
 
     def __init__(self, path: Path, names: Says) -> None:
-        self.store, self.board = Store(path), Board()
+        self.store = Store(path)
+        self.board = Board()
         display = Display(LOOK, self.store.folds(), self.store.floors())
-        self.keeper = Keeper(self.store, display, self.board, Clock(lambda: float(NOW), lambda: 0.0), Nobody(), otlp=False)
+        self.keeper = Keeper(
+            self.store,
+            display,
+            self.board,
+            Clock(lambda: float(NOW), lambda: 0.0),
+            Nobody(),
+            otlp=False,
+        )
         self.book = self.store.book("default", EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
         self.poll = NamesPoll(self.keeper, names, "default", [self.book])
         if not self.book.leaves:
-            read(self.store, self.book, Width.MINUTE, {MIDNIGHT: {of("a"): (7, 1), of("b"): (5, 1)}}, NOW)
+            read(
+                self.store,
+                self.book,
+                Width.MINUTE,
+                {MIDNIGHT: {of("a"): (7, 1), of("b"): (5, 1)}},
+                NOW,
+            )
             pipeline.finish(self.store, self.book, NOW)
         display.load([self.book], {"default": self.store.names("default")}, NOW)
         self.keeper.publish()
@@ -89,7 +105,9 @@ def begin(tmp_path: Path, names: Says) -> Iterator[Begin]:
 
 
 async def test_a_restart_after_a_rename_lowers_nothing(begin: Begin, names: Says) -> None:
-    """A series that a name has left shows what it showed, in this process and in the next; what is too much is told as pending."""
+    """A series that a name has left shows what it showed, in this process and in the next; what is
+    too much is told as pending.
+    """
     one = begin()
     assert one.shows() == {"unknown": 12}
     names.projects = {"a": "Atlas"}
@@ -99,12 +117,19 @@ async def test_a_restart_after_a_rename_lowers_nothing(begin: Begin, names: Says
     for _ in range(2):
         again = begin()
         assert again.shows() == {"unknown": 12, "Atlas": 7}
-        assert [amount for _, amount in again.keeper.display.shape.restated_pending()["openai.api.tokens"]] == [7]
+        assert [
+            amount
+            for _, amount in again.keeper.display.shape.restated_pending()["openai.api.tokens"]
+        ] == [7]
 
 
 @pytest.mark.parametrize("broken", ["fold", "keep_names"])
-async def test_a_kill_between_two_writes_lowers_nothing(begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    """Killed before what must not fall is kept, or between that and the names: the next process shows no less, and learns the names."""
+async def test_a_kill_between_two_writes_lowers_nothing(
+    begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Killed before what must not fall is kept, or between that and the names: the next process
+    shows no less, and learns the names.
+    """
     one = begin()
     names.projects = {"a": "Atlas"}
 
@@ -124,8 +149,12 @@ async def test_a_kill_between_two_writes_lowers_nothing(begin: Begin, names: Say
 
 
 @pytest.mark.parametrize("broken", ["fold", "keep_names"])
-async def test_names_that_could_not_be_kept_are_kept_later(begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    """While the disk is full nothing is shown that is not kept; with the next poll that can write, names and all are on the disk."""
+async def test_names_that_could_not_be_kept_are_kept_later(
+    begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """While the disk is full nothing is shown that is not kept; with the next poll that can write,
+    names and all are on the disk.
+    """
     one = begin()
     names.projects = {"a": "Atlas"}
 
@@ -153,8 +182,21 @@ async def test_the_exporter_holds_what_was_held(begin: Begin, names: Says, tmp_p
     await one.poll.poll()
     one.kill()
     env = {"OPENAI_ADMIN_KEY": "sk-admin-x"}
-    settings = load(None, env, {"state.path": str(tmp_path / "state.db"), "attributes.drop": ["project_id"], "prometheus.enabled": False})
+    settings = load(
+        None,
+        env,
+        {
+            "state.path": str(tmp_path / "state.db"),
+            "attributes.drop": ["project_id"],
+            "prometheus.enabled": False,
+        },
+    )
     async with AsyncExitStack() as stack:
-        exporter = await app.wire(settings, stack, clock=Clock(lambda: float(NOW), lambda: 0.0), env=env)
+        exporter = await app.wire(
+            settings, stack, clock=Clock(lambda: float(NOW), lambda: 0.0), env=env
+        )
         points = exporter.board.current().points["openai.api.tokens"]
-        assert {point.series.attributes["project_name"]: point.value for point in points} == {"unknown": 12, "Atlas": 7}
+        assert {point.series.attributes["project_name"]: point.value for point in points} == {
+            "unknown": 12,
+            "Atlas": 7,
+        }

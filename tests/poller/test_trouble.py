@@ -16,15 +16,22 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def test_one_wrong_key_is_said_once_for_all_sources(said: pytest.LogCaptureFixture) -> None:
-    """A rejected key makes one line, not one for each source and poll, and one when it is over for all."""
+    """A rejected key makes one line, not one for each source and poll, and one when it is over for
+    all.
+    """
     trouble = Trouble("acme")
     for mono in (0.0, 60.0, 120.0):
         for source in ("usage/completions", "usage/embeddings", "costs"):
             trouble.met(source, Rejected(f"GET {source}: 401"), mono)
-    assert [record.getMessage() for record in said.records] == ["the key is refused; every source needs it"]
+    assert [record.getMessage() for record in said.records] == [
+        "the key is refused; every source needs it"
+    ]
     for source in ("usage/completions", "usage/embeddings", "costs"):
         trouble.over(source)
-    assert [record.getMessage() for record in said.records] == ["the key is refused; every source needs it", "polls succeed again"]
+    assert [record.getMessage() for record in said.records] == [
+        "the key is refused; every source needs it",
+        "polls succeed again",
+    ]
 
 
 def test_troubles_of_different_kinds_are_each_said(said: pytest.LogCaptureFixture) -> None:
@@ -45,7 +52,9 @@ def test_a_trouble_that_lasts_is_said_again_after_an_hour(said: pytest.LogCaptur
     assert len(said.records) == 2
 
 
-def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: pytest.LogCaptureFixture) -> None:
+def test_a_source_that_changes_its_trouble_leaves_the_old_one(
+    said: pytest.LogCaptureFixture,
+) -> None:
     """After an outage that ends in a wrong key, recovery is said once."""
     trouble = Trouble("acme")
     trouble.met("costs", Unavailable("503"), 0.0)
@@ -56,11 +65,15 @@ def test_a_source_that_changes_its_trouble_leaves_the_old_one(said: pytest.LogCa
 
 
 def test_a_long_wait_is_said_once(said: pytest.LogCaptureFixture) -> None:
-    """Somebody who starts it against a dead address hears of it before the retries are over, and once."""
+    """Somebody who starts it against a dead address hears of it before the retries are over, and
+    once.
+    """
     trouble = Trouble("acme")
     trouble.unanswered("costs")
     trouble.unanswered("usage/images")
-    assert [record.getMessage() for record in said.records] == ["no usable answer yet; asking again"]
+    assert [record.getMessage() for record in said.records] == [
+        "no usable answer yet; asking again"
+    ]
 
 
 def test_a_missing_scope_for_names_is_no_warning(said: pytest.LogCaptureFixture) -> None:

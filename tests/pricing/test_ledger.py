@@ -17,7 +17,9 @@ from otel_openai_usage.core.windows import Step
 from otel_openai_usage.state.history import history
 from otel_openai_usage.state.sqlite import Store
 
-DAY, HOUR, MINUTE = 86_400, 3_600, 60
+DAY = 86_400
+HOUR = 3_600
+MINUTE = 60
 MIDNIGHT = 1_793_577_600
 EMBEDDINGS = KINDS["embeddings"]
 COST = "openai.api.estimated_cost"
@@ -29,7 +31,9 @@ class Tariff:
     def __init__(self, price: str = "0.5") -> None:
         self.price = Decimal(price)
 
-    def rates(self, organization: str, kind: Kind, dims: Mapping[str, str], time: int) -> Rates | None:
+    def rates(
+        self, organization: str, kind: Kind, dims: Mapping[str, str], time: int
+    ) -> Rates | None:
         return None if dims.get("model") == "unknown" else (self.price, Decimal(0))
 
 
@@ -42,14 +46,18 @@ class Bench:
     """A store, a book in it, and a display of it: what happens between readings."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.tariff, self.readings = path, Tariff(), dict[bytes, Rows]()
+        self.path = path
+        self.tariff = Tariff()
+        self.readings = dict[bytes, Rows]()
         self.now = MIDNIGHT + 2 * HOUR
         self.start()
 
     def start(self) -> None:
         """As after a restart."""
         self.store = Store(self.path)
-        self.book: Book = self.store.book("acme", EMBEDDINGS, MIDNIGHT, ("project_id", "user_id", "model"))
+        self.book: Book = self.store.book(
+            "acme", EMBEDDINGS, MIDNIGHT, ("project_id", "user_id", "model")
+        )
         pipeline.price(self.book, self.tariff, self.now)
         self.display = Display(Look(zero_hold=0, name_wait=0))
         self.display.load([self.book], {"acme": NO_NAMES}, self.now)
@@ -58,15 +66,32 @@ class Bench:
         """The process ends."""
         self.store.close()
 
-    def read(self, start: int, tokens: Mapping[Dims, int], width: Width = Width.MINUTE, *, coarse: bool = False) -> pipeline.Absorbed:
+    def read(
+        self,
+        start: int,
+        tokens: Mapping[Dims, int],
+        width: Width = Width.MINUTE,
+        *,
+        coarse: bool = False,
+    ) -> pipeline.Absorbed:
         """A reading of one bucket."""
         name = f"{len(self.readings)}".encode()
         self.readings[name] = {dims: (count, 1) for dims, count in tokens.items()}
         parse: Callable[[bytes], Rows] = self.readings.__getitem__
-        absorbed = pipeline.absorb(self.store, self.book, parse, Step(Window(start, start + width), width, coarse=coarse),
-                                   [Bucket(start, name, name)], self.now, fine_from=MIDNIGHT, prices=self.tariff)  # fmt: skip
+        absorbed = pipeline.absorb(
+            self.store,
+            self.book,
+            parse,
+            Step(Window(start, start + width), width, coarse=coarse),
+            [Bucket(start, name, name)],
+            self.now,
+            fine_from=MIDNIGHT,
+            prices=self.tariff,
+        )
         first = pipeline.finish(self.store, self.book, self.now)
-        self.display.took(self.book, self.book.leaves.values() if first else absorbed.leaves, self.now)
+        self.display.took(
+            self.book, self.book.leaves.values() if first else absorbed.leaves, self.now
+        )
         return absorbed
 
     def shown(self) -> dict[str, float]:
@@ -89,7 +114,9 @@ def test_users_are_summed_and_an_unknown_model_has_no_series(tmp_path: Path) -> 
 
 
 def test_it_never_falls_and_survives_restarts(tmp_path: Path) -> None:
-    """What OpenAI takes back lowers the total, not what is shown, across a restart; growth shows once it overtakes."""
+    """What OpenAI takes back lowers the total, not what is shown, across a restart; growth shows
+    once it overtakes.
+    """
     bench = Bench(tmp_path / "s.db")
     bench.read(MIDNIGHT, {who("a"): 10})
     bench.read(MIDNIGHT, {who("a"): 6})
@@ -112,7 +139,9 @@ def test_it_is_priced_once_when_booked(tmp_path: Path) -> None:
     assert bench.shown() == {"m": 5.0}
     bench.read(MIDNIGHT, {who("a"): 11})
     assert bench.shown() == {"m": 105.0}
-    bench.read(MIDNIGHT, {who("a"): 11}, Width.HOUR)  # the same in a coarser row: what leaves the minutes enters the hour
+    bench.read(
+        MIDNIGHT, {who("a"): 11}, Width.HOUR
+    )  # the same in a coarser row: what leaves the minutes enters the hour
     assert bench.shown() == {"m": 105.0}
     bench.stop()
 
@@ -123,14 +152,31 @@ def test_the_estimate_of_a_day_is_kept_and_compared(tmp_path: Path) -> None:
     bench.read(MIDNIGHT, {who("a"): 10, who("a", "unknown"): 9})
     costs = KINDS["costs"]
     book = bench.store.book("acme", costs, MIDNIGHT, ("project_id", "line_item"))
-    billed = {tuple("usd" if name == "currency" else None for name in costs.dimensions): (Decimal("4.2"), Decimal(10))}
-    pipeline.book_past(bench.store, book, Window(MIDNIGHT, MIDNIGHT + DAY), Width.DAY, {MIDNIGHT: billed}, bench.now)
-    assert bench.store.spent("acme", MIDNIGHT - DAY, MIDNIGHT + DAY) == {MIDNIGHT: (Decimal("5.0"), Decimal("4.2"))}
+    billed = {
+        tuple("usd" if name == "currency" else None for name in costs.dimensions): (
+            Decimal("4.2"),
+            Decimal(10),
+        )
+    }
+    pipeline.book_past(
+        bench.store,
+        book,
+        Window(MIDNIGHT, MIDNIGHT + DAY),
+        Width.DAY,
+        {MIDNIGHT: billed},
+        bench.now,
+    )
+    assert bench.store.spent("acme", MIDNIGHT - DAY, MIDNIGHT + DAY) == {
+        MIDNIGHT: (Decimal("5.0"), Decimal("4.2"))
+    }
     with history(bench.path) as past:
         (row,) = past.usage(MIDNIGHT, MIDNIGHT + DAY)
         assert (row.input, row.estimate, row.unpriced) == (19, Decimal("5.0"), 9)
         priced = past.usage(MIDNIGHT, MIDNIGHT + DAY, by=("organization", "model"))
-        assert {row.group: row.unpriced for row in priced} == {("acme", "m"): 0, ("acme", "unknown"): 9}
+        assert {row.group: row.unpriced for row in priced} == {
+            ("acme", "m"): 0,
+            ("acme", "unknown"): 9,
+        }
         assert [spent.cost for spent in past.costs(MIDNIGHT, MIDNIGHT + DAY)] == [Decimal("4.2")]
     bench.stop()
 
@@ -141,48 +187,70 @@ def test_rows_grow_coarser_and_go_but_no_total_moves(tmp_path: Path) -> None:
     for hour in range(6):
         bench.read(MIDNIGHT + hour * HOUR, {who("a"): 10, who("b"): hour}, Width.HOUR)
         bench.read(MIDNIGHT + DAY + hour * HOUR, {who("a"): 1}, Width.HOUR)
-    totals = {dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()}
+    totals = {
+        dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()
+    }
     while bench.store.tidy(bench.book, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT)):
         pass
-    assert {row.width for row in bench.store.rows_within(bench.book, tuple(Width), MIDNIGHT, MIDNIGHT + 2 * DAY)} == {DAY}
+    assert {
+        row.width
+        for row in bench.store.rows_within(bench.book, tuple(Width), MIDNIGHT, MIDNIGHT + 2 * DAY)
+    } == {DAY}
     with history(bench.path) as past:
         assert [row.input for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [75, 6]
     while bench.store.tidy(bench.book, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT + DAY)):
         pass
     with history(bench.path) as past:
-        assert [(row.start, row.input) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [(MIDNIGHT + DAY, 6)]
+        assert [(row.start, row.input) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [
+            (MIDNIGHT + DAY, 6)
+        ]
     bench.stop()
     bench.start()
-    assert {dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()} == totals
+    assert {
+        dims: (leaf.total, leaf.shown, leaf.estimate) for dims, leaf in bench.book.leaves.items()
+    } == totals
     bench.stop()
 
 
 def test_retention_keeps_what_is_still_read_again() -> None:
     """Whatever is configured, a day more than `reconcile` stays as it is."""
     now = MIDNIGHT + 100 * DAY + 5
-    assert Retention.at(now, hours=90 * DAY, days=1100 * DAY, reconcile=7 * DAY) == Retention(MIDNIGHT + 10 * DAY, MIDNIGHT - 1000 * DAY)
-    assert Retention.at(now, hours=60, days=60, reconcile=7 * DAY) == Retention(MIDNIGHT + 92 * DAY, MIDNIGHT + 92 * DAY)
+    assert Retention.at(now, hours=90 * DAY, days=1100 * DAY, reconcile=7 * DAY) == Retention(
+        MIDNIGHT + 10 * DAY, MIDNIGHT - 1000 * DAY
+    )
+    assert Retention.at(now, hours=60, days=60, reconcile=7 * DAY) == Retention(
+        MIDNIGHT + 92 * DAY, MIDNIGHT + 92 * DAY
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_with_one_price_the_estimate_is_that_price_of_the_total(tmp_path: Path, seed: int) -> None:
-    """Whatever is read, in whatever order and width, through restarts: tokens by the price, in ledger and history."""
-    chance, bench = random.Random(seed), Bench(tmp_path / "s.db")
+    """Whatever is read, in whatever order and width, through restarts: tokens by the price, in
+    ledger and history.
+    """
+    chance = random.Random(seed)
+    bench = Bench(tmp_path / "s.db")
     for _ in range(60):
         bench.now += chance.choice((60, HOUR))
         width = chance.choice((Width.MINUTE, Width.HOUR, Width.HOUR))
         start = MIDNIGHT + chance.randrange(2 * DAY // width) * width
         users = chance.sample("abc", chance.randrange(4))
         coarse = width == Width.HOUR and chance.random() < 0.7
-        bench.read(start, {who(user): chance.randrange(100) for user in users}, width, coarse=coarse)
+        bench.read(
+            start, {who(user): chance.randrange(100) for user in users}, width, coarse=coarse
+        )
         if chance.random() < 0.1:
             bench.stop()
             bench.start()
     leaves = bench.book.leaves.values()
-    assert [leaf.estimate for leaf in leaves] == [leaf.total[0] * bench.tariff.price for leaf in leaves]
+    assert [leaf.estimate for leaf in leaves] == [
+        leaf.total[0] * bench.tariff.price for leaf in leaves
+    ]
     assert all((leaf.estimate_shown or 0) >= (leaf.estimate or 0) >= 0 for leaf in leaves)
     with history(bench.path) as past:
-        assert [(row.estimate, row.unpriced) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [
+        assert [
+            (row.estimate, row.unpriced) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)
+        ] == [
             (row.input * bench.tariff.price, 0) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)
         ]
     bench.stop()

@@ -17,17 +17,29 @@ CONFIG = ROOT / "collector-config.yaml"
 class Collector:
     """Runs a configuration with ports of its own in place of the usual ones."""
 
-    def __init__(self, folder: Path, config: Path = CONFIG, override: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: Path = CONFIG, override: Mapping[str, Any] | None = None
+    ) -> None:
         self.grpc = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
         self.metrics = f"http://127.0.0.1:{(port := free_port())}/metrics"
         ports = {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": self.grpc}, "http": {"endpoint": self.http}}}},
+            "receivers": {
+                "otlp": {
+                    "protocols": {"grpc": {"endpoint": self.grpc}, "http": {"endpoint": self.http}}
+                }
+            },
             "exporters": {"prometheus": {"endpoint": f"127.0.0.1:{port}"}},
             "processors": {"batch": {"timeout": "200ms"}},
             "service": {"telemetry": {"metrics": {"level": "none"}}},
         }
-        command: list[str | Path] = [program("otelcol"), "--config", config, "--config", f"yaml:{json.dumps(ports)}"]
+        command: list[str | Path] = [
+            program("otelcol"),
+            "--config",
+            config,
+            "--config",
+            f"yaml:{json.dumps(ports)}",
+        ]
         if override:
             command += ["--config", f"yaml:{json.dumps(override)}"]
         self.process = Process(command, folder / "otelcol.log")
@@ -42,7 +54,12 @@ class Collector:
 
 def validate(config: Path) -> subprocess.CompletedProcess[str]:
     """`otelcol validate`."""
-    return subprocess.run([program("otelcol"), "validate", "--config", config], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [program("otelcol"), "validate", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture

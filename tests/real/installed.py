@@ -24,12 +24,19 @@ Samples: TypeAlias = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(text: str, prefix: str = "openai_") -> Samples:
-    """Name and labels to value. What a Collector adds (job, instance, otel_scope_*) and empty labels are left out."""
+    """Name and labels to value. What a Collector adds (job, instance, otel_scope_*) and empty
+    labels are left out.
+    """
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith(prefix):
-                key = (sample.name, frozenset(item for item in sample.labels.items() if item[1] and not _added(item[0])))
+                key = (
+                    sample.name,
+                    frozenset(
+                        item for item in sample.labels.items() if item[1] and not _added(item[0])
+                    ),
+                )
                 assert key not in found, f"{key} stands twice"
                 found[key] = sample.value
     return found
@@ -47,61 +54,114 @@ class Surroundings:
 
     def env(self, **variables: str) -> dict[str, str]:
         """The environment of a process."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "COLUMNS": "160", **variables}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "COLUMNS": "160",
+            **variables,
+        }
 
     def call(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
-        return subprocess.run([COMMAND, *map(str, arguments)], env=self.env(**variables), cwd=self.home, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        return subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            env=self.env(**variables),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
 
 class Simulator:
-    """A simulated OpenAI organization on a port of its own. What it used shows when the minute ends."""
+    """A simulated OpenAI organization on a port of its own. What it used shows when the minute
+    ends.
+    """
 
     def __init__(self, surroundings: Surroundings, options: Sequence[str] = ()) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.base_url = f"{self.url}/v1"
         self.process = Process(
-            [COMMAND, "simulate", "--host", "127.0.0.1", "--port", str(port), "--seed", str(SEED), *options],
-            surroundings.home / "simulate.log", surroundings.env(),
-        )  # fmt: skip
+            [
+                COMMAND,
+                "simulate",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--seed",
+                str(SEED),
+                *options,
+            ],
+            surroundings.home / "simulate.log",
+            surroundings.env(),
+        )
         self.process.ready(f"{self.base_url}/organization/costs?start_time=1", status=401)
         self.post("lateness", {"preset": "prompt"})
 
     def post(self, control: str, document: Mapping[str, object]) -> None:
         """Tell the simulation how to behave: `faults`, `lateness` or `keys`."""
-        request = urllib.request.Request(f"{self.url}/simulator/{control}", json.dumps(document).encode(), method="POST")
+        request = urllib.request.Request(
+            f"{self.url}/simulator/{control}", json.dumps(document).encode(), method="POST"
+        )
         urllib.request.urlopen(request, timeout=10).close()
 
-    def totals(self, kind: str, window: Window, *group_by: str) -> dict[tuple[str | None, ...], dict[str, int]]:
+    def totals(
+        self, kind: str, window: Window, *group_by: str
+    ) -> dict[tuple[str | None, ...], dict[str, int]]:
         """What was truly used in a window: values of `group_by` to amounts by measure."""
-        asked = [("kind", kind), ("start", window.start), ("end", window.end), *(("group_by", name) for name in group_by)]
+        asked = [
+            ("kind", kind),
+            ("start", window.start),
+            ("end", window.end),
+            *(("group_by", name) for name in group_by),
+        ]
         status, body = get(f"{self.url}/simulator/totals?{urllib.parse.urlencode(asked)}")
         assert status == 200, body
         return {
-            tuple(row["dims"][name] for name in group_by): {measure: int(amount) for measure, amount in row["amounts"].items()}
+            tuple(row["dims"][name] for name in group_by): {
+                measure: int(amount) for measure, amount in row["amounts"].items()
+            }
             for row in json.loads(body)["rows"]
         }
 
-
     def costs(self, day: int, *group_by: str) -> dict[tuple[str | None, ...], float]:
         """What the UTC day that begins at `day` really cost, in dollars, by `group_by`."""
-        asked = [("kind", "costs"), ("start", day), ("end", day + 86400), *(("group_by", name) for name in group_by)]
+        asked = [
+            ("kind", "costs"),
+            ("start", day),
+            ("end", day + 86400),
+            *(("group_by", name) for name in group_by),
+        ]
         status, body = get(f"{self.url}/simulator/totals?{urllib.parse.urlencode(asked)}")
         assert status == 200, body
-        return {tuple(row["dims"][name] for name in group_by): float(row["amounts"]["cost"]) for row in json.loads(body)["rows"]}
+        return {
+            tuple(row["dims"][name] for name in group_by): float(row["amounts"]["cost"])
+            for row in json.loads(body)["rows"]
+        }
 
 
 class Exporter:
     """`otel-openai-usage run`, ready to be scraped."""
 
-    def __init__(self, surroundings: Surroundings, options: Sequence[str | Path], variables: Mapping[str, str], ready: str) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        options: Sequence[str | Path],
+        variables: Mapping[str, str],
+        ready: str,
+    ) -> None:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.url = f"http://{self.address}"
         command = [COMMAND, "run", "--listen", self.address, *options]
-        self.process = Process(command, surroundings.home / f"run-{port}.log", surroundings.env(**variables))
+        self.process = Process(
+            command, surroundings.home / f"run-{port}.log", surroundings.env(**variables)
+        )
         self.process.ready(self.url + ready)
 
     def scrape(self) -> Samples:
@@ -112,7 +172,11 @@ class Exporter:
 
     def sum(self, name: str, **labels: str) -> float:
         """The sum of a metric over all series with these labels."""
-        return sum(value for (found, having), value in self.scrape().items() if found == name and having >= set(labels.items()))
+        return sum(
+            value
+            for (found, having), value in self.scrape().items()
+            if found == name and having >= set(labels.items())
+        )
 
 
 @pytest.fixture
@@ -131,7 +195,9 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
 
 @pytest.fixture
 def run(surroundings: Surroundings, simulator: Simulator) -> Iterator[Callable[..., Exporter]]:
-    """Start an exporter of the simulated organization: `run("--interval", "1s", OTEL_SERVICE_NAME="x")`."""
+    """Start an exporter of the simulated organization: `run("--interval", "1s",
+    OTEL_SERVICE_NAME="x")`.
+    """
     started: list[Exporter] = []
 
     def start(*options: str | Path, ready: str = "/readyz", **variables: str) -> Exporter:

@@ -26,7 +26,9 @@ def free_port() -> int:
 def get(url: str, headers: Mapping[str, str] | None = None, timeout: float = 10) -> tuple[int, str]:
     """Status and body of a GET, whatever the status. OSError without an answer."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=timeout) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=dict(headers or {})), timeout=timeout
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -50,14 +52,21 @@ def wait_for(ask: Callable[[], T | None], what: str, seconds: float = 30, every:
 class Process:
     """A started process. Its output goes to `log`, so that no pipe can fill up."""
 
-    def __init__(self, command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = Path(command[0]).name
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=dict(os.environ if env is None else env), start_new_session=True, cwd=log.parent,
-            )  # fmt: skip
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(os.environ if env is None else env),
+                start_new_session=True,
+                cwd=log.parent,
+            )
 
     @property
     def output(self) -> str:
@@ -87,7 +96,9 @@ class Process:
             raise
 
     def until(self, ask: Callable[[], T | None], what: str, seconds: float = 30) -> T:
-        """The first true answer of `ask`; AssertionError with its output if it ends before, or in vain."""
+        """The first true answer of `ask`; AssertionError with its output if it ends before, or in
+        vain.
+        """
 
         def ask_the_living() -> T | None:
             assert self.running, f"{self.name} ended with {self._process.returncode}"
@@ -103,7 +114,9 @@ class Process:
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} still runs after {seconds:g} s:\n{self.output[-4000:]}") from None
+            raise AssertionError(
+                f"{self.name} still runs after {seconds:g} s:\n{self.output[-4000:]}"
+            ) from None
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

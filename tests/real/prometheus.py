@@ -16,28 +16,50 @@ Labels: TypeAlias = frozenset[tuple[str, str]]
 
 
 class Prometheus:
-    """Scrapes `targets` every `interval`; answers PromQL. `blocks` is a folder of data that it begins with."""
+    """Scrapes `targets` every `interval`; answers PromQL. `blocks` is a folder of data that it
+    begins with.
+    """
 
-    def __init__(self, folder: Path, targets: Sequence[str], *, rules: Sequence[Path] = (), interval: str = "1s",
-                 blocks: Path | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        targets: Sequence[str],
+        *,
+        rules: Sequence[Path] = (),
+        interval: str = "1s",
+        blocks: Path | None = None,
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = {
-            "global": {"scrape_interval": interval, "evaluation_interval": interval, "scrape_timeout": interval},
+            "global": {
+                "scrape_interval": interval,
+                "evaluation_interval": interval,
+                "scrape_timeout": interval,
+            },
             "rule_files": [str(rule.resolve()) for rule in rules],
-            "scrape_configs": [{"job_name": "openai", "static_configs": [{"targets": list(targets)}]}],
+            "scrape_configs": [
+                {"job_name": "openai", "static_configs": [{"targets": list(targets)}]}
+            ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.process = Process(
-            [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={blocks or folder / 'data'}",
-             "--storage.tsdb.retention.time=10y",
-             f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"],
+            [
+                program("prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={blocks or folder / 'data'}",
+                "--storage.tsdb.retention.time=10y",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--log.level=warn",
+            ],
             folder / "prometheus.log",
-        )  # fmt: skip
+        )
         self.process.ready(f"{self.url}/-/ready")
 
     def api(self, path: str, **parameters: str) -> Any:
-        """`data` of an answer of the HTTP API; a refused query raises AssertionError with Prometheus's own words."""
+        """`data` of an answer of the HTTP API; a refused query raises AssertionError with
+        Prometheus's own words.
+        """
         status, body = get(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
         answer = json.loads(body)
         assert status == 200, f"{path} {parameters}: {answer.get('error')}"
@@ -54,12 +76,21 @@ class Prometheus:
         assert len(answer) <= 1, f"{promql} gives {len(answer)} series"
         return next(iter(answer.values()), None)
 
-    def query_range(self, promql: str, start: float, end: float, step: float) -> dict[Labels, list[tuple[float, float]]]:
+    def query_range(
+        self, promql: str, start: float, end: float, step: float
+    ) -> dict[Labels, list[tuple[float, float]]]:
         """A range query's matrix: labels to (time, value) pairs."""
-        result = self.api("query_range", query=promql, start=str(start), end=str(end), step=str(step))["result"]
-        return {labels(item["metric"]): [(float(time), float(value)) for time, value in item["values"]] for item in result}
+        result = self.api(
+            "query_range", query=promql, start=str(start), end=str(end), step=str(step)
+        )["result"]
+        return {
+            labels(item["metric"]): [(float(time), float(value)) for time, value in item["values"]]
+            for item in result
+        }
 
-    def wait_for(self, promql: str, accept: Callable[[dict[Labels, float]], bool] = bool, seconds: float = 30) -> dict[Labels, float]:
+    def wait_for(
+        self, promql: str, accept: Callable[[dict[Labels, float]], bool] = bool, seconds: float = 30
+    ) -> dict[Labels, float]:
         """The first answer of a query that is accepted."""
         seen: dict[Labels, float] = {}
 

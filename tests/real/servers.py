@@ -22,5 +22,10 @@ def program(name: str) -> Path:
 
 
 def _collector() -> str | None:
-    where = subprocess.run([ROOT / "tools" / "install-real-servers.sh", "--where"], capture_output=True, text=True, check=True)
+    where = subprocess.run(
+        [ROOT / "tools" / "install-real-servers.sh", "--where"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return shutil.which(where.stdout.strip())

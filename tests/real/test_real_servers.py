@@ -30,16 +30,23 @@ def test_the_collectors_configuration_is_valid() -> None:
 
 def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
     """`otelcol validate` is not a rubber stamp: a misspelt key fails."""
-    (tmp_path / "config.yaml").write_text(CONFIG.read_text().replace("check_interval", "check_every"))
+    (tmp_path / "config.yaml").write_text(
+        CONFIG.read_text().replace("check_interval", "check_every")
+    )
     assert validate(tmp_path / "config.yaml").returncode != 0
 
 
 def test_the_commented_examples_are_valid_too(tmp_path: Path) -> None:
     """What is commented out in collector-config.yaml can be commented in."""
-    example = re.compile(r"^(  |    )# (prometheusremotewrite:|otlphttp/vendor:|resource_constant_labels:|  )", re.MULTILINE)
+    example = re.compile(
+        r"^(  |    )# (prometheusremotewrite:|otlphttp/vendor:|resource_constant_labels:|  )",
+        re.MULTILINE,
+    )
     text = example.sub(r"\1\2", CONFIG.read_text())
     text = text.replace("exporters: [debug]", "exporters: [otlphttp/vendor]")
-    text = text.replace("exporters: [prometheus, debug]", "exporters: [prometheus, prometheusremotewrite, debug]")
+    text = text.replace(
+        "exporters: [prometheus, debug]", "exporters: [prometheus, prometheusremotewrite, debug]"
+    )
     (tmp_path / "config.yaml").write_text(text)
     done = validate(tmp_path / "config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,5 +59,7 @@ def test_the_collector_runs(collector: Callable[..., Collector]) -> None:
 
 def test_installing_what_is_installed_says_nothing() -> None:
     """`make servers` is silent and changes nothing when the servers are there."""
-    done = subprocess.run([ROOT / "tools" / "install-real-servers.sh"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [ROOT / "tools" / "install-real-servers.sh"], capture_output=True, text=True, check=True
+    )
     assert done.stdout + done.stderr == ""

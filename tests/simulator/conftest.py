@@ -9,11 +9,19 @@ import pytest
 from aiohttp import web
 
 from otel_openai_usage.simulator.lateness import PROMPT
-from otel_openai_usage.simulator.server import ADMIN_KEY, PREFIX, SIMULATION, Simulation, application, running
+from otel_openai_usage.simulator.server import (
+    ADMIN_KEY,
+    PREFIX,
+    SIMULATION,
+    Simulation,
+    application,
+    running,
+)
 from otel_openai_usage.simulator.world import World
 
 THURSDAY = int(datetime(2026, 11, 19, tzinfo=UTC).timestamp())
-HOUR, DAY = 3600, 86400
+HOUR = 3600
+DAY = 86400
 
 
 @dataclass
@@ -36,14 +44,24 @@ class Api:
     now: datetime
 
     async def get(self, path: str, *, key: str | None = ADMIN_KEY, **params: object) -> Reply:
-        pairs = [(name, str(one)) for name, value in params.items() for one in (value if isinstance(value, list) else [value])]
+        pairs = [
+            (name, str(one))
+            for name, value in params.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
         return await self.raw(PREFIX + path, pairs, key)
 
-    async def raw(self, path: str, pairs: list[tuple[str, str]], key: str | None = ADMIN_KEY) -> Reply:
+    async def raw(
+        self, path: str, pairs: list[tuple[str, str]], key: str | None = ADMIN_KEY
+    ) -> Reply:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with self.session.get(self.url + path, params=pairs, headers=headers) as response:
             text = await response.text()
-            known = await response.json() if response.content_type == "application/json" and text.endswith(("}", "]")) else {}
+            known = (
+                await response.json()
+                if response.content_type == "application/json" and text.endswith(("}", "]"))
+                else {}
+            )
             return Reply(response.status, dict(response.headers), text, known)
 
     async def post(self, path: str, document: object) -> Reply:

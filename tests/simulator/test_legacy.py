@@ -25,7 +25,10 @@ async def served() -> AsyncIterator[tuple[World, str]]:
 
 async def ask(url: str, path: str, key: str = ORDINARY_KEY) -> tuple[int, bytes]:
     """Status and body of a request with a key."""
-    async with aiohttp.ClientSession() as session, session.get(url + path, headers={"Authorization": f"Bearer {key}"}) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url + path, headers={"Authorization": f"Bearer {key}"}) as answer,
+    ):
         return answer.status, await answer.read()
 
 
@@ -35,11 +38,18 @@ async def test_a_day_is_the_worlds_own(served: tuple[World, str]) -> None:
     totals = world.totals("completions", Window(DAY, DAY + Width.DAY))
     truth = sum(int(amounts[0]) for amounts in totals.values())
     _, body = await ask(url, "/v1/usage?date=2026-11-17")
-    whole, single = Day(), Day()
+    whole = Day()
+    single = Day()
     parse(body, DAY, whole)
     for person in {dims[-1] for rows in whole.hours.values() for dims in rows}:
-        parse((await ask(url, f"/v1/usage?date=2026-11-17&user_public_id={person}"))[1], DAY, single)
-    assert sum(int(amounts[1]) for rows in whole.hours.values() for amounts in rows.values()) == truth > 0
+        parse(
+            (await ask(url, f"/v1/usage?date=2026-11-17&user_public_id={person}"))[1], DAY, single
+        )
+    assert (
+        sum(int(amounts[1]) for rows in whole.hours.values() for amounts in rows.values())
+        == truth
+        > 0
+    )
     assert single.hours == whole.hours
 
 
@@ -48,4 +58,10 @@ async def test_it_refuses_as_the_real_one(served: tuple[World, str]) -> None:
     _, url = served
     assert (await ask(url, "/v1/usage?date=2026-11-17", ADMIN_KEY))[0] == 401
     assert (await ask(url, "/v1/usage"))[0] == 400
-    assert [(await ask(url, "/v1/organizations/org-x/users"))[0] for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert [(await ask(url, "/v1/organizations/org-x/users"))[0] for _ in range(5)] == [
+        200,
+        200,
+        200,
+        200,
+        429,
+    ]

@@ -14,7 +14,8 @@ from otel_openai_usage.simulator.world import World
 from tests.simulator.conftest import DAY, HOUR, THURSDAY, Api
 
 DOCUMENT: dict[str, Any] = yaml.load(
-    Path(__file__).with_name("openai-admin-openapi.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    Path(__file__).with_name("openai-admin-openapi.yaml").read_text(encoding="utf-8"),
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
 )
 NEWER = {"api_source", "user_id", "input_cache_write_30m_tokens", "input_cache_write_12h_tokens"}
 """Fields that the client 3.54.0 has and the document does not yet."""
@@ -23,7 +24,9 @@ UNDECLARED = {"start_time_iso", "end_time_iso", "organization_id"}
 
 
 def draft(schema: Any) -> Any:
-    """A schema with OpenAPI 3.0's `nullable: true`, which this 3.1 document still has, spelt as JSON Schema does."""
+    """A schema with OpenAPI 3.0's `nullable: true`, which this 3.1 document still has, spelt as
+    JSON Schema does.
+    """
     if isinstance(schema, list):
         return [draft(part) for part in schema]
     if not isinstance(schema, dict):
@@ -36,13 +39,18 @@ COMPONENTS = draft(DOCUMENT["components"])
 
 
 def problems(path: str, status: int, body: object) -> list[str]:
-    """What is wrong with an answer, by the document; a path or status that it does not have is a KeyError."""
+    """What is wrong with an answer, by the document; a path or status that it does not have is a
+    KeyError.
+    """
     answer = DOCUMENT["paths"][path]["get"]["responses"][str(status)]
     while "$ref" in answer:
         answer = DOCUMENT["components"]["responses"][answer["$ref"].rsplit("/", 1)[1]]
     schema = draft(answer["content"]["application/json"]["schema"])
     validator = Draft202012Validator({**schema, "components": COMPONENTS})
-    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(body)]
+    return [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
+        for error in validator.iter_errors(body)
+    ]
 
 
 def concrete(path: str, world: World) -> str:
@@ -65,22 +73,34 @@ def test_the_witness_can_say_no() -> None:
     assert problems("/organization/costs", 200, good) == []
     assert problems("/organization/costs", 200, good | {"has_more": "no"})
     assert problems("/organization/costs", 200, {"object": "page", "data": [], "has_more": False})
-    row = {"object": "organization.usage.embeddings.result", "input_tokens": 1.5, "num_model_requests": 1}
+    row = {
+        "object": "organization.usage.embeddings.result",
+        "input_tokens": 1.5,
+        "num_model_requests": 1,
+    }
     bucket = {"object": "bucket", "start_time": 1, "end_time": 2, "results": [row]}
     assert problems("/organization/usage/embeddings", 200, good | {"data": [bucket]})
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 async def test_every_answer_is_as_the_document_says(api: Api, path: str) -> None:
-    """Every GET path of the document is answered, and validly; buckets grouped by all and by nothing, at each width."""
+    """Every GET path of the document is answered, and validly; buckets grouped by all and by
+    nothing, at each width.
+    """
     name = concrete(path, api.simulation.world)
     kind = KINDS.get(name.removeprefix("usage/"))
     asked: list[dict[str, Any]] = [{}]
     if kind is not None:
         dates = {"start_time": THURSDAY - 2 * DAY, "end_time": THURSDAY}
         hours = {"start_time": THURSDAY + 12 * HOUR, "end_time": THURSDAY + 14 * HOUR}
-        spans = [dates | {"bucket_width": "1d"}] + [hours | {"bucket_width": width.text} for width in kind.widths if width < DAY]
-        asked = [span | {"group_by": list(group_by)} for span in spans for group_by in ((), kind.group_by)]
+        spans = [dates | {"bucket_width": "1d"}] + [
+            hours | {"bucket_width": width.text} for width in kind.widths if width < DAY
+        ]
+        asked = [
+            span | {"group_by": list(group_by)}
+            for span in spans
+            for group_by in ((), kind.group_by)
+        ]
     for params in asked:
         reply = await api.get(name, **params)
         assert reply.status == 200, reply.text
@@ -94,26 +114,38 @@ def rows(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for bucket in body["data"] for row in bucket["results"]]
 
 
-@pytest.mark.parametrize("name", ["costs", *(kind.path for kind in USAGE_KINDS.values() if kind.name != "decisions")])
+@pytest.mark.parametrize(
+    "name", ["costs", *(kind.path for kind in USAGE_KINDS.values() if kind.name != "decisions")]
+)
 async def test_rows_have_all_declared_fields_and_no_others(api: Api, name: str) -> None:
-    """A row has every field that the document declares for it, and beyond them only those known from the client or the wire."""
+    """A row has every field that the document declares for it, and beyond them only those known
+    from the client or the wire.
+    """
     reply = await api.get(name, start_time=THURSDAY - DAY, end_time=THURSDAY)
     (row,) = rows(reply.json)
     schemas = DOCUMENT["components"]["schemas"].values()
     declared = next(
-        set(schema["properties"]) for schema in schemas if schema.get("properties", {}).get("object", {}).get("enum") == [row["object"]]
+        set(schema["properties"])
+        for schema in schemas
+        if schema.get("properties", {}).get("object", {}).get("enum") == [row["object"]]
     )
     assert declared - set(row) == set()
     assert set(row) - declared <= NEWER | UNDECLARED
 
 
-@pytest.mark.parametrize("kind", ["unknown_fields", "duplicate_rows", "null_dims", "missing_optional", "money_long", "no_iso"])
+@pytest.mark.parametrize(
+    "kind",
+    ["unknown_fields", "duplicate_rows", "null_dims", "missing_optional", "money_long", "no_iso"],
+)
 async def test_odd_answers_are_still_valid(api: Api, kind: str) -> None:
     """Oddities that the document allows stay within it."""
     api.simulation.faults.add(Fault(kind))
     for path in ("/organization/usage/completions", "/organization/costs"):
         reply = await api.get(
-            path.removeprefix("/organization/"), start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="project_id,api_key_id"
+            path.removeprefix("/organization/"),
+            start_time=THURSDAY - DAY,
+            end_time=THURSDAY,
+            group_by="project_id,api_key_id",
         )
         assert problems(path, 200, reply.json) == []
 
@@ -138,5 +170,7 @@ async def test_errors_have_the_envelope(api: Api) -> None:
         await api.get("usage/telepathy", start_time=THURSDAY),
     ]
     assert [reply.status for reply in replies] == [400, 401, 401, 403, 404]
-    validator = Draft202012Validator({"$ref": "#/components/schemas/ErrorResponse", "components": COMPONENTS})
+    validator = Draft202012Validator(
+        {"$ref": "#/components/schemas/ErrorResponse", "components": COMPONENTS}
+    )
     assert [error.message for reply in replies for error in validator.iter_errors(reply.json)] == []

@@ -1,4 +1,6 @@
-"""The simulated API over real HTTP: questions, cursors, refusals, trouble, and what tests may ask of it."""
+"""The simulated API over real HTTP: questions, cursors, refusals, trouble, and what tests may ask
+of it.
+"""
 
 import asyncio
 import base64
@@ -21,7 +23,11 @@ from otel_openai_usage.simulator.world import World
 from tests.simulator.conftest import DAY, HOUR, THURSDAY, Api, Reply
 
 COMPLETIONS = "usage/completions"
-MORNING: dict[str, Any] = {"start_time": THURSDAY + 9 * HOUR, "end_time": THURSDAY + 10 * HOUR, "bucket_width": "1m"}
+MORNING: dict[str, Any] = {
+    "start_time": THURSDAY + 9 * HOUR,
+    "end_time": THURSDAY + 10 * HOUR,
+    "bucket_width": "1m",
+}
 
 
 def data(reply: Reply) -> list[dict[str, Any]]:
@@ -33,7 +39,9 @@ def data(reply: Reply) -> list[dict[str, Any]]:
 
 def edges(reply: Reply) -> list[tuple[int, int]]:
     """When each bucket starts and ends, from the start of Thursday."""
-    return [(bucket["start_time"] - THURSDAY, bucket["end_time"] - THURSDAY) for bucket in data(reply)]
+    return [
+        (bucket["start_time"] - THURSDAY, bucket["end_time"] - THURSDAY) for bucket in data(reply)
+    ]
 
 
 def rows(reply: Reply) -> list[dict[str, Any]]:
@@ -51,8 +59,15 @@ def message(reply: Reply) -> str:
 
 
 async def test_buckets_are_clipped_to_the_question(api: Api) -> None:
-    """The first bucket starts at the question's minute, the others at edges of the width, the last ends with the question."""
-    reply = await api.get(COMPLETIONS, start_time=THURSDAY + 1805, end_time=THURSDAY + 2 * HOUR + 90, bucket_width="1h")
+    """The first bucket starts at the question's minute, the others at edges of the width, the last
+    ends with the question.
+    """
+    reply = await api.get(
+        COMPLETIONS,
+        start_time=THURSDAY + 1805,
+        end_time=THURSDAY + 2 * HOUR + 90,
+        bucket_width="1h",
+    )
     assert edges(reply) == [(1800, HOUR), (HOUR, 2 * HOUR), (2 * HOUR, 2 * HOUR + 90)]
 
 
@@ -61,19 +76,25 @@ async def test_the_running_bucket_ends_now(api: Api) -> None:
     now = int(api.now.timestamp()) - THURSDAY
     ends: list[dict[str, Any]] = [{}, {"end_time": THURSDAY + DAY}]
     for end in ends:
-        reply = await api.get(COMPLETIONS, start_time=THURSDAY + 15 * HOUR - 60, bucket_width="1h", **end)
+        reply = await api.get(
+            COMPLETIONS, start_time=THURSDAY + 15 * HOUR - 60, bucket_width="1h", **end
+        )
         assert edges(reply) == [(15 * HOUR - 60, 15 * HOUR), (15 * HOUR, now)]
 
 
 async def test_quiet_buckets_are_there_and_empty(api: Api) -> None:
     """A minute without images is a bucket with no results."""
-    reply = await api.get("usage/images", start_time=THURSDAY, end_time=THURSDAY + HOUR, bucket_width="1m")
+    reply = await api.get(
+        "usage/images", start_time=THURSDAY, end_time=THURSDAY + HOUR, bucket_width="1m"
+    )
     assert len(data(reply)) == 60
     assert rows(reply) == []
 
 
 async def test_widths_limit_and_default(api: Api) -> None:
-    """7 days, 24 hours and 60 minutes come if nobody says how many, and has_more tells that there are more."""
+    """7 days, 24 hours and 60 minutes come if nobody says how many, and has_more tells that there
+    are more.
+    """
     for width, count in (("1d", 7), ("1h", 24), ("1m", 60)):
         reply = await api.get(COMPLETIONS, start_time=THURSDAY - 30 * DAY, bucket_width=width)
         assert (len(data(reply)), reply.json["has_more"]) == (count, True)
@@ -96,46 +117,89 @@ async def test_what_comes_over_http_is_the_truth(api: Api) -> None:
     reply = await api.get(COMPLETIONS, **MORNING, group_by=list(kind.group_by))
     sums: dict[tuple[object, ...], list[int]] = {}
     for row in rows(reply):
-        dims = tuple(str(row[name]).lower() if name == "batch" else row[name] for name in kind.dimensions)
-        sums[dims] = [before + row[measure.field] for before, measure in zip(sums.get(dims, kind.zero), kind.measures, strict=True)]
-    truth = api.simulation.world.totals("completions", Window(THURSDAY + 9 * HOUR, THURSDAY + 10 * HOUR), kind.group_by)
+        dims = tuple(
+            str(row[name]).lower() if name == "batch" else row[name] for name in kind.dimensions
+        )
+        sums[dims] = [
+            before + row[measure.field]
+            for before, measure in zip(sums.get(dims, kind.zero), kind.measures, strict=True)
+        ]
+    truth = api.simulation.world.totals(
+        "completions", Window(THURSDAY + 9 * HOUR, THURSDAY + 10 * HOUR), kind.group_by
+    )
     assert sums == {dims: list(amounts) for dims, amounts in truth.items()}
 
 
 async def test_a_settled_bucket_is_the_same_from_the_shelf(api: Api) -> None:
-    """Asked again, cut differently, or under other lateness, a settled bucket says the same; one that settled meanwhile is told anew."""
+    """Asked again, cut differently, or under other lateness, a settled bucket says the same; one
+    that settled meanwhile is told anew.
+    """
     api.simulation.world.lateness = HARSH
     early = await api.get(COMPLETIONS, **MORNING, group_by="model")
     api.now += api.simulation.world.settles_after
     late = await api.get(COMPLETIONS, **MORNING, group_by="model")
-    assert data(early) != data(late) == data(await api.get(COMPLETIONS, **MORNING, group_by="model"))
+    assert (
+        data(early) != data(late) == data(await api.get(COMPLETIONS, **MORNING, group_by="model"))
+    )
     part = await api.get(
-        COMPLETIONS, start_time=THURSDAY + 9 * HOUR + 600, end_time=THURSDAY + 9 * HOUR + 690, bucket_width="1m", group_by="model"
+        COMPLETIONS,
+        start_time=THURSDAY + 9 * HOUR + 600,
+        end_time=THURSDAY + 9 * HOUR + 690,
+        bucket_width="1m",
+        group_by="model",
     )
     assert data(part)[0] == data(late)[10]
     assert edges(part)[1] == (9 * HOUR + 660, 9 * HOUR + 690)
 
 
 async def test_a_clipped_bucket_is_a_part_of_the_whole(api: Api) -> None:
-    """An hour that the question cuts in half says less than the whole hour, though the whole one was asked for before."""
+    """An hour that the question cuts in half says less than the whole hour, though the whole one
+    was asked for before.
+    """
     hour: dict[str, Any] = {"start_time": THURSDAY + 9 * HOUR, "bucket_width": "1h"}
     (whole,) = rows(await api.get(COMPLETIONS, **hour, end_time=THURSDAY + 10 * HOUR))
     (half,) = rows(await api.get(COMPLETIONS, **hour, end_time=THURSDAY + 9 * HOUR + 1800))
-    (rest,) = rows(await api.get(COMPLETIONS, **hour | {"start_time": THURSDAY + 9 * HOUR + 1800}, end_time=THURSDAY + 10 * HOUR))
+    (rest,) = rows(
+        await api.get(
+            COMPLETIONS,
+            **hour | {"start_time": THURSDAY + 9 * HOUR + 1800},
+            end_time=THURSDAY + 10 * HOUR,
+        )
+    )
     assert half["input_tokens"] + rest["input_tokens"] == whole["input_tokens"]
     assert half["input_tokens"] > 0 < rest["input_tokens"]
 
 
 async def test_token_fields_add_up_as_openai_says(api: Api) -> None:
-    """Input is uncached, cached and written; uncached is text, audio and image; output is text, audio and image."""
-    found = rows(await api.get(COMPLETIONS, start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="model"))
+    """Input is uncached, cached and written; uncached is text, audio and image; output is text,
+    audio and image.
+    """
+    found = rows(
+        await api.get(COMPLETIONS, start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="model")
+    )
     assert len(found) >= 10
     for row in found:
-        assert row["input_tokens"] == row["input_uncached_tokens"] + row["input_cached_tokens"] + row["input_cache_write_tokens"]
-        assert row["input_uncached_tokens"] == row["input_text_tokens"] + row["input_audio_tokens"] + row["input_image_tokens"]
-        assert row["input_cached_tokens"] == sum(row[f"input_cached_{what}_tokens"] for what in ("text", "audio", "image"))
-        assert row["output_tokens"] == row["output_text_tokens"] + row["output_audio_tokens"] + row["output_image_tokens"]
-        assert row["input_cache_write_tokens"] == row["input_cache_write_30m_tokens"] + row["input_cache_write_12h_tokens"]
+        assert (
+            row["input_tokens"]
+            == row["input_uncached_tokens"]
+            + row["input_cached_tokens"]
+            + row["input_cache_write_tokens"]
+        )
+        assert (
+            row["input_uncached_tokens"]
+            == row["input_text_tokens"] + row["input_audio_tokens"] + row["input_image_tokens"]
+        )
+        assert row["input_cached_tokens"] == sum(
+            row[f"input_cached_{what}_tokens"] for what in ("text", "audio", "image")
+        )
+        assert (
+            row["output_tokens"]
+            == row["output_text_tokens"] + row["output_audio_tokens"] + row["output_image_tokens"]
+        )
+        assert (
+            row["input_cache_write_tokens"]
+            == row["input_cache_write_30m_tokens"] + row["input_cache_write_12h_tokens"]
+        )
     assert any(row["output_image_tokens"] for row in found)
     assert any(row["input_audio_tokens"] for row in found)
     assert any(row["input_cache_write_tokens"] for row in found)
@@ -145,7 +209,9 @@ async def test_token_fields_add_up_as_openai_says(api: Api) -> None:
 
 
 async def test_a_cursor_is_what_it_is_at_openai(api: Api) -> None:
-    """A page token is page_ and 20 bytes: when it was first asked, a hash, where the next bucket starts."""
+    """A page token is page_ and 20 bytes: when it was first asked, a hash, where the next bucket
+    starts.
+    """
     reply = await api.get("costs", start_time=THURSDAY - 9 * DAY, end_time=THURSDAY)
     token = str(reply.json["next_page"])
     packed = base64.urlsafe_b64decode(token.removeprefix("page_"))
@@ -164,17 +230,24 @@ async def test_a_cursor_freezes_now(api: Api) -> None:
     assert (edges(second)[-1][1], second.json["has_more"]) == (then - THURSDAY, False)
 
 
-@pytest.mark.parametrize("page", ["page_nonsense", "", "page_AAAAAGk9P4XXKcmpAAAAAGWDgAA=", "page_ü"])
+@pytest.mark.parametrize(
+    "page", ["page_nonsense", "", "page_AAAAAGk9P4XXKcmpAAAAAGWDgAA=", "page_ü"]
+)
 async def test_a_foreign_cursor_is_refused(api: Api, page: str) -> None:
     """A token of another question, or none at all, is OpenAI's 400."""
     reply = await api.get(COMPLETIONS, start_time=THURSDAY, page=page)
-    assert (reply.status, message(reply)) == (400, "The page token is invalid, have you modified the query parameters?")
+    assert (reply.status, message(reply)) == (
+        400,
+        "The page token is invalid, have you modified the query parameters?",
+    )
 
 
 async def test_a_cursor_belongs_to_its_question(api: Api) -> None:
     """The right token with other parameters is refused."""
     first = await api.get(COMPLETIONS, start_time=THURSDAY, bucket_width="1h", limit=2)
-    other = await api.get(COMPLETIONS, start_time=THURSDAY, bucket_width="1h", limit=3, page=first.json["next_page"])
+    other = await api.get(
+        COMPLETIONS, start_time=THURSDAY, bucket_width="1h", limit=3, page=first.json["next_page"]
+    )
     assert other.status == 400
 
 
@@ -192,7 +265,11 @@ async def test_a_cursor_belongs_to_its_question(api: Api) -> None:
 )
 async def test_lists_can_be_spelt_three_ways(api: Api, pairs: list[tuple[str, str]]) -> None:
     """`a,b`, repetition and brackets all group by both."""
-    base = [("start_time", str(THURSDAY)), ("end_time", str(THURSDAY + HOUR)), ("bucket_width", "1h")]
+    base = [
+        ("start_time", str(THURSDAY)),
+        ("end_time", str(THURSDAY + HOUR)),
+        ("bucket_width", "1h"),
+    ]
     reply = await api.raw(f"/v1/organization/{COMPLETIONS}", base + pairs)
     found = {(row["model"], row["batch"]) for row in rows(reply)}
     assert len(found) > 3
@@ -202,11 +279,25 @@ async def test_lists_can_be_spelt_three_ways(api: Api, pairs: list[tuple[str, st
 async def test_filters_choose(api: Api) -> None:
     """Projects, models, keys and batch narrow the rows down; a line item is matched in full."""
     company = api.simulation.world.company
-    reply = await api.get(COMPLETIONS, **MORNING, group_by="project_id,model,batch", project_ids=[company.projects[0].id], batch="false")
+    reply = await api.get(
+        COMPLETIONS,
+        **MORNING,
+        group_by="project_id,model,batch",
+        project_ids=[company.projects[0].id],
+        batch="false",
+    )
     assert {row["project_id"] for row in rows(reply)} == {company.projects[0].id}
     assert {row["batch"] for row in rows(reply)} == {False}
-    reply = await api.get(COMPLETIONS, **MORNING, group_by="model,api_key_id", models="o3-2025-04-16", api_key_ids=company.keys[3].id)
-    assert {(row["model"], row["api_key_id"]) for row in rows(reply)} == {("o3-2025-04-16", company.keys[3].id)}
+    reply = await api.get(
+        COMPLETIONS,
+        **MORNING,
+        group_by="model,api_key_id",
+        models="o3-2025-04-16",
+        api_key_ids=company.keys[3].id,
+    )
+    assert {(row["model"], row["api_key_id"]) for row in rows(reply)} == {
+        ("o3-2025-04-16", company.keys[3].id)
+    }
     item = "gpt-4o-2024-08-06, output"
     reply = await api.get("costs", start_time=THURSDAY, group_by="line_item", line_items=[item])
     assert {row["line_item"] for row in rows(reply)} == {item}
@@ -274,8 +365,11 @@ async def test_a_hard_rate_limit(api: Api) -> None:
     ids=lambda part: part.kind if isinstance(part, Fault) else None,
 )
 async def test_trouble_instead_of_an_answer(api: Api, fault: Fault, status: int, text: str) -> None:
-    """Each such fault answers with its status and body, once if it is to happen once, and only below its path."""
-    fault.times, fault.path = 1, "usage/"
+    """Each such fault answers with its status and body, once if it is to happen once, and only
+    below its path.
+    """
+    fault.times = 1
+    fault.path = "usage/"
     api.simulation.faults.add(fault)
     assert (await api.get("users")).status == 200
     first = await api.get(COMPLETIONS, **MORNING, group_by="model")
@@ -287,7 +381,9 @@ async def test_trouble_with_the_connection(api: Api) -> None:
     """Connections that break, answers that are cut or never come, each once; then all is well."""
     usual = await api.get(COMPLETIONS, **MORNING)
     faults = api.simulation.faults
-    faults.faults = [Fault("disconnect")]  # more than once, because aiohttp itself asks again on a connection that it kept
+    faults.faults = [
+        Fault("disconnect")
+    ]  # more than once, because aiohttp itself asks again on a connection that it kept
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await api.get(COMPLETIONS, **MORNING)
     faults.faults = [Fault("cut")]
@@ -320,7 +416,10 @@ async def test_trouble_with_cursors(api: Api) -> None:
     reply = await api.get(COMPLETIONS, **params, page=token)
     assert (reply.json["has_more"], reply.json["next_page"]) == (True, token)
     faults.faults = [Fault("bad_cursor")]
-    assert [(await api.get(COMPLETIONS, **params)).status, (await api.get(COMPLETIONS, **params, page=token)).status] == [200, 400]
+    assert [
+        (await api.get(COMPLETIONS, **params)).status,
+        (await api.get(COMPLETIONS, **params, page=token)).status,
+    ] == [200, 400]
     faults.faults = [Fault("empty_more")]
     last = await api.get(COMPLETIONS, **params, page=token)
     assert (len(data(last)), last.json["has_more"]) == (20, True)
@@ -329,7 +428,9 @@ async def test_trouble_with_cursors(api: Api) -> None:
 
 
 async def test_odd_rows(api: Api) -> None:
-    """Numbers as floats, doubled rows, lost keys, missing and unknown fields: the totals are the same."""
+    """Numbers as floats, doubled rows, lost keys, missing and unknown fields: the totals are the
+    same.
+    """
     asked = MORNING | {"group_by": "user_id,api_key_id,model"}
     usual = rows(await api.get(COMPLETIONS, **asked))
     whole = sum(row["input_tokens"] for row in usual)
@@ -351,16 +452,30 @@ async def test_odd_rows(api: Api) -> None:
     faults.faults = [Fault("unknown_fields"), Fault("no_iso")]
     reply = await api.get(COMPLETIONS, **asked)
     assert {"region", "labels"} <= set(rows(reply)[0])
-    assert ("data_as_of" in reply.json, "settled" in data(reply)[0], "start_time_iso" in data(reply)[0]) == (True, True, False)
+    assert (
+        "data_as_of" in reply.json,
+        "settled" in data(reply)[0],
+        "start_time_iso" in data(reply)[0],
+    ) == (True, True, False)
 
 
 @pytest.mark.parametrize(
-    ("fault", "written"), [("money_string", str), ("money_long", Decimal), ("money_long_string", str), ("duplicate_rows", Decimal)]
+    ("fault", "written"),
+    [
+        ("money_string", str),
+        ("money_long", Decimal),
+        ("money_long_string", str),
+        ("duplicate_rows", Decimal),
+    ],
 )
 async def test_money_is_exact_however_it_is_written(api: Api, fault: str, written: type) -> None:
-    """As number, string or 34 digits, the amounts read as decimals are the true costs; zero may be 0E-6176."""
+    """As number, string or 34 digits, the amounts read as decimals are the true costs; zero may be
+    0E-6176.
+    """
     api.simulation.faults.add(Fault(fault))
-    reply = await api.get("costs", start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="line_item")
+    reply = await api.get(
+        "costs", start_time=THURSDAY - DAY, end_time=THURSDAY, group_by="line_item"
+    )
     read = json.loads(reply.text, parse_float=Decimal, parse_int=Decimal)
     sums: dict[str, Decimal] = {}
     for row in read["data"][0]["results"]:
@@ -379,7 +494,10 @@ def test_faults_are_deterministic() -> None:
     """Two sets of one seed strike the same requests; `after` and `times` count."""
 
     def struck(seed: int) -> list[int]:
-        faults = Faults([Fault("error", probability=0.3), Fault("html", after=2, times=3)], rng=random.Random(seed))
+        faults = Faults(
+            [Fault("error", probability=0.3), Fault("html", after=2, times=3)],
+            rng=random.Random(seed),
+        )
         return [len(faults.strike("costs")) for _ in range(50)]
 
     assert struck(1) == struck(1) != struck(2)
@@ -401,18 +519,36 @@ def test_an_unknown_fault_is_refused() -> None:
 async def test_the_truth_over_http(api: Api) -> None:
     """/simulator/totals tells what the world's own totals tell."""
     start = THURSDAY + 9 * HOUR
-    pairs = [("kind", "completions"), ("start", str(start)), ("end", str(start + HOUR)), ("group_by", "project_id,model")]
+    pairs = [
+        ("kind", "completions"),
+        ("start", str(start)),
+        ("end", str(start + HOUR)),
+        ("group_by", "project_id,model"),
+    ]
     reply = await api.raw("/simulator/totals", pairs, key=None)
     kind = KINDS["completions"]
     told: Any = reply.json["rows"]
-    found = {tuple(row["dims"][name] for name in kind.dimensions): tuple(map(int, row["amounts"].values())) for row in told}
-    assert found == api.simulation.world.totals("completions", Window(start, start + HOUR), ("project_id", "model"))
-    assert (await api.raw("/simulator/totals", [("kind", "telepathy"), ("start", "0"), ("end", "60")], key=None)).status == 400
+    found = {
+        tuple(row["dims"][name] for name in kind.dimensions): tuple(
+            map(int, row["amounts"].values())
+        )
+        for row in told
+    }
+    assert found == api.simulation.world.totals(
+        "completions", Window(start, start + HOUR), ("project_id", "model")
+    )
+    assert (
+        await api.raw(
+            "/simulator/totals", [("kind", "telepathy"), ("start", "0"), ("end", "60")], key=None
+        )
+    ).status == 400
 
 
 async def test_trouble_can_be_switched_over_http(api: Api) -> None:
     """A POST replaces the faults; a malformed one is a 400 that changes nothing."""
-    reply = await api.post("faults", {"faults": [{"kind": "error", "status": 502}], "requests_per_minute": 100})
+    reply = await api.post(
+        "faults", {"faults": [{"kind": "error", "status": 502}], "requests_per_minute": 100}
+    )
     assert reply.status == 200
     assert (await api.get("users")).status == 502
     malformed: list[Any] = [
@@ -431,8 +567,13 @@ async def test_trouble_can_be_switched_over_http(api: Api) -> None:
 
 async def test_keys_and_lateness_can_be_switched_over_http(api: Api) -> None:
     """A rotated key is refused and the new one accepted; lateness takes a preset's name."""
-    assert (await api.post("keys", {"sk-admin-rotated": ["api.usage.read", "api.management.read"]})).status == 200
-    assert [(await api.get("users")).status, (await api.get("users", key="sk-admin-rotated")).status] == [401, 200]
+    assert (
+        await api.post("keys", {"sk-admin-rotated": ["api.usage.read", "api.management.read"]})
+    ).status == 200
+    assert [
+        (await api.get("users")).status,
+        (await api.get("users", key="sk-admin-rotated")).status,
+    ] == [401, 200]
     assert (await api.post("lateness", {"preset": "harsh"})).status == 200
     assert api.simulation.world.lateness == HARSH
     assert (await api.post("lateness", {"preset": "never"})).status == 400
@@ -445,8 +586,15 @@ async def test_requests_are_remembered_without_keys(api: Api) -> None:
     await api.get("users", key="sk-admin-wrong")
     reply = await api.raw("/simulator/requests", [], key=None)
     log = json.loads(reply.text)
-    assert [(entry["path"], entry["status"]) for entry in log] == [("/v1/organization/costs", 200), ("/v1/organization/users", 401)]
-    assert log[0]["params"] == [["start_time", str(THURSDAY)], ["group_by", "project_id"], ["group_by", "line_item"]]
+    assert [(entry["path"], entry["status"]) for entry in log] == [
+        ("/v1/organization/costs", 200),
+        ("/v1/organization/users", 401),
+    ]
+    assert log[0]["params"] == [
+        ["start_time", str(THURSDAY)],
+        ["group_by", "project_id"],
+        ["group_by", "line_item"],
+    ]
     assert "sk-admin" not in reply.text
 
 
@@ -458,13 +606,17 @@ async def test_the_page_says_what_it_is(api: Api) -> None:
 
 
 async def test_serve_tells_where_and_refuses_a_taken_port() -> None:
-    """`serve` calls back with its URL once it answers there; on a port that is taken it raises ListenError and says which."""
+    """`serve` calls back with its URL once it answers there; on a port that is taken it raises
+    ListenError and says which.
+    """
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(port=0, world=World.tiny(), ready=told.set_result))
     url = await told
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
-    with pytest.raises(ListenError, match=rf"cannot listen on 127\.0\.0\.1:{url.rsplit(':', 1)[1]}"):
+    with pytest.raises(
+        ListenError, match=rf"cannot listen on 127\.0\.0\.1:{url.rsplit(':', 1)[1]}"
+    ):
         async with running(application(World.tiny()), port=int(url.rsplit(":", 1)[1])):
             pass
     task.cancel()

@@ -16,7 +16,8 @@ from otel_openai_usage.simulator.lateness import DEMO, HARSH, PROMPT, Delays, Fa
 from otel_openai_usage.simulator.world import World
 
 THURSDAY = 1795046400
-HOUR, DAY = 3600, 86400
+HOUR = 3600
+DAY = 86400
 FLOWS = [kind for kind in USAGE_KINDS.values() if not kind.level]
 LATE = World.tiny(5, lateness=HARSH)
 LATER = utc(THURSDAY + 40 * DAY)
@@ -46,13 +47,18 @@ def summed(buckets: dict[int, Rows]) -> dict[Dims, Amounts]:
 def test_every_kind_is_used_even_in_a_tiny_world(tiny: World) -> None:
     """On one working day a tiny world uses all eleven kinds and its costs are above zero."""
     day = Window(THURSDAY, THURSDAY + DAY)
-    used = {kind: [sum(int(amounts[0]) for amounts in tiny.totals(kind, day).values())] for kind in USAGE_KINDS}
+    used = {
+        kind: [sum(int(amounts[0]) for amounts in tiny.totals(kind, day).values())]
+        for kind in USAGE_KINDS
+    }
     assert [kind for kind, (amount,) in used.items() if amount <= 0] == []
     assert sum(amounts[0] for amounts in tiny.cost_totals(day).values()) > 10
 
 
 @pytest.mark.parametrize("kind", FLOWS, ids=lambda kind: str(kind.name))
-def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(company: World, kind: Kind) -> None:
+def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(
+    company: World, kind: Kind
+) -> None:
     """Whatever the width, the buckets of two days add up to the truth about them, series by series."""
     days = Window(THURSDAY, THURSDAY + 2 * DAY)
     truth = company.totals(kind.name, days, kind.group_by)
@@ -81,14 +87,24 @@ def test_filters_take_out_parts(company: World) -> None:
     for dims, amounts in by_project.items():
         (alone,) = company.totals("completions", day, (), {"project_id": {str(dims[0])}}).values()
         assert alone == amounts
-    batch, other = (company.totals("completions", day, (), {"batch": {value}}) for value in ("true", "false"))
+    batch, other = (
+        company.totals("completions", day, (), {"batch": {value}}) for value in ("true", "false")
+    )
     (whole,) = company.totals("completions", day).values()
     assert tuple(map(add, *batch.values(), *other.values())) == whole
 
 
 def test_parts_of_tokens_lie_within_the_whole(company: World) -> None:
-    """In every minute the cached, written, audio and image tokens fit into the input, and there are no tokens without requests."""
-    readings = company.readings("completions", Window(THURSDAY, THURSDAY + DAY), Width.MINUTE, KINDS["completions"].group_by, LATER)
+    """In every minute the cached, written, audio and image tokens fit into the input, and there are
+    no tokens without requests.
+    """
+    readings = company.readings(
+        "completions",
+        Window(THURSDAY, THURSDAY + DAY),
+        Width.MINUTE,
+        KINDS["completions"].group_by,
+        LATER,
+    )
     rows = [flow for _, found in readings for _, flow in found]
     assert len(rows) > 5000
     for into, out, cached, audio_in, audio_out, written, requests, image_in, image_out in rows:
@@ -103,9 +119,13 @@ def test_the_same_seed_is_the_same_world_in_any_order() -> None:
     windows = [Window(THURSDAY + hour * HOUR, THURSDAY + (hour + 2) * HOUR) for hour in range(20)]
 
     def ask(world: World, order: list[Window]) -> dict[Window, dict[int, Rows]]:
-        return {w: world.visible("completions", w, Width.MINUTE, ("model",), utc(w.end + 60)) for w in order}
+        return {
+            w: world.visible("completions", w, Width.MINUTE, ("model",), utc(w.end + 60))
+            for w in order
+        }
 
-    one, other = ask(World.tiny(3, lateness=HARSH), windows), ask(World.tiny(3, lateness=HARSH), windows[::-1])
+    one = ask(World.tiny(3, lateness=HARSH), windows)
+    other = ask(World.tiny(3, lateness=HARSH), windows[::-1])
     assert one == other
     assert ask(World.tiny(4, lateness=HARSH), windows[:1]) != {windows[0]: one[windows[0]]}
 
@@ -118,12 +138,18 @@ def test_the_same_seed_is_the_same_world_in_any_order() -> None:
     width=st.sampled_from(list(Width)),
     extra=st.integers(0, 7200),
 )
-def test_what_is_visible_becomes_the_truth(kind: str, start: int, length: int, width: Width, extra: int) -> None:
-    """After `settles_after` any window at any width shows exactly the truth, through all lateness at once."""
+def test_what_is_visible_becomes_the_truth(
+    kind: str, start: int, length: int, width: Width, extra: int
+) -> None:
+    """After `settles_after` any window at any width shows exactly the truth, through all lateness
+    at once.
+    """
     window = Window(THURSDAY + start * 60, THURSDAY + (start + length) * 60)
     now = utc(window.end) + LATE.settles_after + timedelta(seconds=extra)
     group_by = KINDS[kind].group_by
-    assert summed(LATE.visible(kind, window, width, group_by, now)) == LATE.totals(kind, window, group_by)
+    assert summed(LATE.visible(kind, window, width, group_by, now)) == LATE.totals(
+        kind, window, group_by
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,36 +165,66 @@ def test_what_is_visible_becomes_the_truth(kind: str, start: int, length: int, w
     ],
     ids=["delay", "growing", "late", "restated", "moved", "nameless", "vanishing"],
 )
-def test_each_lateness_shows_something_else_first(tiny: World, lateness: Lateness, least: int) -> None:
-    """Each option alone makes many minutes differ from the truth at first, and none after `settles_after`."""
+def test_each_lateness_shows_something_else_first(
+    tiny: World, lateness: Lateness, least: int
+) -> None:
+    """Each option alone makes many minutes differ from the truth at first, and none after
+    `settles_after`.
+    """
     tiny.lateness = lateness
-    hour, group_by = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR), KINDS["completions"].group_by
+    hour = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR)
+    group_by = KINDS["completions"].group_by
     truth = tiny.visible("completions", hour, Width.MINUTE, group_by, LATER)
-    seen = [tiny.visible("completions", hour, Width.MINUTE, group_by, utc(hour.end + after * 60)) for after in (1, 10, 30, 60, 120)]
+    seen = [
+        tiny.visible("completions", hour, Width.MINUTE, group_by, utc(hour.end + after * 60))
+        for after in (1, 10, 30, 60, 120)
+    ]
     differing = sum(shown[minute] != truth[minute] for shown in seen for minute in truth)
     assert differing >= least
-    settled = tiny.visible("completions", hour, Width.MINUTE, group_by, utc(hour.end) + tiny.settles_after)
+    settled = tiny.visible(
+        "completions", hour, Width.MINUTE, group_by, utc(hour.end) + tiny.settles_after
+    )
     assert settled == truth
 
 
 def test_growing_minutes_come_in_equal_steps(tiny: World) -> None:
-    """With all minutes growing in four steps over an hour, a quarter more of each is seen every quarter of an hour."""
+    """With all minutes growing in four steps over an hour, a quarter more of each is seen every
+    quarter of an hour.
+    """
     tiny.lateness = Lateness(growing=1.0, grows_for=timedelta(hours=1), steps=4)
     hour = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR)
-    minute = next(m for m in range(hour.start, hour.end, 60) if len(tiny.totals("moderations", Window(m, m + 60))) == 1)
-    ((whole,),) = ([int(a[0]) for a in tiny.totals("moderations", Window(minute, minute + 60)).values()],)
-    window, end = Window(minute, minute + 60), minute + 60
-    seen = [tiny.visible("moderations", window, Width.MINUTE, (), utc(end + age))[minute] for age in (0, 899, 900, 1800, 2699, 2700)]
-    assert [rows[None, None, None, None][0] for rows in seen] == [whole * part // 4 for part in (1, 1, 2, 3, 3, 4)]
+    minute = next(
+        m
+        for m in range(hour.start, hour.end, 60)
+        if len(tiny.totals("moderations", Window(m, m + 60))) == 1
+    )
+    ((whole,),) = (
+        [int(a[0]) for a in tiny.totals("moderations", Window(minute, minute + 60)).values()],
+    )
+    window = Window(minute, minute + 60)
+    end = minute + 60
+    seen = [
+        tiny.visible("moderations", window, Width.MINUTE, (), utc(end + age))[minute]
+        for age in (0, 899, 900, 1800, 2699, 2700)
+    ]
+    assert [rows[None, None, None, None][0] for rows in seen] == [
+        whole * part // 4 for part in (1, 1, 2, 3, 3, 4)
+    ]
 
 
 @pytest.mark.parametrize(
-    "lateness", [PROMPT, DEMO, HARSH, Lateness(restated=0.3, moved=0.3, vanishing=0.4)], ids=["prompt", "demo", "harsh", "wrong"]
+    "lateness",
+    [PROMPT, DEMO, HARSH, Lateness(restated=0.3, moved=0.3, vanishing=0.4)],
+    ids=["prompt", "demo", "harsh", "wrong"],
 )
 def test_settles_after_is_a_bound_for_every_minute(lateness: Lateness) -> None:
     """Whatever a minute's fate, at the age of `settles_after` all of it is seen at its own place."""
     delays = Delays(lateness)
-    parts = [delays.part(delays.luck(seed, 1), minute, delays.settles) for seed in range(200) for minute in range(60)]
+    parts = [
+        delays.part(delays.luck(seed, 1), minute, delays.settles)
+        for seed in range(200)
+        for minute in range(60)
+    ]
     assert {(part.num, part.den, part.fate) for part in parts} == {(1, 1, Fate.PLAIN)} | (
         {(4, 4, Fate.PLAIN)} if lateness.growing else set()
     )
@@ -181,7 +237,10 @@ def test_restated_minutes_go_up_and_down(tiny: World) -> None:
     first = tiny.visible("moderations", hour, Width.MINUTE, (), utc(hour.end))
     final = tiny.visible("moderations", hour, Width.MINUTE, (), LATER)
     signs = {
-        (first[minute][dims][0] > final[minute][dims][0]) for minute in final for dims in final[minute] if first[minute] != final[minute]
+        (first[minute][dims][0] > final[minute][dims][0])
+        for minute in final
+        for dims in final[minute]
+        if first[minute] != final[minute]
     }
     assert signs == {True, False}
 
@@ -191,18 +250,26 @@ def test_split_rows_add_up(tiny: World) -> None:
     hour = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR)
     whole = tiny.visible("completions", hour, Width.MINUTE, ("model",), LATER)
     tiny.lateness = Lateness(split=0.5)
-    rows = [found for _, found in tiny.readings("completions", hour, Width.MINUTE, ("model",), LATER)]
+    rows = [
+        found for _, found in tiny.readings("completions", hour, Width.MINUTE, ("model",), LATER)
+    ]
     assert any(len(found) > len({dims for dims, _ in found}) for found in rows)
     assert tiny.visible("completions", hour, Width.MINUTE, ("model",), LATER) == whole
 
 
 def test_a_minute_is_unknown_until_it_ends(tiny: World) -> None:
-    """Even without lateness nothing is shown of the running minute, and all of it once it has ended."""
+    """Even without lateness nothing is shown of the running minute, and all of it once it has
+    ended.
+    """
     start = THURSDAY + 10 * HOUR
-    minute = next(m for m in range(start, start + HOUR, 60) if tiny.totals("moderations", Window(m, m + 60)))
+    minute = next(
+        m for m in range(start, start + HOUR, 60) if tiny.totals("moderations", Window(m, m + 60))
+    )
     window = Window(minute, minute + 60)
     assert tiny.visible("moderations", window, Width.MINUTE, (), utc(minute + 59)) == {minute: {}}
-    assert tiny.visible("moderations", window, Width.MINUTE, (), utc(minute + 60)) == {minute: tiny.totals("moderations", window)}
+    assert tiny.visible("moderations", window, Width.MINUTE, (), utc(minute + 60)) == {
+        minute: tiny.totals("moderations", window)
+    }
 
 
 def test_costs_follow_usage_and_settle(tiny: World) -> None:
@@ -222,8 +289,12 @@ def test_costs_follow_usage_and_settle(tiny: World) -> None:
     tiny.lateness = HARSH
     now = utc(day.end) + tiny.settles_after
     group_by = ("project_id", "line_item")
-    assert tiny.visible("costs", day, Width.DAY, group_by, now)[THURSDAY] == tiny.cost_totals(day, group_by)
-    assert tiny.visible("costs", day, Width.DAY, group_by, utc(day.end))[THURSDAY] != tiny.cost_totals(day, group_by)
+    assert tiny.visible("costs", day, Width.DAY, group_by, now)[THURSDAY] == tiny.cost_totals(
+        day, group_by
+    )
+    assert tiny.visible("costs", day, Width.DAY, group_by, utc(day.end))[
+        THURSDAY
+    ] != tiny.cost_totals(day, group_by)
 
 
 def test_costs_are_usage_times_prices(company: World) -> None:
@@ -232,38 +303,64 @@ def test_costs_are_usage_times_prices(company: World) -> None:
     used = company.totals("completions", day, ("model", "batch"))
     decided = company.totals("decisions", day, ("model", "batch"))
     model = "gpt-5-mini-2025-08-07"
-    full = sum(int(a[1]) for rows in (used, decided) for d, a in rows.items() if d[3:5] == (model, "false"))
-    half = sum(int(a[1]) for rows in (used, decided) for d, a in rows.items() if d[3:5] == (model, "true"))
-    cost, quantity = next(amounts for dims, amounts in company.cost_totals(day, ("line_item",)).items() if dims[1] == f"{model}, output")
+    full = sum(
+        int(a[1]) for rows in (used, decided) for d, a in rows.items() if d[3:5] == (model, "false")
+    )
+    half = sum(
+        int(a[1]) for rows in (used, decided) for d, a in rows.items() if d[3:5] == (model, "true")
+    )
+    cost, quantity = next(
+        amounts
+        for dims, amounts in company.cost_totals(day, ("line_item",)).items()
+        if dims[1] == f"{model}, output"
+    )
     assert cost == full * Decimal("0.000002") + half * Decimal("0.000001")
     assert quantity == full + half
     items = {dims[1]: amounts for dims, amounts in company.cost_totals(day, ("line_item",)).items()}
     rows = [a for found in (used, decided) for d, a in found.items() if d[3] == model]
-    assert items[f"{model}, input"][1] + items[f"{model}, cached input"][1] == sum(int(a[0]) for a in rows)
+    assert items[f"{model}, input"][1] + items[f"{model}, cached input"][1] == sum(
+        int(a[0]) for a in rows
+    )
     assert items[f"{model}, cached input"][1] == sum(int(a[2]) for a in rows)
 
 
 def test_it_looks_like_a_company(company: World) -> None:
-    """Chats peak in the daytime, batches at night, weekends are quieter, and every project, key and most users are seen."""
-    chats = company.visible("audio_speeches", Window(THURSDAY, THURSDAY + DAY), Width.HOUR, (), LATER)
+    """Chats peak in the daytime, batches at night, weekends are quieter, and every project, key and
+    most users are seen.
+    """
+    chats = company.visible(
+        "audio_speeches", Window(THURSDAY, THURSDAY + DAY), Width.HOUR, (), LATER
+    )
     by_hour = [sum(int(amounts[1]) for amounts in rows.values()) for rows in chats.values()]
     assert sum(by_hour[8:17]) > 5 * sum(by_hour[:6] + by_hour[20:])
-    nightly = company.visible("completions", Window(THURSDAY, THURSDAY + DAY), Width.HOUR, (), LATER, {"batch": {"true"}})
-    assert max(nightly, key=lambda hour: sum(int(a[6]) for a in nightly[hour].values())) < THURSDAY + 5 * HOUR
+    nightly = company.visible(
+        "completions", Window(THURSDAY, THURSDAY + DAY), Width.HOUR, (), LATER, {"batch": {"true"}}
+    )
+    assert (
+        max(nightly, key=lambda hour: sum(int(a[6]) for a in nightly[hour].values()))
+        < THURSDAY + 5 * HOUR
+    )
     thursday, saturday = (
-        sum(int(a[1]) for a in company.totals("audio_speeches", Window(day, day + DAY)).values()) for day in (THURSDAY, THURSDAY + 2 * DAY)
+        sum(int(a[1]) for a in company.totals("audio_speeches", Window(day, day + DAY)).values())
+        for day in (THURSDAY, THURSDAY + 2 * DAY)
     )
     assert saturday < thursday / 3
-    seen = company.totals("completions", Window(THURSDAY, THURSDAY + 7 * DAY), ("project_id", "user_id", "api_key_id"))
+    seen = company.totals(
+        "completions", Window(THURSDAY, THURSDAY + 7 * DAY), ("project_id", "user_id", "api_key_id")
+    )
     assert {dims[0] for dims in seen} == {project.id for project in company.company.projects}
     assert {key.id for key in company.company.keys} <= {dims[2] for dims in seen} | {None}
     assert None in {dims[2] for dims in seen}
 
 
 def test_a_world_can_be_big() -> None:
-    """Projects, keys, users and models scale: the asked-for number of each appears in a day's usage."""
+    """Projects, keys, users and models scale: the asked-for number of each appears in a day's
+    usage.
+    """
     world = World(2, projects=8, keys=40, users=20, models=30, activity=2, lateness=PROMPT)
-    seen = world.totals("completions", Window(THURSDAY, THURSDAY + DAY), ("project_id", "api_key_id", "model"))
+    seen = world.totals(
+        "completions", Window(THURSDAY, THURSDAY + DAY), ("project_id", "api_key_id", "model")
+    )
     assert len({dims[0] for dims in seen}) == 8
     assert len({dims[2] for dims in seen} - {None}) >= 30
     assert len({dims[3] for dims in seen}) >= 30
@@ -282,7 +379,9 @@ def test_nonsense_is_refused() -> None:
 
 
 def test_storage_is_a_level(company: World) -> None:
-    """Vector stores show the bytes held in a bucket's last minute, whatever its width, summed over projects when ungrouped."""
+    """Vector stores show the bytes held in a bucket's last minute, whatever its width, summed over
+    projects when ungrouped.
+    """
     hour = Window(THURSDAY, THURSDAY + HOUR)
     by_project = company.totals("vector_stores", hour, ("project_id",))
     (whole,) = company.totals("vector_stores", hour).values()

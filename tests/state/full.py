@@ -1,4 +1,6 @@
-"""An exporter whose disk is full for two hours. Run by test_full: `python -m tests.state.full FOLDER disk|quota`."""
+"""An exporter whose disk is full for two hours. Run by test_full: `python -m tests.state.full
+FOLDER disk|quota`.
+"""
 
 import asyncio
 import resource
@@ -34,7 +36,12 @@ def limit(_: Path) -> Callable[[], None]:
 
 async def main(folder: Path, how: str) -> None:
     """Live, run out of room, live on, have room again, and end exact."""
-    life = Life(folder / "state.db", World.tiny(3, lateness=HASTE), kinds=("completions", "costs"), options=Options(settle=30 * MINUTE))
+    life = Life(
+        folder / "state.db",
+        World.tiny(3, lateness=HASTE),
+        kinds=("completions", "costs"),
+        options=Options(settle=30 * MINUTE),
+    )
     await life.live(2 * HOUR, pauses=(300,))
     make_room = {"disk": fill, "quota": limit}[how](folder)
     failed = 0
@@ -43,11 +50,15 @@ async def main(folder: Path, how: str) -> None:
         await life.poll()
         failed += sum(isinstance(loop.error, StateError) for loop in life.run.loops)
         for book in life.run.books:
-            rows = life.run.store.rows_within(book, Width, book.progress.epoch, book.progress.epoch + 90 * 86400)
+            rows = life.run.store.rows_within(
+                book, Width, book.progress.epoch, book.progress.epoch + 90 * 86400
+            )
             assert added({row.dims: row.amounts} for row in rows) == counted(book), "torn"
     assert how == "quota" or unwritable(folder), "readiness would not know"
     assert failed > 10, f"only {failed} polls failed"
-    assert 0 in {value for (name, _), value in life.run.points().items() if name == "openai.api.up"}, "nobody can see it"
+    assert 0 in {
+        value for (name, _), value in life.run.points().items() if name == "openai.api.up"
+    }, "nobody can see it"
     make_room()
     assert not unwritable(folder)
     await life.live(HOUR, pauses=(300,))

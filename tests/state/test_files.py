@@ -26,7 +26,9 @@ def filled(path: Path, series: int = 40) -> Path:
     """A state with some content, closed."""
     store = Store(path)
     book = opened(store)
-    said: dict[int, Rows] = {NOON + 60 * minute: {who(f"m{n}"): (n, 1) for n in range(series)} for minute in range(10)}
+    said: dict[int, Rows] = {
+        NOON + 60 * minute: {who(f"m{n}"): (n, 1) for n in range(series)} for minute in range(10)
+    }
     read(store, book, Width.MINUTE, said, NOON + HOUR)
     store.close()
     return path
@@ -34,7 +36,8 @@ def filled(path: Path, series: int = 40) -> Path:
 
 def untouched(path: Path, attempt: Callable[[], object]) -> None:
     """The attempt changes no byte of the file, and nothing waits to be written into it."""
-    before, wal = path.read_bytes(), path.with_name(f"{path.name}-wal")
+    before = path.read_bytes()
+    wal = path.with_name(f"{path.name}-wal")
     attempt()
     assert path.read_bytes() == before
     assert not wal.exists() or not wal.stat().st_size
@@ -49,14 +52,18 @@ def refused(path: Path, error: type[StateError], *said: str) -> None:
 
 
 def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
-    """A file that had a state and has lost every byte is no new one, for `check` neither; one that never had is, and so is none."""
+    """A file that had a state and has lost every byte is no new one, for `check` neither; one that
+    never had is, and so is none.
+    """
     path = tmp_path / "state.db"
     path.touch()
     filled(path)
     path.rename(tmp_path / "away.db")
     filled(path)
     os.truncate(path, 0)
-    untouched(path, lambda: refused(path, StateCorrupt, "is empty, and was not before", "move it away"))
+    untouched(
+        path, lambda: refused(path, StateCorrupt, "is empty, and was not before", "move it away")
+    )
     with pytest.raises(StateCorrupt, match="was not before"):
         inspect(path)
     path.unlink()
@@ -73,7 +80,9 @@ def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_private(tmp_path: Path) -> None:
-    """The state and its log are for their user only; one that is there keeps the permissions that it was given."""
+    """The state and its log are for their user only; one that is there keeps the permissions that
+    it was given.
+    """
     path = tmp_path / "state.db"
     store = Store(path)
     assert [file.stat().st_mode & 0o777 for file in (path, Path(f"{path}-wal"))] == [0o600, 0o600]
@@ -90,7 +99,9 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA journal_mode = DELETE")
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
     db.close()
-    untouched(path, lambda: refused(path, StateTooNew, str(VERSION), str(VERSION + 1), "install a newer"))
+    untouched(
+        path, lambda: refused(path, StateTooNew, str(VERSION), str(VERSION + 1), "install a newer")
+    )
     with pytest.raises(StateTooNew):
         inspect(path)
 
@@ -108,16 +119,21 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("offset", [0, 16, 40, 100])
 def test_a_damaged_head_is_said(tmp_path: Path, offset: int) -> None:
-    """A file whose first page was overwritten is refused as damaged or foreign, and never begun anew."""
+    """A file whose first page was overwritten is refused as damaged or foreign, and never begun
+    anew.
+    """
     path = filled(tmp_path / "state.db")
     overwrite(path, offset, b"\xaa" * 60)
     untouched(path, lambda: refused(path, StateCorrupt))
 
 
 def test_damage_inside_is_said(tmp_path: Path) -> None:
-    """Wherever a page was overwritten opening refuses, or all that was counted is still there to the token."""
+    """Wherever a page was overwritten opening refuses, or all that was counted is still there to
+    the token.
+    """
     path = filled(tmp_path / "state.db")
-    good, expected = path.read_bytes(), {who(f"m{n}"): (10 * n, 10) for n in range(40)}
+    good = path.read_bytes()
+    expected = {who(f"m{n}"): (10 * n, 10) for n in range(40)}
     found = 0
     for page in range(1, len(good) // 4096):
         for where in (0, 8, 2000):
@@ -167,13 +183,21 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("cut", [1, 100, 4119, 4120, 9000, 20000])
 def test_a_power_cut_tears_nothing(tmp_path: Path, cut: int) -> None:
-    """When the last bytes of the log never reached the disk, the state is that after some commit: totals are the sums of rows."""
+    """When the last bytes of the log never reached the disk, the state is that after some commit:
+    totals are the sums of rows.
+    """
     path = tmp_path / "state.db"
     store = Store(path)
     book = opened(store)
     states: list[dict[Dims, Amounts]] = [{}]
     for minute in range(6):
-        read(store, book, Width.MINUTE, {NOON + 60 * minute: {who(f"m{n}"): (n + 1, 1) for n in range(30)}}, NOON + 600)
+        read(
+            store,
+            book,
+            Width.MINUTE,
+            {NOON + 60 * minute: {who(f"m{n}"): (n + 1, 1) for n in range(30)}},
+            NOON + 600,
+        )
         states.append(totals(book))
     wal = path.with_name("state.db-wal").read_bytes()
     copy = tmp_path / "after"
@@ -192,7 +216,9 @@ def test_a_power_cut_tears_nothing(tmp_path: Path, cut: int) -> None:
 
 
 def test_one_state_has_one_process(tmp_path: Path) -> None:
-    """While one process has the state another is refused; when that one is killed, the next may have it at once."""
+    """While one process has the state another is refused; when that one is killed, the next may
+    have it at once.
+    """
     path = tmp_path / "state.db"
     holder = child(f"""
         import sys, time
@@ -219,7 +245,9 @@ def test_a_store_that_is_closed_twice_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_a_foreign_lock_is_waited_out(tmp_path: Path) -> None:
-    """While another program holds a write lock a poll fails with a sentence; afterwards it counts what it missed."""
+    """While another program holds a write lock a poll fails with a sentence; afterwards it counts
+    what it missed.
+    """
     store = Store(tmp_path / "state.db")
     store._db.execute("PRAGMA busy_timeout = 50")
     book = opened(store)
@@ -269,7 +297,9 @@ def test_a_state_that_may_not_be_written_is_said(tmp_path: Path, what: str) -> N
 
 def child(code: str) -> subprocess.Popen[str]:
     """Python code in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
 
 
 # --- older versions
@@ -296,7 +326,11 @@ def test_an_older_version_is_migrated(tmp_path: Path, script: Path) -> None:
     book = opened(store)
     assert store.instance_id == "the-same"
     assert (totals(book), sums(store, book)) == ({who(): (5, 1)}, {who(): (5, 1)})
-    assert (book.leaves[who()].shown, book.leaves[who()].released, book.progress.complete) == ((9, 1), True, True)
+    assert (book.leaves[who()].shown, book.leaves[who()].released, book.progress.complete) == (
+        (9, 1),
+        True,
+        True,
+    )
     assert store.names("default").projects == {"proj_1": "Atlas"}
     read(store, book, Width.MINUTE, {NOON - 60: {who(): (6, 1), who("b"): (1, 1)}}, NOON)
     assert totals(book) == {who(): (11, 2), who("b"): (1, 1)} == sums(store, book)
@@ -309,20 +343,30 @@ def test_an_older_version_is_migrated(tmp_path: Path, script: Path) -> None:
 def tables(path: Path) -> dict[str, set[str]]:
     """Tables and their columns."""
     with sqlite3.connect(path) as db:
-        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        found = {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in names}
+        names = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        found = {
+            name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in names
+        }
     db.close()
     return found
 
 
 def test_a_file_of_every_version_can_be_migrated() -> None:
-    """There is a file of every version before this one, so that a changed table without a migration breaks a test."""
+    """There is a file of every version before this one, so that a changed table without a migration
+    breaks a test.
+    """
     assert [path.stem for path in OLD] == [f"version-{number}" for number in range(1, VERSION)]
     assert str(APPLICATION_ID) in OLD[0].read_text()
 
 
-def test_a_migration_that_breaks_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step of a migration is all or nothing: when one breaks, the file is at the version before it, and works again."""
+def test_a_migration_that_breaks_leaves_the_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of a migration is all or nothing: when one breaks, the file is at the version
+    before it, and works again.
+    """
     path = filled(tmp_path / "state.db")
     broken = ("CREATE TABLE extra (a); CREATE TABLE meta (again);",)
     monkeypatch.setattr("otel_openai_usage.state.file.MIGRATIONS", (*("",) * VERSION, *broken))

@@ -17,7 +17,20 @@ from otel_openai_usage.core.model import Amounts, Dims, Names, Rows, Width, Wind
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.state.sqlite import Store
-from tests.core.shelf import DAY, EMBEDDINGS, HOUR, MIDNIGHT, MINUTE, Shelf, coarser, parse, read, totals, used, who
+from tests.core.shelf import (
+    DAY,
+    EMBEDDINGS,
+    HOUR,
+    MIDNIGHT,
+    MINUTE,
+    Shelf,
+    coarser,
+    parse,
+    read,
+    totals,
+    used,
+    who,
+)
 from tests.core.test_laws import LATER, MINUTES, TODAY, WIDTHS, Noise, readings, usage
 
 NOON = MIDNIGHT + 12 * HOUR
@@ -46,16 +59,27 @@ def sums(store: Store, book: Book) -> dict[Dims, Amounts]:
 
 def content(book: Book) -> object:
     """All that a book keeps."""
-    leaves = [(leaf.id, leaf.dims, leaf.total, leaf.shown, leaf.released, leaf.first_seen, leaf.changed) for leaf in book.leaves.values()]
+    leaves = [
+        (leaf.id, leaf.dims, leaf.total, leaf.shown, leaf.released, leaf.first_seen, leaf.changed)
+        for leaf in book.leaves.values()
+    ]
     return (book.id, book.progress, book.groupings, leaves, book.last_success, book.newest_bucket)
 
 
 def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
-    """Leaves, totals, how far was read, what is unread and the groupings survive closing and opening."""
+    """Leaves, totals, how far was read, what is unread and the groupings survive closing and
+    opening.
+    """
     book = opened(store)
     read(store, book, Width.MINUTE, {NOON: {who("a"): (5, 1), who(None): (0, 0)}}, NOON + 60)
     pipeline.finish(store, book, NOON + 60)
-    read(store, book, Width.MINUTE, {NOON: {who("a"): (3, 1)}, NOON + 60: {who("new"): (2, 1)}}, NOON + 120)
+    read(
+        store,
+        book,
+        Width.MINUTE,
+        {NOON: {who("a"): (3, 1)}, NOON + 60: {who("new"): (2, 1)}},
+        NOON + 120,
+    )
     book.regroup(("model",), MIDNIGHT + DAY)
     store.regroup(book)
     pipeline.keep(store, book, NOON + 130)
@@ -69,16 +93,29 @@ def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
 @settings(max_examples=25)
 @given(readings, usage)
 def test_the_file_tells_what_dictionaries_tell(noise: Noise, final: Mapping[int, Rows]) -> None:
-    """For any readings SQLite has the totals and rows that dictionaries have, compaction included, and so has a reopened book."""
-    store, shelf = Store(":memory:"), Shelf()
-    one, other = opened(store), shelf.book("default", EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
+    """For any readings SQLite has the totals and rows that dictionaries have, compaction included,
+    and so has a reopened book.
+    """
+    store = Store(":memory:")
+    shelf = Shelf()
+    one = opened(store)
+    other = shelf.book("default", EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
     one.progress = other.progress
     now = LATER
     for number, (width, coarse, said, later) in enumerate([*noise, (MINUTE, False, final, 60)]):
         now += later
         for where, book in ((store, one), (shelf, other)):
-            read(where, book, WIDTHS[width], coarser(said, width), now, window=TODAY, coarse=coarse,
-                 hours=coarser(said, HOUR), fine_from=MINUTES[number % len(MINUTES)])  # fmt: skip
+            read(
+                where,
+                book,
+                WIDTHS[width],
+                coarser(said, width),
+                now,
+                window=TODAY,
+                coarse=coarse,
+                hours=coarser(said, HOUR),
+                fine_from=MINUTES[number % len(MINUTES)],
+            )
         assert totals(one) == totals(other) == sums(store, one) == shelf.counted(other)
     assert totals(opened(store)) == totals(one)
     store.close()
@@ -89,15 +126,30 @@ def test_money_keeps_all_its_digits(store: Store) -> None:
     book = store.book("default", COSTS, MIDNIGHT, COSTS.group_by)
     amount = Decimal("1234567.890123456789012345678901234567")
     dims = (None, "item", None, None, None, "usd")
-    read(store, book, Width.DAY, {MIDNIGHT: {dims: (amount, Decimal("1E-27"))}, MIDNIGHT + DAY: {dims: (amount, Decimal(0))}}, LATER)
+    read(
+        store,
+        book,
+        Width.DAY,
+        {
+            MIDNIGHT: {dims: (amount, Decimal("1E-27"))},
+            MIDNIGHT + DAY: {dims: (amount, Decimal(0))},
+        },
+        LATER,
+    )
     again = store.book("default", COSTS, MIDNIGHT, COSTS.group_by)
-    assert again.leaves[dims].total == (Decimal("2469135.780246913578024691357802469134"), Decimal("1E-27"))
-    assert [row.amounts[0] for row in store.rows_within(again, Width, MIDNIGHT, MIDNIGHT + DAY)] == [amount]
+    assert again.leaves[dims].total == (
+        Decimal("2469135.780246913578024691357802469134"),
+        Decimal("1E-27"),
+    )
+    assert [
+        row.amounts[0] for row in store.rows_within(again, Width, MIDNIGHT, MIDNIGHT + DAY)
+    ] == [amount]
 
 
 def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
     """Rows, suspicions and groupings of one organization are not another's."""
-    one, other = opened(store), opened(store, "other")
+    one = opened(store)
+    other = opened(store, "other")
     read(store, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
     read(store, one, Width.HOUR, {NOON: {who(): (3, 1)}}, NOON + 60, coarse=True)
     read(store, other, Width.MINUTE, {NOON: {who(): (7, 1)}}, NOON + 60)
@@ -110,14 +162,25 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
 
 
 def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
-    """Names that are known, what is folded, what must not fall and what was shown as 0 survive; an id without a name is asked for again."""
+    """Names that are known, what is folded, what must not fall and what was shown as 0 survive; an
+    id without a name is asked for again.
+    """
     book = opened(store)
     leaf = read(store, book, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60).leaves[0]
     store.release([leaf])
     store.fold([Folded("openai.api.tokens", leaf.id)])
-    held = [Floor("openai.api.tokens", ("otel.metric.overflow", True, "token_type", "input"), 10**17),
-            Floor("openai.api.estimated_cost", ("project_name", "Ä"), Decimal("0.10000000000000000000000000000000001"))]  # fmt: skip
-    store.fold([Folded("openai.api.tokens", leaf.id)], [replace(floor, amount=floor.amount - 1) for floor in held])
+    held = [
+        Floor("openai.api.tokens", ("otel.metric.overflow", True, "token_type", "input"), 10**17),
+        Floor(
+            "openai.api.estimated_cost",
+            ("project_name", "Ä"),
+            Decimal("0.10000000000000000000000000000000001"),
+        ),
+    ]
+    store.fold(
+        [Folded("openai.api.tokens", leaf.id)],
+        [replace(floor, amount=floor.amount - 1) for floor in held],
+    )
     store.fold([], held)
     store.keep_names("default", Names({"a": "Atlas", "b": None}, {"k": "Key"}, {}))
     assert opened(store).leaves[who()].released
@@ -134,15 +197,22 @@ BROKEN = ("readings", "dims", "sources", "suspicions")
 
 @pytest.mark.parametrize("table", BROKEN)
 def test_a_commit_that_breaks_half_way_leaves_nothing(store: Store, table: str) -> None:
-    """Wherever a transaction breaks, file and book are as before, and the same reading counts once when it works again."""
+    """Wherever a transaction breaks, file and book are as before, and the same reading counts once
+    when it works again.
+    """
     book = opened(store)
     read(store, book, Width.MINUTE, {NOON: {who("a"): (5, 1)}}, NOON + 60)
     read(store, book, Width.HOUR, {NOON: {who("a"): (2, 1)}}, NOON + 60, coarse=True)
-    before, dump = content(book), list(store._db.iterdump())
+    before = content(book)
+    dump = list(store._db.iterdump())
     for event in ("INSERT", "UPDATE", "DELETE"):
-        store._db.execute(f"CREATE TEMP TRIGGER broken_{event} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        store._db.execute(
+            f"CREATE TEMP TRIGGER broken_{event} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
     both: list[Callable[[], object]] = [
-        lambda: read(store, book, Width.MINUTE, {NOON: {who("a"): (9, 1), who("b"): (1, 1)}}, NOON + 120),
+        lambda: read(
+            store, book, Width.MINUTE, {NOON: {who("a"): (9, 1), who("b"): (1, 1)}}, NOON + 120
+        ),
         lambda: read(store, book, Width.HOUR, {NOON: {who("a"): (1, 1)}}, NOON + 120, coarse=True),
     ]
     broken = 0
@@ -165,19 +235,42 @@ def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
     window = Window(NOON, NOON + HOUR)
     read(store, book, Width.MINUTE, said, NOON + HOUR, window=window, fine_from=NOON)
     pipeline.finish(store, book, NOON + HOUR)
-    changes, written = store._db.total_changes, files(tmp_path)
+    changes = store._db.total_changes
+    written = files(tmp_path)
     for minute in range(14):
-        read(store, book, Width.MINUTE, said, NOON + HOUR + 60 * minute, window=window, fine_from=NOON)
-        read(store, book, Width.HOUR, coarser(said, HOUR), NOON + HOUR + 60 * minute, window=window, coarse=True)
+        read(
+            store,
+            book,
+            Width.MINUTE,
+            said,
+            NOON + HOUR + 60 * minute,
+            window=window,
+            fine_from=NOON,
+        )
+        read(
+            store,
+            book,
+            Width.HOUR,
+            coarser(said, HOUR),
+            NOON + HOUR + 60 * minute,
+            window=window,
+            coarse=True,
+        )
         pipeline.finish(store, book, NOON + HOUR + 60 * minute)
     assert (store._db.total_changes, files(tmp_path)) == (changes, written)
 
 
 def files(folder: Path) -> dict[str, bytes]:
     """The database and its log."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".db-shm" and "-shm" not in path.name}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.suffix != ".db-shm" and "-shm" not in path.name
+    }
 
 
 def test_parsing_is_as_written() -> None:
     """The readings of these tests are what they say (the tests' own JSON)."""
-    assert parse(json.dumps([[["a", None], [1, "0.5"]]]).encode()) == {("a", None): (1, Decimal("0.5"))}
+    assert parse(json.dumps([[["a", None], [1, "0.5"]]]).encode()) == {
+        ("a", None): (1, Decimal("0.5"))
+    }

@@ -23,9 +23,23 @@ PASSWORD = "correct horse battery staple, of which bcrypt reads only the first s
 HASH = bcrypt.hashpw(PASSWORD.encode()[:72], bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$")
 SLOW = bcrypt.hashpw(b"slow", bcrypt.gensalt(12)).decode()
 
-TLS_KEYS = ("cert_file", "key_file", "client_auth_type", "client_ca_file", "min_version", "max_version", "prefer_server_cipher_suites")
+TLS_KEYS = (
+    "cert_file",
+    "key_file",
+    "client_auth_type",
+    "client_ca_file",
+    "min_version",
+    "max_version",
+    "prefer_server_cipher_suites",
+)
 CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
-HEADERS = ("Strict-Transport-Security", "X-Content-Type-Options", "X-Frame-Options", "X-XSS-Protection", "Content-Security-Policy")
+HEADERS = (
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+    "X-XSS-Protection",
+    "Content-Security-Policy",
+)
 
 Serve = Callable[[str], Awaitable[Server]]
 
@@ -38,7 +52,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     async def start(text: str) -> Server:
         (tmp_path / "web.yml").write_text(text)
         shown = board(HOUSE)
-        server = Server(PrometheusReader(shown), shown, list, host="127.0.0.1", port=0, web_config_file=tmp_path / "web.yml")
+        server = Server(
+            PrometheusReader(shown),
+            shown,
+            list,
+            host="127.0.0.1",
+            port=0,
+            web_config_file=tmp_path / "web.yml",
+        )
         await server.start()
         started.append(server)
         return server
@@ -51,12 +72,17 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 async def status(url: str, auth: str = "", tls: ssl.SSLContext | None = None) -> int:
     """The HTTP status of a GET."""
     headers = {"Authorization": auth} if auth else {}
-    async with aiohttp.ClientSession() as session, session.get(url, ssl=tls or True, headers=headers) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, ssl=tls or True, headers=headers) as answer,
+    ):
         return answer.status
 
 
 async def test_a_password_is_asked_for_on_every_path(serve: Serve) -> None:
-    """Without or with wrong credentials every path is 401, the probes too, as exporter-toolkit has it; with the right ones 200."""
+    """Without or with wrong credentials every path is 401, the probes too, as exporter-toolkit has
+    it; with the right ones 200.
+    """
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     for path in ("/metrics", "/healthz", "/readyz", "/"):
         assert await status(server.url + path) == 401
@@ -119,7 +145,9 @@ def rewrite(path: Path, text: str) -> None:
 
 
 async def test_tls(serve: Serve, tmp_path: Path) -> None:
-    """With a certificate the listener speaks TLS 1.2 or newer and nothing else; headers of the file are on every answer."""
+    """With a certificate the listener speaks TLS 1.2 or newer and nothing else; headers of the file
+    are on every answer.
+    """
     authority = Authority(tmp_path)
     authority.issue("server")
     server = await serve("""
@@ -128,7 +156,10 @@ http_server_config: {http2: true, headers: {X-Frame-Options: deny, Strict-Transp
 """)
     assert server.url.startswith("https://127.0.0.1:")
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    async with aiohttp.ClientSession() as session, session.get(server.url + "/metrics", ssl=trusting) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(server.url + "/metrics", ssl=trusting) as answer,
+    ):
         assert (answer.status, answer.headers["X-Frame-Options"]) == (200, "deny")
         assert (await answer.text()).startswith("# HELP openai_api_tokens_total")
     with pytest.raises(aiohttp.ClientError):
@@ -139,7 +170,8 @@ http_server_config: {http2: true, headers: {X-Frame-Options: deny, Strict-Transp
 
 async def test_a_client_has_to_show_its_certificate(serve: Serve, tmp_path: Path) -> None:
     """RequireAndVerifyClientCert lets in clients of the CA and no others."""
-    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path, "stranger")
     authority.issue("server")
     server = await serve("""
 tls_server_config:
@@ -148,7 +180,11 @@ tls_server_config:
   client_auth_type: RequireAndVerifyClientCert
   client_ca_file: authority.pem
 """)
-    for client, welcome in ((authority.issue("friend"), True), (stranger.issue("foe"), False), (None, False)):
+    for client, welcome in (
+        (authority.issue("friend"), True),
+        (stranger.issue("foe"), False),
+        (None, False),
+    ):
         context = ssl.create_default_context(cafile=str(authority.file))
         if client:
             context.load_cert_chain(*client)
@@ -160,7 +196,9 @@ tls_server_config:
 
 
 async def test_a_renewed_certificate_is_used_at_once(serve: Serve, tmp_path: Path) -> None:
-    """The next connection after a renewal sees the new certificate; one that does not fit its key changes nothing."""
+    """The next connection after a renewal sees the new certificate; one that does not fit its key
+    changes nothing.
+    """
     authority = Authority(tmp_path)
     authority.issue("server")
     server = await serve("tls_server_config: {cert_file: server.crt, key_file: server.key}")
@@ -169,9 +207,15 @@ async def test_a_renewed_certificate_is_used_at_once(serve: Serve, tmp_path: Pat
     before = await loop.run_in_executor(None, ssl.get_server_certificate, ("127.0.0.1", port))
     certificate, key = authority.issue("server")
     renewed = certificate.read_text()
-    assert await loop.run_in_executor(None, ssl.get_server_certificate, ("127.0.0.1", port)) == renewed != before
+    assert (
+        await loop.run_in_executor(None, ssl.get_server_certificate, ("127.0.0.1", port))
+        == renewed
+        != before
+    )
     rewrite(key, "nonsense")
-    assert await loop.run_in_executor(None, ssl.get_server_certificate, ("127.0.0.1", port)) == renewed
+    assert (
+        await loop.run_in_executor(None, ssl.get_server_certificate, ("127.0.0.1", port)) == renewed
+    )
 
 
 def problems(folder: Path, text: str) -> list[str]:
@@ -184,7 +228,9 @@ def problems(folder: Path, text: str) -> list[str]:
 
 
 def test_every_problem_is_told(tmp_path: Path) -> None:
-    """Unknown keys, keys that we cannot honour, and values out of range: all in one go, each with its path, none with a hash."""
+    """Unknown keys, keys that we cannot honour, and values out of range: all in one go, each with
+    its path, none with a hash.
+    """
     told = problems(
         tmp_path,
         """
@@ -207,13 +253,16 @@ basic_auth_users: {prom: plain-text-password}
         "web.yml: tls_server_config.cert: not supported here; put the certificate into a file and name it as cert_file",
         "web.yml: tls_server_config.curve_preferences: not supported here; Python's own choice is used",
         "web.yml: tls_server_config.tls: unknown key; known here are " + ", ".join(TLS_KEYS),
-        "web.yml: tls_server_config.client_auth_type: expected one of " + ", ".join(CLIENTS) + ", got 'RequestClientCert'",
+        "web.yml: tls_server_config.client_auth_type: expected one of "
+        + ", ".join(CLIENTS)
+        + ", got 'RequestClientCert'",
         "web.yml: tls_server_config.cert_file: expected the path of a PEM file, got ''",
         "web.yml: tls_server_config.key_file: expected the path of a PEM file, got 5",
         "web.yml: tls_server_config.min_version: expected one of TLS10, TLS11, TLS12, TLS13, got 'TLS14'",
         "web.yml: basic_auth_users.prom: expected a bcrypt hash, as `htpasswd -nBC 10 ''` prints it, not the password",
         "web.yml: http_server_config.http3: unknown key; known here are http2, headers",
-        "web.yml: http_server_config.headers.Server: unknown key; known here are " + ", ".join(HEADERS),
+        "web.yml: http_server_config.headers.Server: unknown key; known here are "
+        + ", ".join(HEADERS),
         "web.yml: http_server_config.headers.X-Frame-Options: expected deny or sameorigin, got 'allow'",
     ]
 
@@ -224,8 +273,14 @@ basic_auth_users: {prom: plain-text-password}
         ("basic_auth_users: [", "not YAML"),
         ("- a list", "expected keys and values, got list"),
         ("tls_server_config: {cert_file: a.crt, key_file: a.key}", "a.crt"),
-        ("tls_server_config: {cert_file: a.crt, key_file: a.key, client_ca_file: c.pem}", "needs RequireAndVerifyClientCert"),
-        ("tls_server_config: {cert_file: a.crt, key_file: a.key, client_auth_type: RequireAndVerifyClientCert}", "client_ca_file"),
+        (
+            "tls_server_config: {cert_file: a.crt, key_file: a.key, client_ca_file: c.pem}",
+            "needs RequireAndVerifyClientCert",
+        ),
+        (
+            "tls_server_config: {cert_file: a.crt, key_file: a.key, client_auth_type: RequireAndVerifyClientCert}",
+            "client_ca_file",
+        ),
     ],
 )
 def test_an_unusable_file_is_refused(tmp_path: Path, text: str, told: str) -> None:

@@ -6,7 +6,8 @@ from prometheus_client.exposition import choose_encoder
 from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
 
 PROMETHEUS_2 = (
-    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 )
 PROMETHEUS_3 = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
@@ -30,8 +31,14 @@ def test_formats_are_chosen_as_prometheus_client_does(accept: str) -> None:
 @pytest.mark.parametrize(
     ("accept", "form"),
     [
-        ("text/plain;version=1.0.0;q=0.9, application/openmetrics-text;version=1.0.0;q=0.5", "text"),
-        ("text/plain;version=1.0.0;q=0.5, application/openmetrics-text;version=1.0.0;q=0.9", "openmetrics"),
+        (
+            "text/plain;version=1.0.0;q=0.9, application/openmetrics-text;version=1.0.0;q=0.5",
+            "text",
+        ),
+        (
+            "text/plain;version=1.0.0;q=0.5, application/openmetrics-text;version=1.0.0;q=0.9",
+            "openmetrics",
+        ),
         ("text/plain;q=0.9, application/openmetrics-text;q=0.5", "text"),
         ("text/plain;version=1.0.0, application/openmetrics-text", "text"),
         ("application/openmetrics-text;q=0", "text"),
@@ -40,18 +47,29 @@ def test_formats_are_chosen_as_prometheus_client_does(accept: str) -> None:
     ],
 )
 def test_what_is_weighed_most_wins(accept: str, form: str) -> None:
-    """The order decides among equals only, and what is weighed 0 is not wanted; a weight that is no number is none."""
+    """The order decides among equals only, and what is weighed 0 is not wanted; a weight that is no
+    number is none.
+    """
     assert negotiate(accept)[0] == form
 
 
 def test_an_escaping_that_we_do_not_print_is_answered_with_one_that_we_do() -> None:
-    """`dots` would double every underscore; a scraper that asks for it gets, and is told, underscores."""
+    """`dots` would double every underscore; a scraper that asks for it gets, and is told,
+    underscores.
+    """
     assert negotiate("text/plain;version=1.0.0;escaping=dots")[1].endswith("escaping=underscores")
 
 
 @pytest.mark.parametrize(
     ("accept", "yes"),
-    [("gzip", True), ("deflate, GZIP;q=0.5", True), ("", False), ("identity", False), ("gzip;q=0", False), ("gzip; q=0.000, br", False)],
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, br", False),
+    ],
 )
 def test_gzip_only_for_those_who_take_it(accept: str, yes: bool) -> None:
     """gzip is used if it is named and not weighed 0."""

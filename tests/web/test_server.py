@@ -34,7 +34,9 @@ class House:
         self.reader = PrometheusReader(self.board)
         self.own = Own(self.board, Resource({"service.name": "test"}), [self.reader])
         self.reasons: list[str] = []
-        self.server = Server(self.reader, self.board, lambda: self.reasons, host="127.0.0.1", port=0, version="1.2.3")
+        self.server = Server(
+            self.reader, self.board, lambda: self.reasons, host="127.0.0.1", port=0, version="1.2.3"
+        )
 
 
 @pytest.fixture
@@ -55,9 +57,14 @@ async def client(house: House) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_a_scrape_shows_the_board_and_our_health(client: aiohttp.ClientSession) -> None:
-    """Text by default, parsed by Prometheus' own parser: usage, health, process and target_info in one page."""
+    """Text by default, parsed by Prometheus' own parser: usage, health, process and target_info in
+    one page.
+    """
     async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
-        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert (answer.status, answer.headers["Content-Type"]) == (
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )
         text = await answer.text()
     families = {family.name: family for family in parse_text(text)}
     assert sum(sample.value for sample in families["openai_api_tokens"].samples) == 13_345_684
@@ -68,9 +75,14 @@ async def test_a_scrape_shows_the_board_and_our_health(client: aiohttp.ClientSes
 
 async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
     """Prometheus' Accept gets OpenMetrics with one end, which Prometheus' own strict parser reads."""
-    async with client.get("/metrics", headers={"Accept": OPENMETRICS, "Accept-Encoding": "identity"}) as answer:
+    async with client.get(
+        "/metrics", headers={"Accept": OPENMETRICS, "Accept-Encoding": "identity"}
+    ) as answer:
         text = await answer.text()
-        assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
+        assert (
+            answer.headers["Content-Type"]
+            == "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
+        )
     assert (text.count("# EOF"), text[-6:]) == (1, "# EOF\n")
     assert "openai_api_tokens" in {family.name for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
 
@@ -78,8 +90,10 @@ async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
     """What the log says, as `run` sets it up."""
-    stream, root = io.StringIO(), logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    level = root.level
     logs.setup("info", "text", stream)
     yield stream
     root.handlers[:] = handlers
@@ -87,18 +101,28 @@ def logged() -> Iterator[io.StringIO]:
 
 
 async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.StringIO) -> None:
-    """Who sends what is no HTTP, or a head that is too long, is told 400; the log, which anybody could fill so, says nothing of it."""
+    """Who sends what is no HTTP, or a head that is too long, is told 400; the log, which anybody
+    could fill so, says nothing of it.
+    """
     host, port = house.server.url.removeprefix("http://").split(":")
-    for nonsense in (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n", b"GET /" + b"a" * 20_000):
+    for nonsense in (
+        b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+        b"GET /" + b"a" * 20_000,
+    ):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(nonsense)
-        assert (await asyncio.wait_for(reader.readline(), 5)).startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(
+            (b"HTTP/1.1 400", b"HTTP/1.0 400")
+        )
         writer.close()
     assert logged.getvalue() == ""
 
 
 async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never sends a whole head is ended; one that scraped is not, nor one whose answer takes long."""
+    """One that never sends a whole head is ended; one that scraped is not, nor one whose answer
+    takes long.
+    """
     monkeypatch.setattr("otel_openai_usage.web.server.SLOWEST", 0.3)
     house = House()
 
@@ -115,7 +139,11 @@ async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(2):
         good[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await asyncio.wait_for(good[0].readuntil(b"ok\n"), 5)).startswith(b"HTTP/1.1 200")
-        assert await asyncio.wait_for(silent[0].read(), 5) == await asyncio.wait_for(slow[0].read(), 5) == b""
+        assert (
+            await asyncio.wait_for(silent[0].read(), 5)
+            == await asyncio.wait_for(slow[0].read(), 5)
+            == b""
+        )
     assert (await asyncio.wait_for(waits[0].readuntil(b"slow\n"), 5)).startswith(b"HTTP/1.1 503")
     for _, writer in (silent, slow, good, waits):
         writer.close()
@@ -124,10 +152,14 @@ async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_scraper_that_goes_away_leaves_no_traceback(
-    house: House, client: aiohttp.ClientSession, logged: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    house: House,
+    client: aiohttp.ClientSession,
+    logged: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A scrape that timed out is nothing to tell; the next one is answered."""
-    gone, page = threading.Event(), house.reader.page
+    gone = threading.Event()
+    page = house.reader.page
 
     def late(form: Format = "text", *, gzip: bool = False) -> Sequence[bytes]:
         assert gone.wait(5)
@@ -148,23 +180,34 @@ async def test_a_scraper_that_goes_away_leaves_no_traceback(
 
 
 async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
-    """A compressed scrape is whole for clients that stop after the first gzip member, and its length is right."""
+    """A compressed scrape is whole for clients that stop after the first gzip member, and its
+    length is right.
+    """
     async with client.get("/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
         raw = await answer.read()
-        assert (answer.headers["Content-Encoding"], int(answer.headers["Content-Length"])) == ("gzip", len(raw))
+        assert (answer.headers["Content-Encoding"], int(answer.headers["Content-Length"])) == (
+            "gzip",
+            len(raw),
+        )
     async with aiohttp.request("GET", answer.url, headers={"Accept-Encoding": "gzip"}) as again:
         assert "otel_openai_usage_build_info" in await again.text()
     assert gzip.decompress(raw).decode().startswith("# HELP openai_api_tokens_total")
 
 
-async def test_a_published_snapshot_is_seen_by_the_next_scrape(house: House, client: aiohttp.ClientSession) -> None:
+async def test_a_published_snapshot_is_seen_by_the_next_scrape(
+    house: House, client: aiohttp.ClientSession
+) -> None:
     """No scrape shows what was before the last publish, refreshed or not."""
     for version, refreshed in ((2, True), (3, False)):
-        house.board.publish(snapshot({"openai.api.images": [({"organization": "acme"}, version)]}, version))
+        house.board.publish(
+            snapshot({"openai.api.images": [({"organization": "acme"}, version)]}, version)
+        )
         if refreshed:
             await house.server.refresh()
         async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
-            assert f'openai_api_images_total{{organization="acme"}} {version}.0' in await answer.text()
+            assert (
+                f'openai_api_images_total{{organization="acme"}} {version}.0' in await answer.text()
+            )
 
 
 async def test_many_scrapes_at_once_are_all_whole(client: aiohttp.ClientSession) -> None:
@@ -172,7 +215,9 @@ async def test_many_scrapes_at_once_are_all_whole(client: aiohttp.ClientSession)
 
     async def scrape() -> int:
         async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
-            return len([line for line in (await answer.text()).splitlines() if line.startswith("openai_")])
+            return len(
+                [line for line in (await answer.text()).splitlines() if line.startswith("openai_")]
+            )
 
     assert set(await asyncio.gather(*(scrape() for _ in range(30)))) == {12}
 
@@ -192,16 +237,26 @@ async def test_probes(house: House, client: aiohttp.ClientSession) -> None:
         assert (answer.status, await answer.text()) == (200, "ready\n")
     house.reasons = ["costs: not tried yet", "state: disk full"]
     async with client.get("/readyz") as answer:
-        assert (answer.status, await answer.text()) == (503, "costs: not tried yet\nstate: disk full\n")
+        assert (answer.status, await answer.text()) == (
+            503,
+            "costs: not tried yet\nstate: disk full\n",
+        )
 
 
 async def test_the_page_for_people(house: House, client: aiohttp.ClientSession) -> None:
-    """/ links the rest, tells the version and how each source does, escapes what it shows, and fetches nothing."""
+    """/ links the rest, tells the version and how each source does, escapes what it shows, and
+    fetches nothing.
+    """
     house.board.publish(
         snapshot(
             {
-                "openai.api.up": [({"organization": "<b>", "source": "costs"}, 1), ({"organization": "<b>", "source": "names"}, 0)],
-                "openai.api.last_success": [({"organization": "<b>", "source": "costs"}, 1_763_700_000.0)],
+                "openai.api.up": [
+                    ({"organization": "<b>", "source": "costs"}, 1),
+                    ({"organization": "<b>", "source": "names"}, 0),
+                ],
+                "openai.api.last_success": [
+                    ({"organization": "<b>", "source": "costs"}, 1_763_700_000.0)
+                ],
             }
         )
     )
@@ -216,7 +271,9 @@ async def test_the_page_for_people(house: House, client: aiohttp.ClientSession) 
     assert "http://" not in page
 
 
-async def test_an_empty_page_before_the_first_poll(house: House, client: aiohttp.ClientSession) -> None:
+async def test_an_empty_page_before_the_first_poll(
+    house: House, client: aiohttp.ClientSession
+) -> None:
     """Before anything is published / says so."""
     house.board.publish(Snapshot())
     async with client.get("/") as answer:
@@ -235,7 +292,9 @@ async def test_a_used_port_is_said_in_a_sentence(house: House) -> None:
     """A port in use is a ListenError that names it and what to do."""
     port = int(house.server.url.rpartition(":")[2])
     second = Server(house.reader, house.board, list, host="127.0.0.1", port=port)
-    with pytest.raises(ListenError, match=rf"listen on 127\.0\.0\.1:{port}: the address is in use; .* another port"):
+    with pytest.raises(
+        ListenError, match=rf"listen on 127\.0\.0\.1:{port}: the address is in use; .* another port"
+    ):
         await second.start()
     await second.stop()
 

@@ -1,1 +1,3 @@
-"""`make bench`: what polls, scrapes and exports cost, beside the stock Python exporter and Go's promhttp."""
+"""`make bench`: what polls, scrapes and exports cost, beside the stock Python exporter and Go's
+promhttp.
+"""

@@ -1,7 +1,8 @@
-"""`python -m tools.bench [--quick] [--only CASE] [--dry]`: measure, print one table, write it to docs/performance.md.
+"""`python -m tools.bench [--quick] [--only CASE] [--dry]`: measure, print one table, write it to
+docs/performance.md.
 
-`--quick` has fewer repetitions and no day of churn; `--only` runs one case (yardsticks, live, history, day, churn, start);
-neither of them, nor `--dry`, writes the page.
+`--quick` has fewer repetitions and no day of churn; `--only` runs one case (yardsticks, live,
+history, day, churn, start); neither of them, nor `--dry`, writes the page.
 """
 
 import argparse
@@ -23,7 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--dry", action="store_true")
-    parser.add_argument("--only", choices=("yardsticks", "live", "history", "day", "churn", "start"))
+    parser.add_argument(
+        "--only", choices=("yardsticks", "live", "history", "day", "churn", "start")
+    )
     asked = parser.parse_args()
     figures = cases.Figures(SIZES, times=3 if asked.quick else 5)
     with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as endpoint:

@@ -1,4 +1,6 @@
-"""What is measured. Each case starts processes of its own and gives figures in seconds, bytes and counts."""
+"""What is measured. Each case starts processes of its own and gives figures in seconds, bytes and
+counts.
+"""
 
 import resource
 import statistics
@@ -10,7 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.bench.processes import Child, Upstream, feed, openai, promhttp, python, running, scrape, subject
+from tools.bench.processes import (
+    Child,
+    Upstream,
+    feed,
+    openai,
+    promhttp,
+    python,
+    running,
+    scrape,
+    subject,
+)
 from tools.bench.series import MEASURES
 
 DAY = 86400
@@ -73,10 +85,13 @@ def yardsticks(figures: Figures, folder: Path) -> None:
 
 
 def live(figures: Figures, series: int, otlp: str | None) -> None:
-    """An exporter at so many series: polls that change a fifth of as many rows, polls that change nothing, scrapes, exports."""
+    """An exporter at so many series: polls that change a fifth of as many rows, polls that change
+    nothing, scrapes, exports.
+    """
     name = f"{series}.{'otlp' if otlp else 'prometheus'}"
     with openai() as upstream:
-        now, many = minute(), sets(series)
+        now = minute()
+        many = sets(series)
         upstream.stretch(now - 170 * 60, 170, -(-many // 170), many)
         with subject(upstream, {"usage.start": "170m"}, otlp) as (exporter, url):
             figures.note(f"rss.start.{name}", exporter.ask("state")["rss"])
@@ -93,8 +108,18 @@ def live(figures: Figures, series: int, otlp: str | None) -> None:
             figures.note(f"peak.{name}", state["peak"])
 
 
-def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, now: int, series: int, otlp: str | None) -> None:
-    polls, sends, lags = [], [], []
+def _changing(
+    figures: Figures,
+    name: str,
+    exporter: Child,
+    upstream: Upstream,
+    now: int,
+    series: int,
+    otlp: str | None,
+) -> None:
+    polls = []
+    sends = []
+    lags = []
     for _ in range(figures.times):
         upstream.stretch(now, 20, max(1, series // 100), sets(series))
         exporter.ask("ahead", seconds=1200)
@@ -116,7 +141,9 @@ def _changing(figures: Figures, name: str, exporter: Child, upstream: Upstream, 
 
 
 def _steady(figures: Figures, name: str, exporter: Child) -> None:
-    """The same window again, in which 20,000 rows and those from before stand as they stood; and exports of the same."""
+    """The same window again, in which 20,000 rows and those from before stand as they stood; and
+    exports of the same.
+    """
     exporter.ask("poll")
     if name.endswith("otlp"):
         sends = [exporter.ask("send") for _ in range(figures.times + 1)]
@@ -126,7 +153,9 @@ def _steady(figures: Figures, name: str, exporter: Child) -> None:
     figures.notes(f"steady.{name}.wall", [each["wall"] for each in steady])
 
 
-def _trickle(figures: Figures, name: str, exporter: Child, upstream: Upstream, now: int, series: int) -> int:
+def _trickle(
+    figures: Figures, name: str, exporter: Child, upstream: Upstream, now: int, series: int
+) -> int:
     """Minutes in which 100 attribute sets used something. The minute after them."""
     polls = []
     for _ in range(figures.times):
@@ -165,16 +194,21 @@ def day(figures: Figures) -> None:
 
 
 def churn(figures: Figures, share: float = 0.12, many: int = 10_000, hours: int = 24) -> None:
-    """`hours` simulated hours in which attribute sets come and go, at `max_series` of them: three instruments are full.
+    """`hours` simulated hours in which attribute sets come and go, at `max_series` of them: three
+    instruments are full.
 
-    Each half hour a twentieth of those that live is used; in the day `share` of them is replaced for ever. Three days went
-    before, so that as much is read again at the beginning as at the end.
+    Each half hour a twentieth of those that live is used; in the day `share` of them is replaced
+    for ever. Three days went before, so that as much is read again at the beginning as at the end.
     """
     with openai() as upstream:
-        now, rows = minute(), many // 600
+        now = minute()
+        rows = many // 600
         upstream.stretch(now - 3 * DAY, 3 * DAY // 60 - 30, rows, many)
         upstream.stretch(now - 1800, 30, -(-many // 30), many)
-        with subject(upstream, {"usage.start": "3d", "attributes.max_series": many}) as (exporter, _):
+        with subject(upstream, {"usage.start": "3d", "attributes.max_series": many}) as (
+            exporter,
+            _,
+        ):
             for half in range(WARM + hours * 2):
                 if half == WARM:
                     before = exporter.ask("state")
@@ -196,7 +230,11 @@ def start(figures: Figures) -> None:
     used = []
     for _ in range(figures.times):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "otel_openai_usage", "--help"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "otel_openai_usage", "--help"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     figures.notes("help.cpu", used)
@@ -208,7 +246,12 @@ def start(figures: Figures) -> None:
         simulator = Simulator(surroundings)
         try:
             began = time.perf_counter()
-            exporter = Exporter(surroundings, [], {"OPENAI_ADMIN_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}, "/healthz")
+            exporter = Exporter(
+                surroundings,
+                [],
+                {"OPENAI_ADMIN_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url},
+                "/healthz",
+            )
             try:
                 _until(lambda: "openai_api_tokens_total{" in get(f"{exporter.url}/metrics")[1])
                 figures.note("start.first", time.perf_counter() - began)
@@ -224,4 +267,3 @@ def _until(done: Callable[[], bool], seconds: float = 60) -> None:
         if time.monotonic() > end:
             raise RuntimeError(f"not done after {seconds:g} s")
         time.sleep(0.02)
-

@@ -1,7 +1,8 @@
-"""`python -m tools.bench.dashboard [--quick] [--dry]`: the dashboard over a year of 500 projects, in a real Chromium.
+"""`python -m tools.bench.dashboard [--quick] [--dry]`: the dashboard over a year of 500 projects,
+in a real Chromium.
 
-The dashboard runs as the installed command, in a process of its own, on the same cores as the browser. Writes its table into
-docs/dashboard.md.
+The dashboard runs as the installed command, in a process of its own, on the same cores as the
+browser. Writes its table into docs/dashboard.md.
 """
 
 import argparse
@@ -34,11 +35,25 @@ Line: TypeAlias = tuple[str, str, str, bool | None]
 """What is measured, its bar, what was met, whether it holds."""
 
 PAGE = ROOT / "docs" / "dashboard.md"
-FIRST, CLICK = 1500.0, 300.0
+FIRST = 1500.0
+CLICK = 300.0
 """Milliseconds that were promised."""
-MODELS = ("gpt-5-2025-08-07", "gpt-5-mini-2025-08-07", "gpt-4o-2024-08-06", "o3-2025-04-16", "text-embedding-3-large")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+MODELS = (
+    "gpt-5-2025-08-07",
+    "gpt-5-mini-2025-08-07",
+    "gpt-4o-2024-08-06",
+    "o3-2025-04-16",
+    "text-embedding-3-large",
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 CLICKS = {
     "group by": ("Project", "API key", "User", "Customer", "Model"), "period": ("90 days", "12 months", "This month", "7 days", "30 days"),
     "filter by a name in the legend": ("#cost .legend a", ".clear"),
@@ -66,11 +81,16 @@ DRAWN = """async (wanted) => {
 
 
 def fill(path: Path, projects: int, days: int, hours: int) -> int:
-    """A store with so many projects, three keys each; the last `hours` days by the hour. How many rows."""
-    rng, today = random.Random(1), floor(int(time.time()), Width.DAY)  # noqa: S311 - no secret
+    """A store with so many projects, three keys each; the last `hours` days by the hour. How many
+    rows.
+    """
+    rng = random.Random(1)  # noqa: S311 - no secret
+    today = floor(int(time.time()), Width.DAY)
     store = Store(path)
     kind = USAGE_KINDS["completions"]
-    usage = store.book("default", kind, today, ("project_id", "user_id", "api_key_id", "model", "batch"))
+    usage = store.book(
+        "default", kind, today, ("project_id", "user_id", "api_key_id", "model", "batch")
+    )
     costs = store.book("default", COSTS, today, ("project_id", "line_item"))
     events = store.book("default", METERED, today, ())
     store.close()
@@ -79,11 +99,19 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
     count = 0
     for project in range(projects):
         for key in range(3):
-            named = {"project_id": f"proj_{project:04}", "user_id": f"user-{(project + key) % 300:04}",
-                     "api_key_id": f"key_{project:04}_{key}", "model": MODELS[(project + key) % len(MODELS)], "batch": "false"}  # fmt: skip
+            named = {
+                "project_id": f"proj_{project:04}",
+                "user_id": f"user-{(project + key) % 300:04}",
+                "api_key_id": f"key_{project:04}_{key}",
+                "model": MODELS[(project + key) % len(MODELS)],
+                "batch": "false",
+            }
             id_ = _leaf(db, sql, usage.id, kind, named)
             size = rng.randrange(1000, 100_000)
-            stretches = [(Width.DAY, today - days * Width.DAY, today - hours * Width.DAY), (Width.HOUR, today - hours * Width.DAY, today)]
+            stretches = [
+                (Width.DAY, today - days * Width.DAY, today - hours * Width.DAY),
+                (Width.HOUR, today - hours * Width.DAY, today),
+            ]
             for width, first, last in stretches:
                 db.executemany(
                     "INSERT INTO readings (source_id, width, start, dims, input, output, input_cached, input_audio, output_audio,"
@@ -95,9 +123,16 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                 )
                 count += (last - first) // width
             every = range(today - days * Width.DAY, today, Width.DAY)
-            db.executemany("INSERT INTO estimates VALUES (?, ?, ?, ?)", ((usage.id, id_, day, str(size / 1e5)) for day in every))
+            db.executemany(
+                "INSERT INTO estimates VALUES (?, ?, ?, ?)",
+                ((usage.id, id_, day, str(size / 1e5)) for day in every),
+            )
             for part in ("input", "output", "cached input"):
-                item = {"project_id": named["project_id"], "line_item": f"{named['model']}, {part}", "currency": "usd"}
+                item = {
+                    "project_id": named["project_id"],
+                    "line_item": f"{named['model']}, {part}",
+                    "currency": "usd",
+                }
                 id_ = _leaf(db, sql, costs.id, COSTS, item)
                 db.executemany(
                     "INSERT INTO readings (source_id, width, start, dims, cost, quantity) VALUES (?, 86400, ?, ?, ?, ?)",
@@ -105,7 +140,13 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                 )
                 count += days
     for customer in range(200):
-        id_ = _leaf(db, sql, events.id, METERED, {"subject": f"customer-{customer}", "model": MODELS[customer % len(MODELS)]})
+        id_ = _leaf(
+            db,
+            sql,
+            events.id,
+            METERED,
+            {"subject": f"customer-{customer}", "model": MODELS[customer % len(MODELS)]},
+        )
         size = rng.randrange(1000, 100_000)
         every = range(today - days * Width.DAY, today, Width.DAY)
         db.executemany(
@@ -121,14 +162,27 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
 
 def _leaf(db: sqlite3.Connection, sql: str, source: int, kind: Kind, named: dict[str, str]) -> int:
     values = [named.get(name) for name in kind.dimensions]
-    columns, marks = ", ".join(kind.dimensions), ", ".join("?" * len(values))
-    return db.execute(sql.format(columns, marks), (source, rows.key(tuple(values), kind), *values)).lastrowid or 0
+    columns = ", ".join(kind.dimensions)
+    marks = ", ".join("?" * len(values))
+    return (
+        db.execute(
+            sql.format(columns, marks), (source, rows.key(tuple(values), kind), *values)
+        ).lastrowid
+        or 0
+    )
 
 
 def serve(folder: Path) -> tuple["subprocess.Popen[str]", str]:
     """The installed command over the store in a folder, and where it is, once it has read all."""
     (folder / "config.yaml").write_text(f"state: {{path: {folder / 'state.db'}}}\n")
-    command = [str(Path(sys.executable).with_name("otel-openai-usage")), "dashboard", "-c", str(folder / "config.yaml"), "--port", "0"]
+    command = [
+        str(Path(sys.executable).with_name("otel-openai-usage")),
+        "dashboard",
+        "-c",
+        str(folder / "config.yaml"),
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url = process.stdout.readline().split()[-1] if process.stdout else ""
     for _ in range(600):
@@ -152,7 +206,8 @@ def first(browser: Browser, url: str) -> tuple[float, float]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     session = watched(page)
-    taken, used = visit(page, url), cpu(session)
+    taken = visit(page, url)
+    used = cpu(session)
     context.close()
     return taken, used
 
@@ -166,7 +221,12 @@ def watched(page: Page) -> CDPSession:
 
 def cpu(session: CDPSession) -> float:
     """Milliseconds of CPU that the page's main thread has had."""
-    return float({each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"] * 1000)
+    return float(
+        {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}[
+            "TaskDuration"
+        ]
+        * 1000
+    )
 
 
 def clicks(page: Page, times: int, spent: Callable[[], float]) -> list[Line]:
@@ -180,9 +240,21 @@ def clicks(page: Page, times: int, spent: Callable[[], float]) -> list[Line]:
         taken = [page.evaluate(DRAWN, label) for _ in range(times) for label in labels]
         every += taken
         lines.append((f"{what}, median of {len(taken)}", *bar(statistics.median(taken), CLICK)))
-    used = [(after - former) / len(every) for after, former in zip((cpu(session), spent()), before, strict=True)]
+    used = [
+        (after - former) / len(every)
+        for after, former in zip((cpu(session), spent()), before, strict=True)
+    ]
     slowest = (f"the slowest of these {len(every)} clicks", *bar(max(every), CLICK))
-    return [*lines, slowest, ("CPU for a click: the page's · the dashboard's", "", f"{used[0]:.0f} ms · {used[1]:.0f} ms", None)]
+    return [
+        *lines,
+        slowest,
+        (
+            "CPU for a click: the page's · the dashboard's",
+            "",
+            f"{used[0]:.0f} ms · {used[1]:.0f} ms",
+            None,
+        ),
+    ]
 
 
 def bar(met: float, promised: float) -> tuple[str, str, bool]:
@@ -202,7 +274,9 @@ def measure(folder: Path, times: int) -> list[Line]:
 
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=FLAGS
+            )
             first(browser, url)  # the command's own first answer is not the browser's
             before = spent()
             fresh, used = zip(*(first(browser, url) for _ in range(times)), strict=True)
@@ -215,9 +289,17 @@ def measure(folder: Path, times: int) -> list[Line]:
         return [
             ("start of the command until it has read all", "", f"{started:.1f} s", None),
             ("its memory then", "", f"{dashboard.memory_info().rss / 1e6:.0f} MB", None),
-            (f"first visit, empty cache, until everything is drawn: median of {times}", *bar(statistics.median(fresh), FIRST)),
+            (
+                f"first visit, empty cache, until everything is drawn: median of {times}",
+                *bar(statistics.median(fresh), FIRST),
+            ),
             ("… the slowest", *bar(max(fresh), FIRST)),
-            ("… CPU: the page's · the dashboard's", "", f"{statistics.median(used):.0f} ms · {served:.0f} ms", None),
+            (
+                "… CPU: the page's · the dashboard's",
+                "",
+                f"{statistics.median(used):.0f} ms · {served:.0f} ms",
+                None,
+            ),
             (f"later visits: median of {times}", *bar(statistics.median(later), FIRST)),
             *done,
         ]
@@ -229,19 +311,32 @@ def measure(folder: Path, times: int) -> list[Line]:
 def table(lines: Sequence[Line]) -> str:
     """Everything, in Markdown."""
     said = {None: "", True: "yes", False: "no"}
-    rows = [f"| {what} | {promised} | {met} | {said[holds]} |" for what, promised, met, holds in lines]
-    return "\n".join([machine(), "", "| | bar | measured | holds |", "| --- | --- | --- | --- |", *rows])
+    rows = [
+        f"| {what} | {promised} | {met} | {said[holds]} |" for what, promised, met, holds in lines
+    ]
+    return "\n".join(
+        [machine(), "", "| | bar | measured | holds |", "| --- | --- | --- | --- |", *rows]
+    )
 
 
 def main() -> None:
     """Make a store, measure, write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a tenth of the projects, fewer times; writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the projects, fewer times; writes nothing"
+    )
     parser.add_argument("--dry", action="store_true", help="write nothing")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        count = fill(Path(folder) / "state.db", projects=50 if asked.quick else 500, days=365, hours=14)
-        text = table([("rows in the store", "", f"{count:,}", None), *measure(Path(folder), 2 if asked.quick else 5)])
+        count = fill(
+            Path(folder) / "state.db", projects=50 if asked.quick else 500, days=365, hours=14
+        )
+        text = table(
+            [
+                ("rows in the store", "", f"{count:,}", None),
+                *measure(Path(folder), 2 if asked.quick else 5),
+            ]
+        )
     print(text)
     if not (asked.quick or asked.dry):
         write(PAGE, text)

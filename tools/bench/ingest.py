@@ -1,7 +1,8 @@
-"""`python -m tools.bench.ingest [--quick] [--dry]`: events a second that are stored before they are answered, and what the helper costs.
+"""`python -m tools.bench.ingest [--quick] [--dry]`: events a second that are stored before they are
+answered, and what the helper costs.
 
-The exporter runs as the installed command, in a process of its own; this process is the load, on the same cores. Writes its
-table into docs/metering.md.
+The exporter runs as the installed command, in a process of its own; this process is the load, on
+the same cores. Writes its table into docs/metering.md.
 """
 
 import argparse
@@ -46,13 +47,18 @@ class Exporter:
     """The installed command, with the events listener only."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        sections: dict[str, object] = {name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")}
+        sections: dict[str, object] = {
+            name: {"enabled": False} for name in ("usage", "costs", "limits", "names", "prices")
+        }
         sections |= {"events": {"enabled": True, "port": port}, "prometheus": {"port": port + 1}}
         sections |= {"state": {"path": str(folder / "state.db")}}
         (folder / "config.yaml").write_text(yaml.safe_dump(sections))
         command = Path(sys.executable).with_name("otel-openai-usage")
-        self.port, self._state = port, folder / "state.db"
-        self._process = psutil.Popen([command, "run", "-c", folder / "config.yaml", "--log-level", "error"])
+        self.port = port
+        self._state = folder / "state.db"
+        self._process = psutil.Popen(
+            [command, "run", "-c", folder / "config.yaml", "--log-level", "error"]
+        )
 
     async def listening(self) -> None:
         """Wait until it listens."""
@@ -91,17 +97,31 @@ def requests(host: str, batch: int, run: str) -> Iterator[bytes]:
     number = 0
     kind = f"application/cloudevents{'' if batch == 1 else '-batch'}+json"
     while True:
-        events = [_EVENT.format(run=run, number=number + place, customer=(number + place) % 200) for place in range(batch)]
+        events = [
+            _EVENT.format(run=run, number=number + place, customer=(number + place) % 200)
+            for place in range(batch)
+        ]
         number += batch
         body = (events[0] if batch == 1 else f"[{','.join(events)}]").encode()
         head = f"POST /api/v1/events HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         yield head.encode() + body
 
 
-async def load(exporter: Exporter, connections: int, batch: int, events: int, *, rate: float = 0.0, run: str = "") -> Load:
+async def load(
+    exporter: Exporter,
+    connections: int,
+    batch: int,
+    events: int,
+    *,
+    rate: float = 0.0,
+    run: str = "",
+) -> Load:
     """Send that many events; `rate` a second, or as quickly as it goes. Every answer must be 204."""
-    source, late, left = requests(f"localhost:{exporter.port}", batch, run or os.urandom(6).hex()), [], events
-    began, spent = time.perf_counter(), exporter.spent()
+    source = requests(f"localhost:{exporter.port}", batch, run or os.urandom(6).hex())
+    late = []
+    left = events
+    began = time.perf_counter()
+    spent = exporter.spent()
 
     async def one(place: int) -> None:
         nonlocal left
@@ -132,12 +152,15 @@ async def measure(exporter: Exporter, many: int) -> list[tuple[str, str, str, bo
     single = await load(exporter, 32, 1, many // 50)
     half = await load(exporter, 32, 1, many // 100, rate=1_000)
     empty = await load(exporter, 8, 100, many // 10, run="first")
-    before, stored = exporter.resident, exporter.stored
+    before = exporter.resident
+    stored = exporter.stored
     await load(exporter, 8, 100, many)
-    grown, stored = exporter.resident / before - 1, exporter.stored - stored
+    grown = exporter.resident / before - 1
+    stored = exporter.stored - stored
     full = await load(exporter, 8, 100, many // 10)
     known = await load(exporter, 8, 100, many // 10, run="first")
-    slower, dearer = empty.rate / min(full.rate, known.rate), max(full.cpu, known.cpu) / empty.cpu
+    slower = empty.rate / min(full.rate, known.rate)
+    dearer = max(full.cpu, known.cpu) / empty.cpu
     return [
         ("single events, 32 connections", "2,000/s", f"{single.rate:,.0f}/s", single.rate >= 2_000),
         ("… CPU of the exporter for each", "", f"{single.cpu:.0f} µs", None),
@@ -145,9 +168,19 @@ async def measure(exporter: Exporter, many: int) -> list[tuple[str, str, str, bo
         ("… CPU of the exporter for each event", "", f"{empty.cpu:.0f} µs", None),
         ("single events at 1,000/s: p50", "", f"{half.within(0.5):.1f} ms", None),
         ("… p99", "50 ms", f"{half.within(0.99):.1f} ms", half.within(0.99) < 50),
-        (f"memory after {many:,} more events", "flat", f"{before / 1e6:.0f} MB {grown:+.0%}", grown < 0.1),
+        (
+            f"memory after {many:,} more events",
+            "flat",
+            f"{before / 1e6:.0f} MB {grown:+.0%}",
+            grown < 0.1,
+        ),
         ("… the state on the disk", "", f"{stored / 1e6:+.0f} MB", None),
-        (f"batches with {many:,} identities known: new events", "", f"{full.rate:,.0f}/s, {full.cpu:.0f} µs", None),
+        (
+            f"batches with {many:,} identities known: new events",
+            "",
+            f"{full.rate:,.0f}/s, {full.cpu:.0f} µs",
+            None,
+        ),
         ("… known events", "", f"{known.rate:,.0f}/s, {known.cpu:.0f} µs", None),
         ("… the slower of the two against an empty store", "2×", f"{slower:.1f}×", slower <= 2),
         ("… the dearer of the two, in CPU", "2×", f"{dearer:.1f}×", dearer <= 2),
@@ -156,7 +189,8 @@ async def measure(exporter: Exporter, many: int) -> list[tuple[str, str, str, bo
 
 def helper() -> list[tuple[str, str, str, bool | None]]:
     """What the helper adds to a call, and to a chunk of a stream."""
-    meter, chunks = Meter("http://127.0.0.1:1", spool=False, queue=10**6, env={}), 20_000
+    meter = Meter("http://127.0.0.1:1", spool=False, queue=10**6, env={})
+    chunks = 20_000
     meter._run = lambda: None  # type: ignore[method-assign]  # the thread would take its share of the clock
     usage = SimpleNamespace(prompt_tokens=13, completion_tokens=7, total_tokens=20)
     response = SimpleNamespace(id="chatcmpl-1", created=1, model="gpt-4o", usage=usage)
@@ -166,14 +200,17 @@ def helper() -> list[tuple[str, str, str, bool | None]]:
         meter.record(response, "customer-1", team="search")
         taken.append(time.perf_counter() - before)
     delta = SimpleNamespace(content=" word")
-    chunk = SimpleNamespace(id="c", created=1, model="m", usage=None, choices=[SimpleNamespace(delta=delta)])
+    chunk = SimpleNamespace(
+        id="c", created=1, model="m", usage=None, choices=[SimpleNamespace(delta=delta)]
+    )
     times = []
     for stream in (iter([chunk] * chunks), meter.stream(iter([chunk] * chunks), "customer-1")):
         before = time.perf_counter()
         for _ in stream:
             pass
         times.append((time.perf_counter() - before) / chunks)
-    call, piece = sorted(taken)[len(taken) // 2] * 1e6, (times[1] - times[0]) * 1e6
+    call = sorted(taken)[len(taken) // 2] * 1e6
+    piece = (times[1] - times[0]) * 1e6
     return [
         ("the helper, added to a call", "50 µs", f"{call:.1f} µs", call < 50),
         ("… to a streamed chunk", "5 µs", f"{piece:.2f} µs", piece < 5),
@@ -195,7 +232,9 @@ def main() -> None:
             exporter.end()
     said = {None: "", True: "yes", False: "no"}
     lines = [f"| {what} | {bar} | {value} | {said[holds]} |" for what, bar, value, holds in found]
-    text = "\n".join([machine(), "", "| | bar | measured | holds |", "| --- | --- | --- | --- |", *lines])
+    text = "\n".join(
+        [machine(), "", "| | bar | measured | holds |", "| --- | --- | --- | --- |", *lines]
+    )
     print(text)
     if not (asked.quick or asked.dry):
         write(PAGE, text)

@@ -1,4 +1,6 @@
-"""The processes of the benchmark: each case runs in its own, and is asked over its standard input and output."""
+"""The processes of the benchmark: each case runs in its own, and is asked over its standard input
+and output.
+"""
 
 import contextlib
 import json
@@ -27,7 +29,12 @@ class Child:
 
     def __init__(self, command: list[str], **env: str) -> None:
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **env}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **env},
         )
         self.stats = psutil.Process(self._process.pid)
 
@@ -83,8 +90,12 @@ class Upstream:
 
     def stretch(self, start: int, minutes: int, rows: int, sets: int, first: int = 0) -> None:
         """Have this used, too (see upstream.Stretch)."""
-        body = json.dumps({"start": start, "minutes": minutes, "rows": rows, "sets": sets, "first": first}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/stretch", data=body, method="POST"), timeout=60).close()
+        body = json.dumps(
+            {"start": start, "minutes": minutes, "rows": rows, "sets": sets, "first": first}
+        ).encode()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/stretch", data=body, method="POST"), timeout=60
+        ).close()
 
 
 @contextlib.contextmanager
@@ -95,7 +106,9 @@ def openai() -> Iterator[Upstream]:
 
 
 @contextlib.contextmanager
-def subject(upstream: Upstream, settings: Mapping[str, object], otlp: str | None = None) -> Iterator[tuple[Child, str]]:
+def subject(
+    upstream: Upstream, settings: Mapping[str, object], otlp: str | None = None
+) -> Iterator[tuple[Child, str]]:
     """The exporter under measurement, and its URL."""
     asked = {"upstream": upstream.url, "otlp": otlp, "settings": settings}
     with running(python("subject", json.dumps(asked))) as child:
@@ -104,17 +117,26 @@ def subject(upstream: Upstream, settings: Mapping[str, object], otlp: str | None
 
 @contextlib.contextmanager
 def collector(folder: Path) -> Iterator[str | None]:
-    """The endpoint of a real Collector with its default limits; None where there is none (`make servers` builds it)."""
+    """The endpoint of a real Collector with its default limits; None where there is none (`make
+    servers` builds it).
+    """
     from tests.real.processes import Process, free_port
 
-    where = subprocess.run([ROOT / "tools" / "install-real-servers.sh", "--where"], capture_output=True, text=True, check=True)
+    where = subprocess.run(
+        [ROOT / "tools" / "install-real-servers.sh", "--where"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     program = shutil.which(where.stdout.strip())
     if program is None:
         yield None
         return
     endpoint = f"127.0.0.1:{free_port()}"
     process = Process(
-        [program, "--config", HERE / "collector.yaml"], folder / "otelcol.log", env={**os.environ, "BENCH_ENDPOINT": endpoint}
+        [program, "--config", HERE / "collector.yaml"],
+        folder / "otelcol.log",
+        env={**os.environ, "BENCH_ENDPOINT": endpoint},
     )
     process.until(lambda: "Everything is ready" in process.output, "the Collector")
     try:
@@ -135,14 +157,18 @@ def promhttp(folder: Path) -> Path | None:
 def feed(child: Child, sets: int) -> None:
     """Tell the Go program what to serve."""
     for name, labels, value in exposed(sets):
-        child.write(f"{json.dumps({'name': f'{name.replace(chr(46), chr(95))}_total', 'labels': labels, 'value': value})}\n")
+        child.write(
+            f"{json.dumps({'name': f'{name.replace(chr(46), chr(95))}_total', 'labels': labels, 'value': value})}\n"
+        )
     child.write("\n")
 
 
 def scrape(url: str, *, gzip: bool) -> tuple[float, int]:
     """Seconds and bytes of one scrape, read as fast as the socket gives it and not looked at."""
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    buffer, encoding = bytearray(2**20), "gzip" if gzip else "identity"
+    host = urlsplit(url).hostname
+    port = urlsplit(url).port
+    buffer = bytearray(2**20)
+    encoding = "gzip" if gzip else "identity"
     request = f"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nAccept-Encoding: {encoding}\r\n\r\n"
     began = time.perf_counter()
     with socket.create_connection((host, port or 80), timeout=60) as connection:

@@ -5,10 +5,20 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
 
-MODELS = ("gpt-4o-2024-11-20", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14",
-          "gpt-4.1-nano-2025-04-14", "o4-mini-2025-04-16", "o3-2025-04-16", "gpt-5-2025-08-07")  # fmt: skip
+MODELS = (
+    "gpt-4o-2024-11-20",
+    "gpt-4o-mini-2024-07-18",
+    "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini-2025-04-14",
+    "gpt-4.1-nano-2025-04-14",
+    "o4-mini-2025-04-16",
+    "o3-2025-04-16",
+    "gpt-5-2025-08-07",
+)
 MEASURES = 8
-"""Series that one attribute set of completions makes: six token types, requests and the estimated cost."""
+"""Series that one attribute set of completions makes: six token types, requests and the estimated
+cost.
+"""
 
 
 @lru_cache(maxsize=20_000)
@@ -18,7 +28,9 @@ def _random(number: int) -> str:
 
 
 def dimensions(index: int) -> dict[str, str | bool]:
-    """The attribute set of that number: sixteen to an API key, keys spread over 500 users and 50 projects."""
+    """The attribute set of that number: sixteen to an API key, keys spread over 500 users and 50
+    projects.
+    """
     key = index // 16
     return {
         "project_id": f"proj_{_random(key % 50)}",
@@ -43,9 +55,14 @@ def amounts(index: int, minute: int) -> dict[str, int]:
     }
 
 
-TOKEN_TYPES = {"input": "input_tokens", "output": "output_tokens", "input_cached": "input_cached_tokens",
-               "input_audio": "input_audio_tokens", "output_audio": "output_audio_tokens",
-               "input_cache_write": "input_cache_write_tokens"}  # fmt: skip
+TOKEN_TYPES = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "input_cached": "input_cached_tokens",
+    "input_audio": "input_audio_tokens",
+    "output_audio": "output_audio_tokens",
+    "input_cache_write": "input_cache_write_tokens",
+}
 
 
 class Titles(Mapping[str, str]):
@@ -73,13 +90,17 @@ class Titles(Mapping[str, str]):
 
 def exposed(sets: int) -> Iterator[tuple[str, dict[str, str], float]]:
     """The same series for the yardsticks: instrument, attributes, value."""
-    projects, keys = Titles("project"), Titles("key")
+    projects = Titles("project")
+    keys = Titles("key")
     for index in range(sets):
         dims = dimensions(index)
         common = {
             "organization": "default",
             "operation": "completions",
-            **{name: str(value).lower() if name == "batch" else str(value) for name, value in dims.items()},
+            **{
+                name: str(value).lower() if name == "batch" else str(value)
+                for name, value in dims.items()
+            },
             "project_name": projects[str(dims["project_id"])],
             "api_key_name": keys[str(dims["api_key_id"])],
         }

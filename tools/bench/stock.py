@@ -1,4 +1,6 @@
-"""The yardstick in Python: the same series through opentelemetry-exporter-prometheus and its own HTTP server."""
+"""The yardstick in Python: the same series through opentelemetry-exporter-prometheus and its own
+HTTP server.
+"""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +20,11 @@ def main() -> None:
     for name, attributes, value in exposed(int(sys.argv[1])):
         observations.setdefault(name, []).append(Observation(value, attributes))
     registry = CollectorRegistry()
-    reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry, cardinality_limits={ObservableCounter: 1_000_000})
+    reader = PrometheusMetricReader(
+        scope_info_enabled=False,
+        registry=registry,
+        cardinality_limits={ObservableCounter: 1_000_000},
+    )
     meter = MeterProvider([reader], Resource({})).get_meter("bench")
     for name, found in observations.items():
         meter.create_observable_counter(name, [_returning(found)])

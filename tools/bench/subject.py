@@ -1,7 +1,8 @@
 """The exporter under measurement, in a process of its own: wired by app.wire, polled on command.
 
-Reads one JSON command a line from standard input and answers each with one line. Its clock is the system's plus what
-it is told to add, so that a day passes in minutes; all else is real: HTTP, SQLite, the listener, OTLP.
+Reads one JSON command a line from standard input and answers each with one line. Its clock is the
+system's plus what it is told to add, so that a day passes in minutes; all else is real: HTTP,
+SQLite, the listener, OTLP.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ class Heart:
 
     def told(self) -> dict[str, float]:
         """Milliseconds late since the last time it was asked."""
-        late, self.late = sorted(self.late), []
+        late = sorted(self.late)
+        self.late = []
         if not late:
             return {"p50": 0.0, "p99": 0.0, "max": 0.0, "beats": 0}
         return {
@@ -59,16 +61,21 @@ class Subject:
     """Does what it is told."""
 
     def __init__(self, exporter: app.Exporter, heart: Heart, ahead: list[float], path: str) -> None:
-        self._exporter, self._heart, self._ahead, self._path = exporter, heart, ahead, path
+        self._exporter = exporter
+        self._heart = heart
+        self._ahead = ahead
+        self._path = path
         self._process = psutil.Process()
 
     async def poll(self, **_: Any) -> dict[str, Any]:
         """One poll of everything, shown and rendered. Seconds."""
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        cpu = time.process_time()
         for loop in self._exporter.loops:
             if not await loop.once():
                 raise RuntimeError(f"the poll did not succeed: {loop.error}")
-        polled, polled_cpu = time.perf_counter(), time.process_time()
+        polled = time.perf_counter()
+        polled_cpu = time.process_time()
         await self._exporter.publish()
         return {
             "wall": time.perf_counter() - wall,
@@ -80,8 +87,11 @@ class Subject:
 
     async def send(self, **_: Any) -> dict[str, Any]:
         """One OTLP export. Seconds."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        if self._exporter.sender is None or not await asyncio.to_thread(self._exporter.sender.flush):
+        wall = time.perf_counter()
+        cpu = time.process_time()
+        if self._exporter.sender is None or not await asyncio.to_thread(
+            self._exporter.sender.flush
+        ):
             raise RuntimeError("the export did not arrive")
         return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
@@ -91,12 +101,16 @@ class Subject:
         return {"now": time.time() + self._ahead[0]}
 
     async def age(self, *, hours: int, **_: Any) -> dict[str, Any]:
-        """Have a past: so many more hours of usage of every attribute set in the store. How many rows they are."""
+        """Have a past: so many more hours of usage of every attribute set in the store. How many
+        rows they are.
+        """
         with contextlib.closing(sqlite3.connect(self._path)) as db, db:
             return {"rows": db.execute(_PAST, {"hours": hours}).rowcount}
 
     async def state(self, **_: Any) -> dict[str, Any]:
-        """Memory in bytes, CPU seconds so far, series shown, lateness of the event loop since the last time."""
+        """Memory in bytes, CPU seconds so far, series shown, lateness of the event loop since the
+        last time.
+        """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cpu = self._process.cpu_times()
         return {

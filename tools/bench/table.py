@@ -10,8 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 Found = Mapping[str, float]
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-_PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus_client", "aiohttp", "msgspec", "grpcio", "protobuf")
+BEGIN = "<!-- bench:begin -->"
+END = "<!-- bench:end -->"
+_PACKAGES = (
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-prometheus",
+    "prometheus_client",
+    "aiohttp",
+    "msgspec",
+    "grpcio",
+    "protobuf",
+)
 
 
 def seconds(value: float | None) -> str:
@@ -37,10 +46,13 @@ def fold(value: float | None) -> str:
 
 
 def speed() -> float:
-    """CPU seconds that ten million additions take in Python, the best of three: virtual machines are not equally quick every day."""
+    """CPU seconds that ten million additions take in Python, the best of three: virtual machines
+    are not equally quick every day.
+    """
     taken = []
     for _ in range(3):
-        began, total = time.process_time(), 0
+        began = time.process_time()
+        total = 0
         for number in range(10_000_000):
             total += number
         taken.append(time.process_time() - began)
@@ -68,17 +80,30 @@ def _scrapes(found: Found, sizes: Sequence[int]) -> list[str]:
     ]
     for form in ("identity", "gzip"):
         for series in sizes:
-            wall = {who: found.get(f"scrape.{form}.{who}.{series}.wall") for who in ("ours", "stock", "go")}
+            wall = {
+                who: found.get(f"scrape.{form}.{who}.{series}.wall")
+                for who in ("ours", "stock", "go")
+            }
             cpu = {who: found.get(f"scrape.{form}.{who}.{series}.cpu") for who in ("ours", "stock")}
-            against, less = times(wall["go"], wall["ours"]), times(cpu["stock"], cpu["ours"])
-            cells = [*map(seconds, wall.values()), fold(against), *map(seconds, cpu.values()), fold(less)]
+            against = times(wall["go"], wall["ours"])
+            less = times(cpu["stock"], cpu["ours"])
+            cells = [
+                *map(seconds, wall.values()),
+                fold(against),
+                *map(seconds, cpu.values()),
+                fold(less),
+            ]
             lines.append(f"| {form} | {series:,} | {' | '.join(cells)} |")
     return lines
 
 
 def _growth(found: Found, sizes: Sequence[int]) -> list[str]:
     rows: list[tuple[str, str, Callable[[float | None], str]]] = [
-        ("poll that changes a fifth as many rows, shown and rendered: CPU", "poll.{}.otlp.cpu", seconds),
+        (
+            "poll that changes a fifth as many rows, shown and rendered: CPU",
+            "poll.{}.otlp.cpu",
+            seconds,
+        ),
         ("… wall", "poll.{}.otlp.wall", seconds),
         ("OTLP export to a Collector: CPU", "send.{}.otlp.cpu", seconds),
         ("… wall", "send.{}.otlp.wall", seconds),
@@ -95,9 +120,16 @@ def _growth(found: Found, sizes: Sequence[int]) -> list[str]:
         ("event loop late while polling and exporting, p99", "lag.{}.otlp.p99", seconds),
         ("… at most", "lag.{}.otlp.max", seconds),
     ]
-    lines = ["| at so many series | " + " | ".join(f"{series:,}" for series in sizes) + " |", "| --- " * (len(sizes) + 1) + "|"]
+    lines = [
+        "| at so many series | " + " | ".join(f"{series:,}" for series in sizes) + " |",
+        "| --- " * (len(sizes) + 1) + "|",
+    ]
     for title, name, form in rows:
-        lines.append(f"| {title} | " + " | ".join(form(found.get(name.format(series))) for series in sizes) + " |")
+        lines.append(
+            f"| {title} | "
+            + " | ".join(form(found.get(name.format(series))) for series in sizes)
+            + " |"
+        )
     return lines
 
 
@@ -109,13 +141,31 @@ def _single(found: Found) -> list[str]:
     young, old = (seconds(found.get(f"history.{age}.cpu")) for age in ("young", "old"))
     past = f"{found.get('history.rows', 0):,.0f} rows of history"
     rows: list[tuple[str, str]] = [
-        (f"poll that changes 100 rows of 10,000 series: CPU without, and with {past}", f"{young} · {old}"),
-        ("first poll of 1,440 buckets × 100 rows: CPU · wall", f"{seconds(found.get('day.cpu'))} · {seconds(found.get('day.wall'))}"),
-        ("… event loop late at most · peak memory", f"{seconds(found.get('day.lag.max'))} · {size(found.get('day.peak'))}"),
-        ("resident memory after the start, nothing polled", size(found.get("rss.start.1000.prometheus"))),
-        ("… before and after a day in which 12 % of 10,000 attribute sets are replaced", _pair(found, "churn")),
+        (
+            f"poll that changes 100 rows of 10,000 series: CPU without, and with {past}",
+            f"{young} · {old}",
+        ),
+        (
+            "first poll of 1,440 buckets × 100 rows: CPU · wall",
+            f"{seconds(found.get('day.cpu'))} · {seconds(found.get('day.wall'))}",
+        ),
+        (
+            "… event loop late at most · peak memory",
+            f"{seconds(found.get('day.lag.max'))} · {size(found.get('day.peak'))}",
+        ),
+        (
+            "resident memory after the start, nothing polled",
+            size(found.get("rss.start.1000.prometheus")),
+        ),
+        (
+            "… before and after a day in which 12 % of 10,000 attribute sets are replaced",
+            _pair(found, "churn"),
+        ),
         ("`--help`: CPU", seconds(found.get("help.cpu"))),
-        ("start of the command to the first counter in a scrape", seconds(found.get("start.first"))),
+        (
+            "start of the command to the first counter in a scrape",
+            seconds(found.get("start.first")),
+        ),
     ]
     return ["| once | |", "| --- | --- |", *(f"| {title} | {value} |" for title, value in rows)]
 
@@ -125,8 +175,15 @@ def bars(found: Found, series: int) -> list[tuple[str, str, str, bool | None]]:
     get = found.get
     poll = sum(get(f"{what}.{series}.otlp.cpu") or 0 for what in ("poll", "send")) or None
     identity, gzip, cpu = (
-        times(get(f"scrape.{form}.{other}.{series}.{what}"), get(f"scrape.{form}.ours.{series}.{what}"))
-        for form, other, what in (("identity", "go", "wall"), ("gzip", "go", "wall"), ("identity", "stock", "cpu"))
+        times(
+            get(f"scrape.{form}.{other}.{series}.{what}"),
+            get(f"scrape.{form}.ours.{series}.{what}"),
+        )
+        for form, other, what in (
+            ("identity", "go", "wall"),
+            ("gzip", "go", "wall"),
+            ("identity", "stock", "cpu"),
+        )
     )
     steady = get(f"steady.{series}.prometheus.cpu")
     share = steady / poll if steady and poll else None
@@ -135,7 +192,9 @@ def bars(found: Found, series: int) -> list[tuple[str, str, str, bool | None]]:
     def least(value: float | None, bar: float) -> tuple[str, bool | None]:
         return fold(value), None if value is None else value >= bar
 
-    def most(value: float | None, bar: float, form: Callable[[float | None], str]) -> tuple[str, bool | None]:
+    def most(
+        value: float | None, bar: float, form: Callable[[float | None], str]
+    ) -> tuple[str, bool | None]:
         return form(value), None if value is None else value < bar
 
     def percent(value: float | None) -> str:
@@ -145,14 +204,26 @@ def bars(found: Found, series: int) -> list[tuple[str, str, str, bool | None]]:
         ("scrape, identity, against Go promhttp", "15×", *least(identity, 15)),
         ("scrape, gzip, against Go promhttp", "100×", *least(gzip, 100)),
         ("scrape CPU against the stock Python exporter", "100×", *least(cpu, 100)),
-        ("CPU per poll of 20,000 changed rows, rendering and one OTLP export included", "3.5 s", *most(poll, 3.5, seconds)),
+        (
+            "CPU per poll of 20,000 changed rows, rendering and one OTLP export included",
+            "3.5 s",
+            *most(poll, 3.5, seconds),
+        ),
         ("poll with nothing new, of that", "2 %", *most(share, 0.02, percent)),
         ("RSS with Prometheus on", "450 MB", *most(get(f"rss.{series}.prometheus"), 450e6, size)),
         ("RSS with OTLP, too", "550 MB", *most(get(f"rss.{series}.otlp"), 550e6, size)),
-        ("RSS growth over 24 simulated hours of churn (12 % replaced)", "5 %", *most(get("churn.growth"), 0.05, percent)),
+        (
+            "RSS growth over 24 simulated hours of churn (12 % replaced)",
+            "5 %",
+            *most(get("churn.growth"), 0.05, percent),
+        ),
         ("event loop late, p99", "50 ms", *most(late[0], 0.05, seconds)),
         ("event loop late, at most", "150 ms", *most(late[1], 0.15, seconds)),
-        ("RSS at 10,000 series, Prometheus and OTLP", "130 MB", *most(get("rss.10000.otlp"), 130e6, size)),
+        (
+            "RSS at 10,000 series, Prometheus and OTLP",
+            "130 MB",
+            *most(get("rss.10000.otlp"), 130e6, size),
+        ),
         ("`--help`: CPU", "0.3 s", *most(get("help.cpu"), 0.3, seconds)),
     ]
 
@@ -160,11 +231,25 @@ def bars(found: Found, series: int) -> list[tuple[str, str, str, bool | None]]:
 def table(found: Found, sizes: Sequence[int]) -> str:
     """Everything, in Markdown."""
     said = {None: "–", True: "yes", False: "no"}
-    held = [f"| {what} | {bar} | {value} | {said[ok]} |" for what, bar, value, ok in bars(found, max(sizes))]
+    held = [
+        f"| {what} | {bar} | {value} | {said[ok]} |"
+        for what, bar, value, ok in bars(found, max(sizes))
+    ]
     return "\n".join(
-        [machine(), "", f"| bar, at {max(sizes):,} series | | measured | holds |", "| --- | --- | --- | --- |", *held, "",
-         *_scrapes(found, sizes), "", *_growth(found, sizes), "", *_single(found)]
-    )  # fmt: skip
+        [
+            machine(),
+            "",
+            f"| bar, at {max(sizes):,} series | | measured | holds |",
+            "| --- | --- | --- | --- |",
+            *held,
+            "",
+            *_scrapes(found, sizes),
+            "",
+            *_growth(found, sizes),
+            "",
+            *_single(found),
+        ]
+    )
 
 
 def write(page: Path, text: str) -> None:

@@ -1,6 +1,8 @@
-"""A stand-in for OpenAI's completions endpoint that answers quickly, however much: `python -m tools.bench.upstream`.
+"""A stand-in for OpenAI's completions endpoint that answers quickly, however much: `python -m
+tools.bench.upstream`.
 
-It says on standard output where it listens. POST /stretch lets minutes have rows; nothing else ever changes.
+It says on standard output where it listens. POST /stretch lets minutes have rows; nothing else ever
+changes.
 """
 
 import json
@@ -17,7 +19,9 @@ _WIDTHS = {"1m": 60, "1h": 3600, "1d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """`minutes` minutes from `start` on (Unix seconds), each with `rows` of the `sets` attribute sets that begin at `first`, in turn."""
+    """`minutes` minutes from `start` on (Unix seconds), each with `rows` of the `sets` attribute
+    sets that begin at `first`, in turn.
+    """
 
     start: int
     minutes: int
@@ -54,13 +58,20 @@ class World:
         if (text := self._texts.get((start, width))) is None:
             found: dict[int, dict[str, int]] = {}
             for stretch in self.stretches:
-                low, high = max(start, stretch.start), min(start + width, stretch.start + stretch.minutes * 60)
+                low = max(start, stretch.start)
+                high = min(start + width, stretch.start + stretch.minutes * 60)
                 for minute in range(low, high, 60):
                     for index in stretch.indices(minute):
                         used = amounts(index, minute // 60)
                         before = found.get(index)
-                        found[index] = used if before is None else {name: before[name] + value for name, value in used.items()}
-            results = ",".join([f"{{{_head(index)},{json.dumps(used)[1:-1]}}}" for index, used in found.items()])
+                        found[index] = (
+                            used
+                            if before is None
+                            else {name: before[name] + value for name, value in used.items()}
+                        )
+            results = ",".join(
+                [f"{{{_head(index)},{json.dumps(used)[1:-1]}}}" for index, used in found.items()]
+            )
             text = f'{{"object":"bucket","start_time":{start},"end_time":{start + width},"results":[{results}]}}'
             self._texts[start, width] = text
         return text
@@ -68,7 +79,9 @@ class World:
     async def completions(self, request: web.Request) -> web.Response:
         """GET /v1/organization/usage/completions, one page."""
         self.requests += 1
-        start, end, width = int(request.query["start_time"]), int(request.query["end_time"]), _WIDTHS[request.query["bucket_width"]]
+        start = int(request.query["start_time"])
+        end = int(request.query["end_time"])
+        width = _WIDTHS[request.query["bucket_width"]]
         buckets = ",".join([self.bucket(at, width) for at in range(start, end, width)])
         body = f'{{"object":"page","data":[{buckets}],"has_more":false,"next_page":null}}'
         return web.Response(text=body, content_type="application/json")
@@ -81,7 +94,11 @@ class World:
 
 @lru_cache(maxsize=200_000)
 def _head(index: int) -> str:
-    dims = {"object": "organization.usage.completions.result", **dimensions(index), "service_tier": None}
+    dims = {
+        "object": "organization.usage.completions.result",
+        **dimensions(index),
+        "service_tier": None,
+    }
     return json.dumps(dims)[1:-1]
 
 
@@ -97,7 +114,8 @@ async def main() -> None:
     """Serve until standard input ends."""
     import asyncio
 
-    world, app = World(), web.Application()
+    world = World()
+    app = web.Application()
     app.router.add_get("/v1/organization/usage/completions", world.completions)
     app.router.add_post("/stretch", world.stretch)
     await _started(app)
