@@ -11,7 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from otel_openai_usage.errors import StateCorrupt, StateError, StateInUse, StateTooNew
-from otel_openai_usage.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from otel_openai_usage.state.schema import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    VERSION,
+    add_missing_columns,
+    missing_columns,
+)
 
 MEMORY = ":memory:"
 
@@ -119,7 +125,9 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Refuse what is not ours, damaged or too new; migrate what is older, all or nothing."""
+    """Refuse what is not ours, damaged or too new. Migrate what is older, and create the columns
+    that today's endpoints need; each step is done completely or not at all.
+    """
     with told(path, "read"):
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         owner: int = db.execute("PRAGMA application_id").fetchone()[0]
@@ -144,6 +152,10 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
                 f"BEGIN IMMEDIATE; {MIGRATIONS[number]}"
                 f" PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number + 1}; COMMIT;"
             )
+        if missing_columns(db):
+            db.execute("BEGIN IMMEDIATE")
+            add_missing_columns(db)
+            db.execute("COMMIT")
 
 
 def inspect(path: Path) -> str:
@@ -203,6 +215,11 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
         if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
             raise StateError(
                 f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once"
+            )
+        if missing := missing_columns(db):
+            names = ", ".join(f"{table}.{name}" for table, name, _ in missing)
+            raise StateError(
+                f"the state file {path} has no column {names} yet; start `otel-openai-usage run` once"
             )
         yield db
 

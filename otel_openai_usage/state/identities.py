@@ -12,10 +12,6 @@ from typing import TypeAlias
 
 from otel_openai_usage.core.metered import Event
 
-MIGRATION = (
-    "CREATE TABLE arrived (number INTEGER PRIMARY KEY, seen INTEGER NOT NULL, pairs BLOB NOT NULL);"
-)
-
 HELD = 32_768
 """Identities are sorted when there are so many; at most three times as many are in memory, some 250
 bytes each.

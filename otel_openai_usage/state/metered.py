@@ -10,14 +10,6 @@ from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.metered import METERED, Share
 from otel_openai_usage.core.model import Amounts, Dims, Width
 
-MIGRATION = """
-CREATE TABLE events (identity BLOB PRIMARY KEY, content BLOB NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
-ALTER TABLE readings ADD COLUMN "reasoning" INTEGER;
-ALTER TABLE dims ADD COLUMN "subject" TEXT;
-ALTER TABLE dims ADD COLUMN "type" TEXT;
-ALTER TABLE dims ADD COLUMN "estimated" TEXT;
-"""
-
 
 def add(
     db: sqlite3.Connection,
