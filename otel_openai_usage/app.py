@@ -233,7 +233,7 @@ async def wire(
             organization.name,
             [loop.source for loop in exporter.loops if loop.organization == organization.name],
         )
-    if settings.legacy.enabled:
+    if settings.reads_legacy:
         client, loop = parts.legacy(settings, keeper, store, own, exporter.prices, once=once)
         await stack.enter_async_context(client)
         exporter.loops.append(loop)

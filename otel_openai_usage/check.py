@@ -53,7 +53,7 @@ class Finding:
 
 
 def _undocumented(settings: Settings) -> list[str]:
-    if not settings.legacy.enabled:
+    if not settings.reads_legacy:
         return []
     return [
         "legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"

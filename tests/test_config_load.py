@@ -741,6 +741,45 @@ def test_the_legacy_source_needs_a_key_of_its_own(file: Path) -> None:
     require_keys(loaded(file, f"{alone}legacy: {{enabled: true, api_key: sk-x}}"))
 
 
+def test_an_ordinary_key_alone_is_enough_for_the_legacy_source(file: Path) -> None:
+    """With only OPENAI_API_KEY set, the legacy source is read, what needs an admin key is off, and a
+    warning says what an admin key would add.
+    """
+    settings = load(None, {"OPENAI_API_KEY": "sk-proj-x"})
+    require_keys(settings)
+    assert settings.reads_legacy
+    assert [settings.usage.enabled, settings.costs.enabled] == [False, False]
+    assert [settings.names.enabled, settings.limits.enabled] == [False, False]
+    (warning,) = (text for text in settings.warnings if "legacy" in text)
+    assert "OPENAI_ADMIN_KEY" in warning
+
+
+def test_an_admin_key_leaves_the_legacy_source_off() -> None:
+    """With both kinds of keys, legacy.enabled: auto is off and everything else is on."""
+    settings = load(None, {"OPENAI_API_KEY": "sk-proj-x", "OPENAI_ADMIN_KEY": "sk-admin-x"})
+    assert not settings.reads_legacy
+    assert settings.usage.enabled
+
+
+def test_what_is_enabled_explicitly_still_needs_its_key(file: Path) -> None:
+    """usage.enabled: true in the file and only an ordinary key is an error that names both keys."""
+    file.write_text("usage: {enabled: true}")
+    settings = load(file, {"OPENAI_API_KEY": "sk-proj-x"})
+    with pytest.raises(ConfigError, match=r"OPENAI_ADMIN_KEY.*OPENAI_API_KEY.*legacy"):
+        require_keys(settings)
+
+
+@pytest.mark.parametrize("enabled", ["auto", "true"])
+def test_every_user_can_be_asked_for_only_by_the_organizations_id(file: Path, enabled: str) -> None:
+    """legacy.user_public_ids: ["*"] without the organization's id is a configuration error."""
+    text = f"legacy: {{enabled: {enabled}, api_key: sk-x, user_public_ids: ['*']}}\n"
+    with pytest.raises(ConfigError, match=r"legacy\.user_public_ids.*OPENAI_ORG_ID"):
+        loaded(file, text)
+    assert loaded(file, text + "organizations: [{id: org-1}]").reads_legacy
+    with pytest.raises(ConfigError, match="already means every user"):
+        loaded(file, text.replace("'*'", "'*', user-1") + "organizations: [{id: org-1}]")
+
+
 def test_the_state_has_a_place(file: Path) -> None:
     """The state is where the file says, else in the user's state directory."""
     assert state_file(Settings(), {"XDG_STATE_HOME": "/s"}) == Path("/s/otel-openai-usage/state.db")

@@ -109,7 +109,7 @@ def cli() -> None:
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(["debug", "info", "warning", "warn", "error"], case_sensitive=False),
     help="What is logged (log.level).",
 )
 @click.option("--once", is_flag=True, help="Poll every source once, export once, and end.")

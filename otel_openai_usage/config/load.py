@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from otel_openai_usage.config import environment, rules
 from otel_openai_usage.config.document import Document, Tree, read
+from otel_openai_usage.config.fields import Section
 from otel_openai_usage.config.layers import cut, lay, nested, paths, without_nothing
+from otel_openai_usage.config.needs import needs_key
 from otel_openai_usage.config.problems import described, dotted
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Otlp, Settings
@@ -109,8 +111,34 @@ def _resolved(settings: Settings, warnings: Sequence[str], origins: Mapping[str,
     """
     verbatim = origins.get("otlp.endpoint") == environment.METRICS_ENDPOINT
     otlp = settings.otlp.model_copy(update={"endpoint": _endpoint(settings.otlp, verbatim)})
-    notes = (*warnings, *rules.noteworthy(settings))
-    return settings.model_copy(update={"otlp": otlp, "warnings": notes})
+    off = _without_admin_key(settings)
+    if off:
+        warnings = (*warnings, _LEGACY_ONLY.format(", ".join(off)))
+    resolved = settings.model_copy(update={"otlp": otlp, **off})
+    notes = (*warnings, *rules.noteworthy(resolved))
+    return resolved.model_copy(update={"warnings": notes})
+
+
+_LEGACY_ONLY = (
+    "only an ordinary key is set, so only the legacy source is read (legacy.enabled): requests and"
+    " tokens of the current day by model. {} need an admin key: set OPENAI_ADMIN_KEY to get exact"
+    " usage by project, key, user and model, costs, names and limits"
+)
+
+
+def _without_admin_key(settings: Settings) -> dict[str, Section]:
+    """The sections to switch off because only the legacy source has a key; by name.
+
+    A section that was enabled explicitly stays: that it lacks a key is a mistake worth an error.
+    """
+    if settings.has_admin_key or not settings.reads_legacy or settings.legacy.api_key is None:
+        return {}
+    off: dict[str, Section] = {}
+    for name in needs_key(settings):
+        section: Section = getattr(settings, name)
+        if "enabled" not in section.model_fields_set:
+            off[name] = section.model_copy(update={"enabled": False})
+    return off
 
 
 def _endpoint(otlp: Otlp, verbatim: bool) -> str | None:

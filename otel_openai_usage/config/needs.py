@@ -9,7 +9,8 @@ from otel_openai_usage.errors import ConfigError
 _HOW = (
     "Set OPENAI_ADMIN_KEY, or admin_key_file in the configuration. An owner of the organization makes an admin key (sk-admin-…) at"
     " https://platform.openai.com/settings/organization/admin-keys; one that may only read usage (api.usage.read) is enough for usage"
-    " and costs, with api.management.read it gets names and limits too"
+    " and costs, with api.management.read it gets names and limits too. With an ordinary key only, set OPENAI_API_KEY: it is enough for"
+    " the legacy source (legacy.enabled)"
 )
 
 
@@ -24,7 +25,7 @@ def require_keys(settings: Settings) -> None:
     """Raise ConfigError unless every organization has an admin key, and the legacy source its own,
     where an enabled source needs it.
     """
-    if settings.legacy.enabled and settings.legacy.api_key is None:
+    if settings.reads_legacy and settings.legacy.api_key is None:
         raise ConfigError(
             ["legacy.api_key: the legacy source needs an ordinary key: set it, or OPENAI_API_KEY"]
         )

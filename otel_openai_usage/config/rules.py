@@ -114,6 +114,19 @@ def _collisions(
         shown.setdefault(label, name)
 
 
+def _legacy(settings: Settings) -> Iterator[str]:
+    users = settings.legacy.user_public_ids
+    if not settings.reads_legacy or "*" not in users:
+        return
+    if len(users) > 1:
+        yield "legacy.user_public_ids: '*' already means every user; leave the others out"
+    if settings.organizations[0].id is None:
+        yield (
+            "legacy.user_public_ids: ['*'] needs the organization's id to list its users;"
+            " set organizations[0].id or OPENAI_ORG_ID (org-…)"
+        )
+
+
 def _events(settings: Settings) -> Iterator[str]:
     events = settings.events
     if events.enabled and not (loopback(events.host) or events.tokens or events.tokens_file):
@@ -191,7 +204,7 @@ def _known(path: str, names: Iterable[str], known: Collection[str]) -> Iterator[
 
 
 _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _organizations, _usage, _costs, _prices, _attributes, _events, _listeners, _otlp,
+    _organizations, _usage, _costs, _prices, _attributes, _legacy, _events, _listeners, _otlp,
 )  # fmt: skip
 
 

@@ -125,8 +125,8 @@ class Names(Section):
 class Legacy(Section):
     """The old usage endpoint, which takes an ordinary key."""
 
-    enabled: bool = False
-    """Whether it is polled."""
+    enabled: Auto = "auto"
+    """auto: if there is an ordinary key and no organization has an admin key."""
     api_key: OptionalSecret = None
     """An ordinary key. Without it `OPENAI_API_KEY` is read."""
     base_url: OptionalUrl = None
@@ -136,7 +136,9 @@ class Legacy(Section):
     requests_per_minute: _Positive = 5
     """Requests in a minute."""
     user_public_ids: tuple[str, ...] = ()
-    """Users to ask for one by one; none: one call for the organization."""
+    """Users to ask for one by one; none: one call for the organization. `["*"]` asks for every
+    user of the organization, and needs `organizations[0].id`.
+    """
 
 
 class Events(Section):
@@ -348,6 +350,18 @@ class Settings(Section):
     """OTEL_METRICS_EXPORTER names the console."""
     warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     """What a user should know about this configuration; to be logged."""
+
+    @property
+    def has_admin_key(self) -> bool:
+        """Whether any organization has an admin key, or a file for one."""
+        return any(one.admin_key or one.admin_key_file for one in self.organizations)
+
+    @property
+    def reads_legacy(self) -> bool:
+        """Whether the legacy source is polled."""
+        if self.legacy.enabled == "auto":
+            return self.legacy.api_key is not None and not self.has_admin_key
+        return self.legacy.enabled
 
     @property
     def organization_ids(self) -> dict[str, str]:

@@ -53,7 +53,7 @@ def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep
         [organization.name for organization in settings.organizations] if compared else [],
         lambda now: retention(settings, now),
         also=[store.book(settings.organizations[0].name, LEGACY, 0, ())]
-        if settings.legacy.enabled
+        if settings.reads_legacy
         else [],
     )
 
