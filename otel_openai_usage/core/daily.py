@@ -2,7 +2,7 @@
 next.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -61,22 +61,20 @@ def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int
     return found
 
 
-def frames(shown: Shown | None, day: int, said: Mapping[Labels, Sums]) -> list[Shown]:
-    """What to show one after the other, once a day was read: zeros first for what is new, then what
-    was said.
+def frame(
+    shown: Shown | None, day: int, said: Mapping[Labels, Sums], held: Collection[Labels]
+) -> Shown:
+    """What to show of a day after it was read; series in `held` stay where they are.
 
-    Within a day nothing falls. On a new day everything known is 0 first.
+    Within a day nothing falls. On a new day every known series begins at 0.
     """
-    if shown is None:
-        return [Shown(day, said)]
-    same = shown.sums if shown.day == day else dict.fromkeys(shown.sums, _NOTHING)
-    final = {
-        labels: _highest(same.get(labels, _NOTHING), said.get(labels, _NOTHING))
-        for labels in {**same, **said}
-    }
-    first = {labels: same.get(labels, _NOTHING) for labels in final}
-    news = shown.day != day or first.keys() != shown.sums.keys()
-    return [Shown(day, first), Shown(day, final)] if news else [Shown(day, final)]
+    before = shown.sums if shown is not None and shown.day == day else {}
+    known = (*(shown.sums if shown is not None else ()), *said)
+    found: dict[Labels, Sums] = {}
+    for labels in known:
+        old = before.get(labels, _NOTHING)
+        found[labels] = old if labels in held else _highest(old, said.get(labels, _NOTHING))
+    return Shown(day, found)
 
 
 def _highest(one: Sums, other: Sums) -> Sums:

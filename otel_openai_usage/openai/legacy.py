@@ -1,23 +1,31 @@
-"""The old usage endpoint: `GET /v1/usage?date=`, which takes an ordinary key and is in no
-documentation (openai-api.md section 6).
+"""The old usage endpoint: `GET /v1/usage?date=`, which takes an ordinary key. OpenAI does not
+document it (openai-api.md section 6).
 
-Nobody promises its shape, so records are read leniently: what is odd is skipped and counted, and
-never fails the rest.
+Nobody promises its shape, so records are read leniently: one odd value costs only itself, and is
+counted.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from otel_openai_usage.core.kinds import LEGACY
+from otel_openai_usage.core.kinds import LEGACY, Measure
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
-from otel_openai_usage.errors import BadRequest, BadResponse, NotOffered, Rejected, SourceError
+from otel_openai_usage.errors import (
+    BadRequest,
+    BadResponse,
+    NotOffered,
+    RateLimited,
+    Rejected,
+    SourceError,
+)
 from otel_openai_usage.openai.answers import Advice
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.wire import MOST
@@ -48,6 +56,9 @@ _AMOUNTS = {
 }
 """Our measures, and what the records of 2023 and later call them."""
 
+_FRACTIONAL = frozenset({"audio"})
+"""Measures whose records may have fractions. They are summed exactly, then rounded once per row."""
+
 _DIMS = {
     "organization_id": ("organization_id",),
     "organization_name": ("organization_name",),
@@ -69,19 +80,41 @@ it.
 
 @dataclass(slots=True)
 class Day:
-    """What the endpoint says of one UTC day: rows by the start of their hour, and how many records
-    were skipped.
+    """What the endpoint says of one UTC day.
+
+    `hours` has rows by the start of their hour (Unix seconds). `odd` counts the values that were not
+    understood. `by_user` says that users were asked for one by one, so the answer says nothing about
+    the others.
     """
 
     hours: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
-    skipped: int = 0
+    odd: int = 0
     by_user: bool = False
-    """Whether users were asked for one by one: then it is silent about the others."""
 
     @property
     def records(self) -> int:
         """How many rows there are."""
         return sum(map(len, self.hours.values()))
+
+
+MOST_FAILURES = 3
+"""So many users may fail, one after the other, before the endpoint itself is said to fail."""
+LONGEST_REST = 12
+"""Readings that a user is left out of at most, after failing again and again: an hour at five
+minutes.
+"""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A user who cannot be read now. `rest` is how many readings leave this user out."""
+
+    times: int = 0
+    rest: int = 0
+
+    def failed_again(self) -> None:
+        self.rest = min(2**self.times - 1, LONGEST_REST)
+        self.times += 1
 
 
 class LegacySource:
@@ -101,56 +134,104 @@ class LegacySource:
         self._turn = turn
         self._users = tuple(users)
         self._organization_id = organization_id
-        self._found: tuple[str, ...] | None = None
+        self._listed: tuple[str, ...] | None = None
         self._left: tuple[str, ...] = ()
-        """Users that were listed before: what they used on the day that they left is reported for a
-        while.
-        """
+        """Users who were listed before. OpenAI goes on reporting the day on which a user left."""
+        self._failing: dict[str, _Failing] = {}
 
-    async def read(self, day: int) -> Day:
-        """The UTC day that starts at `day` (Unix seconds), whole or not at all: every user's if
-        there are some. Raises SourceError.
+    async def read(self, day: int) -> AsyncIterator[Day]:
+        """Yield what is known of the UTC day that starts at `day` (Unix seconds), after each answer.
+
+        Without users there is one answer. With users each one is asked for; one who cannot be read
+        does not stop the others. Raises SourceError when nobody can be read, when the key is refused
+        or when OpenAI asks for fewer requests; what was yielded before stays true.
         """
-        users = await self._whom()
-        found = Day(by_user=None not in users)
+        users = await self._users_to_read()
+        if users is None:
+            found = Day()
+            parse(await self._ask(day, None), day, found)
+            yield found
+            return
+        found = Day(by_user=True)
+        first_error: SourceError | None = None
+        answers = 0
+        failures = 0
         for user in users:
+            if self._is_resting(user):
+                continue
             try:
                 parse(await self._ask(day, user), day, found, user)
-            except (BadRequest, NotOffered, Rejected) as error:
-                if user not in self._left or error.status == 401:
+            except RateLimited:
+                raise
+            except SourceError as error:
+                if error.status == 401:
                     raise
-                log.debug(
-                    "a user who left is asked for no more",
-                    extra={"user": user, "error": str(error)},
-                )
-                self._left = tuple(left for left in self._left if left != user)
-        return found
+                first_error = first_error or error
+                failures += 1
+                if not answers and failures >= MOST_FAILURES:
+                    raise first_error from None
+                self._note_failure(user, error)
+            else:
+                answers += 1
+                self._note_answer(user)
+                yield found
+        if first_error is not None and not answers:
+            self._failing.clear()
+            raise first_error
 
-    async def _whom(self) -> Sequence[str | None]:
+    def _is_resting(self, user: str) -> bool:
+        failing = self._failing.get(user)
+        if failing is None or failing.rest == 0:
+            return False
+        failing.rest -= 1
+        return True
+
+    def _note_failure(self, user: str, error: SourceError) -> None:
+        gone = isinstance(error, BadRequest | NotOffered | Rejected)
+        if gone and user in self._left:
+            log.debug(
+                "a user who left is not asked for again", extra={"user": user, "error": str(error)}
+            )
+            self._left = tuple(left for left in self._left if left != user)
+            return
+        failing = self._failing.setdefault(user, _Failing())
+        if failing.times == 0:
+            log.warning(
+                "the usage of one user cannot be read; the others are read, and what this user had"
+                " used today stays",
+                extra={"user": user, "status": error.status, "error": str(error)},
+            )
+        failing.failed_again()
+
+    def _note_answer(self, user: str) -> None:
+        if self._failing.pop(user, None) is not None:
+            log.info("the usage of a user can be read again", extra={"user": user})
+
+    async def _users_to_read(self) -> Sequence[str] | None:
+        """The users to ask for one by one, or None for one request for the whole organization."""
         if self._users != ("*",):
-            return self._users or (None,)
+            return self._users or None
         if self._organization_id:
-            await self._look(
-                self._organization_id
-            )  # each time: a new user's tokens count from the first day on
-        return (*(self._found or ()), *self._left) or (None,)
+            # Listed at every reading, so that a new user's tokens count from the first day on.
+            await self._list_users(self._organization_id)
+        return (*(self._listed or ()), *self._left) or None
 
-    async def _look(self, organization: str) -> None:
+    async def _list_users(self, organization: str) -> None:
         try:
-            listed = await self._list(organization)
+            listed = await self._listed_now(organization)
         except SourceError as error:
-            if self._found is None:
+            if self._listed is None:
                 raise
             log.warning(
-                "listing users; those of the last time are read", extra={"error": str(error)}
+                "users cannot be listed; those of the last list are read",
+                extra={"error": str(error)},
             )
-        else:
-            self._left = tuple(
-                user for user in (*(self._found or ()), *self._left) if user not in listed
-            )
-            self._found = listed
+            return
+        before = (*(self._listed or ()), *self._left)
+        self._left = tuple(user for user in before if user not in listed)
+        self._listed = listed
 
-    async def _list(self, organization: str) -> tuple[str, ...]:
+    async def _listed_now(self, organization: str) -> tuple[str, ...]:
         await self._turn()
         body = await self._client.get(
             f"organizations/{quote(organization, safe='')}/users",
@@ -174,8 +255,10 @@ class LegacySource:
 
 
 def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
-    """Add the records of an answer to a day. Raises BadResponse if it is no answer of this endpoint
-    at all.
+    """Add the records of an answer to a day.
+
+    A record without usage that we know (sessions, stored bytes, only zeros) adds nothing. Raises
+    BadResponse if the body is no answer of this endpoint; `into` is unchanged then.
     """
     try:
         answer = _ANSWER.decode(body)
@@ -188,68 +271,98 @@ def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:
         raise BadResponse(f"GET usage: not the shape we know: {error}") from error
     if "data" not in arrays:
         raise BadResponse("GET usage: not the shape we know: no array `data`")
+    odd = 0
+    sums: dict[tuple[int, Dims], Amounts] = {}
     for name, records in arrays.items():
-        for record in records:
-            row = _row(_decoded(record), day, ARRAYS[name], user)
-            if row is None:
-                into.skipped += 1
-            else:
-                start, dims, amounts = row
-                hour = into.hours.setdefault(start, {})
-                hour[dims] = total(hour.get(dims, LEGACY.zero), amounts)
+        for raw_record in records:
+            record = _decoded(raw_record)
+            if not isinstance(record, dict):
+                odd += 1
+                continue
+            row = _Row(record, day, ARRAYS[name], user)
+            odd += row.odd
+            if any(row.amounts):
+                key = (row.hour, row.dims)
+                sums[key] = total(sums.get(key, LEGACY.zero), row.amounts)
+    if any(amount > MOST for amounts in sums.values() for amount in amounts):
+        raise BadResponse(f"GET usage: an hour of more than {MOST} of something, which nobody used")
+    into.odd += odd
+    for (hour, dims), amounts in sums.items():
+        rows = into.hours.setdefault(hour, {})
+        rows[dims] = total(rows.get(dims, LEGACY.zero), _whole(amounts))
+
+
+def _whole(amounts: Amounts) -> Amounts:
+    """Amounts as whole numbers; half a second is rounded up."""
+    return tuple(int(Decimal(amount).to_integral_value(ROUND_HALF_UP)) for amount in amounts)
 
 
 def _decoded(record: msgspec.Raw) -> object:
     try:
         return _RECORD.decode(record)
-    except (
-        msgspec.DecodeError,
-        UnicodeDecodeError,
-        RecursionError,
-    ):  # such as a number beyond all bounds
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # A number beyond all bounds, or text that is not Unicode.
         return None
 
 
-def _row(
-    record: object, day: int, operation: str, user: str | None
-) -> tuple[int, Dims, Amounts] | None:
-    if not isinstance(record, dict):
+class _Row:
+    """One record as a row: the start of its hour, its dimensions and its amounts.
+
+    `odd` counts the values that were not understood: such a number counts as 0, such a text is
+    absent.
+    """
+
+    def __init__(
+        self, record: Mapping[str, Any], day: int, operation: str, user: str | None
+    ) -> None:
+        self.odd = 0
+        self._record = record
+        self.amounts = tuple(self._amount(measure) for measure in LEGACY.measures)
+        self.hour = self._hour(day)
+        values = {name: self._text(fields) for name, fields in _DIMS.items()}
+        values["operation"] = values["operation"] or operation or None
+        values["user_id"] = values["user_id"] or user
+        self.dims: Dims = tuple(values[name] for name in LEGACY.dimensions)
+
+    def _hour(self, day: int) -> int:
+        """The start of the record's hour, within the day that was asked for."""
+        time = self._number(("aggregation_timestamp", "timestamp"), fractions=True)
+        last_hour = day + Width.DAY - Width.HOUR
+        return min(max(floor(int(time), Width.HOUR), day), last_hour)
+
+    def _amount(self, measure: Measure) -> int | Decimal:
+        fractions = measure.name in _FRACTIONAL
+        return self._number(_AMOUNTS[measure.name], fractions=fractions)
+
+    def _number(self, fields: Sequence[str], *, fractions: bool) -> int | Decimal:
+        for name in fields:
+            value = self._record.get(name)
+            if value is not None:
+                number = _counted(value, fractions=fractions)
+                self.odd += number is None
+                return number or 0
+        return 0
+
+    def _text(self, fields: Sequence[str]) -> str | None:
+        for name in fields:
+            value = self._record.get(name)
+            if isinstance(value, list | dict):
+                self.odd += 1
+            elif value:
+                return str(value)
         return None
-    amounts = tuple(_count(record, _AMOUNTS[measure.name]) for measure in LEGACY.measures)
-    start = _count(record, ("aggregation_timestamp", "timestamp"))
-    if any(amount is None for amount in amounts) or not any(amounts) or not start:
+
+
+def _counted(value: object, *, fractions: bool) -> int | Decimal | None:
+    """The value as a number from 0 to the largest that we count; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if any(
-        isinstance(record.get(field), list | dict) for fields in _DIMS.values() for field in fields
-    ):
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
         return None
-    values: dict[str, str | None] = {name: _text(record, fields) for name, fields in _DIMS.items()}
-    values["operation"] = values["operation"] or operation or None
-    values["user_id"] = values["user_id"] or user
-    hour = min(
-        max(floor(start, Width.HOUR), day), day + Width.DAY - Width.HOUR
-    )  # a record belongs to the day that was asked for
-    return (
-        hour,
-        tuple(values[name] for name in LEGACY.dimensions),
-        tuple(amount or 0 for amount in amounts),
-    )
-
-
-def _count(record: Mapping[str, Any], fields: Sequence[str]) -> int | None:
-    """A number of the record, 0 where there is none; None if it is none that can be counted."""
-    for name in fields:
-        value = record.get(name)
-        if value is not None:
-            whole = (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and 0 <= value <= MOST
-                and float(value).is_integer()
-            )
-            return int(value) if whole else None
-    return 0
-
-
-def _text(record: Mapping[str, Any], fields: Sequence[str]) -> str | None:
-    return next((str(record[name]) for name in fields if record.get(name)), None)
+    if not number.is_finite() or not 0 <= number <= MOST:
+        return None
+    if number == number.to_integral_value():
+        return int(number)
+    return number if fractions else None

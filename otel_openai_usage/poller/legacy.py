@@ -2,13 +2,13 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import daily
 from otel_openai_usage.core.book import Book, Status
-from otel_openai_usage.core.daily import Shown
+from otel_openai_usage.core.daily import Labels, Shown, Sums
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.model import Rows, Width, floor
 from otel_openai_usage.poller.keeper import Clock, Keeper
@@ -35,7 +35,7 @@ class Answer(Protocol):
     @property
     def hours(self) -> Mapping[int, Rows]: ...
     @property
-    def skipped(self) -> int: ...
+    def odd(self) -> int: ...
     @property
     def by_user(self) -> bool: ...
     @property
@@ -43,9 +43,9 @@ class Answer(Protocol):
 
 
 class Source(Protocol):
-    """The endpoint."""
+    """The endpoint. Yields what is known of a day after each of its answers."""
 
-    async def read(self, day: int) -> Answer: ...
+    def read(self, day: int) -> AsyncIterator[Answer]: ...
 
 
 class Telemetry(Protocol):
@@ -89,8 +89,10 @@ class Pace:
 
 
 class LegacyPoll:
-    """Polls the old usage endpoint. `hold` is how long zeros are shown before what follows them, in
-    seconds.
+    """Polls the old usage endpoint.
+
+    `hold` is how long a new series is shown as 0, in seconds. `answered` is called after each answer
+    whose numbers are shown.
     """
 
     def __init__(
@@ -111,6 +113,9 @@ class LegacyPoll:
         self._telemetry = telemetry
         self._hold = hold
         self._prices = prices
+        self.answered: Callable[[], None] = lambda: None
+        self._zero_since: dict[Labels, float] = {}
+        self._odd: dict[int, int] = {}
         self._status = Status(book.organization, "legacy")
         keeper.display.statuses.append(self._status)
         self._shown = _read(notes.note(_SHOWN))
@@ -123,8 +128,9 @@ class LegacyPoll:
             self._status.last_success = int(self._keeper.clock.now())
 
     async def poll(self) -> None:
-        """Read the days that ended since the last poll a last time, then today. Raises SourceError
-        or StateError.
+        """Read the days that ended since the last poll a last time, then today.
+
+        Raises SourceError or StateError.
         """
         clock = self._keeper.clock
         began = clock.mono()
@@ -135,29 +141,55 @@ class LegacyPoll:
             await clock.sleep(self._hold)
             oldest = max(self._shown.day + Width.DAY, today - FURTHEST * Width.DAY)
             for day in range(oldest, today, Width.DAY):
-                records += (await self._take(day))[0]
+                records += await self._read(day)
         records += await self._read_and_show(today)
         self._telemetry.polled(self._book.organization, "legacy", clock.mono() - began, records)
 
-    async def _read_and_show(self, day: int) -> int:
-        records, hours = await self._take(day)
-        await self._show(day, hours)
+    async def _read(self, day: int) -> int:
+        """Keep a day. The number of its records."""
+        records = 0
+        async for answer in self._source.read(day):
+            await self._record(day, answer)
+            records = answer.records
         return records
 
-    async def _take(self, day: int) -> tuple[int, Mapping[int, Rows]]:
-        """How many records there were, and what is kept of the day."""
-        answer = await self._source.read(day)
-        if answer.skipped:
-            self._telemetry.skipped(self._book.organization, "legacy", answer.skipped)
-            log.warning(
-                "records of the legacy usage endpoint were skipped", extra={"count": answer.skipped}
-            )
+    async def _read_and_show(self, day: int) -> int:
+        """Keep a day, and show it as its answers come. The number of its records."""
+        records = 0
+        said: Mapping[Labels, Sums] = {}
+        async for answer in self._source.read(day):
+            hours = await self._record(day, answer)
+            said = daily.sums(hours)
+            records = answer.records
+            await self._show(day, said)
+            self.answered()
+        while held := self._held():
+            await self._keeper.clock.sleep(min(held.values()))
+            await self._show(day, said)
+        return records
+
+    async def _record(self, day: int, answer: Answer) -> Mapping[int, Rows]:
+        """Keep an answer. What is stored of the day then."""
+        self._report_odd(day, answer.odd)
         hours = await self._keeper.do(lambda: self._keep(day, answer))
         if answer.hours:
-            self._status.newest_bucket = max(
-                max(answer.hours) + Width.HOUR, self._status.newest_bucket or 0
+            end = max(answer.hours) + Width.HOUR
+            self._status.newest_bucket = max(end, self._status.newest_bucket or 0)
+        return hours
+
+    def _report_odd(self, day: int, odd: int) -> None:
+        """Count values that were not understood: once for each, though a day is read many times."""
+        more = odd - self._odd.get(day, 0)
+        if more <= 0:
+            return
+        if not self._odd:
+            log.warning(
+                "the legacy usage endpoint has values that are not understood; they are left out,"
+                " the rest is counted",
+                extra={"values": odd},
             )
-        return answer.records, hours
+        self._odd = {day: odd}
+        self._telemetry.skipped(self._book.organization, "legacy", more)
 
     def _keep(self, day: int, answer: Answer) -> Mapping[int, Rows]:
         store = self._keeper.store
@@ -171,14 +203,26 @@ class LegacyPoll:
         )
         return hours
 
-    async def _show(self, day: int, hours: Mapping[int, Rows]) -> None:
-        """Commit, then show, frame after frame."""
-        steps = daily.frames(self._shown, day, daily.sums(hours))
-        for index, frame in enumerate(steps):
-            if index:
-                await self._keeper.clock.sleep(self._hold)
-            await self._keeper.do(lambda frame=frame: self._put(frame))  # type: ignore[misc]
-            self._keeper.tell()
+    async def _show(self, day: int, said: Mapping[Labels, Sums]) -> None:
+        """Commit a frame, then show it. A new series is 0 first, on a new day every series is."""
+        begun = self._shown is None
+        same_day = self._shown is not None and self._shown.day == day
+        known = self._shown.sums if self._shown is not None else {}
+        now = self._keeper.clock.mono()
+        if not begun and not same_day:
+            self._zero_since = dict.fromkeys((*known, *said), now)
+        elif not begun:
+            self._zero_since |= dict.fromkeys(said.keys() - known.keys(), now)
+        frame = daily.frame(self._shown, day, said, self._held())
+        await self._keeper.do(lambda: self._put(frame))
+        self._keeper.tell()
+
+    def _held(self) -> dict[Labels, float]:
+        """The series that are still shown as 0, and for how many more seconds."""
+        now = self._keeper.clock.mono()
+        left = {labels: since + self._hold - now for labels, since in self._zero_since.items()}
+        self._zero_since = {labels: self._zero_since[labels] for labels in left if left[labels] > 0}
+        return {labels: seconds for labels, seconds in left.items() if seconds > 0}
 
     def _put(self, frame: Shown) -> None:
         if frame != self._shown:

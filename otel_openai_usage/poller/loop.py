@@ -64,13 +64,18 @@ class Loop:
         polling = asyncio.ensure_future(self.poll())
         try:
             await asyncio.wait((polling,), timeout=DOWN_AFTER)
-            if not polling.done():
+            if not polling.done() and not self._ever_up:
                 await self._show(up=False)
                 self.keeper.tell()
                 self.trouble.unanswered(self.source)
             return await polling
         finally:
             polling.cancel()
+
+    def answered(self) -> None:
+        """A poll that takes long has shown a first answer: the source is up, and was tried."""
+        self._ever_up = True
+        self._tried = self._tried or self.keeper.tell()
 
     async def _show(self, up: bool) -> None:
         await self.keeper.do(lambda: self.status(up))

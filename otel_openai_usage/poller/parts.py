@@ -95,7 +95,7 @@ def legacy(
         keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book
     )
     own.expect(first.name, ["legacy"])
-    return client, Loop(
+    loop = Loop(
         "legacy",
         asked.interval.total_seconds(),
         poll.poll,
@@ -103,3 +103,5 @@ def legacy(
         poll.status,
         Trouble(first.name),
     )
+    poll.answered = loop.answered
+    return client, loop

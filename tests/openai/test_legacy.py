@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ class Days:
         self.says: dict[int, int] = {}
         self.asked: list[int] = []
 
-    async def read(self, day: int) -> Day:
+    async def read(self, day: int) -> AsyncIterator[Day]:
         self.asked.append(day)
         dims = tuple(
             {
@@ -82,7 +82,7 @@ class Days:
             for name in LEGACY.dimensions
         )
         said = self.says.get(day)
-        return Day({day: {dims: (1, said, 2, 0, 0, 0, 0)}}) if said else Day()
+        yield Day({day: {dims: (1, said, 2, 0, 0, 0, 0)}}) if said else Day()
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def keeper(store: Store, time: Time, shown: list[Shown | None]) -> Keeper:
     return Keeper(store, Remembers(Look()), Board(), time.clock, Ear(), otlp=False)
 
 
-def test_odd_records_are_skipped_and_counted() -> None:
-    """Every array is read; a record that cannot be understood is skipped, counted and fails
-    nothing; both spellings of 2023 are known.
+def test_an_odd_value_costs_only_itself() -> None:
+    """Every array is read; a value that is not understood is left out and counted, the rest of its
+    record is kept; both spellings of 2023 are known.
     """
     good = {
         "organization_id": "org-bar",
@@ -161,9 +161,11 @@ def test_odd_records_are_skipped_and_counted() -> None:
     }
     day = Day()
     parse(json.dumps(body).replace('"what"', '{"n_requests": 1e999}').encode(), MONDAY, day)
-    assert day.skipped == 14
+    assert day.odd == 11
     sums = daily.sums(day.hours)
-    assert sums["org-bar", "foo", "completion", "gpt-4o"] == (6, 94, 40)
+    assert sums["org-bar", "foo", "completion", "gpt-4o"] == (12, 9 * 47, 9 * 20)
+    assert sums["org-bar", "foo", "", "gpt-4o"] == (3, 47, 20)
+    assert sums["org-bar", "foo", "completion", ""] == (3, 47, 20)
     assert sums["", "", "", "ada"] == (1, 5, 6)
     assert sums["", "", "audio_transcriptions", "whisper-1"] == (1, 0, 0)
 
@@ -232,16 +234,16 @@ async def test_every_user_of_the_organization_is_asked_for(
     listing = "organizations/org%2F1/users"
     answers.users = Unavailable("GET organizations/{id}/users: 503", status=503)
     with pytest.raises(Unavailable):
-        await source.read(MONDAY)
+        await whole(source)
     answers.users = ["u1"]
-    await source.read(MONDAY)
+    await whole(source)
     answers.users = ["u1", "u2"]
-    await source.read(MONDAY)
+    await whole(source)
     answers.users = Unavailable("GET organizations/{id}/users: 503", status=503)
-    await source.read(MONDAY)
+    await whole(source)
     assert answers.asked == [listing, listing, "u1", listing, "u1", "u2", listing, "u1", "u2"]
     assert len(turns) == len(answers.asked)
-    assert "those of the last time are read" in caplog.text
+    assert "those of the last list are read" in caplog.text
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -292,8 +294,8 @@ async def test_who_leaves_takes_nothing_along(
     assert [(row.group, row.input) for row in rows] == [(("leaves",), kept), (("stays",), 6)]
 
 
-async def test_who_is_listed_and_refused_fails_the_day() -> None:
-    """Nothing is left out in silence, but of who left."""
+async def test_the_source_fails_when_nobody_can_be_read() -> None:
+    """If no user can be read, the reading fails with the first user's error."""
     answers = Answers()
     answers.users = ["u"]
     answers.used = {"u": NotOffered("404", status=404)}
@@ -301,7 +303,138 @@ async def test_who_is_listed_and_refused_fails_the_day() -> None:
     async def turn() -> None: ...
 
     with pytest.raises(NotOffered):
-        await LegacySource(answers, turn, ["*"], "org-1").read(MONDAY)
+        await whole(LegacySource(answers, turn, ["*"], "org-1"))
+
+
+async def whole(source: LegacySource) -> Day:
+    """The last state of a day."""
+    return [day async for day in source.read(MONDAY)][-1]
+
+
+async def no_wait() -> None:
+    """A turn that comes at once."""
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        BadRequest("400", status=400),
+        Rejected("403", status=403),
+        NotOffered("404", status=404),
+        Unavailable("500", status=500),
+        Unavailable("timed out"),
+    ],
+    ids=str,
+)
+async def test_a_user_who_cannot_be_read_does_not_stop_the_others(
+    caplog: pytest.LogCaptureFixture, trouble: SourceError
+) -> None:
+    """The others are read; the one who fails is reported once and tried ever more seldom, and is
+    read again when that works.
+    """
+    answers = Answers()
+    answers.used = {"a": 5, "bad": trouble, "c": 9}
+    source = LegacySource(answers, no_wait, ["a", "bad", "c"])
+    for _ in range(40):
+        day = await whole(source)
+        assert sum(row[1] for rows in day.hours.values() for row in rows.values()) == 14
+    reports = [record for record in caplog.records if "one user" in record.getMessage()]
+    assert len(reports) == 1
+    assert answers.asked.count("c") == 40
+    assert 3 <= answers.asked.count("bad") <= 8
+    answers.used["bad"] = 2
+    for _ in range(13):
+        day = await whole(source)
+    assert sum(row[1] for rows in day.hours.values() for row in rows.values()) == 16
+
+
+async def test_a_refused_key_is_not_taken_for_a_users_fault() -> None:
+    """A 401 ends the reading at the first user: the key is refused, and no other user is asked."""
+    answers = Answers()
+    answers.used = {"a": Rejected("401", status=401)}
+    with pytest.raises(Rejected):
+        await whole(LegacySource(answers, no_wait, ["a", "b"]))
+    assert answers.asked == ["a"]
+
+
+async def test_answers_are_shown_as_they_come(store: Store) -> None:
+    """With users who are asked for one by one, each answer is shown before the next is asked for,
+    and the source counts as answered after the first.
+    """
+    time = Time(MONDAY + 500)
+    frames: list[Shown | None] = []
+    seen: list[int] = []
+    answered: list[int] = []
+    answers = Answers()
+    answers.used = {"a": 5, "b": 7, "c": 9}
+
+    async def turn() -> None:
+        seen.append(context(frames) if frames and frames[-1] else 0)
+
+    source = LegacySource(answers, turn, ["a", "b", "c"])
+    book = store.book("default", LEGACY, 0, ())
+    poll = LegacyPoll(keeper(store, time, frames), store, source, book, Ear(), hold=0)
+    poll.answered = lambda: answered.append(len(answers.asked))
+    await poll.poll()
+    assert seen == [0, 5, 12]
+    assert answered == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("record", "requests"),
+    [
+        ({"num_seconds": 12.5, "num_requests": 2, "model_id": "whisper-1"}, 2),
+        ({"num_sessions": 4}, 0),
+        ({"bytes": 4444}, 0),
+        ({"n_requests": 0, "n_context_tokens_total": 0, "snapshot_id": "idle"}, 0),
+        ({"n_requests": "3"}, 3),
+        ({"n_requests": 3.0}, 3),
+    ],
+)
+def test_a_record_of_another_sort_is_no_oddity(record: dict[str, object], requests: int) -> None:
+    """Fractions of seconds, sessions, stored bytes and zeros are taken as far as they are usage, and
+    nothing is reported.
+    """
+    day = Day()
+    parse(json.dumps({"data": [{"timestamp": MONDAY, **record}]}).encode(), MONDAY, day)
+    assert day.odd == 0
+    assert sum(row[0] for rows in day.hours.values() for row in rows.values()) == requests
+    assert all(any(row) for rows in day.hours.values() for row in rows.values())
+
+
+def test_fractions_of_seconds_are_summed_before_they_are_rounded() -> None:
+    """Four records of 12.4 s are 50 s, not 48."""
+    records = [{"timestamp": MONDAY, "num_seconds": 12.4, "num_requests": 1}] * 4
+    day = Day()
+    parse(json.dumps({"data": [], "whisper_api_data": records}).encode(), MONDAY, day)
+    (row,) = (row for rows in day.hours.values() for row in rows.values())
+    assert dict(zip((m.name for m in LEGACY.measures), row, strict=True))["audio"] == 50
+
+
+def test_a_sum_that_nobody_used_is_refused_whole() -> None:
+    """Records that add up to more than could be counted are refused, and nothing of them is kept."""
+    day = Day()
+    with pytest.raises(BadResponse, match="nobody used"):
+        parse(json.dumps({"data": [{"n_requests": 10**16}] * 1000}).encode(), MONDAY, day)
+    assert day == Day()
+
+
+async def test_values_that_are_not_understood_are_counted_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that stays odd in every reading of a day is reported and counted once."""
+
+    class Odd(Days):
+        async def read(self, day: int) -> AsyncIterator[Day]:
+            yield Day(odd=3)
+
+    ear = Ear()
+    held = keeper(store, Time(MONDAY + 500), [])
+    poll = LegacyPoll(held, store, Odd(), store.book("default", LEGACY, 0, ()), ear, hold=0)
+    for _ in range(5):
+        await poll.poll()
+    assert ear.odd == 3
+    assert caplog.text.count("not understood") == 1
 
 
 def context(frames: list[Shown | None]) -> int:
@@ -314,15 +447,19 @@ def test_counters_never_fall_within_a_day_and_begin_at_zero_with_the_next() -> N
     """What is new is 0 first, what OpenAI takes back stays, and on a new day everything known is 0
     first.
     """
-    assert daily.frames(None, MONDAY, {FOO: (3, 47, 20)}) == [Shown(MONDAY, {FOO: (3, 47, 20)})]
+    assert daily.frame(None, MONDAY, {FOO: (3, 47, 20)}, ()) == Shown(MONDAY, {FOO: (3, 47, 20)})
     before = Shown(MONDAY, {FOO: (3, 47, 20)})
-    assert daily.frames(before, MONDAY, {FOO: (4, 40, 20)}) == [Shown(MONDAY, {FOO: (4, 47, 20)})]
+    assert daily.frame(before, MONDAY, {FOO: (4, 40, 20)}, ()) == Shown(MONDAY, {FOO: (4, 47, 20)})
     other = ("o", "", "completion", "new")
-    first, then = daily.frames(before, MONDAY, {FOO: (3, 47, 20), other: (1, 2, 3)})
-    assert first.sums == {FOO: (3, 47, 20), other: (0, 0, 0)}
-    assert then.sums == {FOO: (3, 47, 20), other: (1, 2, 3)}
-    zero, then = daily.frames(before, MONDAY + DAY, {other: (1, 2, 3)})
-    assert (zero.day, zero.sums) == (MONDAY + DAY, {FOO: (0, 0, 0), other: (0, 0, 0)})
+    said = {FOO: (4, 47, 20), other: (1, 2, 3)}
+    first = daily.frame(before, MONDAY, said, {other})
+    assert first.sums == {FOO: (4, 47, 20), other: (0, 0, 0)}
+    then = daily.frame(first, MONDAY, said, ())
+    assert then.sums == {FOO: (4, 47, 20), other: (1, 2, 3)}
+    tomorrow = {other: (1, 2, 3)}
+    zero = daily.frame(before, MONDAY + DAY, tomorrow, {FOO, other})
+    assert zero == Shown(MONDAY + DAY, {FOO: (0, 0, 0), other: (0, 0, 0)})
+    then = daily.frame(zero, MONDAY + DAY, tomorrow, ())
     assert then.sums == {FOO: (0, 0, 0), other: (1, 2, 3)}
 
 
