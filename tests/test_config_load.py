@@ -1,6 +1,7 @@
 """Loading settings: layers, every problem at once, the environment in its specified units."""
 
 import json
+import operator
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_openai_usage.config import Settings, load, require_keys, state_file
+from otel_openai_usage.config import Settings, load, require_exporters, require_keys, state_file
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError
 
@@ -373,7 +374,7 @@ attributes: {drop: [date]}
     found = problems(
         file,
         text,
-        {"OTEL_METRIC_EXPORT_INTERVAL": "5s", "OTEL_EXPORTER_PROMETHEUS_HOST": "x"},
+        {"OTEL_METRICS_EXPORTER": "zipkin", "OTEL_EXPORTER_PROMETHEUS_HOST": "x"},
         {"api.retries": -1},
     )
     assert sorted(problem.partition(":")[0] for problem in found) == sorted(
@@ -387,7 +388,7 @@ attributes: {drop: [date]}
             "costs.days",
             "prometheus.port",
             "attributes.drop",
-            "OTEL_METRIC_EXPORT_INTERVAL",
+            "OTEL_METRICS_EXPORTER",
             "api.retries (on the command line)",
         ]
     )
@@ -536,6 +537,16 @@ HTTP = {PROTOCOL: "http/protobuf"}
             (True, "http://localhost:4318/v1/metrics", "http/protobuf"),
         ),
         ({"OTEL_METRICS_EXPORTER": "none", BASE: "http://c"}, (False, "http://c", "grpc")),
+        (
+            {BASE: "http://c/otlp/?tenant=a", **HTTP},
+            (True, "http://c/otlp/v1/metrics?tenant=a", "http/protobuf"),
+        ),
+        (
+            {BASE: "http://c/v1/metrics/?x=%2Fy", **HTTP},
+            (True, "http://c/v1/metrics/?x=%2Fy", "http/protobuf"),
+        ),
+        ({BASE: "http://c?a=b", **HTTP}, (True, "http://c/v1/metrics?a=b", "http/protobuf")),
+        ({METRICS: "ftp://m", BASE: "http://c"}, (True, "http://c", "grpc")),
     ],
 )
 def test_endpoints_are_those_of_the_specification(
@@ -660,11 +671,11 @@ def test_the_resource_is_merged(file: Path) -> None:
 
 @pytest.mark.parametrize("value", ["delta", "DELTA", "Delta"])
 def test_a_wish_for_delta_is_answered(value: str) -> None:
-    """A preference for delta is a warning that names cumulativetodelta; lowmemory and cumulative
+    """A preference for delta is a warning that names cumulative_to_delta; lowmemory and cumulative
     are none.
     """
     name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-    assert any("cumulativetodelta" in warning for warning in load(None, {name: value}).warnings)
+    assert any("cumulative_to_delta" in warning for warning in load(None, {name: value}).warnings)
     assert (
         load(None, {name: "lowmemory"}).warnings == load(None, {name: "cumulative"}).warnings == ()
     )
@@ -680,19 +691,116 @@ def test_the_sdk_may_be_disabled() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("OTEL_EXPORTER_PROMETHEUS_PORT", "many"), ("OTEL_METRIC_EXPORT_INTERVAL", "5s"), ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
-     ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"), ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
-     ("OTEL_EXPORTER_OTLP_HEADERS", "hush"), ("OTEL_EXPORTER_OTLP_HEADERS", "a=hush%0Ab:c"),
-     ("OTEL_RESOURCE_ATTRIBUTES", "hush"), ("OTEL_METRICS_EXPORTER", "zipkin"),
-     ("OTEL_SDK_DISABLED", "perhaps"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
-     ("OPENAI_BASE_URL", "nonsense")],
-)  # fmt: skip
+    [
+        ("OTEL_METRICS_EXPORTER", "zipkin"),
+        ("OTEL_METRICS_EXPORTER", "otlp,Zipkin"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"),
+        ("OPENAI_BASE_URL", "nonsense"),
+    ],
+)
 def test_nonsense_in_the_environment_is_told_by_its_variable(name: str, value: str) -> None:
-    """A variable that makes no sense is a problem that begins with its name."""
+    """An exporter that is not known, a certificate that cannot be read and OpenAI's variables are
+    problems that begin with the variable's name.
+    """
     with pytest.raises(ConfigError) as caught:
         load(None, {name: value})
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [name]
-    assert "hush" not in str(caught.value)
+
+
+def test_an_unknown_exporter_is_told_with_the_known_ones() -> None:
+    """The problem lists what OTEL_METRICS_EXPORTER may name."""
+    with pytest.raises(ConfigError, match="otlp, prometheus, console, none, got 'zipkin'"):
+        load(None, {"OTEL_METRICS_EXPORTER": "otlp,zipkin"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "many"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "99999"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "5s"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "9" * 30),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "1.5"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hush"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=hush%0Ab:c"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=hush"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "yes"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://x:port"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=hush,broken"),
+        ("OTEL_SDK_DISABLED", "1"),
+        ("OTEL_SDK_DISABLED", "perhaps"),
+    ],
+)
+def test_what_cannot_be_understood_is_reported_and_ignored(name: str, value: str) -> None:
+    """A variable of OpenTelemetry that makes no sense is one warning that begins with its name, and
+    the settings are those without it.
+    """
+    settings = load(None, {name: value})
+    assert [warning.partition(":")[0] for warning in settings.warnings] == [name]
+    assert settings.warnings[0].endswith("the value is ignored")
+    assert "hush" not in settings.warnings[0]
+    assert settings.model_copy(update={"warnings": ()}) == load(None, {})
+
+
+def test_an_ignored_value_leaves_the_general_variable() -> None:
+    """Where the METRICS_ variable cannot be understood, the general one counts."""
+    env = {"OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "soon", "OTEL_EXPORTER_OTLP_TIMEOUT": "500"}
+    assert load(None, env).otlp.timeout == timedelta(milliseconds=500)
+
+
+def test_a_wrong_value_of_the_file_stays_a_problem(file: Path) -> None:
+    """That a variable is ignored hides no problem of the file."""
+    env = {"OTEL_EXPORTER_PROMETHEUS_PORT": "many"}
+    assert problems(file, "otlp: {compression: br}", env) == [
+        "otlp.compression: expected 'gzip' or 'none', got 'br'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "path", "found"),
+    [
+        ("OTEL_SDK_DISABLED", "TRUE", "sdk_disabled", True),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "HTTP/protobuf", "otlp.protocol", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC", "otlp.protocol", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "None", "otlp.compression", "none"),
+        ("OTEL_METRICS_EXPORTER", "OTLP", "otlp.enabled", True),
+        ("OTEL_METRICS_EXPORTER", "none,Prometheus", "prometheus.enabled", True),
+        ("OTEL_METRICS_EXPORTER", "prometheus,logging", "console", True),
+    ],
+)
+def test_known_values_in_any_case(name: str, value: str, path: str, found: object) -> None:
+    """Booleans and known values are understood however they are written; `logging` is the old name
+    of `console`.
+    """
+    assert operator.attrgetter(path)(load(None, {name: value})) == found
+
+
+def test_a_broken_resource_leaves_the_service_name() -> None:
+    """OTEL_RESOURCE_ATTRIBUTES is dropped as a whole, OTEL_SERVICE_NAME still counts."""
+    env = {"OTEL_RESOURCE_ATTRIBUTES": "team=ml,broken", "OTEL_SERVICE_NAME": "mine"}
+    assert load(None, env).attributes.resource == {"service.name": "mine"}
+
+
+def test_a_declarative_configuration_is_reported() -> None:
+    """OTEL_CONFIG_FILE is a warning that names our own file's variable."""
+    (warning,) = load(None, {"OTEL_CONFIG_FILE": "/etc/otel.yaml"}).warnings
+    assert "OTEL_CONFIG_FILE is not supported" in warning
+    assert "OTEL_OPENAI_USAGE_CONFIG" in warning
+
+
+def test_the_console_alone_is_refused() -> None:
+    """What would show nothing is not run; beside another exporter it is a warning."""
+    with pytest.raises(ConfigError, match="console is not supported yet"):
+        require_exporters(load(None, {"OTEL_METRICS_EXPORTER": "console"}))
+    both = load(None, {"OTEL_METRICS_EXPORTER": "console,prometheus"})
+    require_exporters(both)
+    assert any("console is not supported yet" in warning for warning in both.warnings)
 
 
 # --- what settings ask for

@@ -127,7 +127,7 @@ def run(
     """
     with nullcontext() if once else ending_at_once():
         from otel_openai_usage import app
-        from otel_openai_usage.config import require_keys
+        from otel_openai_usage.config import require_exporters, require_keys
 
         host, port = listen or (None, None)
         given = {"prometheus.host": host, "prometheus.port": port} | {
@@ -136,6 +136,7 @@ def run(
         settings = _settings(
             file, {key: value for key, value in given.items() if value is not None}
         )
+        require_exporters(settings)
         require_keys(settings)
         return app.run(settings, once=once)
 
@@ -155,10 +156,11 @@ def check(file: Path | None, offline: bool) -> int:
       otel-openai-usage check -c otel-openai-usage.yaml
     """
     from otel_openai_usage.check import findings
-    from otel_openai_usage.config import require_keys
+    from otel_openai_usage.config import require_exporters, require_keys
 
     try:
         settings = _settings(file)
+        require_exporters(settings)
         require_keys(settings)
     except ConfigError as error:
         count = len(error.problems)

@@ -1,7 +1,12 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
 from otel_openai_usage.config.load import VARIABLE, load
-from otel_openai_usage.config.needs import needs_key, require_keys, state_file
+from otel_openai_usage.config.needs import (
+    needs_key,
+    require_exporters,
+    require_keys,
+    state_file,
+)
 from otel_openai_usage.config.settings import Organization, Otlp, Settings
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
     "Settings",
     "load",
     "needs_key",
+    "require_exporters",
     "require_keys",
     "state_file",
 ]

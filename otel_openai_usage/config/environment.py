@@ -1,20 +1,26 @@
 """What the environment says, as a tree of settings that stands below the file.
 
 OTEL_* as the OpenTelemetry specification defines them ("Environment Variable Specification", "OTLP
-Exporter"): times in milliseconds, an empty variable is an unset one, OTEL_EXPORTER_OTLP_METRICS_*
-before OTEL_EXPORTER_OTLP_*.
+Exporter"): times in milliseconds, known values and booleans in any case, an empty variable is an
+unset one, OTEL_EXPORTER_OTLP_METRICS_* before OTEL_EXPORTER_OTLP_*. A value that cannot be
+understood is reported and ignored. The one exception is an unknown exporter's name, which is a
+problem, because metrics would be lost without a word.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
 CUMULATIVE_ONLY = (
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not followed: only a cumulative stream survives restarts and failed"
-    " exports; let the Collector's cumulativetodelta processor turn it into delta (shown in deploy/)"
+    " exports; let the Collector's cumulative_to_delta processor turn it into delta (shown in deploy/)"
+)
+CONFIG_FILE = (
+    "OTEL_CONFIG_FILE is not supported and is ignored: the settings are in a file of our own, which -c or OTEL_OPENAI_USAGE_CONFIG"
+    " names (otel-openai-usage config schema prints its schema)"
 )
 
 
@@ -34,6 +40,10 @@ class Said:
         self.values[path] = value
         self.origins[path] = variable
 
+    def ignore(self, variable: str, reason: str) -> None:
+        """Report a variable whose value cannot be understood."""
+        self.warnings.append(f"{variable}: {reason}; the value is ignored")
+
 
 class _Nonsense(ValueError):
     """A variable's value that does not say what it should."""
@@ -49,6 +59,17 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise _Nonsense(f"expected true or false, got {text!r}")
     return text.lower() == "true"
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    """A parser of one of the known values, written in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in known:
+            raise _Nonsense(f"expected {' or '.join(known)}, got {text!r}")
+        return text.lower()
+
+    return parse
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -79,10 +100,10 @@ _PLAIN: tuple[tuple[str, str, Callable[[str], object]], ...] = (
 )
 _OTLP: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("ENDPOINT", "otlp.endpoint", str),
-    ("PROTOCOL", "otlp.protocol", str),
+    ("PROTOCOL", "otlp.protocol", _one_of("grpc", "http/protobuf")),
     ("HEADERS", "otlp.headers", _headers),
     ("TIMEOUT", "otlp.timeout", _milliseconds),
-    ("COMPRESSION", "otlp.compression", str),
+    ("COMPRESSION", "otlp.compression", _one_of("gzip", "none")),
     ("CERTIFICATE", "otlp.tls.ca_file", str),
     ("CLIENT_CERTIFICATE", "otlp.tls.cert_file", str),
     ("CLIENT_KEY", "otlp.tls.key_file", str),
@@ -96,6 +117,10 @@ _ORGANIZATION = (
 )
 
 EXPORTERS = ("otlp", "prometheus", "console", "none")
+"""What OTEL_METRICS_EXPORTER may name."""
+_OLD_NAMES = {"logging": "console"}
+"""Names that the specification has deprecated, and what they are called now."""
+_TEMPORALITIES = ("cumulative", "delta", "lowmemory")
 
 
 def with_fallback_key(env: Mapping[str, str]) -> Mapping[str, str]:
@@ -110,17 +135,29 @@ def with_fallback_key(env: Mapping[str, str]) -> Mapping[str, str]:
 def said(env: Mapping[str, str]) -> Said:
     """What `env` says of everything but organizations."""
     found = Said()
-    for variable, path, value, parse in _variables(env):
-        try:
-            found.put(path, parse(value), variable)
-        except _Nonsense as error:
-            found.problems.append(f"{variable}: {error}")
+    for path, choices in _variables(env):
+        for variable, value, parse in choices:
+            try:
+                found.put(path, parse(value), variable)
+                break
+            except _Nonsense as error:
+                found.ignore(variable, str(error))
     _exporters(env, found)
     _resource(env, found)
-    preference = env.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
-    if preference == "delta":
-        found.warnings.append(CUMULATIVE_ONLY)
+    _temporality(env, found)
+    if env.get("OTEL_CONFIG_FILE", "").strip():
+        found.warnings.append(CONFIG_FILE)
     return found
+
+
+def may_be_ignored(variable: str, path: str) -> bool:
+    """Whether a value that the settings refuse is reported and ignored, instead of being an error.
+
+    That is so for OpenTelemetry's variables, as specified; not for ours and OpenAI's. A certificate
+    that cannot be read is an error too: without it we would trust others than the user wants.
+    """
+    opentelemetry = variable.startswith("OTEL_") and not variable.startswith("OTEL_OPENAI_USAGE_")
+    return opentelemetry and not path.startswith("otlp.tls.")
 
 
 def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, str]]:
@@ -145,19 +182,28 @@ def variables() -> Iterator[tuple[str, str]]:
     yield from ((f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", path) for suffix, path, _ in _OTLP)
 
 
-def _variables(env: Mapping[str, str]) -> Iterator[tuple[str, str, str, Callable[[str], Any]]]:
+_Choice: TypeAlias = tuple[str, str, Callable[[str], Any]]
+"""A variable that is set, its value, and what parses it."""
+
+
+def _variables(env: Mapping[str, str]) -> Iterator[tuple[str, list[_Choice]]]:
+    """By path, the variables that say it, the strongest first."""
     for variable, path, parse in _PLAIN:
-        if value := env.get(variable, "").strip():
-            yield variable, path, value, parse
+        yield path, _set(env, [variable], parse)
     for suffix, path, parse in _OTLP:
-        for variable in (f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"):
-            if value := env.get(variable, "").strip():
-                yield variable, path, value, parse
-                break
+        names = [f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"]
+        yield path, _set(env, names, parse)
+
+
+def _set(
+    env: Mapping[str, str], names: Sequence[str], parse: Callable[[str], Any]
+) -> list[_Choice]:
+    return [(name, value, parse) for name in names if (value := env.get(name, "").strip())]
 
 
 def _exporters(env: Mapping[str, str], found: Said) -> None:
-    names = {name.strip() for name in env.get("OTEL_METRICS_EXPORTER", "").split(",")} - {""}
+    listed = [name.strip().lower() for name in env.get("OTEL_METRICS_EXPORTER", "").split(",")]
+    names = {_OLD_NAMES.get(name, name) for name in listed if name}
     if unknown := sorted(names - set(EXPORTERS)):
         found.problems.append(
             f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}"
@@ -175,9 +221,21 @@ def _resource(env: Mapping[str, str], found: Said) -> None:
     try:
         resource = _pairs(env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     except _Nonsense as error:
-        found.problems.append(f"OTEL_RESOURCE_ATTRIBUTES: {error}")
-        return
+        resource = {}
+        found.ignore("OTEL_RESOURCE_ATTRIBUTES", str(error))
     if name := env.get("OTEL_SERVICE_NAME", "").strip():
         resource["service.name"] = name
     if resource:
         found.put("attributes.resource", resource, "OTEL_RESOURCE_ATTRIBUTES")
+    if name:
+        found.origins["attributes.resource.service.name"] = "OTEL_SERVICE_NAME"
+
+
+def _temporality(env: Mapping[str, str], found: Said) -> None:
+    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    preference = env.get(variable, "").strip()
+    if preference.lower() == "delta":
+        found.warnings.append(CUMULATIVE_ONLY)
+    elif preference and preference.lower() not in _TEMPORALITIES:
+        expected = " or ".join(_TEMPORALITIES)
+        found.ignore(variable, f"expected {expected}, got {preference!r}")

@@ -2,9 +2,11 @@
 way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TypeAlias, cast
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -38,17 +40,25 @@ def load(
     if path is None and env.get(VARIABLE):
         path = Path(env[VARIABLE])
     document = read(path, env) if path is not None else Document({}, {})
-    said = environment.said(env)
     file = cast(Tree, without_nothing(document.tree))
     unknown = _outside(file)
-    tree = lay(lay(nested(said.values), file), nested(overrides))
-    origins = dict(said.origins) | _completed(tree, env)
-    for place in (*paths(file), *document.unresolved, *overrides):
-        origins.pop(place, None)
-    settings, found = _validated(tree, [*unknown, *document.unresolved.items()])
+    ignored: dict[str, str] = {}
+    while True:
+        said = environment.said({name: env[name] for name in env if name not in ignored})
+        tree = deepcopy(lay(lay(nested(said.values), file), nested(overrides)))
+        origins = dict(said.origins) | _completed(tree, env)
+        for place in (*paths(file), *document.unresolved, *overrides):
+            origins.pop(place, None)
+        settings, found = _validated(tree, [*unknown, *document.unresolved.items()])
+        refused = dict(_to_ignore(found, origins))
+        if not refused.keys() - ignored.keys():
+            break
+        ignored |= refused
     problems = [*said.problems, *(_told(problem, origins, overrides) for problem in found)]
     if problems:
         raise ConfigError([redact(problem) for problem in problems])
+    for variable, sentence in ignored.items():
+        said.ignore(variable, redact(sentence))
     return _resolved(settings, (*document.warnings, *said.warnings), origins)
 
 
@@ -99,10 +109,22 @@ def _told(problem: _Problem, origins: Mapping[str, str], overrides: Mapping[str,
     place, sentence = problem
     if place in overrides:
         return f"{place} (on the command line): {sentence}"
-    variable = next(
-        (origins[above] for above in (place, place.rpartition(".")[0]) if above in origins), None
-    )
-    return f"{variable or place}: {sentence}"
+    return f"{_variable(place, origins) or place}: {sentence}"
+
+
+def _variable(place: str, origins: Mapping[str, str]) -> str | None:
+    """The variable that gave the value at a path, or the mapping that it is in."""
+    return origins.get(place) or origins.get(place.rpartition(".")[0])
+
+
+def _to_ignore(
+    problems: Sequence[_Problem], origins: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The variables whose values the settings refuse, but which only need to be reported."""
+    for place, sentence in problems:
+        variable = _variable(place, origins)
+        if variable and environment.may_be_ignored(variable, place):
+            yield variable, sentence
 
 
 def _resolved(settings: Settings, warnings: Sequence[str], origins: Mapping[str, str]) -> Settings:
@@ -146,6 +168,10 @@ def _endpoint(otlp: Otlp, verbatim: bool) -> str | None:
     if not otlp.on or verbatim:
         return otlp.endpoint
     endpoint = otlp.endpoint or f"http://localhost:{4318 if http else 4317}"
-    if not http or endpoint.endswith("/v1/metrics"):
+    if not http:
         return endpoint
-    return f"{endpoint.rstrip('/')}/v1/metrics"
+    url = urlsplit(endpoint)
+    path = url.path.rstrip("/")
+    if path.endswith("/v1/metrics"):
+        return endpoint
+    return url._replace(path=f"{path}/v1/metrics").geturl()

@@ -225,6 +225,11 @@ def _nobody_looks(settings: Settings) -> Iterator[str]:
         yield "prometheus and otlp are both off, so nobody will see the numbers"
 
 
+def _console(settings: Settings) -> Iterator[str]:
+    if settings.console:
+        yield "OTEL_METRICS_EXPORTER: console is not supported yet; nothing is shown there"
+
+
 def _tls_by_default(settings: Settings) -> Iterator[str]:
     endpoint = settings.otlp.endpoint or ""
     if settings.otlp.on and endpoint and "://" not in endpoint and not settings.otlp.insecure:
@@ -246,6 +251,7 @@ def _too_often(settings: Settings) -> Iterator[str]:
 _NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _same_key,
     _nobody_looks,
+    _console,
     _tls_by_default,
     _too_often,
 )

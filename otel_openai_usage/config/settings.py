@@ -254,7 +254,7 @@ class Otlp(Section):
     """auto: if an endpoint is given, here or by `OTEL_EXPORTER_OTLP_[METRICS_]ENDPOINT`."""
     endpoint: Text = None
     """Such as `http://collector:4317` for gRPC or `http://collector:4318` for HTTP, where
-    /v1/metrics is appended unless it ends so.
+    /v1/metrics is appended to its path unless it ends so.
     """
     protocol: Literal["grpc", "http/protobuf"] = "grpc"
     """The protocol."""
