@@ -75,7 +75,7 @@ total.
 class Exporter:
     """Everything that runs, wired."""
 
-    state: str
+    store: Store
     keeper: Keeper
     own: Own
     board: Board
@@ -93,8 +93,8 @@ class Exporter:
         """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
         not tell.
         """
-        refused = unwritable(Path(self.state).parent) if self.state != MEMORY else None
-        disk = [f"the state file {self.state} cannot be written: {refused}"] if refused else []
+        refused = unwritable(Path(self.store.path).parent) if self.store.path != MEMORY else None
+        disk = [f"the state file {self.store.path} cannot be written: {refused}"] if refused else []
         untried = [
             f"{loop.organization} {loop.source}: not polled yet"
             for loop in self.loops
@@ -103,14 +103,30 @@ class Exporter:
         bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
         return disk + untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
 
+    def abandon(self) -> None:
+        """End as a killed process does: nothing more is stored or sent. Taking the parts apart
+        afterwards, as after an orderly end, does no harm.
+        """
+        if self.sender:
+            self.sender.abandon()
+        self.keeper.abandon()
+        self.store.abandon()
+
     async def publish(self) -> None:
         """Show what is new now."""
-        if await self.keeper.do(self.keeper.publish):
-            await self.render()
+        await self.keeper.publish_once(self.render)
+
+    def publish_and_wait(self) -> None:
+        """As `publish`, for a caller that cannot await. Blocks for some milliseconds."""
+        if self.keeper.do_and_wait(self.keeper.publish):
+            self._render()
 
     async def render(self) -> None:
         """Make what is shown ready for scrapes."""
-        await asyncio.to_thread(self.prometheus.refresh)
+        await asyncio.to_thread(self._render)
+
+    def _render(self) -> None:
+        self.prometheus.refresh()
         self.shelf.grew(sum(map(len, self.board.current().points.values())))
 
 
@@ -223,7 +239,7 @@ async def wire(
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
     stack.push_async_callback(keeper.close)
     exporter = Exporter(
-        store.path, keeper, own, board, prometheus, [], [], prices=parts.prices(settings)
+        store, keeper, own, board, prometheus, [], [], prices=parts.prices(settings)
     )
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(settings, organization, _observer(own, organization.name))

@@ -1,6 +1,6 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
-from otel_openai_usage.config.load import VARIABLE, load
+from otel_openai_usage.config.load import VARIABLE, load, load_mapping
 from otel_openai_usage.config.needs import (
     needs_key,
     require_exporters,
@@ -15,6 +15,7 @@ __all__ = [
     "Otlp",
     "Settings",
     "load",
+    "load_mapping",
     "needs_key",
     "require_exporters",
     "require_keys",

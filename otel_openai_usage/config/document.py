@@ -93,7 +93,7 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
         raise ConfigError(
             [f"{name}: expected a mapping such as `usage:` at the top, got {_noun(tree)}"]
         )
-    return _expanded(tree, env)
+    return expanded(tree, env)
 
 
 def _trouble(name: str, error: yaml.YAMLError) -> str:
@@ -115,7 +115,8 @@ def typed(text: str) -> object:
         return text
 
 
-def _expanded(tree: Tree, env: Mapping[str, str]) -> Document:
+def expanded(tree: Tree, env: Mapping[str, str]) -> Document:
+    """The document of a tree of values, with every placeholder replaced. The tree stays as it is."""
     unresolved: dict[str, str] = {}
     warnings: list[str] = []
 

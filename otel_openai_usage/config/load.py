@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from otel_openai_usage.config import environment, rules
-from otel_openai_usage.config.document import Document, Tree, read
+from otel_openai_usage.config.document import Document, Tree, expanded, read
 from otel_openai_usage.config.fields import Section
 from otel_openai_usage.config.layers import cut, lay, nested, paths, without_nothing
 from otel_openai_usage.config.needs import needs_key
@@ -40,6 +40,21 @@ def load(
     if path is None and env.get(VARIABLE):
         path = Path(env[VARIABLE])
     document = read(path, env) if path is not None else Document({}, {})
+    return _loaded(document, env, overrides)
+
+
+def load_mapping(tree: Mapping[str, object], env: Mapping[str, str]) -> Settings:
+    """The settings of a mapping that has the shape of the configuration file, under `env`.
+
+    Placeholders are replaced as in a file. Raises ConfigError with every problem.
+    """
+    env = environment.with_fallback_key(env)
+    return _loaded(expanded(dict(tree), env), env, {})
+
+
+def _loaded(
+    document: Document, env: Mapping[str, str], overrides: Mapping[str, object]
+) -> Settings:
     file = cast(Tree, without_nothing(document.tree))
     unknown = _outside(file)
     ignored: dict[str, str] = {}

@@ -76,6 +76,11 @@ class Sender:
             self._attempted(snapshot.version, ok)
         return ok
 
+    def abandon(self) -> None:
+        """The end without a last attempt, as when the process is killed. `shutdown` may follow."""
+        self._closed.set()
+        self._ending.set()
+
     def shutdown(self, timeout: float = 5.0) -> None:
         """One last attempt, and the end, within `timeout` seconds whatever the Collector does."""
         self._ending.set()

@@ -80,10 +80,15 @@ class Keeper:
         self._said = -SAY_AGAIN_AFTER
         self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
+        self._abandoned = False
 
     async def do(self, work: Callable[[], T]) -> T:
         """Run `work` in the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def do_and_wait(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread, for a caller that cannot await."""
+        return self._thread.submit(work).result()
 
     def sent(self, version: int, ok: bool) -> None:
         """OTLP tried to send that version; whether it arrived does not matter here."""
@@ -144,14 +149,18 @@ class Keeper:
             self._said = self.clock.mono()
             log.error("publishing", extra={"error": str(error)})
 
+    async def publish_once(self, render: Callable[[], Awaitable[None]]) -> None:
+        """Publish what changed; `render` makes it ready for readers. Raises StateError."""
+        told = self._told
+        if await self.do(self.publish):
+            await render()
+        self._shown = told
+
     async def publish_forever(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changes, soon after it did; `render` makes it ready for readers."""
         while True:
-            told = self._told
             try:
-                if await self.do(self.publish):
-                    await render()
-                self._shown = told
+                await self.publish_once(render)
             except StateError as error:
                 self._tell_of(error)
             await self.clock.sleep(PUBLISH_GAP)
@@ -165,8 +174,15 @@ class Keeper:
 
     async def close(self) -> None:
         """Write down how far reading has come, and end the thread after what it is doing."""
+        if self._abandoned:
+            return
         await self.do(self._keep)
         await asyncio.to_thread(self._thread.shutdown)
+
+    def abandon(self) -> None:
+        """End the thread after what it is doing, and write nothing more."""
+        self._abandoned = True
+        self._thread.shutdown(cancel_futures=True)
 
     def _keep(self) -> None:
         for book in self.books:

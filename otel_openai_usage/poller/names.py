@@ -65,14 +65,19 @@ class NamesPoll(Shown):
         """Look for unnamed ids every few seconds; asks OpenAI only when there are some."""
         while True:
             await self._keeper.clock.sleep(5.0)
-            if self._status.up:
-                try:
-                    await self.look_up()
-                except ExporterError as error:
-                    log.debug(
-                        "looking up names",
-                        extra={"organization": self._organization, "error": str(error)},
-                    )
+            await self.try_look_up()
+
+    async def try_look_up(self) -> None:
+        """Look for unnamed ids if names can be read; what fails is tried again later."""
+        if not self._status.up:
+            return
+        try:
+            await self.look_up()
+        except ExporterError as error:
+            log.debug(
+                "looking up names",
+                extra={"organization": self._organization, "error": str(error)},
+            )
 
     def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:
         names = self._keeper.display.names.get(self._organization, NO_NAMES)

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -34,20 +34,21 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
+        self._lock: Lock | None = None
         with ExitStack() as opening:
             if self.path != MEMORY:
                 with told(self.path, "opened"):
                     Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                    lock = Lock(self.path)
-                    opening.callback(lock.release)
+                    self._lock = Lock(self.path)
+                    opening.callback(self._lock.release)
                     refuse_emptied(Path(self.path))
                     keep_private(self.path)
             self._db = connect(self.path)
             opening.callback(self._db.close)
             prepare(self._db, self.path)
-            if self.path != MEMORY:
+            if self._lock is not None:
                 with told(self.path, "written"):
-                    lock.began()
+                    self._lock.began()
             with told(self.path, "read"):
                 self._identities = Identities(self._db)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
@@ -56,6 +57,28 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self._opened.close()
+
+    def abandon(self) -> None:
+        """Let go of the file as a killed process does: nothing is written.
+
+        SQLite writes its log back when the last connection to a file closes, so a second one that
+        may only read is closed after it. `close` may follow.
+        """
+        self._opened.pop_all()
+        with closing(self._second_connection()):
+            self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _second_connection(self) -> sqlite3.Connection:
+        if self.path == MEMORY:
+            return sqlite3.connect(MEMORY)
+        try:
+            reader = sqlite3.connect(f"{Path(self.path).absolute().as_uri()}?mode=ro", uri=True)
+            reader.execute("SELECT count(*) FROM meta")
+        except sqlite3.Error:  # the file is gone or damaged: there is nothing to write back to
+            return sqlite3.connect(MEMORY)
+        return reader
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
