@@ -93,8 +93,11 @@ class Exporter:
         """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
         not tell.
         """
-        refused = unwritable(Path(self.store.path).parent) if self.store.path != MEMORY else None
-        disk = [f"the state file {self.store.path} cannot be written: {refused}"] if refused else []
+        disk = []
+        if gone := self.store.gone():
+            disk = [f"{gone}; put it back, or stop this program and restore it from a backup"]
+        elif self.store.path != MEMORY and (refused := unwritable(Path(self.store.path).parent)):
+            disk = [f"the state file {self.store.path} cannot be written: {refused}"]
         untried = [
             f"{loop.organization} {loop.source}: not polled yet"
             for loop in self.loops

@@ -525,14 +525,30 @@ def test_a_wrong_key_does_not_end_it(
 def test_a_state_that_cannot_be_written_is_not_ready(
     run: Callable[..., Exporter], config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """/readyz tries the disk itself, long before a poll has something to write."""
+    """/readyz looks at the state itself, long before a poll has something to write."""
     folder = tmp_path / "state"
     exporter = run("-c", config(usage={"interval": "1h"}, state={"path": str(folder / "state.db")}))
     folder.rename(tmp_path / "elsewhere")
     status, said = get(f"{exporter.url}/readyz")
-    assert (status, said.count("cannot be written")) == (503, 1), said
+    assert (status, said.count("was deleted or moved away")) == (503, 1), said
     (tmp_path / "elsewhere").rename(folder)
     assert get(f"{exporter.url}/readyz")[0] == 200
+
+
+def test_a_deleted_state_is_not_ready(
+    run: Callable[..., Exporter], config: Callable[..., Path], tmp_path: Path
+) -> None:
+    """When the state and its lock file are deleted while it runs, /readyz says 503 and why, and
+    the process ends with 0 when told.
+    """
+    path = tmp_path / "state" / "state.db"
+    exporter = run("-c", config(usage={"interval": "1h"}, state={"path": str(path)}))
+    path.unlink()
+    path.with_name("state.db.lock").unlink()
+    status, said = get(f"{exporter.url}/readyz")
+    assert status == 503
+    assert f"the state file {path} was deleted" in said
+    assert exporter.process.stop() == 0
 
 
 def test_an_unreachable_host_does_not_end_it(

@@ -5,6 +5,7 @@ sentences.
 import fcntl
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -55,27 +56,90 @@ def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateErr
     return StateError(what)
 
 
+def canonical(path: Path | str) -> str:
+    """The one name of a state file, with symbolic links and `..` resolved. SQLite keeps its log
+    beside that name, so the lock and the marker belong there, too.
+    """
+    return MEMORY if str(path) == MEMORY else os.path.realpath(path)
+
+
+_HELD: set[tuple[int, int]] = set()
+"""Device and inode of every state that this process has open for writing."""
+
+
 class Lock:
     """Held by the one process that may write; the system lets go of it when the process ends,
     however it ends.
 
-    Its file also says whether there was a state before: a state file that lost all its bytes is
-    else like a new one.
+    There are two locks. One is on a file beside the state. That file also says whether there was a
+    state before: a state file that lost all its bytes is else like a new one. The other one is on
+    the state file itself, so that a hard link or a bind mount is the same state. On Linux it does
+    not meet the locks that SQLite has on that file (flock and fcntl locks are independent); other
+    systems have no such lock that is safe beside SQLite.
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._file = os.fdopen(
             os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b"
         )
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise StateInUse(
-                f"the state file {path} is in use by another otel-openai-usage; end that one or set another state.path"
-            ) from None
+        self._state: int | None = None
+        self._inode: tuple[int, int] | None = None
+        self._log: tuple[int, int] | None = None
+        self._take(self._file.fileno())
         if not Path(path).exists():  # what was there was moved away
             self._file.truncate(0)
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise self._in_use() from None
+
+    def _in_use(self) -> StateInUse:
+        return StateInUse(
+            f"the state file {self._path} is in use by another otel-openai-usage; end that one or set another state.path"
+        )
+
+    def hold_state(self) -> None:
+        """Lock the state file itself, which exists now.
+
+        The file stays open until `release`. Closing it lets go of every lock that SQLite has on it
+        in this process, so a file that this process has is not opened a second time.
+        """
+        inode = _inode(self._path)
+        if inode in _HELD:
+            self.release()
+            raise self._in_use()
+        self._state = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        if sys.platform == "linux":
+            self._take(self._state)
+        self._inode = _inode(self._state)
+        _HELD.add(self._inode)
+
+    def hold_log(self) -> None:
+        """Remember which file is the write-ahead log. SQLite has made it by now, and it stays the
+        same file until the last connection is closed.
+        """
+        with suppress(FileNotFoundError):
+            self._log = _inode(f"{self._path}-wal")
+
+    def gone(self) -> str | None:
+        """Why what is written now would be lost; None while the files are where they were opened."""
+        try:
+            if self._inode and _inode(self._path) != self._inode:
+                return f"the state file {self._path} was replaced by another file"
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                return f"the state file {self._path} cannot be looked at: {error.strerror}"
+            return f"the state file {self._path} was deleted or moved away"
+        try:
+            if self._log and _inode(f"{self._path}-wal") != self._log:
+                return f"the write-ahead log of the state, {self._path}-wal, was replaced"
+        except OSError:
+            return f"the write-ahead log of the state, {self._path}-wal, was deleted"
+        return None
 
     def began(self) -> None:
         """There is a state now."""
@@ -86,6 +150,39 @@ class Lock:
     def release(self) -> None:
         """Let others have the state. Doing so twice does no harm."""
         self._file.close()
+        if self._state is not None:
+            os.close(self._state)
+            self._state = None
+        if self._inode is not None:
+            _HELD.discard(self._inode)
+            self._inode = None
+
+
+def _inode(file: str | int) -> tuple[int, int]:
+    found = os.fstat(file) if isinstance(file, int) else Path(file).stat()
+    return (found.st_dev, found.st_ino)
+
+
+def refuse_other_name(db: sqlite3.Connection, path: str) -> None:
+    """Raise StateError if the newest writes lie beside another name of the same file (a hard link,
+    a bind mount): SQLite looks for them beside the name that it is given.
+    """
+    with told(path, "read"):
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            return
+        found = db.execute("SELECT value FROM meta WHERE key = 'path'").fetchone()
+    if found is None or found[0] == path:
+        return
+    try:
+        same = Path(found[0]).samefile(path)
+        waiting = same and Path(f"{found[0]}-wal").stat().st_size
+    except OSError:
+        return
+    if waiting:
+        raise StateError(
+            f"opened the state file {path}: it is the same file as {found[0]}, and its newest"
+            f" writes wait in {found[0]}-wal; set state.path to {found[0]}"
+        )
 
 
 def refuse_emptied(path: Path) -> None:
@@ -212,6 +309,7 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
         told(str(path), "opened"),
         closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db,
     ):
+        refuse_other_name(db, canonical(path))
         if (version := db.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
             raise StateError(
                 f"the state file {path} has version {version}, this needs {VERSION}; start `otel-openai-usage run` once"

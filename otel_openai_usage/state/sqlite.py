@@ -16,14 +16,17 @@ from otel_openai_usage.core.model import Dims, Limit, Names, Window
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
+from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import metered, rows, upkeep
 from otel_openai_usage.state.file import (
     MEMORY,
     Lock,
+    canonical,
     connect,
     keep_private,
     prepare,
     refuse_emptied,
+    refuse_other_name,
     told,
 )
 from otel_openai_usage.state.identities import Identities
@@ -33,7 +36,7 @@ class Store:
     """Holds the lock on its file from the start to `close`. Every method raises StateError."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = str(path)
+        self.path = canonical(path)
         self._lock: Lock | None = None
         with ExitStack() as opening:
             if self.path != MEMORY:
@@ -43,15 +46,21 @@ class Store:
                     opening.callback(self._lock.release)
                     refuse_emptied(Path(self.path))
                     keep_private(self.path)
+                    self._lock.hold_state()
             self._db = connect(self.path)
             opening.callback(self._db.close)
-            prepare(self._db, self.path)
             if self._lock is not None:
-                with told(self.path, "written"):
-                    self._lock.began()
+                refuse_other_name(self._db, self.path)
+            prepare(self._db, self.path)
             with told(self.path, "read"):
                 self._identities = Identities(self._db)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+            if self._lock is not None:
+                self._remember_path()
+                self.checkpoint()
+                with told(self.path, "written"):
+                    self._lock.began()
+                    self._lock.hold_log()
             self._opened = opening.pop_all()
 
     def close(self) -> None:
@@ -80,9 +89,30 @@ class Store:
             return sqlite3.connect(MEMORY)
         return reader
 
+    def gone(self) -> str | None:
+        """Why what is written now would be lost: the file was deleted, moved or replaced. None if
+        all is well.
+        """
+        return self._lock.gone() if self._lock is not None else None
+
+    def checkpoint(self) -> None:
+        """Write what is in the log back into the main file, as far as no reader is in the way."""
+        with told(self.path, "written"):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _remember_path(self) -> None:
+        """Keep the name by which the file was opened; see `refuse_other_name`."""
+        if self._meta("path", self.path) != self.path:
+            self.take_note("path", self.path)
+
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
         with told(self.path, doing):
+            if gone := self.gone():
+                raise StateError(
+                    f"{doing} the state: {gone}, so what is written now would be lost;"
+                    " put it back, or stop otel-openai-usage and restore it from a backup"
+                )
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
