@@ -5,11 +5,11 @@ what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tok
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,7 +21,6 @@ MOST = 10**12
 LONGEST = 512
 """Characters that a value may have which becomes an attribute."""
 
-Number: TypeAlias = int | float | str | None
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Short: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
 
@@ -41,6 +40,9 @@ class Refused(ValueError):
         super().__init__(message)
 
 
+_NOTHING = msgspec.Raw()
+
+
 class _Envelope(msgspec.Struct, gc=False):
     id: Text
     source: Text
@@ -54,39 +56,57 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 class _Details(msgspec.Struct, gc=False):
-    cached_tokens: Number = None
-    reasoning_tokens: Number = None
+    cached_tokens: Any = None
+    reasoning_tokens: Any = None
 
 
 class _Usage(msgspec.Struct, gc=False):
-    tokens: Number = None
-    prompt_tokens: Number = None
-    completion_tokens: Number = None
-    input_tokens: Number = None
-    output_tokens: Number = None
-    total_tokens: Number = None
-    cached_tokens: Number = None
-    input_cached_tokens: Number = None
-    reasoning_tokens: Number = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-    input_token_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
-    output_token_details: _Details | None = None
+    """Counts as OpenAI and compatible servers spell them. Whatever is no count is told apart later:
+    a field of another type must not make the whole object unreadable.
+    """
+
+    tokens: Any = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    input_tokens: Any = None
+    output_tokens: Any = None
+    total_tokens: Any = None
+    cached_tokens: Any = None
+    input_cached_tokens: Any = None
+    cached_input_tokens: Any = None
+    prompt_cache_hit_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    reasoning_tokens: Any = None
+    prompt_tokens_details: msgspec.Raw = _NOTHING
+    input_tokens_details: msgspec.Raw = _NOTHING
+    input_token_details: msgspec.Raw = _NOTHING
+    completion_tokens_details: msgspec.Raw = _NOTHING
+    output_tokens_details: msgspec.Raw = _NOTHING
+    output_token_details: msgspec.Raw = _NOTHING
 
 
 class _Data(_Usage, gc=False):
-    model: Annotated[str, msgspec.Meta(max_length=LONGEST)] | None = None
-    type: str | None = None
-    estimated: bool | None = None
-    organization: str | None = None
-    usage: _Usage | None = None
+    """The data of an event, or an object in it that may carry the usage."""
+
+    object: Any = None
+    status: Any = None
+    model: Any = None
+    type: Any = None
+    estimated: Any = None
+    organization: Any = None
+    usage: msgspec.Raw = _NOTHING
+    response: msgspec.Raw = _NOTHING
+    body: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+    x_groq: msgspec.Raw = _NOTHING
 
 
 _ONE = msgspec.json.Decoder(_Envelope)
 _MANY = msgspec.json.Decoder(list[_Envelope])
 _DATA = msgspec.json.Decoder(_Data | None)
+_USAGE = msgspec.json.Decoder(_Usage)
+_DETAILS = msgspec.json.Decoder(_Details)
 _ANY = msgspec.json.Decoder()
 _AT = re.compile(r" - at `\$(?:\[(\d+)\])?\.?(.*)`$")
 _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
@@ -95,7 +115,17 @@ _NEVER = datetime.fromisoformat(
 )  # Go's zero time, which OpenMeter takes as no time
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BOM = b"\xef\xbb\xbf"
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    rb"|\\."  # so that an escaped backslash begins no escape
+)
+_RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+"""What a Batch says while its usage is still to come."""
+
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+_UNREADABLE = (*_NO_JSON, RecursionError)
 
 
 class Parser:
@@ -113,16 +143,27 @@ class Parser:
         self._paths = tuple((name, paths.get(name)) for name in wanted[len(METERED.group_by) :])
 
     def one(self, body: bytes) -> list[Event]:
-        """The event of a body that holds one. Raises Refused."""
-        try:
-            return [self._event(_ONE.decode(body))]
-        except _UNREADABLE as error:
-            raise _refused(error) from error
+        """The event of a body that holds one; none of a Batch that still runs. Raises Refused."""
+        return _tolerant(self._one, body)
 
     def many(self, body: bytes) -> list[Event]:
-        """The events of a batch, at least one. Raises Refused, with the place of the first that is
-        not right.
+        """The events of a batch that has at least one. Raises Refused, with the place of the first
+        that is not right.
         """
+        return _tolerant(self._many, body)
+
+    def either(self, body: bytes) -> list[Event]:
+        """One event or a batch, as the body shows. Raises Refused."""
+        return self.many(body) if body.lstrip()[:1] == b"[" else self.one(body)
+
+    def _one(self, body: bytes) -> list[Event]:
+        try:
+            event = self._event(_ONE.decode(body))
+        except _UNREADABLE as error:
+            raise _refused(error) from error
+        return [] if event is None else [event]
+
+    def _many(self, body: bytes) -> list[Event]:
         try:
             envelopes = _MANY.decode(body)
         except _UNREADABLE as error:
@@ -132,18 +173,17 @@ class Parser:
         found = []
         for index, envelope in enumerate(envelopes):
             try:
-                found.append(self._event(envelope))
+                event = self._event(envelope)
             except _UNREADABLE as error:
                 raise Refused(str(_refused(error)), index) from error
             except Refused as error:
                 raise Refused(str(error), index) from error
+            if event is not None:
+                found.append(event)
         return found
 
-    def either(self, body: bytes) -> list[Event]:
-        """One event or a batch, as the body shows. Raises Refused."""
-        return self.many(body) if body.lstrip()[:1] == b"[" else self.one(body)
-
-    def _event(self, envelope: _Envelope) -> Event:
+    def _event(self, envelope: _Envelope) -> Event | None:
+        """The event in an envelope; None if it is of a Batch that still runs."""
         if envelope.data_base64 is not None:
             raise Refused("data_base64: expected data, a JSON object")
         if envelope.datacontenttype is not None and not _MEDIA.match(envelope.datacontenttype):
@@ -154,20 +194,24 @@ class Parser:
             data = _DATA.decode(envelope.data) or _Data()
         except msgspec.ValidationError as error:
             raise Refused(_sentence(error, "data")) from error
-        amounts = _amounts(data)
+        if data.object == "batch" and data.status in _RUNNING:
+            return None  # counted now, it would be zeros for ever: its id is known then
+        holders = _holders(data)
+        amounts = _amounts(data, holders)
+        organization = data.organization if isinstance(data.organization, str) else None
         extra = self._extra(envelope.data) if self._paths else ()
         dims = (
             envelope.subject,
-            data.model or None,
+            _model(holders),
             envelope.type,
-            "true" if data.estimated else None,
+            "true" if data.estimated is True else None,
             *extra,
         )
         time = (
             None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
         )
         content = blake2b(
-            f"{time} {dims} {amounts} {data.organization}".encode(), digest_size=8
+            f"{time} {dims} {amounts} {organization}".encode(), digest_size=8
         ).digest()
         identity = blake2b(
             f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
@@ -178,7 +222,7 @@ class Parser:
             None if time is None else int(time // 1),
             dims,
             amounts,
-            data.organization,
+            organization,
         )
 
     def _extra(self, raw: msgspec.Raw) -> tuple[str | None, ...]:
@@ -205,70 +249,180 @@ def _value(name: str, data: object, path: Sequence[str]) -> str | None:
     return text or None
 
 
-def _amounts(data: _Data) -> Amounts:
-    usage = data.usage or data
-    if usage.tokens is not None:
-        return _typed(_count("tokens", usage.tokens), data.type)
-    given = _either("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
-    made = _either(
-        "output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens
-    )
+def _tolerant(parse: Callable[[bytes], list[Event]], body: bytes) -> list[Event]:
+    """The events of a body. Text that is no Unicode is replaced where JSON fails over it: a string
+    that was cut within a character must not cost the tokens beside it.
+    """
+    try:
+        return parse(body)
+    except Refused as error:
+        cause = error.__cause__
+        if isinstance(cause, msgspec.ValidationError) or not isinstance(cause, _NO_JSON):
+            raise
+        repaired = _repaired(body)
+        if repaired == body:
+            raise
+    return parse(repaired)
+
+
+def _repaired(body: bytes) -> bytes:
+    text = body.removeprefix(_BOM).decode("utf-8", "replace").encode()
+    return _ESCAPES.sub(lambda escape: b"\\ufffd" if escape[1] else escape[0], text)
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(decoder: msgspec.json.Decoder[_Read], raw: msgspec.Raw) -> _Read | None:
+    """What an inner object says; None if it is missing, or no object at all."""
+    if not raw:
+        return None
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None
+
+
+def _holders(data: _Data) -> list[_Data]:
+    """The data, and the objects in it that may carry usage: `response.done` of a realtime session,
+    a line of a batch's output file, an event of a stream.
+    """
+    found = [data]
+    response = _read(_DATA, data.response)
+    if response is not None:
+        found.append(response)
+        body = _read(_DATA, response.body)
+        if body is not None:
+            found.append(body)
+    for raw in (data.message, data.x_groq):
+        inner = _read(_DATA, raw)
+        if inner is not None:
+            found.append(inner)
+    return found
+
+
+def _model(holders: Sequence[_Data]) -> str | None:
+    for holder in holders:
+        model = holder.model
+        if isinstance(model, str) and model:
+            if len(model) > LONGEST:
+                raise Refused(
+                    f"data.model: it has {len(model)} characters, expected at most {LONGEST}"
+                )
+            return model
+    return None
+
+
+def _amounts(data: _Data, holders: Sequence[_Data]) -> Amounts:
+    """What is counted. The first object that knows input or output is taken; one that says 0 only
+    if no other says more. OpenMeter's `tokens` count where nothing else is known.
+    """
+    best: Amounts | None = None
+    for usage in _usages(holders):
+        found = _split(usage)
+        if found is None:
+            continue
+        if found[0] or found[1]:
+            return found
+        best = best or found
+    return _typed(data) or best or (0, 0, 0, 0, 1)
+
+
+def _usages(holders: Sequence[_Data]) -> Iterator[_Usage]:
+    for holder in holders:
+        yield holder
+        inner = _read(_USAGE, holder.usage)
+        if inner is not None:
+            yield inner
+
+
+def _split(usage: _Usage) -> Amounts | None:
+    """Input, output and their parts; None if the object says neither input nor output."""
+    given = _largest(usage, "input_tokens", "prompt_tokens")
+    made = _largest(usage, "output_tokens", "completion_tokens")
+    if given is None and made is None:
+        return None
     if given is None or made is None:
-        given, made = _rest(given, made, usage.total_tokens)
-    cached = _either(
-        "input_cached_tokens", usage.input_cached_tokens, "cached_tokens", usage.cached_tokens
+        total = _number("total_tokens", usage.total_tokens) or 0
+        given = max(total - (made or 0), 0) if given is None else given
+        made = max(total - given, 0) if made is None else made
+    if usage.prompt_tokens is None and usage.total_tokens is None:
+        # Anthropic's input leaves out what came from its cache or went into it
+        cache = (usage.cache_read_input_tokens, usage.cache_creation_input_tokens)
+        given += sum(_detail(value) for value in cache)
+    return (given, made, _cached(usage), _reasoning(usage), 1)
+
+
+def _cached(usage: _Usage) -> int:
+    flat = max(
+        _detail(usage.input_cached_tokens),
+        _detail(usage.cached_tokens),
+        _detail(usage.cached_input_tokens),
+        _detail(usage.prompt_cache_hit_tokens),
+        _detail(usage.cache_read_input_tokens),
     )
-    if cached is None:
-        cached = _detail(
-            "cached_tokens",
-            usage.prompt_tokens_details,
-            usage.input_tokens_details,
-            usage.input_token_details,
-        )
-    thought = _either("reasoning_tokens", usage.reasoning_tokens)
-    if thought is None:
-        thought = _detail(
-            "reasoning_tokens",
-            usage.completion_tokens_details,
-            usage.output_tokens_details,
-            usage.output_token_details,
-        )
-    return (given, made, cached, thought, 1)
+    for raw in (usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details):
+        details = _read(_DETAILS, raw)
+        if details is not None:
+            flat = max(flat, _detail(details.cached_tokens))
+    return flat
 
 
-def _either(name: str, value: Number, other: str = "", instead: Number = None) -> int | None:
-    if value is None:
-        return None if instead is None else _count(other, instead)
-    return _count(name, value)
+def _reasoning(usage: _Usage) -> int:
+    found = _detail(usage.reasoning_tokens)
+    for raw in (
+        usage.completion_tokens_details,
+        usage.output_tokens_details,
+        usage.output_token_details,
+    ):
+        details = _read(_DETAILS, raw)
+        if details is not None:
+            found = max(found, _detail(details.reasoning_tokens))
+    return found
 
 
-def _rest(given: int | None, made: int | None, total: Number) -> tuple[int, int]:
-    """Input and output, where one of them (or both) is not said but the total is."""
-    all_ = 0 if total is None else _count("total_tokens", total)
-    if given is None and made is None and all_:
-        raise Refused(
-            "data.total_tokens: cannot be told apart into input and output; send input_tokens and output_tokens too"
-        )
-    if given is None:
-        return (max(all_ - (made or 0), 0), made or 0)
-    return (given, max(all_ - given, 0))
-
-
-def _typed(tokens: int, kind: str | None) -> Amounts:
-    if kind is None or kind not in _TYPES:
-        raise Refused(f"data.type: expected {', '.join(_TYPES)} beside tokens, got {kind!r}")
+def _typed(data: _Data) -> Amounts | None:
+    """OpenMeter's `tokens` of one `type`; None if there are none, or of a type that we do not
+    know: which of our counters they belong to cannot be told then.
+    """
+    measure = _TYPES.get(data.type) if isinstance(data.type, str) else None
+    if measure is None:
+        return None
+    tokens = _number("tokens", data.tokens)
+    if tokens is None:
+        return None
     amounts = [0, 0, 0, 0, 1]
-    amounts[_TYPES[kind]] = tokens
+    amounts[measure] = tokens
     return tuple(amounts)
 
 
-def _detail(name: str, *details: _Details | None) -> int:
-    for holder in details:
-        if holder is not None:
-            value: Number = getattr(holder, name)
-            if value is not None:
-                return _count(name, value)
-    return 0
+def _largest(usage: _Usage, *names: str) -> int | None:
+    """The largest of what two dialects say: where both stand in one object, the one that does not
+    speak says 0.
+    """
+    best: int | None = None
+    for name in names:
+        number = _number(name, getattr(usage, name))
+        if number is not None and (best is None or number > best):
+            best = number
+    return best
+
+
+def _number(name: str, value: Any) -> int | None:
+    """A count; None if the field is missing or of a type that no count has. Raises Refused for a
+    number, or a text, that is no count.
+    """
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return _count(name, value)
+    return None
+
+
+def _detail(value: Any) -> int:
+    """A part of input or output; 0 if it is no count: nothing is lost, the whole is counted."""
+    try:
+        return _number("", value) or 0
+    except Refused:
+        return 0
 
 
 def _count(name: str, value: float | str) -> int:

@@ -84,6 +84,8 @@ class Intake:
         """Returns when all of them are on the disk, or were before. Raises Busy or StateError;
         nothing was kept then.
         """
+        if not events:
+            return
         if self._count and self._count + len(events) > WAITING:
             raise Busy(f"{self._count} events wait for the disk; send this again in a second")
         future = asyncio.get_running_loop().create_future()

@@ -452,3 +452,16 @@ async def test_connections_that_end_early_harm_nobody(house: House) -> None:
     assert (await house.post(event())).status == 204
     with pytest.raises(aiohttp.ClientError):
         await house.session.post("http://127.0.0.1:1/", data=b"")
+
+
+async def test_a_running_batch_is_answered_and_not_counted(house: House) -> None:
+    """204, so that a poller need not know; the ended one is counted, once."""
+    usage = {"input_tokens": 900, "output_tokens": 80, "total_tokens": 980}
+    for status, tokens in (("in_progress", None), ("completed", usage), ("completed", usage)):
+        data = {"object": "batch", "status": status, "usage": tokens, "model": "gpt-5"}
+        assert (await house.post(event("batch", data=data))).status == 204
+    assert await house.shown() == {
+        ("gpt-5", "alice", "input"): 900,
+        ("gpt-5", "alice", "output"): 80,
+    }
+    assert await house.shown("openai.metered.requests") == {("gpt-5", "alice"): 1}
