@@ -1,6 +1,7 @@
 """The verb `backfill`: past usage and costs into the store, and from there to OpenMetrics or OTLP."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,21 +12,25 @@ from otel_openai_usage import app
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
-from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS
+from otel_openai_usage.core.kinds import COSTS, LEGACY, USAGE_KINDS
 from otel_openai_usage.core.model import Width, floor, midnight, utc
 from otel_openai_usage.errors import ConfigError, MissingScope, Rejected, SourceError, StateInUse
-from otel_openai_usage.history import backfill, openmetrics, otlp, past
+from otel_openai_usage.history import backfill, legacy, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
 from otel_openai_usage.history.past import Past
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.poller import Clock
+from otel_openai_usage.poller.legacy import Pace
 from otel_openai_usage.poller.parts import prices, retention
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 
 log = logging.getLogger(__name__)
 
+SYSTEM_CLOCK = Clock(time.time, time.monotonic)
 Told = Callable[[str, int, int], None]
 """Told of what is read: organization and source, calls made, calls in all."""
 
@@ -48,7 +53,12 @@ class Asked:
 
 
 async def read(
-    settings: Settings, env: Mapping[str, str], asked: Asked, now: int, told: Told
+    settings: Settings,
+    env: Mapping[str, str],
+    asked: Asked,
+    now: int,
+    told: Told,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> int:
     """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or
     StateError.
@@ -88,7 +98,10 @@ async def read(
         done = [
             await _organization(settings, one, store, books[one.name], asked, now, told)
             for one in settings.organizations
+            if books[one.name]
         ]
+        if settings.reads_legacy:
+            done.append(await _legacy(settings, store, asked, now, told, clock))
     if failed := next((error for _, error in done if error), None):
         raise SourceError(
             f"{failed}. What was read is kept: run the same again to read the rest"
@@ -126,6 +139,41 @@ async def _organization(
                 if isinstance(error, Rejected) and not isinstance(error, MissingScope):
                     break  # the key itself is refused: the others would be, too
     return rows, failed
+
+
+async def _legacy(
+    settings: Settings, store: Store, asked: Asked, now: int, told: Told, clock: Clock
+) -> tuple[int, SourceError | None]:
+    """Past days by the legacy endpoint. How many rows came, and what failed."""
+    first = settings.organizations[0]
+    book = store.book(first.name, LEGACY, 0, ())
+    wanted = legacy.days(asked.start, asked.end(now), store.backfilled(book))
+
+    async def run(work: Callable[[], float]) -> float:
+        return work()
+
+    pace = Pace(store, settings.legacy.requests_per_minute, clock, run)
+    name = f"{first.name} legacy"
+    made = 0
+    told(name, 0, len(wanted))
+
+    def report(_: int) -> None:
+        nonlocal made
+        made += 1
+        told(name, made, len(wanted))
+
+    async with legacy_client(settings) as client:
+        users = settings.legacy.user_public_ids
+        source = LegacySource(client, pace.turn, users, first.id)
+        try:
+            rows = await legacy.read(
+                store, book, source, wanted, now, report, prices(settings), clock.sleep
+            )
+        except SourceError as error:
+            facts = {"organization": first.name, "source": "legacy", "error": str(error)}
+            log.warning("the past of a source was not read to its end", extra=facts)
+            return 0, error
+    return rows, None
 
 
 async def _source(

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -30,6 +30,7 @@ from otel_openai_usage.errors import (
 )
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
+from otel_openai_usage.openai.legacy import legacy_client
 from otel_openai_usage.state.file import inspect
 
 Level = Literal["ok", "warn", "fail"]
@@ -77,9 +78,34 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         yield Finding("warn", "configuration", warning)
     for one in settings.organizations if needs_key(settings) else ():
         yield from asyncio.run(_asked(settings, one, offline))
+    if settings.reads_legacy:
+        yield asyncio.run(_legacy(settings, offline))
     if settings.otlp.on:
         yield asyncio.run(_otlp(settings, offline))
     yield _state(state_file(settings, env))
+
+
+async def _legacy(settings: Settings, offline: bool) -> Finding:
+    """Ask the legacy endpoint once, as `run` would."""
+    subject = "legacy: key"
+    if offline:
+        return Finding("ok", subject, "an ordinary key is set; it was not tried")
+    users = settings.legacy.user_public_ids
+    path = "usage"
+    params = [("date", datetime.now(UTC).date().isoformat())]
+    if users == ("*",):
+        path = f"organizations/{quote(settings.organizations[0].id or '', safe='')}/users"
+        params = []
+    elif users:
+        params.append(("user_public_id", users[0]))
+    async with legacy_client(settings) as client:
+        try:
+            await client.get(path, params, endpoint=path)
+        except RateLimited as error:
+            return Finding("warn", subject, str(error))
+        except SourceError as error:
+            return Finding("fail", subject, str(error))
+    return Finding("ok", subject, f"{path} answers")
 
 
 async def _asked(settings: Settings, one: Organization, offline: bool) -> list[Finding]:

@@ -284,3 +284,16 @@ def test_a_key_file_is_read(look: Look, tmp_path: Path) -> None:
 def test_a_finding_is_one_line() -> None:
     """A finding is level, subject and what to do, in columns."""
     assert str(Finding("ok", "state", "fine")) == "ok    state: fine"
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [(200, "ok"), (401, "fail"), (403, "fail"), (404, "fail"), (429, "warn")]
+)
+def test_the_legacy_key_is_tried(upstream: Upstream, look: Look, status: int, level: str) -> None:
+    """With an ordinary key only, one request to /v1/usage says whether the key is good."""
+    upstream.answers["/v1/usage"] = (status, {"object": "list", "data": []})
+    found = look(OPENAI_ADMIN_KEY="", OPENAI_API_KEY="sk-proj-x")
+    assert levels(found)["legacy: key"] == [level]
+    assert upstream.asked == ["/v1/usage"]
+    if status in (401, 403):
+        assert "legacy.api_key" in found["legacy: key"][0].told

@@ -341,6 +341,7 @@ def backfill(
 ) -> int:
     """Read past usage and costs into the store: days before counting began, so no counter moves.
 
+    With an ordinary key only, it reads past days of the legacy endpoint, five requests a minute.
     The exporter must be stopped meanwhile; it makes up for the pause. A stopped backfill goes on
     where it was.
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from otel_openai_usage.config import Settings
 from otel_openai_usage.core.kinds import LEGACY, Measure
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor
@@ -28,6 +29,7 @@ from otel_openai_usage.errors import (
 )
 from otel_openai_usage.openai.answers import Advice
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.wire import MOST
 
 ADVICE = Advice(
@@ -78,18 +80,36 @@ it.
 """
 
 
+def legacy_client(
+    settings: Settings, observe: Callable[[str, str, float], None] | None = None
+) -> Client:
+    """The client of the legacy source, with its ordinary key."""
+    asked = settings.legacy
+    first = settings.organizations[0]
+    return Client(
+        name=first.name,
+        base_url=str(asked.base_url or first.base_url),
+        key=Key(asked.api_key.get_secret_value() if asked.api_key else ""),
+        timeout=settings.api.timeout.total_seconds(),
+        retries=0,  # So few requests are allowed that the next poll is soon enough.
+        observe=observe,
+        advice=ADVICE,
+    )
+
+
 @dataclass(slots=True)
 class Day:
     """What the endpoint says of one UTC day.
 
     `hours` has rows by the start of their hour (Unix seconds). `odd` counts the values that were not
     understood. `by_user` says that users were asked for one by one, so the answer says nothing about
-    the others.
+    the others. `unread` counts the users who could not be read now, but perhaps later.
     """
 
     hours: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
     odd: int = 0
     by_user: bool = False
+    unread: int = 0
 
     @property
     def records(self) -> int:
@@ -158,6 +178,7 @@ class LegacySource:
         failures = 0
         for user in users:
             if self._is_resting(user):
+                found.unread += 1
                 continue
             try:
                 parse(await self._ask(day, user), day, found, user)
@@ -171,6 +192,7 @@ class LegacySource:
                 if not answers and failures >= MOST_FAILURES:
                     raise first_error from None
                 self._note_failure(user, error)
+                found.unread += not _is_gone(error)
             else:
                 answers += 1
                 self._note_answer(user)
@@ -187,8 +209,7 @@ class LegacySource:
         return True
 
     def _note_failure(self, user: str, error: SourceError) -> None:
-        gone = isinstance(error, BadRequest | NotOffered | Rejected)
-        if gone and user in self._left:
+        if _is_gone(error) and user in self._left:
             log.debug(
                 "a user who left is not asked for again", extra={"user": user, "error": str(error)}
             )
@@ -252,6 +273,11 @@ class LegacySource:
             *([("user_public_id", user)] if user else []),
         ]
         return await self._client.get("usage", params, endpoint="usage")
+
+
+def _is_gone(error: SourceError) -> bool:
+    """Whether OpenAI refuses this user, so that asking again will not help."""
+    return isinstance(error, BadRequest | NotOffered | Rejected)
 
 
 def parse(body: bytes, day: int, into: Day, user: str | None = None) -> None:

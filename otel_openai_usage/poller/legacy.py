@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from otel_openai_usage import pipeline
@@ -58,32 +58,38 @@ class Telemetry(Protocol):
 
 
 class Pace:
-    """At most `per_minute` requests in any 60 s, those before a restart included."""
+    """At most `per_minute` requests in any 60 s, those before a restart included.
 
-    def __init__(self, keeper: Keeper, notes: Notes, per_minute: int) -> None:
-        self._keeper = keeper
+    `run` runs work that uses the notes in the thread that may use them.
+    """
+
+    def __init__(
+        self,
+        notes: Notes,
+        per_minute: int,
+        clock: Clock,
+        run: Callable[[Callable[[], float]], Awaitable[float]],
+    ) -> None:
         self._notes = notes
         self._limit = per_minute
+        self._clock = clock
+        self._run = run
 
     async def turn(self) -> None:
         """Wait until another request may be made, and remember it. Raises StateError."""
-        clock: Clock = self._keeper.clock
         while True:
-            wait = await self._keeper.do(self._take)
+            wait = await self._run(self._take)
             if wait <= 0:
                 return
-            await clock.sleep(wait)
+            await self._clock.sleep(wait)
 
     def _take(self) -> float:
-        now = self._keeper.clock.now()
-        # A time in the future is of a clock that was set back since.
-        calls = [
-            time
-            for time in json.loads(self._notes.note(_CALLS) or "[]")
-            if 0 <= now - time < MINUTE
-        ]
+        now = self._clock.now()
+        noted: list[float] = json.loads(self._notes.note(_CALLS) or "[]")
+        # A time in the future was noted by a clock that was set back since.
+        calls = [time for time in noted if 0 <= now - time < MINUTE]
         if len(calls) >= self._limit:
-            return float(calls[-self._limit] + MINUTE - now)
+            return calls[-self._limit] + MINUTE - now
         self._notes.take_note(_CALLS, json.dumps([*calls, now]))
         return 0.0
 

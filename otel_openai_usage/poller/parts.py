@@ -10,8 +10,7 @@ from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.openai.client import Client
-from otel_openai_usage.openai.key import Key
-from otel_openai_usage.openai.legacy import ADVICE, LegacySource
+from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.legacy import LegacyPoll, Pace
 from otel_openai_usage.poller.loop import Loop
@@ -72,23 +71,15 @@ def legacy(
     """
     asked = settings.legacy
     first = settings.organizations[0]
-    log.warning(
-        "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
-    )
 
     def observe(endpoint: str, status: str, seconds: float) -> None:
         own.request(first.name, endpoint, int(status) if status.isdigit() else None, seconds)
 
-    client = Client(
-        name=first.name,
-        base_url=str(asked.base_url or first.base_url),
-        key=Key(asked.api_key.get_secret_value() if asked.api_key else ""),
-        timeout=settings.api.timeout.total_seconds(),
-        retries=0,  # so few requests are allowed that the next poll is soon enough
-        observe=observe,
-        advice=ADVICE,
+    client = legacy_client(settings, observe)
+    log.warning(
+        "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
     )
-    pace = Pace(keeper, store, asked.requests_per_minute)
+    pace = Pace(store, asked.requests_per_minute, keeper.clock, keeper.do)
     source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)
     hold = 0.0 if once else settings.attributes.zero_hold.total_seconds()
     poll = LegacyPoll(

@@ -138,7 +138,11 @@ def test_demo_and_live_are_never_both_there() -> None:
         for name, service in compose()["services"].items()
         if name.startswith("exporter")
     }
-    assert exporters == {"exporter-demo": ["demo"], "exporter-live": ["live"]}
+    assert exporters == {
+        "exporter-demo": ["demo"],
+        "exporter-live": ["live"],
+        "exporter-legacy": ["legacy"],
+    }
 
 
 @pytest.mark.real

@@ -512,12 +512,17 @@ async def test_the_points_have_the_start_of_their_day(store: Store) -> None:
     )
 
 
+def pace(store: Store, time: Time) -> Pace:
+    """Five requests a minute."""
+    return Pace(store, 5, time.clock, keeper(store, time, []).do)
+
+
 async def test_five_a_minute_across_a_restart(store: Store) -> None:
     """Requests of the process before count: the sixth within a minute waits."""
     time = Time(MONDAY)
     for _ in range(3):
-        await Pace(keeper(store, time, []), store, 5).turn()
-    again = Pace(keeper(store, time, []), store, 5)
+        await pace(store, time).turn()
+    again = pace(store, time)
     for _ in range(2):
         await again.turn()
     assert time.now == MONDAY
