@@ -80,8 +80,9 @@ _BILLS: dict[str, Callable[[Stream, Flow], Iterator[Charge]]] = {
 
 
 def charges(stream: Stream, flow: Flow) -> list[Charge]:
-    """The lines of what a stream used."""
-    return list(_BILLS[stream.work.kind](stream, flow))
+    """The lines of what a stream used; none for an endpoint that has no price here."""
+    bill = _BILLS.get(stream.work.kind)
+    return list(bill(stream, flow)) if bill else []
 
 
 def storage(byte_hours: int) -> Charge:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import add, sub
 from typing import TypeAlias
 
-from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.core.kinds import KINDS, Kind
 from otel_openai_usage.simulator.chance import draw, noise
 from otel_openai_usage.simulator.workloads import Sizes, Stream
 
@@ -61,6 +61,16 @@ def _several(count: int, sizes: Sizes, _salt: int) -> Flow:
 
 def _counted(count: int, _sizes: Sizes, _salt: int) -> Flow:
     return (count,)
+
+
+def _plain(count: int, kind: Kind) -> Flow:
+    """The flow of an endpoint that has no shape of its own: so many for each request, by the place
+    of the measure.
+    """
+    return tuple(
+        count if measure.name == "requests" else count * place
+        for place, measure in enumerate(kind.measures, 2)
+    )
 
 
 _SHAPES: dict[str, Callable[[int, Sizes, int], Flow]] = {
@@ -117,7 +127,7 @@ class Traffic:
 
     def between(self, stream: Stream, first: int, last: int) -> Flow | None:
         """What a stream used in the minutes from `first` up to `last`, or None for nothing."""
-        used: Flow = (0,) * (len(KINDS[stream.work.kind].measures) + WIDE[stream.work.kind])
+        used: Flow = (0,) * (len(KINDS[stream.work.kind].measures) + WIDE.get(stream.work.kind, 0))
         while first < last:
             day = first // 1440
             until = min(last, (day + 1) * 1440)
@@ -137,9 +147,10 @@ class Traffic:
         return base + grown + base * (draw(stream.seed, minute // 60) % 64) // 4096
 
     def _at(self, stream: Stream, day: int, count: int) -> Flow:
-        return _SHAPES[stream.work.kind](
-            count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF
-        )
+        shape = _SHAPES.get(stream.work.kind)
+        if shape is None:
+            return _plain(count, KINDS[stream.work.kind])
+        return shape(count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF)
 
     def _whole(self, stream: Stream, day: int) -> Flow:
         return self._at(stream, day, self.requests(stream, day))

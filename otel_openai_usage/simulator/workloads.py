@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.core.kinds import KINDS, USAGE_KINDS
 from otel_openai_usage.core.model import Dims
 from otel_openai_usage.simulator.chance import code, draw, spread
 from otel_openai_usage.simulator.company import Company, Key
@@ -294,6 +294,29 @@ def _people_of(
             yield work, {"project_id": project.id, "user_id": person.id, **work.dims}
     for project in company.projects:
         yield _STORE, {"project_id": project.id}
+    yield from _plain_works(company, names)
+
+
+def _plain_works(
+    company: Company, names: tuple[str, ...]
+) -> Iterator[tuple[Work, dict[str, str | None]]]:
+    """Some use, by every key, of the endpoints that no work above uses: a new row of the endpoint
+    table is served without a line here.
+    """
+    used = {work.kind for works in _WORK for work in works} | {_STORE.kind}
+    for kind in USAGE_KINDS.values():
+        if kind.name in used:
+            continue
+        for index, key in enumerate(company.keys):
+            who = {"project_id": key.project.id, "user_id": key.owner.id, "api_key_id": key.id}
+            dims: dict[str, str | None] = {
+                name: f"{name}-{index % 3}" for name in kind.group_by if name not in who
+            }
+            if "model" in dims:
+                dims["model"] = names[index % len(names)]
+            if "batch" in dims:
+                dims["batch"] = "false"
+            yield _other(kind.name, 240, PUBLIC), {**who, **dims}
 
 
 def streams(

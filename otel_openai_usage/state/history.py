@@ -11,7 +11,7 @@ Times are Unix seconds, whole hours or UTC days. Sums are exact; money is Decima
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -72,6 +72,10 @@ class Used:
     bytes: int = 0
     estimate: Decimal | None = None
     unpriced: int = 0
+
+
+_USED = frozenset(field.name for field in fields(Used))
+"""The numbers that `Used` has. One that only a newer endpoint has is left out of the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,10 @@ class History:
                     for name, value in values.items():
                         if value is not None:
                             into[name] = _sum(into[name], value) if name in into else value
-        rows = [Used(*key, **values) for key, values in found.items()]
+        rows = [
+            Used(*key, **{name: values[name] for name in values if name in _USED})
+            for key, values in found.items()
+        ]
         return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
 
     def costs(self, start: int, end: int, *, by: Sequence[str] = ()) -> list[Spent]:
