@@ -23,6 +23,7 @@ from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
 from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.events import Parser
 from otel_openai_usage.memory import Shelf, frugal
@@ -138,10 +139,12 @@ def run(settings: Settings, *, once: bool = False) -> int:
     Raises ExporterError.
     """
     frugal()
+    raise_limit()
     return asyncio.run(_run(settings, once=once))
 
 
 async def _run(settings: Settings, *, once: bool) -> int:
+    asyncio.get_running_loop().set_exception_handler(ExhaustionHandler(time.monotonic))
     for warning in settings.warnings:
         log.warning(warning)
     async with AsyncExitStack() as stack:

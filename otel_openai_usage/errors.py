@@ -15,13 +15,15 @@ Every error this package raises on purpose:
     + Unavailable        5xx, a timeout, a broken or refused connection
     + BadResponse        no JSON, or none that we can use
       - BadShape         JSON of a shape that we do not know; the same will come again
+    + Bug                our own mistake while a source was read
   x Busy                 more comes in than the disk takes; waiting helps
   x StateError           the disk's fault
     + StateInUse         another process has it
     + StateTooNew        a newer version of this program wrote it
     + StateCorrupt       the file is not, or no longer, ours
 
-Anything else that is raised is a bug and ends the run.
+Anything else that is raised is a bug. While a source is polled it becomes a `Bug` of that source;
+anywhere else it ends the run.
 """
 
 from collections.abc import Sequence
@@ -101,6 +103,10 @@ class BadResponse(SourceError):
 
 class BadShape(BadResponse):
     """An answer that is not of the shape we know; a developer should look."""
+
+
+class Bug(SourceError):
+    """A mistake of ours that a source met. The source is down, the others go on."""
 
 
 class Busy(ExporterError):

@@ -57,7 +57,9 @@ class Text(logging.Formatter):
         """The line."""
         colour = self._colours.get(record.levelname, "")
         said = record.getMessage().replace("\n", "; ")
-        told = "".join(f" {key}={_quoted(value)}" for key, value in facts(record).items())
+        told = "".join(
+            f" {key}={_quoted(value)}" for key, value in facts(record).items() if key != "event"
+        )
         trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
         return redact(
             f"{_time(record)} {colour}{record.levelname}{_PLAIN if colour else ''} {said}{told}{trace}"

@@ -23,7 +23,7 @@ from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
 from otel_openai_usage.core.ports import EventStore, Store
 from otel_openai_usage.core.windows import Plan, Step
-from otel_openai_usage.errors import StateError
+from otel_openai_usage.errors import BadResponse, StateError
 
 KEEP_EVERY = 900
 """Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
@@ -115,6 +115,7 @@ def absorb(
         change = _replace(
             store, book, step, reading, step.window.start if hours_from is None else hours_from
         )
+    _refuse_unstorable(book, change)
     new, moved = (
         levels_after(book, ledger.latest(reading), now)
         if book.kind.level
@@ -152,6 +153,17 @@ def absorb(
         [Window(start, start + Width.DAY) for start in sorted(finer)],
         found.unpriced,
     )
+
+
+def _refuse_unstorable(book: Book, change: Change) -> None:
+    """BadResponse where a row would leave the 64 bits of a database column: a coarse row is the
+    difference between what OpenAI says and the finer rows, which may be many.
+    """
+    for row in change.writes:
+        if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in row.amounts):
+            raise BadResponse(
+                f"{book.kind.path}: counts of the bucket {row.start} are too large to be stored"
+            )
 
 
 def price(book: Book, prices: PriceBook, now: int) -> None:

@@ -18,6 +18,8 @@ EVERY_MODEL = "*"
 MILLION = Decimal(1_000_000)
 _HALF = Decimal("0.5")
 
+DEAREST = 10**9
+"""The highest price of a unit that an override may say."""
 PER = {
     "input": MILLION, "output": MILLION, "input_cached": MILLION, "input_cache_write": MILLION, "input_audio": MILLION,
     "output_audio": MILLION, "characters": MILLION, "audio": Decimal(60), "images": Decimal(1), "sessions": Decimal(1),
@@ -189,12 +191,12 @@ def _number(path: str, name: str, given: object, problems: list[str]) -> Decimal
         number = Decimal(-1)
     if (
         not number.is_finite()
-        or number < 0
+        or not 0 <= number <= DEAREST
         or (name == "discount" and number > 1)
         or isinstance(given, bool)
     ):
         problems.append(
-            f"{path}: expected a number of at least 0{' and at most 1' if name == 'discount' else ''}, got {given!r}"
+            f"{path}: expected a number from 0 to {1 if name == 'discount' else DEAREST}, got {given!r}"
         )
         return None
     return number

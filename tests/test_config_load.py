@@ -274,6 +274,23 @@ PROBLEMS = [
         "organizations: [{base_url: 'http://me:hush@x'}]",
         "organizations[0].base_url: expected a URL without user, password, ? and #",
     ),
+    (
+        "organizations: [{base_url: 'https://api..example/v1'}]",
+        "organizations[0].base_url: expected a host whose parts have 1 to 63 letters",
+    ),
+    (
+        f"organizations: [{{base_url: 'https://{'a' * 70}.example/v1'}}]",
+        "organizations[0].base_url: expected a host whose parts have 1 to 63 letters",
+    ),
+    (
+        f"organizations: [{{base_url: 'https://{'a.' * 130}example/v1'}}]",
+        "organizations[0].base_url: expected a host whose parts have 1 to 63 letters",
+    ),
+    (
+        "legacy: {base_url: 'https://api openai.com'}",
+        "legacy.base_url: expected a host whose parts have 1 to 63 letters",
+    ),
+    ("organizations: [{base_url: 'http://api.example:99999'}]", "organizations[0].base_url"),
     ("organizations: [{base_url: 'http://[x'}]", "organizations[0].base_url: expected a URL"),
     ("otlp: {protocol: http/json}", "otlp.protocol: http/json is not spoken here"),
     (

@@ -1,5 +1,6 @@
 """The types of which settings are made, and the base of every section."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_address
@@ -228,6 +229,30 @@ File: TypeAlias = Annotated[
 """A path; `~` is the home directory, and a relative one begins where the program was started."""
 
 
+def check_host(host: str) -> None:
+    """ValueError for a host that no name can be: an empty part, one of more than 63 characters, or
+    characters that neither DNS nor an address has.
+    """
+    try:
+        ip_address(host.partition("%")[0])
+        return
+    except ValueError:
+        pass
+    try:
+        ascii_host = host.removesuffix(".").encode("idna").decode("ascii")
+    except UnicodeError:
+        ascii_host = ""
+    labels = ascii_host.split(".")
+    if len(ascii_host) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(
+            f"expected a host whose parts have 1 to 63 letters, digits and hyphens, got {host[:80]!r}"
+        )
+
+
+_LONGEST_HOST = 253
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
 def web_address(value: object) -> str:
     """An http(s) URL without its trailing slash. ValueError for anything else, and for one that
     holds a secret.
@@ -242,6 +267,7 @@ def web_address(value: object) -> str:
         url = urlsplit("")
     if url.scheme not in ("http", "https") or not host:
         raise ValueError(f"expected a URL such as https://api.openai.com/v1, got {value!r}")
+    check_host(host)
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("expected a URL without user, password, ? and #")
     return text.rstrip("/")

@@ -13,14 +13,13 @@ from otel_openai_usage.core.model import Amounts, Dims
 from otel_openai_usage.errors import BadResponse
 
 ZERO = Decimal(0)
-_WIDEST = 6176
-"""Exponents of decimal128, which is what OpenAI's amounts are the text of."""
-_EXACT = decimal.Context(
-    prec=3 * _WIDEST,
-    Emin=-4 * _WIDEST,
-    Emax=4 * _WIDEST,
-    traps=[decimal.Inexact, decimal.InvalidOperation],
-)
+MOST = 10**16
+"""The largest amount of one attribute set in one bucket, be it one row or several: no bill is larger,
+and sums of many buckets stay exact.
+"""
+PLACES = 100
+"""The most decimal places that an amount may have; OpenAI sends up to 34 digits."""
+_EXACT = decimal.Context(prec=PLACES + 20, traps=[decimal.Inexact, decimal.InvalidOperation])
 
 
 class _Amount(msgspec.Struct, gc=False):
@@ -67,9 +66,18 @@ def exact(value: Decimal | None, where: str) -> Decimal:
     """
     if not value:
         return ZERO
-    if not value.is_finite() or abs(value.adjusted()) > _WIDEST:
-        raise BadResponse(f"{where}: expected an amount, got {str(value)[:60]!r}")
+    if not value.is_finite() or not -MOST <= value <= MOST or not _short(value):
+        raise BadResponse(
+            f"{where}: expected an amount up to {MOST} with at most {PLACES} decimal places,"
+            f" got {str(value)[:60]!r}"
+        )
     return value
+
+
+def _short(value: Decimal) -> bool:
+    """Whether it has few enough decimal places, zeros at its end included."""
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -PLACES
 
 
 def add(one: Amounts, other: Amounts) -> Amounts:

@@ -92,17 +92,17 @@ def rows(kind: Kind, results: bytes) -> _Results:
     exact Decimal.
     """
     if kind.measures[0].money:
-        return _sum(*_unzipped(money.results(kind, results)), money.add)
+        return _sum(kind, *_unzipped(money.results(kind, results)), money.add)
     try:
         dims, amounts = _quick(kind)(results)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         dims, amounts = _unzipped(_slow(kind, results))
-    return _sum(dims, amounts, _add)
+    return _sum(kind, dims, amounts, _add)
 
 
 MOST = 10**16
-"""The largest count that one row may say: larger ones are no usage, and their sums would leave the
-64 bits of SQLite and OTLP.
+"""The largest count of one attribute set in one bucket, be it one row or several: a larger one is no
+usage, and would leave the 64 bits of SQLite.
 """
 
 _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
@@ -134,14 +134,22 @@ def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
 
 
 def _sum(
-    dims: list[Dims], amounts: list[Amounts], add: Callable[[Amounts, Amounts], Amounts]
+    kind: Kind,
+    dims: list[Dims],
+    amounts: list[Amounts],
+    add: Callable[[Amounts, Amounts], Amounts],
 ) -> _Results:
     found = dict(zip(dims, amounts, strict=True))
     if len(found) == len(dims):
         return found
     found = {}
     for key, value in zip(dims, amounts, strict=True):
-        found[key] = add(found[key], value) if key in found else value
+        before = found.get(key)
+        found[key] = value if before is None else add(before, value)
+        if any(not -MOST <= amount <= MOST for amount in found[key]):
+            raise BadShape(
+                f"{kind.path}: rows of one attribute set add up to more than {MOST} in one bucket"
+            )
     return found
 
 

@@ -144,10 +144,16 @@ class Keeper:
         else:
             self.display.shape.released(leaves)
 
-    def _tell_of(self, error: StateError) -> None:
+    def _tell_of(self, error: Exception) -> None:
+        """Log why nothing new is shown, at most once an hour; with its trace if it is a bug."""
         if self.clock.mono() - self._said >= SAY_AGAIN_AFTER:
             self._said = self.clock.mono()
-            log.error("publishing", extra={"error": str(error)})
+            foreseen = isinstance(error, StateError)
+            log.error(
+                "publishing",
+                extra={"event": "publish_failed", "error": str(error)},
+                exc_info=None if foreseen else error,
+            )
 
     async def publish_once(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changed; `render` makes it ready for readers. Raises StateError."""
@@ -162,6 +168,8 @@ class Keeper:
             try:
                 await self.publish_once(render)
             except StateError as error:
+                self._tell_of(error)
+            except Exception as error:  # noqa: BLE001 - a bug here must not stop polls and events
                 self._tell_of(error)
             await self.clock.sleep(PUBLISH_GAP)
             pause = PUBLISH_GAP if self.display.shape.waits else PUBLISH_ANYWAY

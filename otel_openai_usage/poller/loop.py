@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from otel_openai_usage.errors import ExporterError, StateCorrupt
+from otel_openai_usage.errors import Bug, ExporterError, StateCorrupt
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.trouble import Trouble, bearable, rejected
 
@@ -37,14 +37,17 @@ class Loop:
     async def once(self) -> bool:
         """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that
         does not heal.
+
+        A bug is an error of this source like any other, so that it does not stop other sources.
         """
         try:
             await self._watched()
         except StateCorrupt:
             raise
         except ExporterError as error:
-            self.error = error
-            self.trouble.met(self.source, error, self.keeper.clock.mono())
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - one source's bug must not stop the others
+            self._failed(as_bug(self.source, error))
         else:
             self.error = None
             self.trouble.over(self.source)
@@ -54,6 +57,10 @@ class Loop:
         told = self.keeper.tell()
         self._tried = self._tried or told
         return up
+
+    def _failed(self, error: ExporterError) -> None:
+        self.error = error
+        self.trouble.met(self.source, error, self.keeper.clock.mono())
 
     async def _watched(self) -> None:
         """The poll; one that has not ended soon shows the source as down, unless it was up before:
@@ -110,3 +117,13 @@ class Loop:
     def rejected(self) -> bool:
         """Whether OpenAI refused the key at the last poll."""
         return rejected(self.error)
+
+
+def as_bug(source: str, error: Exception) -> Bug:
+    """An unforeseen exception as an error of its source; the trace stays with it."""
+    bug = Bug(
+        f"{source}: this should not happen, so it is a bug of otel-openai-usage:"
+        f" {type(error).__name__}: {error}; report it with the trace in the log"
+    )
+    bug.__cause__ = error
+    return bug

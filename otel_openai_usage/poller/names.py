@@ -7,7 +7,7 @@ from otel_openai_usage.core.book import Book, Status
 from otel_openai_usage.core.model import NO_NAMES, Names
 from otel_openai_usage.core.ports import LimitSource, NameSource
 from otel_openai_usage.core.shape import dimensions, unnamed
-from otel_openai_usage.errors import ExporterError, MissingScope
+from otel_openai_usage.errors import MissingScope
 from otel_openai_usage.poller.keeper import Keeper
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class NamesPoll(Shown):
             return
         try:
             await self.look_up()
-        except ExporterError as error:
+        except Exception as error:  # noqa: BLE001 - a bug shows up in the next full poll, too
             log.debug(
                 "looking up names",
                 extra={"organization": self._organization, "error": str(error)},

@@ -1,15 +1,17 @@
-"""What is said of failing polls: one trouble once, however many sources it hits, and again every
-hour while it lasts.
+"""What is logged of failing polls: one line for each kind of failure, however many sources it hits
+and however its text varies, and again every hour while it lasts.
 """
 
 import logging
 from dataclasses import dataclass, field
 
 from otel_openai_usage.errors import (
+    Bug,
     ExporterError,
     MissingScope,
     NotOffered,
     Rejected,
+    SourceError,
     StateError,
     Unavailable,
 )
@@ -17,13 +19,26 @@ from otel_openai_usage.errors import (
 log = logging.getLogger(__name__)
 
 SAY_AGAIN_AFTER = 3600.0
-"""Seconds after which a trouble that goes on is said again."""
+"""Seconds after which a failure that goes on is logged again."""
+QUIET_AFTER_RECOVERY = 600.0
+"""Seconds from one line of a kind to the next, if polls succeeded in between: a source that fails
+at every second poll does not flood the log.
+"""
 
 
 @dataclass(slots=True)
 class _Case:
-    sources: set[str]
-    said: float
+    """A kind of failure: who has it now, and when it was last logged (None: never)."""
+
+    sources: set[str] = field(default_factory=set)
+    logged: float | None = None
+    recovered: bool = False
+    announced: bool = False
+
+    @property
+    def pause(self) -> float:
+        """Seconds from its last line to the next."""
+        return QUIET_AFTER_RECOVERY if self.recovered else SAY_AGAIN_AFTER
 
 
 @dataclass(slots=True)
@@ -40,13 +55,12 @@ class Trouble:
         """A poll failed."""
         cause = _cause(source, error)
         self._leave(source, but=cause)
-        case = self._cases.get(cause)
-        if case is None:
-            case = self._cases[cause] = _Case(set(), mono)
+        case = self._cases.setdefault(cause, _Case())
+        if case.logged is None or mono - case.logged >= case.pause:
+            case.logged = mono
+            case.announced = True
             self._say(source, error, case)
-        elif mono - case.said >= SAY_AGAIN_AFTER:
-            case.said = mono
-            self._say(source, error, case)
+        case.recovered = False
         case.sources.add(source)
 
     def unanswered(self, source: str) -> None:
@@ -62,27 +76,47 @@ class Trouble:
 
     def over(self, source: str) -> None:
         """A poll succeeded."""
-        if self._leave(source):
+        ended = self._leave(source)
+        for case in ended:
+            case.recovered = True
+        if any(case.announced for case in ended):
             log.info(
-                "polls succeed again", extra={"organization": self.organization, "source": source}
+                "polls succeed again",
+                extra={
+                    "event": "poll_recovered",
+                    "organization": self.organization,
+                    "source": source,
+                },
             )
+        for case in ended:
+            case.announced = False
 
-    def _leave(self, source: str, but: str = "") -> bool:
-        """Take the source out of its case. True if that was the last one, and the case is closed."""
-        for cause, case in list(self._cases.items()):
+    def _leave(self, source: str, but: str = "") -> list[_Case]:
+        """Take the source out of its other cases. Those that no source has any more."""
+        ended = []
+        for cause, case in self._cases.items():
             if source in case.sources and cause != but:
                 case.sources.discard(source)
                 if not case.sources:
-                    del self._cases[cause]
-                    return True
-        return False
+                    ended.append(case)
+        return ended
 
     def _say(self, source: str, error: ExporterError, case: _Case) -> None:
-        facts = {"organization": self.organization, "source": source, "error": str(error)}
+        facts = {
+            "event": "source_bug" if isinstance(error, Bug) else "poll_failed",
+            "organization": self.organization,
+            "source": source,
+            "error": str(error),
+        }
         others = len(case.sources - {source})
         level = logging.INFO if bearable(source, error) else logging.WARNING
         what = "the key is refused; every source needs it" if rejected(error) else "poll failed"
-        log.log(level, what, extra={**facts, "other_sources": others} if others else facts)
+        log.log(
+            level,
+            what,
+            extra={**facts, "other_sources": others} if others else facts,
+            exc_info=error.__cause__ if isinstance(error, Bug) else None,
+        )
 
 
 def bearable(source: str, error: ExporterError | None) -> bool:
@@ -100,8 +134,15 @@ def rejected(error: ExporterError | None) -> bool:
 
 
 def _cause(source: str, error: ExporterError) -> str:
-    """Trouble with the key, the network or the disk hits every source alike; any other is a
-    source's own.
+    """The kind of a failure: its class and status, never its text, which may hold a request id.
+
+    Trouble with the key, the network or the disk hits every source alike; any other is a source's
+    own.
     """
+    kind = type(error).__name__
+    if isinstance(error, SourceError) and error.status is not None:
+        kind = f"{kind} {error.status}"
+    if isinstance(error, Bug):
+        kind = f"{kind} {type(error.__cause__).__name__}"
     shared = rejected(error) or isinstance(error, Unavailable | StateError)
-    return type(error).__name__ if shared else f"{source}: {error}"
+    return kind if shared else f"{source}: {kind}"

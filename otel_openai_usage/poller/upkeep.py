@@ -76,6 +76,8 @@ class Upkeep:
                 await self.once()
             except StateError as error:
                 log.warning("looking after the history", extra={"error": str(error)})
+            except Exception:  # a bug here must not end the run; at most one trace a round
+                log.exception("looking after the history", extra={"event": "upkeep_bug"})
 
     async def once(self) -> None:
         """Do all that is to be done. Raises StateError."""

@@ -13,6 +13,7 @@ from otel_openai_usage.core.book import Status
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Limit, Names, Width, floor
 from otel_openai_usage.state.file import looking, told
+from otel_openai_usage.state.rows import added_up
 
 _DAY = int(Width.DAY)
 
@@ -77,7 +78,7 @@ class Daily:
             f"CAST({each.name} AS REAL)" if each.money else each.name for each in kind.measures
         )
         sums = ", ".join(
-            f"sum(CAST({each.name} AS REAL))" if each.money else f"sum({each.name})"
+            f"sum(CAST({each.name} AS REAL))" if each.money else added_up(each.name)
             for each in kind.measures
         )
         where = "FROM readings WHERE source_id = ? AND width = ? AND start >= ?"

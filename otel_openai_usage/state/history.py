@@ -21,6 +21,7 @@ from otel_openai_usage.core.kinds import COSTS, LEGACY, STORED, Kind
 from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Names, Width
 from otel_openai_usage.state.file import looking, told
+from otel_openai_usage.state.rows import added_up
 
 Record: TypeAlias = Literal["usage", "legacy_usage", "metered", "vector_store"]
 """Whose word it is: organization usage, the legacy source, applications' events; and levels, that
@@ -238,15 +239,21 @@ def _columns(kind: Kind) -> list[str]:
 
 
 def _amount(name: str, value: Any) -> Any:
+    if isinstance(value, float):  # a sum beyond 64 bits
+        return int(value)
     return Decimal(value) if name in _MONEY and value is not None else value
+
+
+def _summed(name: str, table: str = "") -> str:
+    """SQL of the sum of a measure."""
+    column = f'{table}"{name}"'
+    return f"decimal_sum({column})" if name in _MONEY else added_up(column)
 
 
 def _question(kind: Kind, by: Sequence[str], widths: Collection[int]) -> str:
     """SQL for (day, currency, dimensions …, sums …) of a source and a stretch of time."""
     measures = [measure.name for measure in kind.measures]
-    sums = ", ".join(
-        f'{"decimal_sum" if name in _MONEY else "sum"}("{name}") AS "{name}"' for name in measures
-    )
+    sums = ", ".join(f'{_summed(name)} AS "{name}"' for name in measures)
     if kind.level:
         # of a level SQLite takes the columns of the row that has the maximum
         sums = f"{', '.join(measures)}, max(start)"
@@ -259,7 +266,7 @@ def _question(kind: Kind, by: Sequence[str], widths: Collection[int]) -> str:
         for name in (*by, "currency")
     }
     picks = ["l.at", f"coalesce({column['currency']}, '')", *(column[name] for name in by)]
-    picks += [f'{"decimal_sum" if name in _MONEY else "sum"}(l."{name}")' for name in measures]
+    picks += [_summed(name, "l.") for name in measures]
     join = ""
     priced = kind is not METERED
     if kind is not COSTS:
@@ -267,7 +274,7 @@ def _question(kind: Kind, by: Sequence[str], widths: Collection[int]) -> str:
             " + ".join(f'l."{name}"' for name in ("input", "output") if name in measures) or "0"
         )
         picks += (
-            ["decimal_sum(e.cost)", f"sum(iif(e.cost IS NULL, {tokens}, 0))"]
+            ["decimal_sum(e.cost)", added_up(f"iif(e.cost IS NULL, {tokens}, 0)")]
             if priced
             else ["NULL", "0"]
         )

@@ -9,6 +9,7 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import USAGE_KINDS
 from otel_openai_usage.core.metered import METERED, Share
 from otel_openai_usage.core.model import Amounts, Dims, Width
+from otel_openai_usage.state.rows import added_up
 
 
 def add(
@@ -38,7 +39,8 @@ def shares(db: sqlite3.Connection, day: int) -> list[Share]:
         if kind not in _KINDS:
             continue
         for model, given, made in db.execute(
-            "SELECT dims.model, sum(readings.input), coalesce(sum(readings.output), 0) FROM readings JOIN dims ON dims.id = readings.dims"
+            f"SELECT dims.model, {added_up('readings.input')},"
+            f" coalesce({added_up('readings.output')}, 0) FROM readings JOIN dims ON dims.id = readings.dims"
             " WHERE readings.source_id = ? AND width IN (60, 3600, 86400) AND start >= ? AND start < ? GROUP BY dims.model",
             (source, day, day + Width.DAY),
         ):

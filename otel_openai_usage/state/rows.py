@@ -140,6 +140,9 @@ def between(
     for width in widths:
         sql = f"SELECT start, dims, {columns} FROM readings WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
         for begin, id_, *values in db.execute(sql, (book.id, width, start, end)):
+            for index, value in enumerate(values):
+                if isinstance(value, float):  # a sum beyond 64 bits, see `added_up`
+                    values[index] = int(value)
             for index in money:
                 values[index] = Decimal(values[index])
             found.append(Row(width, begin, book.by_id[id_].dims, tuple(values)))
@@ -179,6 +182,13 @@ def _column(amount: Amount) -> int | str:
     return amount if isinstance(amount, int) else str(amount)
 
 
+def added_up(column: str) -> str:
+    """SQL of the sum of a column of whole numbers. Beyond 64 bits it becomes a REAL, where `sum`
+    itself would raise an error and leave the rows as they are for ever.
+    """
+    return f"(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295))"
+
+
 def compact(db: sqlite3.Connection, book: Book, before: int) -> None:
     """Let minutes that begin before `before` become hours, from the first whole day of the count
     on.
@@ -188,7 +198,7 @@ def compact(db: sqlite3.Connection, book: Book, before: int) -> None:
     span = (book.id, book.progress.whole_days_from, before)
     columns = [measure.name for measure in book.kind.measures]
     picked = (
-        ", ".join(columns) if book.kind.level else ", ".join(f"sum({name})" for name in columns)
+        ", ".join(columns) if book.kind.level else ", ".join(added_up(name) for name in columns)
     )
     update = ", ".join(
         f"{name} = excluded.{name}" if book.kind.level else f"{name} = {name} + excluded.{name}"

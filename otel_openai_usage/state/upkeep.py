@@ -14,6 +14,7 @@ from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Width, floor
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.windows import Progress
+from otel_openai_usage.state.rows import added_up
 
 _DAY = int(Width.DAY)
 _HOUR = int(Width.HOUR)
@@ -42,7 +43,7 @@ def _coarsen(
     day = floor(oldest, _DAY)
     names = [measure.name for measure in kind.measures]
     picked = ", ".join(
-        f"{name} AS {name}" if kind.level else f"sum({name}) AS {name}" for name in names
+        f"{name} AS {name}" if kind.level else f"{added_up(name)} AS {name}" for name in names
     )
     update = ", ".join(
         f"{name} = excluded.{name}" if kind.level else f"{name} = {name} + excluded.{name}"

@@ -34,3 +34,14 @@ def test_counts_beyond_reason_are_refused(tokens: str) -> None:
     with pytest.raises(BadResponse, match="whole number from 0 to"):
         wire.rows(KIND, row(tokens))
     assert [amounts[0] for amounts in wire.rows(KIND, row(str(10**16))).values()] == [10**16]
+
+
+def test_rows_that_add_up_beyond_reason_are_refused() -> None:
+    """Many rows of one attribute set are bounded as one row is: their sum would leave SQLite's 64
+    bits.
+    """
+    many = b"[" + b",".join([row(str(10**16))[1:-1]] * 1000) + b"]"
+    with pytest.raises(BadResponse, match="add up to more than"):
+        wire.rows(KIND, many)
+    halves = b"[" + b",".join([row(str(10**16 // 2))[1:-1]] * 2) + b"]"
+    assert [amounts[0] for amounts in wire.rows(KIND, halves).values()] == [10**16]

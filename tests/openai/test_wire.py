@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS, Kind
 from otel_openai_usage.errors import BadResponse
-from otel_openai_usage.openai import wire
+from otel_openai_usage.openai import money, wire
 from tests.openai.upstream import PAYLOADS, payload
 
 COMPLETIONS = USAGE_KINDS["completions"]
@@ -192,7 +192,7 @@ def test_equal_dimensions_are_one_object() -> None:
     assert first is second
 
 
-counts = st.integers(0, 2**53)
+counts = st.integers(0, 10**15)
 results = st.lists(
     st.fixed_dictionaries(
         {"input_tokens": counts, "num_model_requests": counts},
@@ -230,7 +230,7 @@ def test_joined(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 @given(
     st.decimals(allow_nan=False, allow_infinity=False, places=None).filter(
-        lambda d: abs(d.adjusted()) < 6000
+        lambda d: abs(d) <= money.MOST and int(d.as_tuple().exponent) >= -money.PLACES
     ),
     st.booleans(),
 )
@@ -260,7 +260,20 @@ def test_amounts_seen_on_the_wire(text: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['"NaN"', '"Infinity"', '"-Infinity"', '"sNaN"', '"1E+999999"', '"twelve"', '""', "true", "[]"],
+    [
+        '"NaN"',
+        '"Infinity"',
+        '"-Infinity"',
+        '"sNaN"',
+        '"1E+999999"',
+        "1e17",
+        "-1e17",
+        "1E-6000",
+        '"twelve"',
+        '""',
+        "true",
+        "[]",
+    ],
 )
 def test_what_is_no_amount(text: str) -> None:
     """What is no finite amount is refused."""
@@ -273,12 +286,19 @@ def test_sums_of_money_are_exact() -> None:
     body = encoded(
         *(
             {"amount": {"value": value, "currency": "USD"}}
-            for value in ("1" * 34, "0." + "0" * 33 + "1", "1E-6000", "0E-6176")
+            for value in ("1" * 15 + "." + "1" * 19, "0." + "0" * 33 + "1", "1E-99", "0E-6176")
         )
     )
     ((amount, _),) = wire.rows(COSTS, body).values()
     assert isinstance(amount, Decimal)
-    assert amount == Decimal("1" * 34 + "." + "0" * 33 + "1" + "0" * 5965 + "1")
+    assert amount == Decimal("1" * 15 + "." + "1" * 19 + "0" * 14 + "1" + "0" * 64 + "1")
+
+
+def test_sums_of_money_beyond_reason_are_refused() -> None:
+    """Rows of one attribute set may add up to what one row may say, and no more."""
+    body = encoded(*({"amount": {"value": 10**16 // 2}} for _ in range(3)))
+    with pytest.raises(BadResponse, match="add up to more than"):
+        wire.rows(COSTS, body)
 
 
 def test_costs_apart() -> None:

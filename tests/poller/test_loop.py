@@ -7,6 +7,7 @@ import pytest
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.shape import Look
 from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.errors import Bug
 from otel_openai_usage.poller import Clock, Keeper, Loop, Trouble, loop
 from otel_openai_usage.state.sqlite import Store
 from tests.conservation.rig import Nobody
@@ -56,5 +57,27 @@ async def test_every_poll_is_told() -> None:
     for _ in range(3):
         await one.once()
     assert keeper.tell() == before + 4
+    await keeper.close()
+    store.close()
+
+
+async def test_a_bug_in_one_source_is_that_source_alone() -> None:
+    """An exception that nobody foresaw makes the source down; at the next poll it is tried again."""
+    store = Store(":memory:")
+    keeper = Keeper(
+        store, Display(Look()), Board(), Clock(lambda: 0.0, lambda: 0.0), Nobody(), otlp=False
+    )
+    seen: list[bool] = []
+    outcomes: list[Exception | None] = [ZeroDivisionError("x"), RecursionError("y"), None]
+
+    async def poll() -> None:
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+
+    one = Loop("costs", 60, poll, keeper, seen.append, Trouble("acme"))
+    for up in (False, False, True):
+        assert await one.once() is up
+        assert isinstance(one.error, Bug) is not up
+    assert seen == [False, False, True]
     await keeper.close()
     store.close()

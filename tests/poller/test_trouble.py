@@ -4,7 +4,14 @@ import logging
 
 import pytest
 
-from otel_openai_usage.errors import BadResponse, MissingScope, Rejected, Unavailable
+from otel_openai_usage.errors import (
+    BadRequest,
+    BadResponse,
+    MissingScope,
+    Rejected,
+    Unavailable,
+)
+from otel_openai_usage.poller.loop import as_bug
 from otel_openai_usage.poller.trouble import SAY_AGAIN_AFTER, Trouble
 
 
@@ -80,3 +87,46 @@ def test_a_missing_scope_for_names_is_no_warning(said: pytest.LogCaptureFixture)
     """A key that may only read usage is a choice: said at level info."""
     Trouble("acme").met("names", MissingScope("403", scopes=["api.management.read"]), 0.0)
     assert [record.levelno for record in said.records] == [logging.INFO]
+
+
+def test_texts_that_vary_are_one_kind(said: pytest.LogCaptureFixture) -> None:
+    """A request id in each error text makes one line an hour, not one for each poll."""
+    trouble = Trouble("acme")
+    for poll in range(120):
+        trouble.met("costs", BadRequest(f"400 (request req_{poll})", status=400), poll * 60.0)
+    assert len(said.records) == 2
+    trouble.met("costs", BadRequest("418", status=418), 7200.0)
+    assert len(said.records) == 3
+
+
+def test_kinds_that_take_turns_are_each_said_once(said: pytest.LogCaptureFixture) -> None:
+    """A source that answers 500 and 502 by turns makes two lines an hour."""
+    trouble = Trouble("acme")
+    for poll in range(50):
+        status = 500 if poll % 2 else 502
+        trouble.met("costs", Unavailable(str(status), status=status), poll * 60.0)
+    assert len(said.records) == 2
+
+
+def test_a_source_that_comes_and_goes_does_not_flood_the_log(
+    said: pytest.LogCaptureFixture,
+) -> None:
+    """Every second poll fails: a failure and a recovery are logged at most every ten minutes."""
+    trouble = Trouble("acme")
+    for poll in range(60):
+        if poll % 2:
+            trouble.over("costs")
+        else:
+            trouble.met("costs", Unavailable("503", status=503), poll * 60.0)
+    lines = [record.getMessage() for record in said.records]
+    assert lines == ["poll failed", "polls succeed again"] * 6
+
+
+def test_a_bug_is_said_with_its_trace(said: pytest.LogCaptureFixture) -> None:
+    """What should not happen is logged once, with all that a developer needs."""
+    trouble = Trouble("acme")
+    for poll in range(3):
+        trouble.met("costs", as_bug("costs", KeyError(poll)), poll * 60.0)
+    (record,) = said.records
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)

@@ -14,8 +14,9 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import COSTS
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Rows, Width, Window
+from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
-from otel_openai_usage.errors import StateError
+from otel_openai_usage.errors import BadResponse, StateError
 from otel_openai_usage.state.sqlite import Store
 from tests.core.shelf import (
     DAY,
@@ -274,3 +275,35 @@ def test_parsing_is_as_written() -> None:
     assert parse(json.dumps([[["a", None], [1, "0.5"]]]).encode()) == {
         ("a", None): (1, Decimal("0.5"))
     }
+
+
+def test_rows_that_add_up_beyond_64_bits_are_still_tidied(store: Store) -> None:
+    """Hours whose sum no integer column holds become a day like any other, and the history can be
+    read: nothing stops for good.
+    """
+    book = opened(store)
+    most = 10**16
+    minutes = {MIDNIGHT + n * MINUTE: {who(): (most, 1)} for n in range(DAY // MINUTE)}
+    read(store, book, Width.MINUTE, minutes, MIDNIGHT + DAY, fine_from=MIDNIGHT + DAY)
+    read(store, book, Width.MINUTE, {MIDNIGHT + DAY: {}}, LATER, fine_from=MIDNIGHT + DAY)
+    while store.tidy(book, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT - DAY)):
+        pass
+    (day,) = store.rows_within(book, Width, MIDNIGHT, MIDNIGHT + DAY)
+    assert day.width == Width.DAY
+    assert day.amounts == (int(float(most * DAY // MINUTE)), DAY // MINUTE)
+    assert totals(book) == {who(): (most * DAY // MINUTE, DAY // MINUTE)}
+
+
+def test_a_row_that_no_column_holds_is_refused_whole(store: Store) -> None:
+    """A day's reading far below its minutes would be stored as a difference beyond 64 bits: the
+    reading is refused, and nothing of it is kept.
+    """
+    book = opened(store)
+    minutes = {MIDNIGHT + n * MINUTE: {who(): (10**16, 1)} for n in range(DAY // MINUTE)}
+    read(store, book, Width.MINUTE, minutes, MIDNIGHT + DAY)
+    before = totals(book)
+    day: dict[int, Rows] = {MIDNIGHT: {who(): (5, 1)}}
+    read(store, book, Width.DAY, day, LATER, coarse=True)
+    with pytest.raises(BadResponse, match="too large to be stored"):
+        read(store, book, Width.DAY, day, LATER + 2 * HOUR, coarse=True)
+    assert totals(book) == before
