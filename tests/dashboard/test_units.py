@@ -72,3 +72,45 @@ def test_an_axis_goes_below_nothing_where_it_must() -> None:
     """Credits that outweigh a day's cost have room below 0, in the same steps."""
     assert ticks(10, -4) == [-5, 0, 5, 10]
     assert ticks(0, -3) == [-3, -2, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "charged"),
+    [
+        ("gpt-6-astra, input_tokens", "gpt-6-astra", "input"),
+        ("gpt-6-astra, cached_input_tokens", "gpt-6-astra", "cached input"),
+        ("gpt-5.4-mini, cache_write_30m_tokens", "gpt-5.4-mini", "cache write 30m"),
+        ("gpt-5, output_tokens (priority)", "gpt-5", "output priority"),
+        ("gpt-5 batch, cached_input_tokens", "gpt-5", "batch cached input"),
+        ("gpt-4o-audio-preview, audio_input_tokens", "gpt-4o-audio-preview", "audio input"),
+        ("gpt-4o, web search tool calls", "gpt-4o", "web search tool calls"),
+        (
+            "ft:gpt-4o-mini-2024-07-18:acme:bot:a1B2, output",
+            "ft:gpt-4o-mini-2024-07-18:acme:bot:a1B2",
+            "output",
+        ),
+        ("o3, reasoning_output_tokens", "o3", "reasoning output"),
+        ("whisper-1, duration_seconds", "whisper-1", "duration seconds"),
+    ],
+)
+def test_a_class_may_be_spelt_with_underscores(text: str, model: str, charged: str) -> None:
+    """Token classes are understood in each of OpenAI's spellings."""
+    assert split(text) == Item(model, charged)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "web search tool calls",
+        "Image models",
+        "Storage, file search calls",
+        "gpt-6-astra, dreams",
+        "gpt-6-astra, cached",
+        "Tax, Ireland",
+        "gpt-4o",
+        ", input",
+    ],
+)
+def test_an_unknown_line_item_stays_whole(text: str) -> None:
+    """What is not understood is one charge of its own, and never a model."""
+    assert split(text) == Item(None, text)
