@@ -163,15 +163,14 @@ class Own:
         )
         self._record("api.request.duration", seconds, organization, endpoint)
 
-    def polled(
-        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
-    ) -> None:
-        """A poll ended after `seconds` and had read `rows`; it began `lag` seconds after it was
-        due.
-        """
+    def poll_began(self, organization: str, source: str, lag: float) -> None:
+        """A poll began `lag` seconds after it was due."""
+        self._set("poll.lag", (organization, source), lag)
+
+    def polled(self, organization: str, source: str, seconds: float, rows: int) -> None:
+        """A poll ended after `seconds` and had read `rows`."""
         self._record("poll.duration", seconds, organization, source)
         self._add("rows_read", rows, organization, source)
-        self._set("poll.lag", (organization, source), lag)
 
     def skipped(self, organization: str, source: str, records: int) -> None:
         """Records could not be understood."""

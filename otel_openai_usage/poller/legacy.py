@@ -51,9 +51,7 @@ class Source(Protocol):
 class Telemetry(Protocol):
     """Whom to tell how polling goes."""
 
-    def polled(
-        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
-    ) -> None: ...
+    def polled(self, organization: str, source: str, seconds: float, rows: int) -> None: ...
     def skipped(self, organization: str, source: str, records: int) -> None: ...
 
 

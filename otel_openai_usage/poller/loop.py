@@ -92,10 +92,11 @@ class Loop:
         clock = self.keeper.clock
         due = clock.mono()
         while True:
+            began = max(due, clock.mono())
+            self.keeper.telemetry.poll_began(self.organization, self.source, began - due)
             up = await self.once()
-            due = max(
-                due + (self.interval if up else min(self.interval, RETRY_AFTER)), clock.mono()
-            )
+            pause = self.interval if up else min(self.interval, RETRY_AFTER)
+            due = began + pause
             await clock.sleep(max(0.0, due - clock.mono()))
 
     @property

@@ -125,9 +125,8 @@ class Nobody:
         self.lates: dict[str, int] = {}
         self.gaps: dict[str, float] = {}
 
-    def polled(
-        self, organization: str, source: str, seconds: float, rows: int, lag: float = 0.0
-    ) -> None: ...
+    def poll_began(self, organization: str, source: str, lag: float) -> None: ...
+    def polled(self, organization: str, source: str, seconds: float, rows: int) -> None: ...
 
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None:
         self.lates[lag] = self.lates.get(lag, 0) + tokens

@@ -55,7 +55,8 @@ def test_what_is_told_is_shown(health: Health) -> None:
     own.request("acme", "usage/completions", 200, 0.2)
     own.request("acme", "usage/completions", 200, 0.3)
     own.request("acme", "costs", None, 30.0)
-    own.polled("acme", "usage/completions", 1.5, 7, lag=0.25)
+    own.poll_began("acme", "usage/completions", 0.25)
+    own.polled("acme", "usage/completions", 1.5, 7)
     own.late("acme", "usage/completions", "3h", 12)
     own.gap("acme", "costs", "lost", 60.0)
     own.unpriced("acme", "gpt-9", 5)
@@ -124,6 +125,7 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     """
     own = health.own
     own.request("acme", "costs", 200, 0.1)
+    own.poll_began("acme", "costs", 0.0)
     own.polled("acme", "costs", 0.1, 1)
     own.expect("acme", ["usage/completions"])
     own.expect_events()

@@ -81,3 +81,34 @@ async def test_a_bug_in_one_source_is_that_source_alone() -> None:
     assert seen == [False, False, True]
     await keeper.close()
     store.close()
+
+
+async def test_a_poll_that_begins_late_says_how_late() -> None:
+    """A poll that takes longer than its interval makes the next one late by the difference."""
+
+    class Hears(Nobody):
+        def poll_began(self, organization: str, source: str, lag: float) -> None:
+            lags.append(lag)
+
+    lags: list[float] = []
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if len(lags) == 4:
+            raise asyncio.CancelledError
+
+    async def poll() -> None:
+        nonlocal now
+        now += durations.pop(0)
+
+    durations = [10.0, 75.0, 10.0, 10.0]
+    store = Store(":memory:")
+    clock = Clock(lambda: now, lambda: now, sleep)
+    keeper = Keeper(store, Display(Look()), Board(), clock, Hears(), otlp=False)
+    with pytest.raises(asyncio.CancelledError):
+        await Loop("costs", 60, poll, keeper, lambda up: None, Trouble("acme")).forever()
+    assert lags == [0, 0, 15, 0]
+    await keeper.close()
+    store.close()
