@@ -2,7 +2,7 @@
 thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -65,6 +65,22 @@ def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) 
     return plan
 
 
+def whole_days(store: Store, book: Book, plan: Plan) -> Sequence[Step]:
+    """Comparisons of whole days that the plan reads in hours though they have a row of their own.
+
+    Such a row stays from another bucket width, or because OpenAI's hours knew less than its days.
+    Only a comparison of the day can lower it. Raises StateError.
+    """
+    if book.kind.level or plan.hours_from >= plan.fine_from:
+        return ()
+    rows = store.rows_within(book, (Width.DAY,), plan.hours_from, plan.fine_from)
+    starts = {row.start for row in rows if row.start + Width.DAY <= plan.fine_from}
+    return [
+        Step(Window(start, start + Width.DAY), Width.DAY, coarse=True)
+        for start in sorted(starts, reverse=True)
+    ]
+
+
 def give_up(book: Book, window: Window) -> Sequence[Window]:
     """OpenAI does not report that far back: do not ask for it as a gap again. What of it no reading
     has covered.
@@ -87,14 +103,13 @@ def absorb(
     now: int,
     *,
     fine_from: int,
-    hours_from: int | None = None,
     drilled: bool = False,
     prices: PriceBook | None = None,
 ) -> Absorbed:
     """Book one step's reading and keep it, all or nothing.
 
-    `fine_from` and `hours_from` are the plan's. `drilled` says that the hours of its days were just
-    read. Raises BadResponse or StateError; nothing changed then.
+    `fine_from` is the plan's. `drilled` says that the hours of its days were just read. Raises
+    BadResponse or StateError; nothing changed then.
     """
     fresh = [
         bucket
@@ -109,12 +124,11 @@ def absorb(
     )
     if finer:
         reading = {start: rows for start, rows in reading.items() if start not in finer}
-    if step.coarse:
-        change = _make_good(store, book, step, reading, now)
-    else:
-        change = _replace(
-            store, book, step, reading, step.window.start if hours_from is None else hours_from
-        )
+    change = (
+        _make_good(store, book, step, reading, now)
+        if step.coarse
+        else _replace(store, book, step, reading)
+    )
     _refuse_unstorable(book, change)
     new, moved = (
         levels_after(book, ledger.latest(reading), now)
@@ -149,7 +163,7 @@ def absorb(
     return Absorbed(
         accept(book, new, moved),
         sum(map(len, reading.values())),
-        ledger.late(change.grown, _tokens(book), now) if progress.complete else {},
+        ledger.late(change.grown(), _tokens(book), now) if progress.complete else {},
         [Window(start, start + Width.DAY) for start in sorted(finer)],
         found.unpriced,
     )
@@ -214,29 +228,27 @@ def _tokens(book: Book) -> list[int]:
     ]
 
 
-def _replace(
-    store: Store, book: Book, step: Step, reading: Mapping[int, Rows], hours_from: int
-) -> Change:
-    """A fine reading replaces its own rows and those of any other width that it touches.
+def _replace(store: Store, book: Book, step: Step, reading: Mapping[int, Rows]) -> Change:
+    """Let a fine reading replace its own rows, and those of other widths that it covers.
 
-    Rows of days that are now read in hours go, too: their hours are compared in this poll or soon,
-    and both would add up.
+    A wider bucket that begins in the window is covered: the rest of it was read in the same poll,
+    newest first, or lies in the future. One that began before the window is covered in part.
     """
-    stored = store.rows(book, step.width, sorted(reading))
     start = step.window.start
-    end = step.window.end
-    for width in set(Width) - {step.width}:
-        stored += store.rows_within(
-            book, (width,), min(start, hours_from) if width == Width.DAY else start, end
-        )
-    return ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
+    stored = store.rows(book, step.width, sorted(reading))
+    others = set(Width) - {step.width}
+    stored += store.rows_within(book, others, start, step.window.end)
+    change = ledger.replace(step.width, reading, stored, book.progress.epoch, book.kind.zero)
+    wider = [row for row in _wider(store, book, step.width, [start]) if row.start < start]
+    ledger.draw_down(change, wider, book.progress.epoch)
+    return change
 
 
 def _make_good(
     store: Store, book: Book, step: Step, reading: Mapping[int, Rows], now: int
 ) -> Change:
     suspicions = store.suspicions(book, step.width, step.window.start, step.window.end)
-    return ledger.make_good(
+    change = ledger.make_good(
         step.width,
         reading,
         _parts(store, book, step.width, reading),
@@ -245,6 +257,21 @@ def _make_good(
         book.progress.epoch,
         book.kind.zero,
     )
+    wider = _wider(store, book, step.width, reading)
+    ledger.draw_down(change, wider, book.progress.epoch)
+    return change
+
+
+def _wider(store: Store, book: Book, width: Width, starts: Iterable[int]) -> list[ledger.Row]:
+    """The rows of wider buckets that hold any of these buckets. Levels do not add up: none."""
+    found: list[ledger.Row] = []
+    if book.kind.level:
+        return found
+    for wide in Width:
+        if wide > width:
+            held = sorted({floor(start, wide) for start in starts})
+            found += store.rows(book, wide, held)
+    return found
 
 
 def _parts(store: Store, book: Book, width: Width, reading: Mapping[int, Rows]) -> list[ledger.Row]:

@@ -5,12 +5,13 @@ since the epoch. So a reading that comes twice, late, out of order or after a cr
 set rows to what they should be.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import NamedTuple
 
-from otel_openai_usage.core.model import Amounts, Dims, Rows, Width
+from otel_openai_usage.core.model import Amount, Amounts, Dims, Rows, Width
 
 CONFIRM_AFTER = 3600
 """Seconds between the two equal lower readings that make a coarse bucket fall (CONTRACT section
@@ -63,7 +64,7 @@ class Change:
 
     `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every
     attribute set that the reading spoke of, also where nothing moved; `before_epoch` those with
-    rows that do not count. `grown` is what was added, by the end of its bucket.
+    rows that do not count. `superseded` is what rows of other widths held of the same usage.
     """
 
     writes: list[Row] = field(default_factory=list)
@@ -71,7 +72,6 @@ class Change:
     suspects: dict[tuple[int, int, Dims], Suspicion | None] = field(default_factory=dict)
     growth: dict[Dims, Amounts] = field(default_factory=dict)
     before_epoch: set[Dims] = field(default_factory=set)
-    grown: list[tuple[int, Amounts]] = field(default_factory=list)
     superseded: dict[Dims, Amounts] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
 
@@ -85,23 +85,40 @@ class Change:
         else:
             held = self.growth.get(dims)
             self.growth[dims] = moved if held is None else total(held, moved)
-            if any(amount > 0 for amount in moved):
-                self.grown.append((end, self._new(dims, moved)))
 
-    def supersede(self, row: Row, zero: Amounts, *, counts: bool) -> None:
-        """Drop a row of another width; what the reading says instead is not new."""
-        self.drops.append((row.width, row.start, row.dims))
-        self.move(row.start + row.width, row.dims, row.amounts, zero, counts=counts)
+    def supersede(self, row: Row, left: Amounts, *, counts: bool) -> None:
+        """Lower a row of another width to `left`, or drop it if nothing is left.
+
+        Other rows hold the same usage now, so what they hold is not new.
+        """
+        self.set_row(row, left)
+        self.move(row.start + row.width, row.dims, row.amounts, left, counts=counts)
         if counts:
-            self.superseded[row.dims] = total(self.superseded.get(row.dims, zero), row.amounts)
+            taken = difference(row.amounts, left)
+            known = self.superseded.get(row.dims)
+            self.superseded[row.dims] = taken if known is None else total(known, taken)
 
-    def _new(self, dims: Dims, moved: Amounts) -> Amounts:
-        known = self.superseded.get(dims)
-        if known is None:
-            return moved
-        again = tuple([max(0, min(a, b)) for a, b in zip(moved, known, strict=True)])
-        self.superseded[dims] = difference(known, again)
-        return difference(moved, again)
+    def set_row(self, row: Row, amounts: Amounts) -> None:
+        """Write the row with other amounts. A row of nothing is dropped, except for money."""
+        if any(amounts) or isinstance(amounts[0], Decimal):
+            self.writes.append(row._replace(amounts=amounts))
+        else:
+            self.drops.append((row.width, row.start, row.dims))
+
+    def grown(self) -> list[tuple[int, Amounts]]:
+        """What was added and is new, with the end of its bucket."""
+        known = dict(self.superseded)
+        found = []
+        for end, dims, moved, counts in self.moves:
+            if not counts or not any(amount > 0 for amount in moved):
+                continue
+            new = moved
+            if dims in known:
+                again = tuple([max(0, min(a, b)) for a, b in zip(moved, known[dims], strict=True)])
+                known[dims] = difference(known[dims], again)
+                new = difference(moved, again)
+            found.append((end, new))
+        return found
 
 
 def total(one: Amounts, other: Amounts) -> Amounts:
@@ -130,7 +147,11 @@ def highest(one: Amounts, other: Amounts) -> Amounts:
 
 
 def replace(
-    width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], epoch: int, zero: Amounts
+    width: Width,
+    reading: Mapping[int, Rows],
+    stored: Iterable[Row],
+    epoch: int,
+    zero: Amounts,
 ) -> Change:
     """Book a fine reading: it is right, whatever was stored.
 
@@ -209,16 +230,53 @@ def make_good(
             key = (int(width), start, dims)
             value = _agreed(change, key, have, said, suspicions.get(key), now)
             if value != have:
-                change.writes.append(
-                    Row(
-                        width,
-                        start,
-                        dims,
-                        total(own.get((start, dims), zero), difference(value, have)),
-                    )
-                )
+                before = own.get((start, dims), zero)
+                after = total(before, difference(value, have))
+                change.set_row(Row(width, start, dims, before), after)
             change.move(start + width, dims, have, value, counts=start >= epoch)
     return change
+
+
+def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
+    """Let rows of wider buckets, which hold buckets of a reading, give up what those hold now.
+
+    A coarse row holds what its bucket has beyond its parts, or all of it while its parts are not
+    known. When a part grows, the same usage must not stand in both: the coarse row falls by as
+    much, down to nothing. A coarse row below zero (a confirmed lower reading) rises the same way
+    when a part falls. What a coarse reading says of the sum later is not touched by this.
+    """
+    narrow_first = sorted(wider, key=lambda row: row.width)
+    if not narrow_first:
+        return
+    moves: dict[Dims, list[Move]] = {row.dims: [] for row in narrow_first}
+    for move in change.moves:
+        if move.dims in moves:
+            moves[move.dims].append(move)
+    for row in narrow_first:
+        end = row.start + row.width
+        if row.start < epoch < end:
+            continue  # a part of the bucket does not count: the row does not hold what counts
+        inside = [move.moved for move in moves[row.dims] if row.start < move.end <= end]
+        if not inside:
+            continue
+        left = _without(row.amounts, functools.reduce(total, inside))
+        if left != row.amounts:
+            change.supersede(row, left, counts=row.start >= epoch)
+            moved = difference(left, row.amounts)
+            moves[row.dims].append(Move(end, row.dims, moved, row.start >= epoch))
+
+
+def _without(amounts: Amounts, moved: Amounts) -> Amounts:
+    """The amounts nearer to zero by what moved in their direction."""
+    left: list[Amount] = []
+    for amount, by in zip(amounts, moved, strict=True):
+        if amount > 0 and by > 0:
+            left.append(amount - min(amount, by))
+        elif amount < 0 and by < 0:
+            left.append(amount - max(amount, by))
+        else:
+            left.append(amount)
+    return tuple(left)
 
 
 def _agreed(

@@ -152,7 +152,7 @@ class LegacySource:
     ) -> None:
         self._client = client
         self._turn = turn
-        self._users = tuple(users)
+        self._users = tuple(dict.fromkeys(users))
         self._organization_id = organization_id
         self._listed: tuple[str, ...] | None = None
         self._left: tuple[str, ...] = ()
@@ -260,7 +260,8 @@ class LegacySource:
         )
         try:
             members = _ANY.decode(body)["members"]["data"]
-            return tuple(str(member["user"]["id"]) for member in members)
+            # A user who is listed twice is read once.
+            return tuple(dict.fromkeys(str(member["user"]["id"]) for member in members))
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise BadResponse(
                 f"GET organizations/{{id}}/users: not the shape we know: {error!r}"

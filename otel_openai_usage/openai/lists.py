@@ -39,10 +39,10 @@ async def whole(
     priority: int,
     params: Sequence[tuple[str, str]] = (),
 ) -> list[T]:
-    """Every item of a list. `has_more` decides; the cursor is `last_id`, or else the last item's
-    id.
+    """Every item of a list, once, also if pages overlap. `has_more` decides; the cursor is
+    `last_id`, or else the last item's id.
     """
-    items: list[T] = []
+    items: dict[str, T] = {}
     cursors: list[tuple[str, str]] = []
     for _ in range(_MOST_PAGES):
         body = await client.get(
@@ -52,9 +52,9 @@ async def whole(
             priority=priority,
         )
         page = wire.decode(decode, body, endpoint)
-        items += page.data
+        items |= {item.id: item for item in page.data}
         if not page.has_more or not page.data:
-            return items
+            return list(items.values())
         cursor = ("after", page.last_id or page.data[-1].id)
         if cursor in cursors:
             raise BadResponse(f"{endpoint}: has_more is true with a last_id that we had before")

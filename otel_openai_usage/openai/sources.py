@@ -48,30 +48,43 @@ class UsageSource:
         whole = Window(window.start, window.end + -window.end % width)
         found: dict[int, Bucket] = {}
         async for page in self._pages(whole, width, self._kind.grouping(tuple(group_by))):
-            for bucket in page.buckets:
-                self._keep(found, bucket, whole, width)
+            # Pages are cut between buckets, never inside one. A bucket that an earlier page had is
+            # the same one again, and the later answer is the newer.
+            found |= self._buckets(page, whole, width)
         return [found[start] for start in sorted(found)]
 
     def parse(self, results: bytes) -> Rows:
         """The rows of one bucket's results."""
         return wire.rows(self._kind, results)
 
-    def _keep(self, found: dict[int, Bucket], bucket: Bucket, window: Window, width: Width) -> None:
-        if bucket.start % width:
-            raise BadResponse(
-                f"{self._kind.path}: asked for {width.text} buckets, got one that starts at {bucket.start}"
+    def _buckets(self, page: wire.Page, window: Window, width: Width) -> dict[int, Bucket]:
+        """The page's buckets in the window by their start. Rows that repeat in a page add up."""
+        found: dict[int, Bucket] = {}
+        for bucket in page.buckets:
+            if bucket.start % width:
+                raise BadResponse(
+                    f"{self._kind.path}: asked for {width.text} buckets, "
+                    f"got one that starts at {bucket.start}"
+                )
+            if bucket.start not in window:
+                log.debug(
+                    "bucket outside the window",
+                    extra={
+                        "source": self._kind.path,
+                        "start": bucket.start,
+                        "window": str(window),
+                    },
+                )
+                continue
+            first = found.get(bucket.start)
+            found[bucket.start] = (
+                bucket
+                if first is None
+                else wire.bucket(bucket.start, wire.joined(first.results, bucket.results))
             )
-        if bucket.start not in window:
-            log.debug(
-                "bucket outside the window",
-                extra={"source": self._kind.path, "start": bucket.start, "window": str(window)},
-            )
-            return
-        if (first := found.get(bucket.start)) is not None:
-            bucket = wire.bucket(bucket.start, wire.joined(first.results, bucket.results))
-        found[bucket.start] = bucket
-        if self._kind is COSTS:
-            self.organization_id = wire.organization_id(bucket.results) or self.organization_id
+            if self._kind is COSTS:
+                self.organization_id = wire.organization_id(bucket.results) or self.organization_id
+        return found
 
     async def _pages(
         self, window: Window, width: Width, grouping: tuple[str, ...]
@@ -108,7 +121,7 @@ class UsageSource:
                 raise BadResponse(
                     f"{path}: has_more is true with {what}; the window cannot be read whole"
                 )
-            reached = max(reached, page.buckets[-1].start + width)
+            reached = max(reached, *(bucket.start + width for bucket in page.buckets))
             cursor = page.next_page
             seen.add(cursor)
         raise BadResponse(

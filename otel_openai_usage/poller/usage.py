@@ -59,9 +59,14 @@ class UsagePoll:
         plan = await self._keeper.do(
             lambda: pipeline.due(book, now, self._rules, hours=hours, days=days)
         )
+        whole_days: Sequence[Step] = ()
+        if hours:
+            whole_days = await self._keeper.do(
+                lambda: pipeline.whole_days(self._keeper.store, book, plan)
+            )
         self._tell_lost(plan.lost)
         rows = self._given_up = 0
-        for step in plan.steps:
+        for step in (*plan.steps, *whole_days):
             rows += await self._step(step, plan)
         if plan.gaps and book.progress.complete:
             self._tell_healed(plan)
@@ -116,7 +121,6 @@ class UsagePoll:
                 buckets,
                 int(now),
                 fine_from=plan.fine_from,
-                hours_from=plan.hours_from,
                 drilled=drilled,
                 prices=self._prices,
             )

@@ -74,16 +74,63 @@ async def test_what_is_asked(kind: Kind, upstream: Upstream, client: Client) -> 
 
 
 async def test_pages_are_followed(upstream: Upstream, client: Client) -> None:
-    """Every page counts, each parameter is sent again, a bucket on two pages is one, and order is
-    by time.
-    """
+    """Every page counts, each parameter is sent again, and order is by time."""
     upstream.script = [
         page(bucket(0, 1), bucket(1, 2), more=True, cursor="p=2"),
-        page(bucket(3, 4), bucket(1, 3, 5)),
+        page(bucket(3, 4), bucket(2, 3, 5)),
     ]
-    assert await read(client) == {0: 1, 1: 10, 3: 4}
+    assert await read(client) == {0: 1, 1: 2, 2: 8, 3: 4}
     first, second = (asked.query for asked in upstream.asked)
     assert second == [*first, ("page", "p=2")]
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ([[bucket(0, 1), bucket(1, 2, 3)], [bucket(1, 2, 3), bucket(2, 4)]], {0: 1, 1: 5, 2: 4}),
+        ([[bucket(0, 7)], [bucket(0, 7)], [bucket(0, 7)]], {0: 7}),
+        ([[bucket(1, 2), bucket(0, 1)], [bucket(0, 1), bucket(1, 2)]], {0: 1, 1: 2}),
+        ([[bucket(0, 7)], [bucket(0, 9)]], {0: 9}),
+        ([[bucket(0, 7), bucket(0, 7)]], {0: 14}),
+        ([[bucket(0, 7), bucket(0, 7)], [bucket(0, 7), bucket(0, 7)]], {0: 14}),
+    ],
+    ids=["overlap", "three copies", "out of order", "grown meanwhile", "one page", "both"],
+)
+async def test_a_bucket_on_several_pages_counts_once(
+    pages: list[list[dict[str, Any]]],
+    expected: dict[int, int],
+    upstream: Upstream,
+    client: Client,
+) -> None:
+    """A bucket that comes again on a later page is the same bucket; rows of one page add up."""
+    last = len(pages) - 1
+    upstream.script = [
+        page(*buckets, more=number < last, cursor=f"p{number}")
+        for number, buckets in enumerate(pages)
+    ]
+    assert await read(client) == expected
+
+
+async def test_a_refused_cursor_after_buckets_out_of_order(
+    upstream: Upstream, client: Client
+) -> None:
+    """What follows a refused cursor begins after the newest bucket, wherever that stood."""
+    upstream.script = [
+        page(bucket(1, 2), bucket(0, 1), more=True, cursor="a"),
+        refusal(400, CURSOR),
+        page(bucket(2, 4)),
+    ]
+    assert await read(client) == {0: 1, 1: 2, 2: 4}
+    assert upstream.asked[-1].one("start_time") == str(T0 + 120)
+
+
+async def test_days_of_costs_on_two_pages_count_once(upstream: Upstream, client: Client) -> None:
+    """Costs of a day that two pages have are that day's costs."""
+    answer = payload("costs")
+    upstream.script = [answer | {"has_more": True, "next_page": "a"}, answer]
+    source = UsageSource(client, COSTS)
+    (day,) = await source.read(Window(T0, T0 + 86400), Width.DAY, ["project_id"])
+    assert source.parse(day.results) == {(None,) * 5 + ("usd",): (Decimal("0.06"), 0)}
 
 
 async def test_empty_buckets_are_buckets(upstream: Upstream, client: Client) -> None:

@@ -1,0 +1,200 @@
+"""An organization whose every row is scripted: what was used, and when OpenAI's minutes, hours and
+days each learn of it.
+
+It answers as OpenAI does, but in the place of the HTTP client, so that scripts run in accelerated
+time.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeVar, cast
+
+from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
+from otel_openai_usage.core.ledger import total
+from otel_openai_usage.core.model import Amount, Amounts, Dims, Width, floor
+from otel_openai_usage.openai import answers
+from otel_openai_usage.openai.answers import Body
+from otel_openai_usage.openai.client import Client
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """One row: usage of a minute. `known` has when each bucket width first shows it, Unix seconds.
+
+    A row with `until` is gone after that time: OpenAI took it back.
+    """
+
+    kind: str
+    minute: int
+    dims: Mapping[str, str | None]
+    amounts: Amounts
+    known: Mapping[Width, float]
+    until: float = float("inf")
+
+    def seen(self, width: Width, now: float) -> bool:
+        """Whether buckets of that width show it."""
+        return self.known[width] <= now < self.until
+
+
+@dataclass
+class Organization:
+    """All usage of one organization, and how OpenAI's API behaves at the moment.
+
+    `refused` has, for each dimension that may not be grouped by, the time before which it is
+    refused.
+    """
+
+    rng: random.Random
+    rows: list[Used] = field(default_factory=list)
+    refused: dict[tuple[str, str], float] = field(default_factory=dict)
+    trouble: float = 0.0
+    overlap: float = 0.0
+    page: int = 10**6
+    asked: list[tuple[str, Width, int, int, tuple[str, ...]]] = field(default_factory=list)
+
+    def use(
+        self,
+        kind: str,
+        when: float,
+        dims: Mapping[str, str | None],
+        *amounts: Amount,
+        known: float | Mapping[Width, float] | None = None,
+        until: float = float("inf"),
+    ) -> None:
+        """Something was used in the minute of `when`; it is known at once, or when `known` says."""
+        if known is None:
+            known = when
+        times = known if isinstance(known, Mapping) else dict.fromkeys(Width, known)
+        zeros = len(KINDS[kind].measures) - len(amounts)
+        row = Used(kind, floor(int(when), 60), dict(dims), (*amounts, *(0,) * zeros), times, until)
+        self.rows.append(row)
+
+    def answer(
+        self, kind: Kind, params: Sequence[tuple[str, str]], now: float
+    ) -> tuple[int, bytes]:
+        """The status and the body of an answer."""
+        sent = dict(params)
+        width = Width.parse(sent["bucket_width"])
+        start = int(sent["start_time"])
+        end = int(sent["end_time"])
+        group_by = tuple(value for name, value in params if name == "group_by")
+        self.asked.append((kind.name, width, start, end, group_by))
+        if self.rng.random() < self.trouble:
+            return 503, b'{"error": {"message": "trouble"}}'
+        for name in group_by:
+            if start < self.refused.get((kind.name, name), float("-inf")):
+                text = f"Unsupported group_by: {name}"
+                return 400, json.dumps({"error": {"message": text, "param": "group_by"}}).encode()
+        starts = list(range(start, min(end, max(int(now) + 1, start + 1)), width))
+        first = int(sent.get("page", 0))
+        last = first + min(int(sent["limit"]), self.page)
+        more = last < len(starts)
+        if first and self.rng.random() < self.overlap:
+            first = max(0, first - self.rng.randint(1, 3))
+        data = [
+            {"object": "bucket", "start_time": begin, "end_time": begin + width, "results": results}
+            for begin, results in self._buckets(kind, width, starts[first:last], group_by, now)
+        ]
+        body = {
+            "object": "page",
+            "data": data,
+            "has_more": more,
+            "next_page": str(last) if more else None,
+        }
+        return 200, json.dumps(body).encode()
+
+    def _buckets(
+        self, kind: Kind, width: Width, starts: list[int], group_by: tuple[str, ...], now: float
+    ) -> list[tuple[int, list[dict[str, object]]]]:
+        found: dict[int, list[dict[str, object]]] = {begin: [] for begin in starts}
+        for row in self.rows:
+            begin = floor(row.minute, width)
+            if row.kind == kind.name and begin in found and row.seen(width, now):
+                found[begin].append(_result(kind, row, group_by))
+        return list(found.items())
+
+    def truth(
+        self,
+        kind: Kind,
+        epoch: int,
+        group_by: Callable[[int], tuple[str, ...]],
+        now: float = float("inf"),
+    ) -> dict[Dims, Amounts]:
+        """What was used since `epoch`, by the grouping that applies at each minute."""
+        sums: dict[Dims, Amounts] = {}
+        for row in self.rows:
+            if row.kind != kind.name or row.minute < epoch or row.until != float("inf"):
+                continue
+            if min(row.known.values()) > now:
+                continue
+            grouping = group_by(row.minute)
+            dims = tuple(
+                row.dims.get(name) if name in grouping or name in kind.derived else None
+                for name in kind.dimensions
+            )
+            sums[dims] = total(sums[dims], row.amounts) if dims in sums else row.amounts
+        return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
+
+
+def _result(kind: Kind, row: Used, group_by: tuple[str, ...]) -> dict[str, object]:
+    shown: dict[str, object] = {
+        name: row.dims.get(name) if name in group_by else None for name in kind.group_by
+    }
+    if kind is COSTS:
+        cost, quantity = row.amounts
+        amount = {"value": str(cost), "currency": row.dims.get("currency") or "usd"}
+        return {"object": kind.object, **shown, "amount": amount, "quantity": str(quantity)}
+    if "batch" in shown:
+        shown["batch"] = {"true": True, "false": False}.get(str(shown["batch"]))
+    counts = {m.field: a for m, a in zip(kind.measures, row.amounts, strict=True)}
+    return {"object": kind.object, **shown, **counts}
+
+
+class FakeClient:
+    """Takes the place of `openai.Client` and asks an Organization at the time of `now`."""
+
+    name = "default"
+
+    def __init__(self, organization: Organization, now: Callable[[], float]) -> None:
+        self._organization = organization
+        self._now = now
+
+    async def read(
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]] = (),
+        *,
+        endpoint: str,
+        priority: int = 0,
+    ) -> T:
+        """As `Client.read`, without retries."""
+        kind = next(kind for kind in KINDS.values() if kind.path == endpoint)
+        now = self._now()
+        status, body = self._organization.answer(kind, params, now)
+        call = f"GET {path}"
+        error = answers.trouble(call, status, {}, body, now=now)
+        if error is not None:
+            raise error
+        return answers.read(call, status, body, reading)
+
+
+def fake_client(organization: Organization, now: Callable[[], float]) -> Client:
+    """A client of the organization."""
+    return cast(Client, FakeClient(organization, now))
+
+
+def at(text: str) -> int:
+    """Unix seconds of a UTC time such as `2026-11-02 09:30`."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def money(amount: int) -> Decimal:
+    """Hundredths of a dollar."""
+    return Decimal(amount).scaleb(-2)
