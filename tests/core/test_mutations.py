@@ -124,7 +124,7 @@ async def test_totals_outside_the_transaction_are_seen(
     and seen.
     """
 
-    class Crash(Exception):
+    class Crash(BaseException):
         """The process ends here."""
 
     committed = Store.commit
