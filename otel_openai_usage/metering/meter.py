@@ -17,7 +17,7 @@ from typing import Any, Self
 from otel_openai_usage.metering.sender import Sender
 from otel_openai_usage.metering.spool import Spool
 from otel_openai_usage.metering.streams import MeteredStream, Seen
-from otel_openai_usage.metering.usage import Told
+from otel_openai_usage.metering.usage import Context
 from otel_openai_usage.metering.worker import Flush, Job, Worker
 
 log = logging.getLogger(__name__)
@@ -79,21 +79,20 @@ class Meter:
         self._closed = False
 
     def record(
-        self, response: Any, subject: str, *, model: str | None = None, **attributes: object
+        self, response: Any, subject: object, *, model: str | None = None, **attributes: object
     ) -> None:
-        """Report what a response used, for `subject`. `model` is for responses that do not say
-        (images, transcriptions).
+        """Report what a response used, for `subject` (text, or what becomes text: a number, a
+        UUID). `model` is for responses that do not say (images, transcriptions).
 
-        `attributes` go into the event's data, where `events.attributes` of the exporter finds them.
+        `attributes` go into the event's data, where `events.attributes` of the exporter finds them;
+        those whose names mean usage (`tokens`, `usage`, `estimated`, …) are left out.
         """
-        self._put(
-            Job(response, Told(subject, self._source, self._type, time.time(), model, attributes))
-        )
+        self._put(Job(response, self._context(subject, model, attributes)))
 
     def stream(
         self,
         stream: Any,
-        subject: str,
+        subject: object,
         *,
         prompt: object = None,
         model: str | None = None,
@@ -108,15 +107,14 @@ class Meter:
         """
 
         def ended(seen: Seen) -> None:
-            self._put(
-                Job(
-                    seen,
-                    Told(subject, self._source, self._type, time.time(), model, attributes),
-                    prompt,
-                )
-            )
+            self._put(Job(seen, self._context(subject, model, attributes), prompt))
 
         return MeteredStream(stream, ended)
+
+    def _context(
+        self, subject: object, model: str | None, attributes: Mapping[str, object]
+    ) -> Context:
+        return Context(subject, self._source, self._type, time.time(), model, attributes)
 
     def _put(self, job: Job) -> None:
         try:

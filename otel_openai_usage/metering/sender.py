@@ -8,12 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Literal, TypeAlias
 
 Event: TypeAlias = dict[str, object]
 BATCH = "application/cloudevents-batch+json"
 TIMEOUT = 10.0
+ACCEPTED = frozenset({202, 204})
+"""204 is the contract. OpenMeter's third version answers 202. Any web page answers 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,17 @@ class Sender:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._timeout = timeout
-        self._context = context
+        self._opener = urllib.request.build_opener(
+            _NoRedirects, urllib.request.HTTPSHandler(context=context)
+        )
 
     def send(self, events: Sequence[Event]) -> Outcome:
         """Send a batch, once. Raises nothing that the network does."""
         body = json.dumps(events, separators=(",", ":"), default=str).encode()
         request = urllib.request.Request(self.url, body, self._headers, method="POST")  # noqa: S310 - http and https only, see above
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout, context=self._context):  # noqa: S310
-                return Outcome("sent")
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                return _accepted(answer)
         except urllib.error.HTTPError as error:
             with error:
                 return _answered(error)
@@ -62,7 +66,28 @@ class Sender:
             return Outcome("later", f"{self.url}: {error}")
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET, whose answer says nothing of our events."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _accepted(answer: HTTPResponse) -> Outcome:
+    """Whether an answer that is no error says that the events were taken."""
+    kind = answer.headers.get_content_type()
+    if answer.status in ACCEPTED and kind != "text/html":
+        return Outcome("sent")
+    return Outcome(
+        "later",
+        f"{answer.url}: {answer.status} ({kind}) is no answer of an events endpoint, which says 204; set url to one",
+    )
+
+
 def _answered(error: urllib.error.HTTPError) -> Outcome:
+    if 300 <= error.code < 400:
+        place = error.headers.get("Location", "nowhere").split("?")[0]
+        return Outcome("later", f"{error.url}: {error.code}, redirects to {place}; set url to that")
     try:
         said = error.read(2000).decode("utf-8", "replace").strip()
     except OSError:

@@ -1,112 +1,149 @@
-"""Streams that pass everything on untouched, and tell what they used when they end."""
+"""Streams that pass everything on untouched, and report what they used when they end."""
 
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self
 
-from otel_openai_usage.metering.usage import get
+from otel_openai_usage.metering.usage import INPUT, OUTPUT, Identity, Number, get, merged, usage
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
+_TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 _FINISHING = frozenset({"until_done", "get_final_response", "get_final_completion"})
 """Methods of a stream that read the rest of it."""
-_TEXTS = frozenset({
-    "response.output_text.delta", "response.refusal.delta", "response.function_call_arguments.delta",
-    "response.reasoning_text.delta", "response.reasoning_summary_text.delta",
-})  # fmt: skip
+_REASONING = ("reasoning_content", "reasoning")
+"""Where compatible servers put reasoning; some of them put the same text into both."""
 
 
 class Seen:
-    """What went by in a stream: its usage if that came, else the text that it can be estimated
-    from.
+    """What went by in a stream: its usage, wherever that came, and the text from which the output
+    can be estimated if it did not. Each chunk is read for what it is: nothing is concluded from the
+    first one.
     """
 
-    __slots__ = ("_texts", "created", "id", "model", "see", "whole")
+    __slots__ = ("_texts", "counts", "identity")
 
     def __init__(self) -> None:
-        self.whole: Any = None
-        self.id: str | None = None
-        self.created: float | None = None
-        self.model: str | None = None
+        self.identity = Identity()
+        self.counts: dict[str, Number] = {}
         self._texts: list[str] = []
-        self.see: Callable[[Any], None] = self._first
 
     @property
     def text(self) -> str:
-        """All that was made, tool calls included."""
+        """All that was made, reasoning and tool calls included."""
         return "".join(self._texts)
 
-    def _first(self, chunk: Any) -> None:
-        if get(chunk, "type") == "chunk":
-            self._first(get(chunk, "chunk"))
-            self.see = self._helped
-            return
-        if get(chunk, "choices") is not None:
-            self.id = get(chunk, "id")
-            self.created = get(chunk, "created")
-            self.model = get(chunk, "model")
-            self.see = self._chat
-        else:
-            self.see = self._response
-        self.see(chunk)
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of a response went by."""
+        return not (self.counts or self._texts or self.identity.id)
 
-    def _chat(self, chunk: Any) -> None:
-        """A chunk of a chat completion. Objects of the official client take the quick way."""
+    @property
+    def is_exact(self) -> bool:
+        """The stream said what it used. Zeros beside text that was seen are what some servers
+        write into every chunk but the last.
+        """
+        if self._said(OUTPUT) or self.counts.get("seconds"):
+            return True
+        return bool(self.counts) and not self._texts and any(self.counts.values())
+
+    def input_tokens(self) -> Number:
+        """The input that the stream said, 0 if it did not."""
+        return self._said(INPUT)
+
+    def _said(self, names: tuple[str, ...]) -> Number:
+        return max(self.counts.get(name, 0) for name in names)
+
+    def see(self, chunk: Any) -> bool:
+        """Read a chunk. True if it ends a response, of which all is known then."""
+        return False if self._quick(chunk) else self._any(chunk)
+
+    def _quick(self, chunk: Any) -> bool:
+        """Read a chunk of the official client that has text and nothing else: most of them, so it
+        must not take long. False if it is another one.
+        """
+        identity = self.identity
         try:
-            if chunk.usage is not None:
-                self.whole = chunk
+            if chunk.usage is not None or chunk.model_extra or not identity.id:
+                return False
+            if not (identity.model and identity.created):
+                return False
+            texts = []
             for choice in chunk.choices:
-                content = choice.delta.content
-                if content:
-                    self._texts.append(content)
-                elif content is None:
-                    self._more(choice.delta)
-        except AttributeError:
-            self._mapping(chunk)
+                delta = choice.delta
+                if not delta.content or delta.model_extra or choice.model_extra:
+                    return False
+                texts.append(delta.content)
+        except (AttributeError, TypeError):
+            return False
+        self._texts += texts
+        return bool(texts)
 
-    def _helped(self, event: Any) -> None:
-        """An event of `client.chat.completions.stream()`: chunks, and what is made of them."""
-        if get(event, "type") == "chunk":
-            self._chat(get(event, "chunk"))
+    def _any(self, chunk: Any) -> bool:
+        kind = get(chunk, "type")
+        if kind == "chunk":  # `client.chat.completions.stream()` wraps them
+            inner = get(chunk, "chunk")
+            return inner is not None and self._any(inner)
+        counts = usage(chunk)
+        if counts is not None:
+            self.counts = merged(self.counts, counts)
+        self._identify(chunk, kind)
+        self._read_choices(get(chunk, "choices"))
+        if isinstance(kind, str):
+            self._read_event(kind, get(chunk, "delta"))
+            return kind in _ENDS or (kind == _TRANSCRIBED and counts is not None)
+        return False
 
-    def _mapping(self, chunk: Any) -> None:
-        if get(chunk, "usage") is not None:
-            self.whole = chunk
-        for choice in get(chunk, "choices") or ():
+    def _identify(self, chunk: Any, kind: object) -> None:
+        for name in ("response", "message"):
+            holder = get(chunk, name)
+            if holder is not None:
+                self.identity.add(holder)
+        self.identity.add(chunk)
+        if kind == _TRANSCRIBED and not self.identity.id:
+            self.identity.id = get(chunk, "item_id")
+
+    def _read_choices(self, choices: Any) -> None:
+        for choice in choices if isinstance(choices, list | tuple) else ():
+            self._add(get(choice, "text"))  # legacy completions
             delta = get(choice, "delta")
-            if content := get(delta, "content"):
-                self._texts.append(content)
-            self._more(delta)
+            if delta is None:
+                continue
+            self._add(get(delta, "content"))
+            self._add(get(delta, "refusal"))
+            self._add(get(get(delta, "audio"), "transcript"))
+            self._add(next(filter(None, (get(delta, name) for name in _REASONING)), None))
+            calls = get(delta, "tool_calls")
+            functions = [get(call, "function") for call in calls or ()]
+            for function in (get(delta, "function_call"), *functions):
+                self._add(get(function, "name"))
+                self._add(get(function, "arguments"))
 
-    def _more(self, delta: Any) -> None:
-        if refusal := get(delta, "refusal"):
-            self._texts.append(refusal)
-        for call in get(delta, "tool_calls") or ():
-            function = get(call, "function")
-            self._texts += [
-                part for part in (get(function, "name"), get(function, "arguments")) if part
-            ]
+    def _read_event(self, kind: str, delta: Any) -> None:
+        """The text in an event of a response, a transcription or an Anthropic message."""
+        if kind == "content_block_delta":
+            for name in ("text", "thinking", "partial_json"):
+                self._add(get(delta, name))
+        elif kind.startswith(("response.", "transcript.")) and not kind.endswith("audio.delta"):
+            self._add(delta)
 
-    def _response(self, event: Any) -> None:
-        """An event of a response, or of a realtime session."""
-        kind = get(event, "type")
-        if kind in _TEXTS:
-            self._texts.append(get(event, "delta") or "")
-        elif kind in _ENDS:
-            self.whole = event if get(get(event, "response"), "usage") is not None else None
-        elif kind == "response.created":
-            response = get(event, "response")
-            self.id = get(response, "id")
-            self.created = get(response, "created_at")
-            self.model = get(response, "model")
+    def _add(self, text: Any) -> None:
+        """Keep a piece of text. Some servers send content in parts, as requests have it."""
+        if isinstance(text, str):
+            if text:
+                self._texts.append(text)
+        elif isinstance(text, list | tuple):
+            for part in text:
+                self._add(part if isinstance(part, str) else get(part, "text"))
 
 
 class MeteredStream:
-    """A stream of the official client, sync or async, that behaves as it did; `ended` is told once
-    what went by.
+    """A stream of the official client, sync or async, that behaves as it did; `ended` gets what
+    went by, once for each response.
 
     What gives a stream only when it is entered (`client.responses.stream()`) may be wrapped, too.
-    It ends when it is exhausted, breaks, is closed, left (`with`), or forgotten.
+    It ends when it is exhausted, breaks, is closed, left (`with`), or forgotten. A realtime session
+    has many responses: each is reported when it is done.
     """
 
     def __init__(self, stream: Any, ended: Callable[[Seen], None]) -> None:
@@ -114,7 +151,8 @@ class MeteredStream:
         self._outer = stream
         self._ended = ended
         self._seen = Seen()
-        self._told = False
+        self._reported = False
+        self._is_over = False
         self._next: Callable[[], Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -136,14 +174,18 @@ class MeteredStream:
 
         return afinished if iscoroutinefunction(finish) else finished
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            self._ended(self._seen)
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            if not (self._reported and self._seen.is_empty):
+                self._ended(self._seen)
 
     def _see(self, chunk: Any) -> None:
-        try:  # noqa: SIM105 - suppress() would cost more than all the rest
-            self._seen.see(chunk)
+        try:
+            if self._seen.see(chunk) and not self._seen.is_empty and not self._is_over:
+                self._ended(self._seen)
+                self._seen = Seen()
+                self._reported = True
         except Exception:  # noqa: BLE001, S110 - whatever a chunk is: the caller gets it, and we go without
             pass
 
@@ -156,7 +198,7 @@ class MeteredStream:
                 self._next = iter(self._stream).__next__
             chunk = self._next()
         except BaseException:
-            self._tell()
+            self._end()
             raise
         self._see(chunk)
         return chunk
@@ -170,7 +212,7 @@ class MeteredStream:
                 self._next = aiter(self._stream).__anext__
             chunk = await self._next()
         except BaseException:
-            self._tell()
+            self._end()
             raise
         self._see(chunk)
         return chunk
@@ -186,7 +228,7 @@ class MeteredStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Any:
-        self._tell()
+        self._end()
         return (
             self._outer.__exit__(kind, error, trace) if hasattr(self._outer, "__exit__") else None
         )
@@ -202,7 +244,7 @@ class MeteredStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Any:
-        self._tell()
+        self._end()
         return (
             await self._outer.__aexit__(kind, error, trace)
             if hasattr(self._outer, "__aexit__")
@@ -211,8 +253,8 @@ class MeteredStream:
 
     def close(self) -> Any:
         """Close the stream, as it does it: of an async one the result is to be awaited."""
-        self._tell()
+        self._end()
         return self._stream.close()
 
     def __del__(self) -> None:
-        self._tell()
+        self._end()

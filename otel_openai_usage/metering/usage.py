@@ -1,41 +1,54 @@
-"""What a response of OpenAI's says of its usage, as a CloudEvent. Pure.
+"""What a response says of its usage, as a CloudEvent. Pure.
 
-Takes what the official client returns, or the same as a mapping: chat completions, responses,
-embeddings, images, transcriptions, realtime's `response.done`, batches (openai-api.md section 7).
+Takes what the official client returns, or the same as a mapping: chat completions, legacy
+completions, responses, embeddings, images, transcriptions, realtime's `response.done`, batches and
+the lines of their output files; and the same of servers that are compatible with OpenAI.
 """
 
+import json
+import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
-_IDS = ("id", "_request_id")
-_TIMES = ("created", "created_at")
-_TOKENS = (
-    ("prompt_tokens", "prompt_tokens"), ("completion_tokens", "completion_tokens"), ("input_tokens", "input_tokens"),
-    ("output_tokens", "output_tokens"), ("total_tokens", "total_tokens"), ("seconds", "seconds"),
+Number: TypeAlias = int | float
+
+INPUT = ("prompt_tokens", "input_tokens")
+OUTPUT = ("completion_tokens", "output_tokens")
+CACHED = (
+    "cached_tokens", "input_cached_tokens", "cached_input_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens",
 )  # fmt: skip
-_DETAILS = (
-    ("cached_tokens", ("prompt_tokens_details", "input_tokens_details", "input_token_details")),
-    (
-        "reasoning_tokens",
-        ("completion_tokens_details", "output_tokens_details", "output_token_details"),
-    ),
-)
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_CACHE_WRITE = "cache_creation_input_tokens"
+
+RESERVED = frozenset({
+    *INPUT, *OUTPUT, *CACHED, *_INPUT_DETAILS, *_OUTPUT_DETAILS, _CACHE_WRITE,
+    "total_tokens", "reasoning_tokens", "seconds", "tokens", "usage", "estimated", "x_groq", "object",
+})  # fmt: skip
+"""Names in an event's data that servers read as usage. A caller's attribute cannot have one."""
+
+_RUNNING = frozenset({"queued", "validating", "in_progress", "finalizing", "cancelling"})
+"""What an object says while its usage is still to come."""
 
 
 class NoUsage(ValueError):
     """The response does not say what it used."""
 
 
+class StillRunning(NoUsage):
+    """The response will say what it used when it has ended."""
+
+
 @dataclass(frozen=True, slots=True)
-class Told:
+class Context:
     """What was handed in with a response: whose it is, and what the response itself does not say.
     `now` in Unix seconds.
     """
 
-    subject: str
+    subject: object
     source: str
     type: str
     now: float
@@ -45,67 +58,214 @@ class Told:
 
 def get(thing: Any, name: str) -> Any:
     """A part of an object or of a mapping; None if it has none."""
+    kind = type(thing)
+    if kind is dict:
+        return thing.get(name)
+    if thing is None or kind is str:
+        return None
+    if hasattr(kind, "__pydantic_fields__") and not name.startswith("_"):
+        # as getattr() has it, but a field that is missing costs a tenth
+        value = thing.__dict__.get(name)
+        if value is None and thing.__pydantic_extra__:
+            value = thing.__pydantic_extra__.get(name)
+        return value
     return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
 
 
-def event(response: Any, told: Told) -> dict[str, object]:
+def event(response: Any, context: Context) -> dict[str, object]:
     """The CloudEvent of a response. Raises NoUsage.
 
-    Its id is the response's own, so that telling twice is counted once; a response without one
+    Its id is the response's own, so that sending it twice is counted once; a response without one
     (embeddings, images) has that of the request, else a new one.
     """
-    inner = get(response, "response") if get(response, "usage") is None else None
-    response = response if inner is None or get(inner, "usage") is None else inner
-    usage = get(response, "usage")
-    if usage is None:
+    if isinstance(response, str | bytes | bytearray):
+        response = _parsed(response)
+    counts = usage(response)
+    status = get(response, "status")
+    if isinstance(status, str) and status in _RUNNING and not any((counts or {}).values()):
+        raise StillRunning(f"it is {status}; record it when it has ended")
+    if counts is None:
         raise NoUsage(f"{type(response).__name__} has no usage")
-    return envelope(
-        next((found for name in _IDS if (found := get(response, name))), None),
-        next((found for name in _TIMES if (found := get(response, name))), None),
-        get(response, "model"),
-        numbers(usage),
-        told,
-    )
+    identity = Identity()
+    for holder in holders(response):
+        identity.add(holder)
+    identity.id = identity.id or _text(get(response, "_request_id"))
+    return envelope(identity, counts, context)
 
 
-def numbers(usage: Any) -> dict[str, object]:
-    """The counts of a usage object, flat: details stand beside the totals that they are parts of."""
-    found: dict[str, object] = {
-        ours: value for name, ours in _TOKENS if (value := get(usage, name)) is not None
-    }
-    for ours, holders in _DETAILS:
-        for holder in holders:
-            value = get(get(usage, holder), ours)
-            if value is not None:
-                found.setdefault(ours, value)
+def _parsed(line: str | bytes | bytearray) -> Any:
+    """A line of a file, as JSON has it."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise NoUsage(f"a text that is no JSON has no usage: {error}") from error
+
+
+def holders(thing: Any) -> Iterator[Any]:
+    """The objects that may say whose usage it is, the nearest to the usage first: the response in
+    an event, the response in a line of a batch's output file, the thing itself.
+    """
+    response = get(thing, "response")
+    if response is not None:
+        body = get(response, "body")
+        if body is not None:
+            yield body
+        yield response
+    message = get(thing, "message")
+    if message is not None:
+        yield message
+    yield thing
+
+
+def usage(thing: Any) -> dict[str, Number] | None:
+    """All that a response, or a chunk of a stream, says of its usage, wherever that stands; None if
+    it says nothing.
+    """
+    found: dict[str, Number] | None = None
+    for holder in (*holders(thing), get(thing, "x_groq"), *_choices(thing)):
+        part = get(holder, "usage")
+        if part is None:
+            continue
+        counts = numbers(part)
+        if get(thing, "type") == "message_start":
+            # Anthropic begins with the input, and an output that is only the first token
+            counts.pop("output_tokens", None)
+        found = counts if found is None else merged(found, counts)
     return found
 
 
+def _choices(thing: Any) -> tuple[Any, ...]:
+    """The choices: Moonshot's last chunk has its usage there."""
+    choices = get(thing, "choices")
+    return tuple(choices) if isinstance(choices, list | tuple) else ()
+
+
+def merged(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
+    """What two reports of the same response say together. The larger number wins: reports are
+    cumulative, and zeros before or after the real one say nothing.
+    """
+    found = dict(one)
+    for name, number in other.items():
+        found[name] = max(number, found.get(name, 0))
+    sums = [_drop_zeros(found, spellings) for spellings in (INPUT, OUTPUT)]
+    if "total_tokens" in found:
+        found["total_tokens"] = max(found["total_tokens"], sum(sums))
+    return found
+
+
+def numbers(usage: Any) -> dict[str, Number]:
+    """The counts of a usage object, flat: details stand beside the totals that they are parts of."""
+    found: dict[str, Number] = {}
+    for name in (*INPUT, *OUTPUT, "total_tokens", "seconds"):
+        value = number(get(usage, name))
+        if value is not None:
+            found[name] = value
+    for spellings in (INPUT, OUTPUT):
+        _drop_zeros(found, spellings)
+    cached = _largest(usage, CACHED, _INPUT_DETAILS, "cached_tokens")
+    if cached is not None:
+        found["cached_tokens"] = cached
+    reasoning = _largest(usage, ("reasoning_tokens",), _OUTPUT_DETAILS, "reasoning_tokens")
+    if reasoning is not None:
+        found["reasoning_tokens"] = reasoning
+    if "input_tokens" in found and not {"prompt_tokens", "total_tokens"} & found.keys():
+        # Anthropic's input leaves out what came from its cache or went into it
+        cache = (number(get(usage, name)) for name in ("cache_read_input_tokens", _CACHE_WRITE))
+        found["input_tokens"] += sum(tokens or 0 for tokens in cache)
+    return found
+
+
+def _drop_zeros(counts: dict[str, Number], spellings: tuple[str, ...]) -> Number:
+    """Drop the zero of a spelling where another one has a number. Returns the largest."""
+    largest = max(counts.get(name, 0) for name in spellings)
+    if largest:
+        for name in spellings:
+            if not counts.get(name, largest):
+                del counts[name]
+    return largest
+
+
+def _largest(
+    usage: Any, flat: tuple[str, ...], details: tuple[str, ...], name: str
+) -> Number | None:
+    """The largest of the places that may say a part of input or output; None if none does."""
+    values = [number(get(usage, spelling)) for spelling in flat]
+    values += [number(get(get(usage, holder), name)) for holder in details]
+    return max((value for value in values if value is not None), default=None)
+
+
+def number(value: Any) -> Number | None:
+    """A count, also as text; None for what is none."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value) or value < 0:
+        return None
+    return int(value) if value == int(value) else value
+
+
+class Identity:
+    """Which response it is: the first id, time and model that are said. Azure's first chunk says
+    them all empty.
+    """
+
+    __slots__ = ("created", "id", "model")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.created: Number | None = None
+        self.model: str | None = None
+
+    def add(self, holder: Any) -> None:
+        """Take from an object what is not known yet."""
+        self.id = self.id or _text(get(holder, "id"))
+        self.model = self.model or _text(get(holder, "model"))
+        self.created = (
+            self.created or number(get(holder, "created")) or number(get(holder, "created_at"))
+        )
+
+
+def _text(value: Any) -> str | None:
+    """An id or a name as text; None if it is missing, empty or something else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
+        return None
+    return str(value) if value else None
+
+
 def envelope(
-    id_: str | None,
-    created: float | None,
-    model: str | None,
-    data: Mapping[str, object],
-    told: Told,
+    identity: Identity, counts: Mapping[str, object], context: Context
 ) -> dict[str, object]:
     """The CloudEvents 1.0 envelope around what was used."""
-    model = model or told.model
-    content: dict[str, object] = {**(told.attributes or {}), **data}
+    model = identity.model or context.model
+    data: dict[str, object] = dict(context.attributes or {})
+    data.update(counts)
     if model:
-        content["model"] = model
+        data["model"] = model
     return {
         "specversion": "1.0",
-        "id": str(id_ or uuid.uuid4()),
-        "source": told.source,
-        "type": told.type,
-        "subject": told.subject,
-        "time": f"{_time(created, told.now):%Y-%m-%dT%H:%M:%SZ}",
+        "id": identity.id or str(uuid.uuid4()),
+        "source": context.source,
+        "type": context.type,
+        "subject": _subject(context.subject),
+        "time": f"{_time(identity.created, context.now):%Y-%m-%dT%H:%M:%SZ}",
         "datacontenttype": "application/json",
-        "data": content,
+        "data": data,
     }
 
 
-def _time(created: float | None, now: float) -> datetime:
+def _subject(subject: object) -> str:
+    """The subject as text: customers are often numbers or UUIDs in a database."""
+    text = subject.decode("utf-8", "replace") if isinstance(subject, bytes) else str(subject)
+    if subject is None or not text:
+        raise NoUsage(f"subject: expected whose usage it is, got {subject!r}")
+    return text
+
+
+def _time(created: Number | None, now: float) -> datetime:
     """When it was made; now, if what a provider says of that is no time."""
     try:
         return datetime.fromtimestamp(created or now, UTC)

@@ -5,6 +5,7 @@ tried again, or spooled.
 import contextlib
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +17,14 @@ from otel_openai_usage.metering.estimate import Estimator, by_characters
 from otel_openai_usage.metering.sender import Event, Sender
 from otel_openai_usage.metering.spool import Spool
 from otel_openai_usage.metering.streams import Seen
-from otel_openai_usage.metering.usage import NoUsage, Told, envelope, event
+from otel_openai_usage.metering.usage import (
+    RESERVED,
+    Context,
+    NoUsage,
+    StillRunning,
+    envelope,
+    event,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +38,8 @@ PATIENCE = 8.0
 """When tries are so many seconds apart, also a few events go to the disk."""
 HELD = 2_000
 """Events that wait in memory for a server that does not answer, where there is no spool."""
+MAX_WARNINGS = 100
+"""Names of attributes that are complained of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Job:
     """A response, or what was seen of a stream, and what was handed in with it."""
 
     thing: Any
-    told: Told
+    context: Context
     prompt: object = None
 
 
@@ -69,7 +79,8 @@ class Worker:
     _wait: float = FIRST_WAIT
     _not_before: float = 0.0
     _spool_due: bool = True
-    _told: str = ""
+    _failure: str = ""
+    _left_out: set[str] = field(default_factory=set)
 
     @property
     def waiting(self) -> int:
@@ -107,65 +118,81 @@ class Worker:
             if self._hand is not job:  # `abandon` has read it meanwhile
                 return
             self._hand = None
-            if found is None:
-                self.dropped += 1
-                return
-            if not self._events:
-                self._oldest = time.monotonic()
-            self._events.append(found)
+            self._keep(found, self._events)
 
-    def _read(self, job: Job) -> Event | None:
+    def _keep(self, found: Event | NoUsage | None, events: list[Event]) -> None:
+        """Put an event to others. One that could not be made is lost, and counted as such; what
+        still runs will be recorded again.
+        """
+        if isinstance(found, dict):
+            if not events:
+                self._oldest = time.monotonic()
+            events.append(found)
+        elif not isinstance(found, StillRunning):
+            self.dropped += 1
+
+    def _read(self, job: Job) -> Event | NoUsage | None:
+        """The event of a job, or why there is none."""
         try:
-            return self._plain(job)
+            return _plain(self._event(job))
+        except StillRunning as error:
+            log.debug("a response is not metered yet: %s", error)
+            return error
         except NoUsage as error:
             log.warning("a response is not metered: %s", error)
+            return error
         except Exception:
             log.exception("a response cannot be metered")
-        return None
-
-    def _plain(self, job: Job) -> Event:
-        """The event as JSON has it. Attributes that JSON cannot have are left out; what was used
-        counts all the same.
-        """
-        try:
-            return self._event(job)
-        except NoUsage:
-            raise
-        except Exception:
-            if not job.told.attributes:
-                raise
-            found = self._event(replace(job, told=replace(job.told, attributes=None)))
-            log.exception(
-                "attributes of a response cannot be sent: %s", ", ".join(job.told.attributes)
-            )
-            return found
+            return None
 
     def _event(self, job: Job) -> Event:
-        found = (
-            self._seen(job.thing, job)
-            if isinstance(job.thing, Seen)
-            else event(job.thing, job.told)
-        )
-        plain: Event = json.loads(
-            json.dumps(found, default=str, allow_nan=False, ensure_ascii=False).encode()
-        )
-        return plain
+        context = replace(job.context, attributes=self._attributes(job.context))
+        if isinstance(job.thing, Seen):
+            return self._seen(job.thing, context, job.prompt)
+        return event(job.thing, context)
 
-    def _seen(self, seen: Seen, job: Job) -> Event:
-        if seen.whole is not None:
-            return event(seen.whole, job.told)
-        if seen.id is None:
-            raise NoUsage("the stream ended before its first chunk")
-        model = seen.model or job.told.model
-        given = self._estimator.prompt(job.prompt, model) if job.prompt is not None else 0
-        made = self._estimator.count(seen.text, model)
-        data = {
-            "input_tokens": given,
-            "output_tokens": made,
-            "total_tokens": given + made,
+    def _attributes(self, context: Context) -> dict[str, object]:
+        """The attributes that can be sent: JSON has their values, and no server reads their names
+        as usage. What was used counts without the others.
+        """
+        found: dict[str, object] = {}
+        for name, value in (context.attributes or {}).items():
+            if name in RESERVED:
+                self._warn(name, "servers read it as usage; give it another name")
+                continue
+            try:
+                found[name] = json.loads(json.dumps(value, default=str, allow_nan=False))
+            except Exception as error:  # noqa: BLE001 - a value may do anything when it becomes text
+                self._warn(name, f"JSON cannot have its value: {type(error).__name__}")
+        return found
+
+    def _warn(self, name: str, why: str) -> None:
+        """Say once for each name that an attribute is left out."""
+        if name not in self._left_out and len(self._left_out) < MAX_WARNINGS:
+            self._left_out.add(name)
+            log.warning("the attribute %s is not sent: %s", name, why)
+
+    def _seen(self, seen: Seen, context: Context, prompt: object) -> Event:
+        if seen.is_empty:
+            raise NoUsage("the stream ended before it said anything of a response")
+        text = seen.text
+        if seen.is_exact or (seen.counts and not text and prompt is None):
+            return envelope(seen.identity, seen.counts, context)
+        model = seen.identity.model or context.model
+        input_tokens = seen.input_tokens()
+        if not input_tokens and prompt is not None:
+            input_tokens = self._estimator.prompt(prompt, model)
+        output_tokens = self._estimator.count(text, model)
+        counts: dict[str, object] = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
             "estimated": True,
         }
-        return envelope(seen.id, seen.created, model, data, job.told)
+        for name in ("cached_tokens", "reasoning_tokens"):
+            if seen.counts.get(name):
+                counts[name] = seen.counts[name]
+        return envelope(seen.identity, counts, context)
 
     def abandon(self) -> None:
         """Put on the disk what is in memory: at the end, or from another thread while this one
@@ -185,10 +212,7 @@ class Worker:
         with contextlib.suppress(Empty):
             while True:
                 if isinstance(job, Job):
-                    if found := self._read(job):
-                        events.append(found)
-                    else:
-                        self.dropped += 1
+                    self._keep(self._read(job), events)
                 job = self.queue.get_nowait()
         if self.spool and events:
             self.dropped += self.spool.put(events)
@@ -228,16 +252,16 @@ class Worker:
         """True if the batch is done with: sent, or refused for good event by event."""
         outcome = self.sender.send(batch)
         if outcome.what == "later":
-            if outcome.why != self._told:
+            if outcome.why != self._failure:
                 log.warning("events cannot be sent now; they are kept: %s", outcome.why)
-                self._told = outcome.why
+                self._failure = outcome.why
             self._not_before = time.monotonic() + max(
                 self._wait, min(outcome.wait or 0.0, LONGEST_WAIT)
             )
             self._wait = min(self._wait * 2, LONGEST_WAIT)
             return False
         self._wait = FIRST_WAIT
-        self._told = ""
+        self._failure = ""
         if outcome.what == "sent":
             self.sent += len(batch)
             return True
@@ -272,3 +296,22 @@ class Worker:
         while not self._empty(at_once=True) and self._events and time.monotonic() < flush.until:
             time.sleep(max(0.0, min(self._not_before, flush.until) - time.monotonic()))
         flush.done.set()
+
+
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+
+
+def _plain(found: Event) -> Event:
+    """The event as JSON has it. Halves of UTF-16 pairs, which no server takes, are joined or
+    replaced.
+    """
+    text = json.dumps(found, default=str, allow_nan=False, ensure_ascii=False)
+    plain: Event = json.loads(_SURROGATES.sub(_whole, text))
+    return plain
+
+
+def _whole(found: re.Match[str]) -> str:
+    halves = found[0]
+    if len(halves) == 1:
+        return "\ufffd"
+    return chr(0x10000 + ((ord(halves[0]) - 0xD800) << 10) + (ord(halves[1]) - 0xDC00))

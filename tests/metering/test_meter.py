@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,6 +17,7 @@ from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
 from cloudevents.conversion import from_json
 from cloudevents.http import CloudEvent
 
@@ -23,11 +26,12 @@ from otel_openai_usage.metering import Counts, Meter
 from otel_openai_usage.metering.estimate import Estimator
 from otel_openai_usage.metering.sender import Sender
 from otel_openai_usage.metering.spool import Spool
-from otel_openai_usage.metering.usage import NoUsage, Told, event
+from otel_openai_usage.metering.usage import Context, NoUsage, event
 from otel_openai_usage.metering.worker import Flush, Job, Worker
-from tests.metering.conftest import Endpoint
+from otel_openai_usage.simulator.server import running
+from tests.metering.conftest import Endpoint, in_thread
 
-TOLD = Told("alice", "app", "openai", 1_795_305_600.0)
+TOLD = Context("alice", "app", "openai", 1_795_305_600.0)
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
 
 
@@ -284,27 +288,208 @@ CIRCLE.append(CIRCLE)
 
 
 @pytest.mark.parametrize(
-    "value",
-    [CIRCLE, Unspeakable(), {(1, 2): 3}, float("nan"), [float("inf")], "\ud800", {"\udfff": 1}],
+    "value", [CIRCLE, Unspeakable(), {(1, 2): 3}, float("nan"), [float("inf")]]
 )
-def test_an_attribute_that_json_cannot_have_costs_no_tokens(
+def test_an_attribute_that_json_cannot_have_costs_only_itself(
     value: object, meter: Meter, endpoint: Endpoint
 ) -> None:
-    """It is left out; what was used is told, and so is all that comes after it."""
+    """It is left out; what was used is sent, the other attributes too, and all that comes later."""
     meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice", team=value, plan="free")
     meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice", team="search")
     assert meter.flush()
-    assert endpoint.data == [{"input_tokens": 5}, {"input_tokens": 6, "team": "search"}]
+    assert endpoint.data == [
+        {"input_tokens": 5, "plan": "free"},
+        {"input_tokens": 6, "team": "search"},
+    ]
 
 
-def test_a_subject_that_is_no_text_costs_only_its_own(meter: Meter, endpoint: Endpoint) -> None:
+def test_attributes_named_like_usage_change_no_counts(
+    meter: Meter, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are left out with a warning that names them, once; our listener counts what the response
+    said.
+    """
+    names: dict[str, Any] = {
+        "tokens": 5000, "usage": {"input_tokens": 5000}, "estimated": True, "prompt_tokens": 5000,
+        "output_tokens": 5000, "total_tokens": 5000, "cached_tokens": 50, "prompt_tokens_details": {"cached_tokens": 50},
+        "cache_read_input_tokens": 50, "object": "batch", "x_groq": {"usage": {"input_tokens": 5000}},
+    }  # fmt: skip
+    others = {"status": "in_progress", "type": "input", "message": "hello"}
+    for number in range(2):
+        response = {"id": str(number), "usage": {"input_tokens": 13, "output_tokens": 7}}
+        meter.record(response, "alice", **names, **others)
+    assert meter.flush()
+    assert endpoint.data == [{"input_tokens": 13, "output_tokens": 7, **others}] * 2
+    warnings = [record.getMessage() for record in caplog.records if "is not sent" in record.msg]
+    assert len(warnings) == len(names)
+    parsed = Parser().one(json.dumps(endpoint.events[0]).encode())[0]
+    assert (parsed.amounts, parsed.dims[3]) == ((13, 7, 0, 0, 1), None)
+
+
+class Customer:
+    """A row of a database."""
+
+    def __str__(self) -> str:
+        return "customer-7"
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        (42, "42"), (0, "0"), (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"), (Customer(), "customer-7"),
+        (b"alice", "alice"), ("\ud800 caf\u00e9 \ud83d\ude00", "\ufffd caf\u00e9 \U0001f600"),
+    ],
+)  # fmt: skip
+def test_a_subject_becomes_text(
+    subject: object, text: str, meter: Meter, endpoint: Endpoint
+) -> None:
+    """A number, a UUID or what else a database has; half an emoji is replaced."""
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, subject, note="\udfff")
+    assert meter.flush()
+    assert [event["subject"] for event in endpoint.events] == [text]
+    assert endpoint.data == [{"input_tokens": 5, "note": "\ufffd"}]
+
+
+@pytest.mark.parametrize("subject", [None, "", b"", Unspeakable()])
+def test_a_subject_that_is_nobody_costs_only_its_own(
+    subject: object, meter: Meter, endpoint: Endpoint
+) -> None:
     """No server would take a batch with it; it is dropped before it is in one."""
-    meter.record({"id": "1", "usage": {"input_tokens": 5}}, "\ud800", team="search")
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, subject)
     meter.record({"id": "2", "usage": {"input_tokens": 6}}, "alice")
     assert meter.flush()
     assert [event["id"] for event in endpoint.events] == ["2"]
     assert [status for status, _ in endpoint.requests] == [204]
     assert meter.counts == Counts(sent=1, dropped=1)
+
+
+ZEROS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("usage", [None, ZEROS])
+@pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "queued"])
+def test_what_still_runs_is_recorded_when_it_has_ended(
+    status: str, usage: object, meter: Meter, endpoint: Endpoint
+) -> None:
+    """A Batch or a background response that is recorded while it is polled: only its end is an
+    event, and nothing counts as dropped.
+    """
+    meter.record({"id": "batch_1", "status": status, "usage": usage}, "alice")
+    done = {"input_tokens": 900, "output_tokens": 80, "total_tokens": 980}
+    meter.record({"id": "batch_1", "status": "completed", "usage": done}, "alice")
+    assert meter.flush()
+    assert (endpoint.data, meter.counts) == ([done], Counts(sent=1))
+
+
+BODY = {"id": "chatcmpl-1", "created": 1, "model": "m", "usage": {"prompt_tokens": 9, "completion_tokens": 8}}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_line_of_a_batch_s_output_file_is_the_response_in_it(*, written: bool) -> None:
+    """As text or as a mapping: id, time, model and usage of the response; a response without an id
+    (embeddings) has the line's.
+    """
+    response = {"status_code": 200, "request_id": "r", "body": BODY}
+    line: dict[str, Any] = {"id": "batch_req_1", "custom_id": "c", "response": response, "error": None}  # fmt: skip
+    given = json.dumps(line).encode() if written else line
+    assert event(given, TOLD) == event(BODY, TOLD)
+    line["response"] = {"status_code": 200, "body": {"usage": {"prompt_tokens": 9}}}
+    assert event(line, TOLD)["id"] == "batch_req_1"
+    failed = {"id": "batch_req_2", "response": {"status_code": 400, "body": {"error": {}}}}
+    for nothing in (failed, "no JSON", b"[" * 100_000, "[1]"):
+        with pytest.raises(NoUsage):
+            event(nothing, TOLD)
+
+
+@pytest.mark.parametrize(
+    ("usage", "data"),
+    [
+        # a zero beside the number, under another name or in another place
+        ({"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 9, "output_tokens": 8}, {"input_tokens": 9, "output_tokens": 8}),
+        ({"prompt_tokens": 9, "completion_tokens": 8, "input_tokens": 0, "output_tokens": 0}, {"prompt_tokens": 9, "completion_tokens": 8}),
+        ({"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9, "input_tokens": 9, "output_tokens": None},
+         {"prompt_tokens": 9, "completion_tokens": 0, "input_tokens": 9, "total_tokens": 9}),
+        ({"prompt_tokens": 9, "cached_tokens": 0, "prompt_tokens_details": {"cached_tokens": 4}}, {"prompt_tokens": 9, "cached_tokens": 4}),
+        ({"prompt_tokens": 9, "input_tokens_details": {"cached_tokens": 0}, "prompt_tokens_details": {"cached_tokens": 4}},
+         {"prompt_tokens": 9, "cached_tokens": 4}),
+        # DeepSeek; Perplexity; PHP's empty objects; numbers as text; LiteLLM; Anthropic
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 5}, {"prompt_tokens": 9, "cached_tokens": 4}),
+        ({"completion_tokens": 8, "reasoning_tokens": 6, "completion_tokens_details": None},
+         {"completion_tokens": 8, "reasoning_tokens": 6}),
+        ({"prompt_tokens": 9, "prompt_tokens_details": [], "completion_tokens_details": "none"}, {"prompt_tokens": 9}),
+        ({"prompt_tokens": "9", "completion_tokens": "8.0"}, {"prompt_tokens": 9, "completion_tokens": 8}),
+        ({"prompt_tokens": -1, "completion_tokens": float("nan"), "input_tokens": True, "output_tokens": "few"}, {}),
+        ({"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17, "cache_read_input_tokens": 4},
+         {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17, "cached_tokens": 4}),
+        ({"input_tokens": 5, "output_tokens": 8, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 1},
+         {"input_tokens": 10, "output_tokens": 8, "cached_tokens": 4}),
+    ],
+)  # fmt: skip
+def test_every_spelling_of_usage_is_understood(usage: object, data: object) -> None:
+    """Of OpenAI and of servers that are compatible with it; a number wins over a zero."""
+    assert event({"id": "1", "usage": usage}, TOLD)["data"] == data
+
+
+def test_usage_is_found_wherever_it_stands() -> None:
+    """Groq's x_groq, Moonshot's choices, an event of a stream."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 8}
+    for response in (
+        {"id": "1", "model": "m", "x_groq": {"id": "req_1", "usage": usage}},
+        {"id": "1", "model": "m", "usage": {**ZEROS}, "x_groq": {"usage": usage}},
+        {"id": "1", "model": "m", "choices": [{"usage": usage}]},
+        {"type": "response.completed", "response": {"id": "1", "model": "m", "usage": usage}},
+        {"type": "message_stop", "message": {"id": "1", "model": "m", "usage": usage}},
+    ):
+        found = event(response, TOLD)
+        assert found["id"] == "1"
+        data = found["data"]
+        assert isinstance(data, dict)
+        assert {**data, "total_tokens": 17} == {**usage, "model": "m", "total_tokens": 17}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (301, {"Location": "/elsewhere"}, ""), (302, {"Location": "/elsewhere"}, ""), (303, {"Location": "/elsewhere"}, ""),
+        (307, {"Location": "/elsewhere"}, ""), (308, {"Location": "/elsewhere"}, ""), (304, {}, ""), (300, {}, ""),
+        (200, {"Content-Type": "text/html"}, "<h1>Welcome</h1>"), (200, {"Content-Type": "application/json"}, "[]"), (200, {}, ""),
+        (201, {}, ""), (202, {"Content-Type": "text/html"}, "<p>Please log in</p>"), (206, {}, ""),
+    ],
+)  # fmt: skip
+def test_only_an_events_endpoint_s_answer_counts_as_sent(
+    tmp_path: Path, status: int, headers: dict[str, str], body: str
+) -> None:
+    """A redirected POST would become a GET, and every web page answers 200: the event is kept in
+    the spool, and nothing else is asked for.
+    """
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.method, request.path))
+        return web.Response(status=status, headers=headers, text=body or None)
+
+    @asynccontextmanager
+    async def serve() -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with running(app) as url:
+            yield url
+
+    with in_thread(serve) as url, Meter(url, spool=tmp_path, env={}) as meter:
+        meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice")
+        assert meter.flush()
+        assert meter.counts == Counts(spooled=1)
+    assert set(asked) == {("POST", "/api/v1/events")}
+    (kept,) = tmp_path.glob("*.json")
+    assert [event["id"] for event in json.loads(kept.read_text())] == ["1"]
+
+
+def test_openmeter_s_accepted_counts_as_sent(endpoint: Endpoint, meter: Meter) -> None:
+    """Its third version answers 202 where the first says 204."""
+    endpoint.answers = [202]
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice")
+    assert meter.flush()
+    assert meter.counts == Counts(sent=1)
 
 
 @pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15])

@@ -1,6 +1,7 @@
 """Streams pass through untouched, and are told once."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import openai
 import pytest
@@ -9,6 +10,7 @@ from otel_openai_usage.metering import Meter
 from otel_openai_usage.metering.estimate import Estimator
 from tests.metering.conftest import Endpoint
 
+Chunks: TypeAlias = list[Any]
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
 WITH_USAGE: Any = {"include_usage": True}
 
@@ -237,3 +239,198 @@ def test_estimates_use_an_encoding_where_there_is_one() -> None:
         >= 6
     )
     assert estimator.count("", "gpt-4") == 0
+
+
+def objects(thing: Any) -> Any:
+    """Mappings as objects."""
+    if isinstance(thing, dict):
+        return SimpleNamespace(**{key: objects(value) for key, value in thing.items()})
+    return [objects(each) for each in thing] if isinstance(thing, list) else thing
+
+
+def told(meter: Meter, endpoint: Endpoint, chunks: Chunks, **more: Any) -> dict[str, Any]:
+    """The event of a stream of chunks, which is the same whether they are mappings or objects."""
+    for made in (chunks, objects(chunks)):
+        assert list(meter.stream(iter(made), "alice", **more)) == made
+    assert meter.flush(20)
+    one, other = endpoint.events
+    if one["id"].startswith("r"):
+        assert one == other
+    return one
+
+
+def text(content: str | None, usage: Any = None, **more: Any) -> dict[str, Any]:
+    """A chunk of a chat completion."""
+    choices = [{"index": 0, "delta": {"content": content}}]
+    return {"id": "r1", "model": "m", "created": 5, "choices": choices, "usage": usage, **more}
+
+
+U = {"prompt_tokens": 13, "completion_tokens": 7, "total_tokens": 20}
+Z = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+AZURE = {"id": "", "model": "", "created": 0, "choices": [], "prompt_filter_results": []}
+NULLS = {"id": None, "model": None, "created": None, "choices": None, "usage": None}
+
+
+@pytest.mark.parametrize("first", [None, 5, "text", {}, AZURE, NULLS, {"choices": [None]}, {"choices": 7}])  # fmt: skip
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_first_chunk_decides_nothing(
+    meter: Meter, endpoint: Endpoint, first: Any, *, cut: bool
+) -> None:
+    """A heartbeat, Azure's filter results, null choices: what follows is read all the same."""
+    tail = [text("Good morning to you")] + ([] if cut else [text(None, U)])
+    event = told(meter, endpoint, [first, *tail], prompt="greet")
+    assert (event["id"], event["data"]["model"], event["time"]) == (
+        "r1",
+        "m",
+        "1970-01-01T00:00:05Z",
+    )
+    if cut:
+        assert event["data"]["estimated"]
+        assert event["data"]["output_tokens"] >= 3
+    else:
+        assert event["data"] == {**U, "model": "m"}
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [text("hi", U), text("there")], [text("hi"), text(None, U)], [text("hi"), text(None, U), text(None, Z)],
+        [text("hi", Z), text("there", U), text(None, Z)], [text("hi", U), text("there", Z), text(None, {})],
+        # cumulative usage in every chunk; input first and output last
+        [text("hi", {"prompt_tokens": 13, "completion_tokens": n, "total_tokens": 13 + n}) for n in range(8)],
+        [text("hi", {"prompt_tokens": 13, "completion_tokens": 0, "total_tokens": 13}),
+         text("hi", {"prompt_tokens": 0, "completion_tokens": 7, "total_tokens": 7})],
+        [text("hi", {"input_tokens": 0, "output_tokens": 0}), text(None, U)],
+        [text("hi"), text(None, None, x_groq={"id": "req", "usage": U})], [text("hi", Z), text(None, Z, x_groq={"usage": U})],
+        [text("hi"), {**text(None), "choices": [{"delta": {}, "usage": U}]}],
+        [text("hi"), {"id": "r1", "choices": [], "usage": {**U, "completion_tokens_details": None, "prompt_tokens_details": []}}],
+    ],
+)  # fmt: skip
+def test_usage_counts_wherever_it_comes(meter: Meter, endpoint: Endpoint, chunks: Chunks) -> None:
+    """In the first, in every or in the last chunk, in Groq's or Moonshot's place: the number wins
+    over zeros before and after it.
+    """
+    data = told(meter, endpoint, chunks, prompt="greet")["data"]
+    assert data == {**U, "model": "m"}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Z,
+        {"input_tokens": 0, "output_tokens": 0},
+        {},
+        {"prompt_tokens": 13, "completion_tokens": 0},
+    ],
+)
+def test_zeros_beside_text_are_no_usage(meter: Meter, endpoint: Endpoint, usage: Any) -> None:
+    """A stream that is cut before its real usage is estimated; an input that was said is kept."""
+    data = told(meter, endpoint, [text("one two three four five six", usage)] * 3, prompt="x")[
+        "data"
+    ]
+    assert data["estimated"]
+    assert data["output_tokens"] >= 15
+    assert data["total_tokens"] == data["input_tokens"] + data["output_tokens"]
+    assert data["input_tokens"] == 13 if usage.get("prompt_tokens") else data["input_tokens"] < 13
+
+
+WORDS = "many words that were made and have to be paid for"
+ANTHROPIC: Chunks = [
+    {"type": "message_start", "message": {"id": "r1", "model": "m", "usage":
+     {"input_tokens": 20, "output_tokens": 1, "cache_read_input_tokens": 5}}},
+    {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}},
+    {"type": "content_block_delta", "delta": {"type": "text_delta", "text": WORDS}},
+]  # fmt: skip
+
+
+def delta(**parts: Any) -> dict[str, Any]:
+    """A chunk with something else than content."""
+    return {"id": "r1", "model": "m", "choices": [{"index": 0, "delta": parts}]}
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [{"id": "r1", "object": "text_completion", "choices": [{"text": WORDS}]}],
+        [delta(reasoning_content=WORDS)], [delta(reasoning=WORDS, content=None)], [delta(reasoning=WORDS, reasoning_content=WORDS)],
+        [delta(content="", reasoning=WORDS)], [delta(refusal=WORDS)], [delta(audio={"transcript": WORDS})],
+        [delta(tool_calls=[{"function": {"name": WORDS[:4], "arguments": WORDS[4:]}}])], [delta(function_call={"arguments": WORDS})],
+        [delta(content=[{"type": "text", "text": WORDS}])],
+        [{"type": "response.created", "response": {"id": "r1"}}, {"type": "response.output_text.delta", "delta": WORDS}],
+        [{"type": "response.created", "response": {"id": "r1"}}, {"type": "response.output_audio_transcript.delta", "delta": WORDS},
+         {"type": "response.output_audio.delta", "delta": "base64" * 50}],
+        [{"type": "response.custom_tool_call_input.delta", "delta": WORDS}, {"type": "response.output_text.done", "text": WORDS}],
+        [{"type": "transcript.text.delta", "delta": WORDS}],
+        [{"type": "content.delta", "delta": WORDS, "snapshot": WORDS}, {"type": "chunk", "chunk": text(WORDS)}],
+        ANTHROPIC[:1] + ANTHROPIC[2:],
+    ],
+)  # fmt: skip
+def test_all_that_was_made_is_estimated_once(
+    meter: Meter, endpoint: Endpoint, chunks: Chunks
+) -> None:
+    """Legacy completions, reasoning, refusals, tool calls, transcripts, in every dialect."""
+    made = told(meter, endpoint, chunks, model="m")["data"]
+    assert made["estimated"]
+    assert made["output_tokens"] == Estimator().count(WORDS, "m")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "data"),
+    [
+        ([{"type": "transcript.text.delta", "delta": "hello"}, {"type": "transcript.text.done", "text": "hello",
+           "usage": {"type": "tokens", "input_tokens": 140, "output_tokens": 30, "total_tokens": 170}}],
+         {"input_tokens": 140, "output_tokens": 30, "total_tokens": 170}),
+        ([{"type": "transcript.text.delta", "delta": "hello"}, {"type": "transcript.text.done",
+           "usage": {"type": "duration", "seconds": 3.5}}], {"seconds": 3.5}),
+        ([{"type": "image_generation.partial_image", "b64_json": "aa"}, {"type": "image_generation.completed", "usage":
+          {"input_tokens": 12, "output_tokens": 272, "total_tokens": 284}}],
+         {"input_tokens": 12, "output_tokens": 272, "total_tokens": 284}),
+        ([{"type": "image_edit.completed", "usage": {"input_tokens": 12, "output_tokens": 272}}],
+         {"input_tokens": 12, "output_tokens": 272}),
+        ([{"type": "speech.audio.delta", "audio": "aa"}, {"type": "speech.audio.done",
+           "usage": {"input_tokens": 14, "output_tokens": 101}}],
+         {"input_tokens": 14, "output_tokens": 101}),
+        ([*ANTHROPIC, {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 33}}, {"type": "message_stop"}],
+         {"input_tokens": 25, "output_tokens": 33, "cached_tokens": 5}),
+    ],
+)  # fmt: skip
+def test_events_of_other_streams_are_told_exactly(
+    meter: Meter, endpoint: Endpoint, chunks: Chunks, data: dict[str, Any]
+) -> None:
+    """Transcriptions by tokens and by length, images, speech, Anthropic's messages."""
+    assert told(meter, endpoint, chunks, model="m")["data"] == {**data, "model": "m"}
+
+
+@pytest.mark.parametrize("end", ["response.completed", "response.incomplete", "response.failed", "response.done"])  # fmt: skip
+def test_every_response_of_a_session_is_an_event(
+    meter: Meter, endpoint: Endpoint, end: str
+) -> None:
+    """A realtime session has many, and each is told when it is done; the last one is cut off."""
+    chunks: Chunks = [{"type": "session.created", "session": {"id": "sess_1"}}]
+    for number in range(3):
+        chunks.append(
+            {"type": "response.created", "response": {"id": f"resp_{number}", "usage": None}}
+        )
+        chunks.append({"type": "response.output_text.delta", "delta": WORDS})
+        if number < 2:
+            usage = {"input_tokens": 5, "output_tokens": number + 1}
+            chunks.append({"type": end, "response": {"id": f"resp_{number}", "usage": usage}})
+    session = meter.stream(iter(chunks), "alice")
+    for _ in range(4):
+        next(session)
+    assert meter.flush()
+    assert len(endpoint.events) == 1
+    list(session)
+    assert meter.flush(20)
+    assert [event["id"] for event in endpoint.events] == ["resp_0", "resp_1", "resp_2"]
+    assert [data.get("output_tokens") for data in endpoint.data[:2]] == [1, 2]
+    assert endpoint.data[2]["estimated"]
+
+
+def test_a_stream_that_said_nothing_is_no_event(meter: Meter, endpoint: Endpoint) -> None:
+    """Neither an empty one nor one of heartbeats."""
+    chunks: Chunks
+    for chunks in ([], [None, {}, {"type": "ping"}], [{"choices": []}]):
+        list(meter.stream(iter(chunks), "alice", prompt="x"))
+    assert meter.flush()
+    assert (endpoint.events, meter.counts.dropped) == ([], 3)
