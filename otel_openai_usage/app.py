@@ -243,6 +243,7 @@ async def wire(
         ids=settings.organization_ids,
     )
     keeper = Keeper(store, display, board, clock, own, otlp=sends)
+    prometheus.before_page = keeper.before_page
     stack.push_async_callback(keeper.close)
     exporter = Exporter(
         store, keeper, own, board, prometheus, [], [], prices=parts.prices(settings)
@@ -264,7 +265,7 @@ async def wire(
     names = {
         organization.name: store.names(organization.name) for organization in settings.organizations
     }
-    keeper.fold(display.load(keeper.books, names, clock.now()))
+    keeper.load(names)
     await exporter.publish()
     if sends:
         exporter.sender = Sender(
@@ -276,6 +277,7 @@ async def wire(
             to_resource=[
                 settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource
             ],
+            before_page=keeper.before_page,
             attempted=keeper.sent,
         )
         if not once:

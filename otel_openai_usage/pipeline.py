@@ -36,8 +36,9 @@ class Absorbed:
     """What a reading brought: leaves that are new or moved, how many rows were looked at, how much
     of it was late.
 
-    `finer` has the days that disagree with their hours, so that those should be read before this is
-    absorbed again. `unpriced` has the tokens by model that no price is known of.
+    `newest` is the start of the newest bucket with usage. `finer` has the days that disagree with
+    their hours, so that those should be read before this is absorbed again. `unpriced` has the
+    tokens by model that no price is known of.
     """
 
     leaves: Sequence[Leaf] = ()
@@ -45,6 +46,7 @@ class Absorbed:
     late: Mapping[str, int] = field(default_factory=dict)
     finer: Sequence[Window] = ()
     unpriced: Mapping[str, int] = field(default_factory=dict)
+    newest: int | None = None
 
 
 def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:
@@ -52,7 +54,9 @@ def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) 
 
     Levels are read fresh only: an old level says nothing of now, so it leaves no gap either.
     """
-    plan = windows.plan(book.progress, now, rules, hours=hours, days=days, cuts=book.cuts)
+    # Buckets whose rows were deleted are never booked again, so they are not read either.
+    bookable = replace(book.progress, epoch=max(book.progress.epoch, book.purged_before))
+    plan = windows.plan(bookable, now, rules, hours=hours, days=days, cuts=book.cuts)
     if book.kind.level:
         plan = replace(
             plan,
@@ -114,7 +118,8 @@ def absorb(
     fresh = [
         bucket
         for bucket in buckets
-        if book.prints.get((step.width, bucket.start)) != bucket.fingerprint
+        if bucket.start >= book.purged_before
+        and book.prints.get((step.width, bucket.start)) != bucket.fingerprint
     ]
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
     finer = (
@@ -166,6 +171,9 @@ def absorb(
         ledger.late(change.grown(), _tokens(book), now) if progress.complete else {},
         [Window(start, start + Width.DAY) for start in sorted(finer)],
         found.unpriced,
+        max(
+            (start for start, rows in reading.items() if any(map(any, rows.values()))), default=None
+        ),
     )
 
 
@@ -339,10 +347,16 @@ class Booked:
 
 
 def book_events(
-    store: EventStore, books: Mapping[str, Book], events: Sequence[Event], now: int, dedupe: int
+    store: EventStore,
+    books: Mapping[str, Book],
+    events: Sequence[Event],
+    now: int,
+    dedupe: int,
+    *,
+    until: int | None = None,
 ) -> Booked:
     """Count every event once: those whose identity was seen less than `dedupe` seconds ago are left
-    out.
+    out. None is booked later than `until` (else `now`), whatever time it names.
 
     `books` has one of each organization; the first is for events that name none of them. Raises
     StateError; nothing changed then.
@@ -351,7 +365,7 @@ def book_events(
         events, store.known_events([event.identity for event in events], now - dedupe)
     )
     bookings = [
-        _booking(books[name], part, now)
+        _booking(books[name], part, now, now if until is None else until)
         for name, part in metered.by_organization(
             found.fresh, next(iter(books)), books.__contains__
         ).items()
@@ -364,8 +378,8 @@ def book_events(
     return Booked(len(found.fresh), found.duplicates, found.conflicts, leaves)
 
 
-def _booking(book: Book, events: Sequence[Event], now: int) -> Booking:
-    hours = metered.hours(events, now)
+def _booking(book: Book, events: Sequence[Event], now: int, until: int) -> Booking:
+    hours = metered.hours(events, until)
     return Booking(book, hours, *leaves_after(book, metered.change(hours), now))
 
 
@@ -397,6 +411,12 @@ def book_past(
     changed then.
     """
     stored = store.rows_within(book, tuple(Width), window.start, window.end)
+    began = book.progress.epoch
+    reading = {
+        start: rows
+        for start, rows in reading.items()
+        if not began <= start < book.purged_before  # counted, then deleted because of its age
+    }
     change = ledger.replace(width, reading, stored, book.progress.epoch, book.kind.zero)
     if change.writes or change.drops:
         new, moved = leaves_after(book, change, now)

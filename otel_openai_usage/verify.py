@@ -111,12 +111,13 @@ async def _of(
     async with openai_client(settings, organization) as client:
         for book in reader.books(organization.name):
             if book.kind.name in wanted:
+                oldest = max(kept, book.purged_before)
                 first = max(start, book.progress.epoch)
-                last = min(end, kept)
+                last = min(end, oldest)
                 if first < last:
                     yield LetGo(utc(first).date(), utc(last - 1).date(), book)
                 for verdict in await _days(
-                    UsageSource(client, book.kind), book, reader, max(start, kept), end
+                    UsageSource(client, book.kind), book, reader, max(start, oldest), end
                 ):
                     yield verdict
 

@@ -49,7 +49,11 @@ class Status:
 
 @dataclass(slots=True, eq=False)
 class Book:
-    """Everything kept of one source of one organization. Times are Unix seconds."""
+    """Everything kept of one source of one organization. Times are Unix seconds.
+
+    Rows of buckets that began before `purged_before` were deleted because of their age. Their usage
+    stays in the totals, so such buckets are never booked again.
+    """
 
     id: int
     organization: str
@@ -65,6 +69,7 @@ class Book:
     organization_id: str | None = None
     kept_at: int = 0
     compacted: int = 0
+    purged_before: int = 0
     up: bool | None = None
 
     @property
@@ -96,6 +101,11 @@ class Book:
         if self.groupings[-1][1] != wanted:
             self.groupings.append((midnight, wanted))
         return before != self.groupings
+
+    def forget_fingerprints(self, start: int, end: int) -> None:
+        """The rows of [start, end) are no longer what a reading left: decode the next one anew."""
+        for key in [key for key in self.prints if start <= key[1] < end]:
+            del self.prints[key]
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -154,11 +164,7 @@ def leaves_after(book: Book, change: Change, now: int) -> tuple[list[Leaf], list
     for dims, growth in change.growth.items():
         leaf = book.leaves.get(dims)
         if leaf is None:
-            # What the first poll finds has been there before us: it is shown at once, no zero
-            # first.
-            fresh = Leaf(
-                0, dims, book.kind.zero, book.kind.zero, not book.progress.complete, now, now
-            )
+            fresh = Leaf(0, dims, book.kind.zero, book.kind.zero, False, now, now)
             new.append(grown(fresh, growth, now))
         elif any(growth):
             moved.append(grown(leaf, growth, now))

@@ -45,28 +45,36 @@ class Display:
         self._shown: dict[str, Sequence[Point]] = {}
         self._version = 0
 
-    def load(self, books: Iterable[Book], names: Mapping[str, Names], now: float) -> list[Folded]:
+    def load(
+        self,
+        books: Iterable[Book],
+        names: Mapping[str, Names],
+        now: float,
+        mono: float | None = None,
+    ) -> list[Folded]:
         """Begin anew with these books and names. What must be folded on the way is returned, to be
-        kept first.
+        kept first. `now` and `mono` as for Shape.
         """
         self._books = list(books)
         self.names = dict(names)
-        return self.shape.load(self._books, self.names, now)
+        return self.shape.load(self._books, self.names, now, mono)
 
-    def took(self, book: Book, leaves: Iterable[Leaf], now: float) -> list[Folded]:
+    def took(
+        self, book: Book, leaves: Iterable[Leaf], now: float, mono: float | None = None
+    ) -> list[Folded]:
         """A reading made or moved these leaves."""
         return (
-            [fold for leaf in leaves for fold in self.shape.add(book, leaf, now)]
+            [fold for leaf in leaves for fold in self.shape.add(book, leaf, now, mono)]
             if book.progress.complete
             else []
         )
 
     def named(
-        self, organization: str, names: Names, now: float
+        self, organization: str, names: Names, now: float, mono: float | None = None
     ) -> tuple[list[Folded], list[Floor]]:
         """Names were read."""
         self.names[organization] = names
-        return self.shape.renamed(self.names, now)
+        return self.shape.renamed(self.names, now, mono)
 
     def snapshot(self, now: float, mono: float) -> Snapshot | None:
         """What is to be shown now; None if that is what already is. `mono` is a clock that never

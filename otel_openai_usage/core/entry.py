@@ -86,6 +86,7 @@ class Entry:
     held_version: int = 0
     skipped: bool = False
     floor: Amount = 0
+    from_zero: bool = False
 
     @property
     def changed(self) -> int:

@@ -27,7 +27,8 @@ class Kind:
     """One endpoint: where it is, what a result is called, what it counts, how it can be grouped.
 
     `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A
-    `level` is a value to show (bytes stored), not a flow to add up. `free` dimensions are named by
+    `level` is a value to show (bytes stored), not a flow to add up. With `from_zero` nothing was
+    used before the exporter counted it, so that every series begins at 0. `free` dimensions are named by
     the configuration: the store has no columns for them.
     """
 
@@ -40,6 +41,7 @@ class Kind:
     widths: tuple[Width, ...] = (Width.MINUTE, Width.HOUR, Width.DAY)
     derived: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
+    from_zero: bool = False
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ METERED = Kind(
     ),
     group_by=("subject", "model", "type", "estimated"),
     widths=(Width.HOUR,),
+    from_zero=True,
 )
 """Single responses. No kind of OpenAI's: nothing polls it, so it is not among `KINDS`."""
 

@@ -111,6 +111,14 @@ class Store(Protocol):
         """Keep the names that are known."""
         ...
 
+    def note(self, key: str) -> str | None:
+        """A small fact that was kept under that key."""
+        ...
+
+    def take_note(self, key: str, value: str) -> None:
+        """Keep a small fact."""
+        ...
+
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
         """Keep the spend limits, in place of those of last time."""
         ...

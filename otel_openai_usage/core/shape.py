@@ -59,6 +59,11 @@ class Shape:
             self._folded.setdefault(fold.instrument, set()).add(fold.leaf)
         self._names: dict[str, Names] = {}
         self._books: list[Book] = []
+        self._wait_began: dict[int, float] = {}
+        self.page_served = True
+        """Whether a page was served on this state, by this process or an earlier one. Until then
+        nobody can miss the 0 of a new series, so none is shown.
+        """
         self._clear()
 
     def _clear(self) -> None:
@@ -76,8 +81,18 @@ class Shape:
         self._pending: dict[Entry, Amount] = {}
         self._waiting: dict[int, tuple[Book, Leaf]] = {}
 
-    def load(self, books: Iterable[Book], names: Mapping[str, Names], now: float) -> list[Folded]:
-        """Shape all books from the beginning; what had to be folded on the way."""
+    def load(
+        self,
+        books: Iterable[Book],
+        names: Mapping[str, Names],
+        now: float,
+        mono: float | None = None,
+    ) -> list[Folded]:
+        """Shape all books from the beginning; what had to be folded on the way.
+
+        `now` decides what has been silent for too long, `mono` (else `now`) how long a name was
+        waited for.
+        """
         shown = self._of_leaf
         self._clear()
         self._books = list(books)
@@ -95,15 +110,18 @@ class Shape:
         self._owed = {name: set(silent) for name in INSTRUMENTS}
         # At the start nothing waits for its name: what the store has was shown before, and a scrape
         # must not miss it.
-        folds = [
-            fold for book, leaf in leaves for fold in self.add(book, leaf, now, waits=bool(shown))
-        ]
+        folds = []
+        for book, leaf in leaves:
+            waits = bool(shown) and leaf.id not in shown
+            folds += self.add(book, leaf, now, mono, waits=waits)
         self.forget(now)
         for name, entries in self._entries.items():
             self._make_room(name, now, len(entries) - self.look.max_series)
         return folds
 
-    def renamed(self, names: Mapping[str, Names], now: float) -> tuple[list[Folded], list[Floor]]:
+    def renamed(
+        self, names: Mapping[str, Names], now: float, mono: float | None = None
+    ) -> tuple[list[Folded], list[Floor]]:
         """Take new names. Entries are shaped anew only if a name in use changed. What must be
         remembered before it is shown.
         """
@@ -112,10 +130,10 @@ class Shape:
         if not any(
             self._differs(book, before.get(book.organization, NO_NAMES)) for book in self._books
         ):
-            return self.resume(now), []
+            return self.resume(now, mono), []
         old = self._every()
         held = self._held
-        folds = self.load(self._books, names, now)
+        folds = self.load(self._books, names, now, mono)
         new = self._every()
         for place in old.keys() & new.keys():
             new[place].follow(old[place])
@@ -161,13 +179,21 @@ class Shape:
         """
         return leaf.id in self._of_leaf or (self.look.names_alone and leaf.id not in self._waiting)
 
-    def resume(self, now: float) -> list[Folded]:
+    def resume(self, now: float, mono: float | None = None) -> list[Folded]:
         """Shape the leaves whose name has come, or has been waited for long enough."""
         waiting = self._waiting
         self._waiting = {}
-        return [fold for book, leaf in waiting.values() for fold in self.add(book, leaf, now)]
+        return [fold for book, leaf in waiting.values() for fold in self.add(book, leaf, now, mono)]
 
-    def add(self, book: Book, leaf: Leaf, now: float, *, waits: bool = True) -> list[Folded]:
+    def add(
+        self,
+        book: Book,
+        leaf: Leaf,
+        now: float,
+        mono: float | None = None,
+        *,
+        waits: bool = True,
+    ) -> list[Folded]:
         """Take in a leaf that is new, or has moved; unless `waits`, also without its name."""
         if leaf.id in self._of_leaf and leaf.id not in self._away:
             folds = self._price(book, leaf, now)
@@ -177,9 +203,14 @@ class Shape:
             return []
         dims = dimensions(book, leaf)
         names = self._names.get(book.organization, NO_NAMES)
-        if waits and now - leaf.first_seen < self.look.name_wait and unnamed(dims, names):
+        # What was shown before does not wait, whatever it was called then.
+        began = self._wait_began.setdefault(leaf.id, now if mono is None else mono)
+        waited = (now if mono is None else mono) - began
+        patient = waits and not leaf.released and waited < self.look.name_wait
+        if patient and unnamed(dims, names):
             self._waiting[leaf.id] = (book, leaf)
             return []
+        self._wait_began.pop(leaf.id, None)
         raw = named({"organization": book.organization, "operation": book.kind.name, **dims}, names)
         folds = []
         for index, measure in enumerate(book.kind.measures):
@@ -271,6 +302,7 @@ class Shape:
                 Series(attributes, start),
                 instrument.floating,
                 floor=self._floors.get((name, key), 0),
+                from_zero=book.kind.from_zero,
             )
         return entry, folds
 
@@ -289,7 +321,7 @@ class Shape:
 
     def forget(self, now: float) -> None:
         """Let go of the series that have been silent for too long. Looks for them once an hour."""
-        if now - self._swept >= _SWEEP_EVERY:
+        if not 0 <= now - self._swept < _SWEEP_EVERY:
             self._swept = now
             for name in self._entries:
                 self._let_go(name, self._silent(name, now - self.look.forget))
@@ -304,7 +336,7 @@ class Shape:
             name, ()
         ):
             return True
-        if now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
+        if 0 <= now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
             return False
         if self._make_room(name, now, max(need, self.look.max_series // _AT_ONCE)):
             return True
@@ -373,22 +405,44 @@ class Shape:
                 self._away.discard(leaf.id)
 
     def due(self, mono: float, attempted: int | None) -> list[Leaf]:
-        """The leaves whose series have been shown as 0 for long enough; to be marked released in
-        the store first.
+        """The leaves that need not be shown as 0 any more; to be marked released in the store
+        first.
+
+        All series of such a leaf have been shown as 0 for long enough: a leaf that joined a series
+        late is in others for a shorter time than in that one.
         """
-        self._ripe = [
-            entry
-            for entry in self._held
-            if entry.held_since is not None
+        zero = {**self._held, **{entry: None for entry in self._dirty if not entry.released}}
+        passed = {entry for entry in zero if self._zero_passed(entry, mono, attempted)}
+        waiting = zero.keys() - passed
+        due: dict[int, Leaf] = {}
+        self._ripe = []
+        for entry in passed:
+            ripe = [
+                leaf
+                for leaf, _ in entry.members
+                if not leaf.released and waiting.isdisjoint(self._of_leaf[leaf.id])
+            ]
+            due.update((leaf.id, leaf) for leaf in ripe)
+            if ripe or any(leaf.released for leaf, _ in entry.members):
+                self._ripe.append(entry)
+        return list(due.values())
+
+    def _zero_passed(self, entry: Entry, mono: float, attempted: int | None) -> bool:
+        """Whether the series was shown as 0 for long enough, or need not be."""
+        if not self.page_served and not entry.from_zero:
+            return not self.look.skip_zero or bool(entry.shown())
+        return (
+            entry.held_since is not None
             and mono - entry.held_since >= self.look.zero_hold
             and (attempted is None or attempted >= entry.held_version)
-        ]
-        return [leaf for entry in self._ripe for leaf, _ in entry.members]
+        )
 
     def released(self, leaves: Iterable[Leaf]) -> None:
         """The store has it: show what these leaves, those last due, are."""
         for entry in self._ripe:
             entry.skipped = False
+            self._dirty[entry] = None
+        self._ripe = []
         for leaf in leaves:
             leaf.released = True
             self._dirty.update(dict.fromkeys(self._of_leaf.get(leaf.id, ())))

@@ -2,6 +2,7 @@
 prints it.
 """
 
+from collections.abc import Callable
 from threading import Lock
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,8 @@ class PrometheusReader(PrometheusMetricReader):
 
     The Board's part is rendered once per published snapshot, never per scrape. All methods block
     for some milliseconds and may be called from any thread; `refresh` takes longest, so whoever
-    publishes calls it in a worker thread, and no scrape has to wait for it.
+    publishes calls it in a worker thread, and no scrape has to wait for it. `before_page` is called
+    before a page is made that somebody will see; it may wait.
     """
 
     def __init__(self, board: Board) -> None:
@@ -34,6 +36,7 @@ class PrometheusReader(PrometheusMetricReader):
         )
         ProcessCollector(registry=self._health)
         self._board = board
+        self.before_page: Callable[[], None] = lambda: None
         self._exposition = Exposition(SHOWN)
         self._shown: Snapshot | None = None
         self._pages: Pages
@@ -52,6 +55,7 @@ class PrometheusReader(PrometheusMetricReader):
         """A whole scrape, in pieces that are to be sent one after the other; as one gzip member if
         `gzip`.
         """
+        self.before_page()
         pages = self.refresh()
         page = pages.text if form == "text" else pages.openmetrics
         with self._lock:  # the stock collector keeps what it collects in an unlocked queue

@@ -29,9 +29,9 @@ class Sender:
     good by the next.
 
     It never holds up whoever publishes: a dead or slow Collector costs its thread time, and nobody
-    else's. `attempted(version, ok)` is called in that thread after each attempt with the version of
-    the snapshot that was tried; it may not wait, nor raise. An attempt ends at the first batch that
-    does not arrive.
+    else's. `before_page` is called before each attempt, and may wait. `attempted(version, ok)` is
+    called in that thread after each attempt with the version of the snapshot that was tried; it may
+    not wait, nor raise. An attempt ends at the first batch that does not arrive.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Sender:
         *,
         interval: float,
         to_resource: Sequence[str] = (),
+        before_page: Callable[[], None] = lambda: None,
         attempted: Callable[[int, bool], None] = _nobody,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -52,6 +53,7 @@ class Sender:
         self._resource = resource
         self._interval = interval
         self._to_resource = to_resource
+        self._before_page = before_page
         self._attempted = attempted
         self._now = now
         self._scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
@@ -70,6 +72,7 @@ class Sender:
         allows.
         """
         with self._one:
+            self._before_page()
             snapshot = self._board.current()
             ok = self._send(snapshot)
         if not self._closed.is_set():

@@ -135,12 +135,16 @@ class Intake:
     def _book(self, events: Sequence[Event]) -> Booked:
         clock = self._keeper.clock
         keeper = self._keeper
-        now = clock.now()
-        booked = pipeline.book_events(self._store, self._books, events, int(now), self._dedupe)
+        # A wrong clock must not make an event look old: it would be counted a second time.
+        now = int(keeper.stamp())
+        since = int(keeper.earliest()) - self._dedupe
+        booked = pipeline.book_events(
+            self._store, self._books, events, now, now - since, until=int(keeper.latest())
+        )
         for book, leaves in booked.leaves:
-            keeper.fold(keeper.display.took(book, leaves, now))
+            keeper.took(book, leaves)
         if clock.mono() - self._forgot >= _DAY / PARTS:
-            self._store.forget_events(self._part, int(now) - self._dedupe)
+            self._store.forget_events(self._part, since)
             self._part = (self._part + 1) % PARTS
             self._forgot = clock.mono()
         return booked

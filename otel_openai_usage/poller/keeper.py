@@ -1,16 +1,22 @@
 """The one thread in which books, store and display are touched, and what is published out of it."""
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book, Leaf
 from otel_openai_usage.core.display import Display
+from otel_openai_usage.core.kinds import KINDS
+from otel_openai_usage.core.model import Names, Width
 from otel_openai_usage.core.ports import Store
+from otel_openai_usage.core.present import KnownTimes, Present
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.errors import StateError
@@ -18,6 +24,11 @@ from otel_openai_usage.poller.trouble import SAY_AGAIN_AFTER
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+REPORTED = frozenset(kind.path for kind in KINDS.values())
+"""Sources whose buckets are OpenAI's word on what time it is."""
+_KNOWN_TIMES = "known_times"
+_PAGE_SERVED = "page_served"
 
 PUBLISH_GAP = 0.25
 """Seconds between two snapshots at the least, so that sources that end together are shown together.
@@ -35,6 +46,13 @@ class Clock:
     now: Callable[[], float]
     mono: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+def _was_shown(book: Book) -> bool:
+    """Whether an older version may have shown the book."""
+    if book.kind.path in REPORTED:
+        return book.progress.complete
+    return any(leaf.changed for leaf in book.leaves.values())
 
 
 class Telemetry(Protocol):
@@ -80,6 +98,84 @@ class Keeper:
         self.books: list[Book] = []
         self._thread = ThreadPoolExecutor(1, "keeper")
         self._abandoned = False
+        self._present = Present(clock.now(), clock.mono())
+        self._served_kept = False
+
+    def load(self, names: Mapping[str, Names]) -> None:
+        """Take over what the state knows of the time, and shape the series of all books.
+
+        Call it once, after the books were added. Raises StateError.
+        """
+        wall = self.clock.now()
+        mono = self.clock.mono()
+        self._present = Present(wall, mono, self._known_times())
+        for book in self.books:
+            if book.kind.path in REPORTED and book.newest_bucket:
+                # Its width is not stored. No bucket is longer than a day.
+                self._present.reported(book.newest_bucket - Width.DAY, wall, mono)
+        served = self.store.note(_PAGE_SERVED)
+        if served is None:
+            # The state is new, or of a version that did not write this down.
+            served = str(int(any(map(_was_shown, self.books))))
+            self.store.take_note(_PAGE_SERVED, served)
+        self._served_kept = served == "1"
+        self.display.shape.page_served = self._served_kept
+        self.fold(self.display.load(self.books, names, self.earliest(), mono))
+
+    def _known_times(self) -> KnownTimes:
+        text = self.store.note(_KNOWN_TIMES)
+        return KnownTimes(*json.loads(text)) if text else KnownTimes()
+
+    def before_page(self) -> None:
+        """A page is about to be served, or sent by OTLP. May be called in any thread, and waits.
+
+        From now on new series are shown as 0 first. What the thread published before is on the
+        Board when this returns, so a page that is made afterwards has all that is shown at once.
+        """
+        if self._served_kept:
+            return
+        with suppress(RuntimeError, CancelledError):  # the thread has ended, and publishes no more
+            self._thread.submit(self._keep_served).result()
+
+    def _keep_served(self) -> None:
+        self.display.shape.page_served = True
+        try:
+            self.store.take_note(_PAGE_SERVED, "1")
+        except StateError as error:
+            self._tell_of(error)  # written down with the next page
+        else:
+            self._served_kept = True
+
+    @property
+    def page_served(self) -> bool:
+        """Whether a page was served on this state."""
+        return self.display.shape.page_served
+
+    def took(self, book: Book, leaves: Iterable[Leaf]) -> None:
+        """Show what a reading made or moved. In the thread. Raises StateError."""
+        self.fold(self.display.took(book, leaves, self.earliest(), self.clock.mono()))
+
+    def earliest(self) -> float:
+        """A time that has certainly come: what age removes is removed by this one."""
+        return self._present.earliest(self.clock.now(), self.clock.mono())
+
+    def latest(self) -> float:
+        """The best guess of the present."""
+        return self._present.latest(self.clock.now(), self.clock.mono())
+
+    def stamp(self) -> float:
+        """The time to keep of what was last seen now, so that it does not look old too early."""
+        return self._present.stamp(self.clock.now(), self.clock.mono())
+
+    def reported(self, began: int | None) -> None:
+        """OpenAI reported usage in a bucket that began then. In the thread."""
+        if began is not None:
+            self._present.reported(began, self.clock.now(), self.clock.mono())
+
+    def keep_times(self) -> None:
+        """Write down what is known of the time. In the thread. Raises StateError."""
+        known = self._present.known(self.clock.mono())
+        self.store.take_note(_KNOWN_TIMES, json.dumps([known.proven, known.assumed]))
 
     async def do(self, work: Callable[[], T]) -> T:
         """Run `work` in the thread."""
@@ -119,11 +215,11 @@ class Keeper:
         """Put on the Board what is new. In the thread. True if anything was."""
         now = self.clock.now()
         mono = self.clock.mono()
+        certain = self.earliest()
         shape = self.display.shape
-        self.fold(shape.resume(now))
-        shape.forget(now)
-        if released := shape.due(mono, self.attempted):
-            self._release(released)
+        self.fold(shape.resume(certain, mono))
+        shape.forget(certain)
+        self._release(shape.due(mono, self.attempted))
         snapshot = self.display.snapshot(now, mono)
         if snapshot is None:
             return False
@@ -137,7 +233,8 @@ class Keeper:
         polls fail.
         """
         try:
-            self.store.release(leaves)
+            if leaves:
+                self.store.release(leaves)
         except StateError as error:
             self._tell_of(error)
         else:
@@ -192,8 +289,12 @@ class Keeper:
         self._thread.shutdown(cancel_futures=True)
 
     def _keep(self) -> None:
-        for book in self.books:
+        now = int(self.clock.now())
+        steps: list[Callable[[], None]] = [
+            partial(pipeline.keep, self.store, book, now) for book in self.books
+        ]
+        for step in (*steps, self.keep_times):
             try:
-                pipeline.keep(self.store, book, int(self.clock.now()))
+                step()
             except StateError as error:
                 log.warning("keeping how far reading has come", extra={"error": str(error)})

@@ -103,7 +103,9 @@ class NamesPoll(Shown):
             after = merged(before, found)
             if after != before:
                 self._owes = True
-                made = keeper.display.named(self._organization, after, keeper.clock.now())
+                made = keeper.display.named(
+                    self._organization, after, keeper.earliest(), keeper.clock.mono()
+                )
             else:
                 made = [], []
             if self._owes:

@@ -81,11 +81,12 @@ class Upkeep:
 
     async def once(self) -> None:
         """Do all that is to be done. Raises StateError."""
-        now = int(self._keeper.clock.now())
-        keep = self._keep(now)
+        await self._keeper.do(self._keeper.keep_times)
+        keep = self._keep(int(self._keeper.earliest()))
         for book in (*self._keeper.books, *self._also):
             while await self._keeper.do(lambda book=book: self._store.tidy(book, keep)):  # type: ignore[misc]
                 await self._keeper.clock.sleep(PAUSE)
+        now = int(self._keeper.clock.now())
         for organization in self._organizations:
             await self._compare(organization, now)
 

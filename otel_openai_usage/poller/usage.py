@@ -112,7 +112,7 @@ class UsagePoll:
         book = self.book
 
         def work() -> Absorbed:
-            now = keeper.clock.now()
+            now = keeper.latest()
             absorbed = pipeline.absorb(
                 keeper.store,
                 book,
@@ -124,7 +124,8 @@ class UsagePoll:
                 drilled=drilled,
                 prices=self._prices,
             )
-            keeper.fold(keeper.display.took(book, absorbed.leaves, now))
+            keeper.reported(absorbed.newest)
+            keeper.took(book, absorbed.leaves)
             return absorbed
 
         absorbed = await keeper.do(work)
@@ -141,7 +142,7 @@ class UsagePoll:
         if self._cost_days:
             load_days(keeper.store, book, now, self._cost_days)
         if pipeline.finish(keeper.store, book, now):
-            keeper.fold(keeper.display.took(book, list(book.leaves.values()), keeper.clock.now()))
+            keeper.took(book, list(book.leaves.values()))
 
     def _tell_lost(self, lost: Iterable[Window]) -> None:
         for window in lost:

@@ -12,7 +12,7 @@ from otel_openai_usage.core.kinds import KINDS
 from otel_openai_usage.core.ledger import Row, total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.core.windows import Progress
-from otel_openai_usage.state import rows
+from otel_openai_usage.state import rows, upkeep
 from otel_openai_usage.state.file import looking, told
 
 
@@ -49,7 +49,16 @@ class Reader:
             epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
         )
         by_id = {leaf.id: leaf for leaf in leaves.values()}
-        return Book(id_, organization, kind, progress, rows.groupings(self._db, id_), leaves, by_id)
+        return Book(
+            id_,
+            organization,
+            kind,
+            progress,
+            rows.groupings(self._db, id_),
+            leaves,
+            by_id,
+            purged_before=upkeep.purged_before(self._db, id_),
+        )
 
     def counted(self, book: Book, start: int, end: int) -> dict[Dims, Amounts]:
         """What is booked of buckets that begin in [start, end), by attribute set; without those

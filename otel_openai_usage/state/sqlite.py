@@ -145,6 +145,7 @@ class Store:
             )
             groupings = rows.groupings(db, id_)
             leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
+            purged_before = upkeep.purged_before(db, id_)
         progress = Progress(
             began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
         )
@@ -159,6 +160,7 @@ class Store:
             last_success=success,
             newest_bucket=newest,
             organization_id=org_id,
+            purged_before=purged_before,
         )
 
     def regroup(self, book: Book) -> None:
@@ -348,7 +350,13 @@ class Store:
     def tidy(self, book: Book, keep: Retention) -> bool:
         """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
         with self._transaction("tidied") as db:
-            return upkeep.step(db, book.id, book.kind, book.progress, keep)
+            changed = upkeep.step(db, book.id, book.kind, book.progress, keep)
+            purged_before = upkeep.purged_before(db, book.id)
+        if changed is None:
+            return False
+        book.forget_fingerprints(changed.start, changed.end)
+        book.purged_before = purged_before
+        return True
 
     def spent(self, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
         """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both

@@ -11,25 +11,34 @@ from decimal import Decimal
 
 from otel_openai_usage.core.estimate import CURRENCY, add
 from otel_openai_usage.core.kinds import Kind
-from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.core.model import Width, Window, floor
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state.rows import added_up
 
 _DAY = int(Width.DAY)
 _HOUR = int(Width.HOUR)
+_PURGED_BEFORE = "purged_before"
 
 
 def step(
     db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention
-) -> bool:
-    """Do one small piece of what is to be done for a source. False if there was nothing."""
+) -> Window | None:
+    """Do one small piece of what is to be done for a source: the day whose rows it changed, if any."""
     return _coarsen(db, source, kind, progress, keep) or _let_go(db, source, keep)
+
+
+def purged_before(db: sqlite3.Connection, source: int) -> int:
+    """The start of the first day whose rows were not deleted because of their age; 0 if none was."""
+    found = db.execute(
+        "SELECT value FROM meta WHERE key = ?", (f"{_PURGED_BEFORE}.{source:d}",)
+    ).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _coarsen(
     db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention
-) -> bool:
+) -> Window | None:
     """The oldest day of hours becomes days. The day that counting began in stays: half of it does
     not count.
     """
@@ -39,7 +48,7 @@ def _coarsen(
         (source, keep.hours, *began),
     ).fetchone()
     if oldest is None:
-        return False
+        return None
     day = floor(oldest, _DAY)
     names = [measure.name for measure in kind.measures]
     picked = ", ".join(
@@ -63,11 +72,11 @@ def _coarsen(
         f"DELETE FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ?",
         (source, day, day + _DAY),
     )
-    return True
+    return Window(day, day + _DAY)
 
 
-def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
-    """The oldest day that is older than anybody wants to know."""
+def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> Window | None:
+    """The oldest day that is older than anybody wants to know. That it went is written down with it."""
     for width in Width:
         (oldest,) = db.execute(
             "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?",
@@ -76,14 +85,19 @@ def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> bool:
         if oldest is not None:
             break
     else:
-        return False
+        return None
     day = floor(oldest, _DAY)
     for table in ("readings", "suspicions"):
         for width in Width:
             sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
             db.execute(sql, (source, int(width), day, day + _DAY))
     db.execute("DELETE FROM estimates WHERE source_id = ? AND day = ?", (source, day))
-    return True
+    boundary = max(day + _DAY, purged_before(db, source))
+    db.execute(
+        "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+        (f"{_PURGED_BEFORE}.{source:d}", str(boundary)),
+    )
+    return Window(day, day + _DAY)
 
 
 def spent(

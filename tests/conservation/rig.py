@@ -176,7 +176,8 @@ class Run:
         self.loops: list[Loop] = []
         for (organization, name), source in sources.items():
             self._add(organization, KINDS[name], source)
-        self.keeper.fold(display.load(self.books, {}, time.now))
+        self.keeper.books = self.books
+        self.keeper.load({})
         self.keeper.publish()
 
     def _add(self, organization: str, kind: Kind, source: Source) -> None:

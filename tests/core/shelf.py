@@ -60,6 +60,7 @@ class Shelf:
     suspected: dict[tuple[int, int, int, Dims], Suspicion] = field(default_factory=dict)
     folded: list[Folded] = field(default_factory=list)
     held: list[Floor] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     full: bool = False
 
@@ -131,6 +132,13 @@ class Shelf:
         return NO_NAMES
 
     def keep_names(self, organization: str, names: Names) -> None: ...
+
+    def note(self, key: str) -> str | None:
+        return self.notes.get(key)
+
+    def take_note(self, key: str, value: str) -> None:
+        self._refuse()
+        self.notes[key] = value
 
     def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
 

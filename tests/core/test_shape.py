@@ -255,9 +255,10 @@ def test_a_restart_waits_for_no_name(one: Book) -> None:
     is not known again yet.
     """
     stage = Stage(Look(zero_hold=0), [one])
-    stage.use(one, of("a"), (7, 1), released=True)
+    stage.use(one, of("a"), (7, 1))
+    stage.publish(30)
     stage.publish()
-    assert stage.values() == {}
+    assert one.leaves[of("a")].released
     stage.start()
     assert stage.values(TOKENS, "project_name") == {("unknown",): 7}
 

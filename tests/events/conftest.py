@@ -124,14 +124,18 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Ho
     async with AsyncExitStack() as stack:
         last: list[AsyncExitStack] = []
 
-        async def open_(now: Callable[[], float] = lambda: NOW, **settings: object) -> House:
+        async def open_(
+            now: Callable[[], float] = lambda: NOW,
+            mono: Callable[[], float] = lambda: 0.0,
+            **settings: object,
+        ) -> House:
             if last:
                 await last.pop().aclose()
             inner = await stack.enter_async_context(AsyncExitStack())
             last.append(inner)
             names = {key.replace("__", "."): value for key, value in settings.items()}
             loaded = load(None, {}, {**QUIET, "state.path": str(tmp_path / "state.db"), **names})
-            exporter = await app.wire(loaded, inner, clock=Clock(now, lambda: 0.0), env={})
+            exporter = await app.wire(loaded, inner, clock=Clock(now, mono), env={})
             return House(exporter, await inner.enter_async_context(aiohttp.ClientSession()))
 
         yield open_

@@ -133,7 +133,7 @@ async def test_a_new_series_says_0_first(open_house: Open) -> None:
 async def test_identities_are_forgotten_after_dedupe(open_house: Open) -> None:
     """A day in which an event is known; after that the same identity is a new event."""
     now = [float(NOW)]
-    house = await open_house(lambda: now[0], events__dedupe="1d")
+    house = await open_house(lambda: now[0], mono=lambda: now[0], events__dedupe="1d")
     for later in (0, 86400, 86401):
         now[0] = NOW + later
         await house.post(event())

@@ -82,7 +82,7 @@ class House:
         rules = Rules(Width.MINUTE, 3 * 3600, 7 * 86400, LIMITS)
         self._poll = UsagePoll(self.keeper, self.source, book, rules, 900)
         self.keeper.books.append(book)
-        display.load([book], {}, self.now)
+        self.keeper.load({})
 
     async def poll(self) -> int:
         """One poll, published and rendered; how many rows of the state were written."""

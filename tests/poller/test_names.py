@@ -57,7 +57,10 @@ class Process:
         )
         self.book = self.store.book("default", EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
         self.poll = NamesPoll(self.keeper, names, "default", [self.book])
-        if not self.book.leaves:
+        fresh = not self.book.leaves
+        self.keeper.books.append(self.book)
+        self.keeper.load({"default": self.store.names("default")})
+        if fresh:
             read(
                 self.store,
                 self.book,
@@ -66,7 +69,7 @@ class Process:
                 NOW,
             )
             pipeline.finish(self.store, self.book, NOW)
-        display.load([self.book], {"default": self.store.names("default")}, NOW)
+            self.keeper.took(self.book, self.book.leaves.values())
         self.keeper.publish()
 
     def shows(self) -> dict[object, float]:

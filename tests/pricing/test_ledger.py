@@ -60,6 +60,7 @@ class Bench:
         )
         pipeline.price(self.book, self.tariff, self.now)
         self.display = Display(Look(zero_hold=0, name_wait=0))
+        self.display.shape.page_served = False
         self.display.load([self.book], {"acme": NO_NAMES}, self.now)
 
     def stop(self) -> None:

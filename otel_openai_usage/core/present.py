@@ -1,0 +1,84 @@
+"""What can be known of the present: the machine's clock, checked against data and elapsed time.
+
+A machine's clock can be wrong by years, for seconds or for the whole life of a process. Nothing may
+be deleted, downsampled, forgotten or hidden because of such a clock. Two facts limit the error:
+usage that OpenAI reported has happened, and the monotonic clock counts the seconds since then.
+"""
+
+from dataclasses import dataclass
+
+_STEADY = 86400
+"""Seconds for which a clock must not step before it is believed without data that support it."""
+_SAME = 60
+"""Seconds by which a clock may drift in that time and still count as steady."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTimes:
+    """What a process knows of the time, in Unix seconds; kept in the state for the next one.
+
+    `proven` is a time that has passed, because OpenAI reported usage of then or because time passed
+    since. `assumed` is a time that the machine's clock alone says has passed.
+    """
+
+    proven: float | None = None
+    assumed: float | None = None
+
+
+class Present:
+    """Two limits of the true time. `wall` is the machine's clock, `mono` one that never steps.
+
+    `earliest` is used where age removes something: it is never later than the true time, as long
+    as anything but the machine's clock supports it. `latest` is the best guess of the present: the
+    machine's clock, but never earlier than what is proven.
+
+    Where OpenAI reports nothing (only events, or only the legacy source), the clock at the first
+    start is assumed to be right, and later a clock that did not step for a day. A stop of the
+    process then counts as no time: what it makes old is removed later than it could be.
+    """
+
+    def __init__(self, wall: float, mono: float, known: KnownTimes = KnownTimes()) -> None:
+        assumed = wall if known.assumed is None else known.assumed
+        self._proven = None if known.proven is None else known.proven - mono
+        self._assumed = assumed - mono
+        self._offset = wall - mono
+        self._steady_since = mono
+
+    def reported(self, began: float, wall: float, mono: float) -> None:
+        """OpenAI reported usage in a bucket that began then.
+
+        One that begins later than the machine's clock says is not believed beyond that: either the
+        clock is behind, or the bucket is wrong.
+        """
+        offset = min(began, wall) - mono
+        self._proven = offset if self._proven is None else max(self._proven, offset)
+
+    def earliest(self, wall: float, mono: float) -> float:
+        """A time that has certainly come."""
+        self._watch(wall, mono)
+        offset = self._assumed if self._proven is None else self._proven
+        return min(wall, offset + mono)
+
+    def latest(self, wall: float, mono: float) -> float:
+        """The machine's clock, unless it is proven to be behind."""
+        return wall if self._proven is None else max(wall, self._proven + mono)
+
+    def stamp(self, wall: float, mono: float) -> float:
+        """When something was last seen to happen: later rather than too early, so that it does not
+        look old before its time.
+        """
+        return max(self.latest(wall, mono), self._assumed + mono)
+
+    def known(self, mono: float) -> KnownTimes:
+        """What the next process should know."""
+        proven = None if self._proven is None else self._proven + mono
+        return KnownTimes(proven, self._assumed + mono)
+
+    def _watch(self, wall: float, mono: float) -> None:
+        """Believe a clock that has not stepped for long."""
+        offset = wall - mono
+        if abs(offset - self._offset) > _SAME:
+            self._offset = offset
+            self._steady_since = mono
+        elif mono - self._steady_since >= _STEADY:
+            self._assumed = max(self._assumed, offset)
