@@ -32,6 +32,7 @@ from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.metrics.readers import Sender
 from otel_openai_usage.metrics.resource import resource
+from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
@@ -248,8 +249,11 @@ async def wire(
     exporter = Exporter(
         store, keeper, own, board, prometheus, [], [], prices=parts.prices(settings)
     )
+    budget = Budget(settings.api.max_bytes)
     for organization in settings.organizations if needs_key(settings) else ():
-        client = openai_client(settings, organization, _observer(own, organization.name))
+        client = openai_client(
+            settings, organization, _observer(own, organization.name), budget=budget
+        )
         await stack.enter_async_context(client)
         _add_organization(exporter, settings, organization.name, client, int(clock.now()))
         own.expect(
@@ -257,7 +261,9 @@ async def wire(
             [loop.source for loop in exporter.loops if loop.organization == organization.name],
         )
     if settings.reads_legacy:
-        client, loop = parts.legacy(settings, keeper, store, own, exporter.prices, once=once)
+        client, loop = parts.legacy(
+            settings, keeper, store, own, exporter.prices, once=once, budget=budget
+        )
         await stack.enter_async_context(client)
         exporter.loops.append(loop)
     ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
@@ -336,8 +342,10 @@ def openai_client(
     settings: Settings,
     organization: Organization,
     observe: Callable[[str, str, float], None] | None = None,
+    *,
+    budget: Budget | None = None,
 ) -> Client:
-    """The client of one organization, as configured."""
+    """The client of one organization, as configured. `budget` is shared where there are several."""
     secret = organization.admin_key.get_secret_value() if organization.admin_key else ""
     return Client(
         name=organization.name,
@@ -348,6 +356,7 @@ def openai_client(
         requests_per_minute=settings.api.requests_per_minute,
         retries=settings.api.retries,
         observe=observe,
+        budget=budget or Budget(settings.api.max_bytes),
     )
 
 

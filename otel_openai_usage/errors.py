@@ -15,6 +15,7 @@ Every error this package raises on purpose:
     + Unavailable        5xx, a timeout, a broken or refused connection
     + BadResponse        no JSON, or none that we can use
       - BadShape         JSON of a shape that we do not know; the same will come again
+      - TooLarge         more than may be in memory; a shorter window may fit
     + Bug                our own mistake while a source was read
   x Busy                 more comes in than the disk takes; waiting helps
   x StateError           the disk's fault
@@ -103,6 +104,10 @@ class BadResponse(SourceError):
 
 class BadShape(BadResponse):
     """An answer that is not of the shape we know; a developer should look."""
+
+
+class TooLarge(BadResponse):
+    """An answer that needs more memory than `api.max_bytes`; a shorter window may fit."""
 
 
 class Bug(SourceError):

@@ -59,11 +59,17 @@ class Api(Section):
     timeout: PositiveDuration = timedelta(seconds=30)
     """How long one request may take."""
     max_concurrency: _Positive = 4
-    """Requests at the same time, per organization."""
+    """Requests at the same time, per organization. One that has not ended after 5s does not count any
+    more, so that a slow answer keeps no other request waiting.
+    """
     requests_per_minute: _Positive = 60
     """Requests in a minute, per organization, all sources together; usage and costs go first."""
     retries: Annotated[int, Field(ge=0), WHOLE] = 5
     """How often a failed request is tried again, with growing pauses; Retry-After is obeyed."""
+    max_bytes: Annotated[Size, Field(ge=2**20)] = 128 * 2**20
+    """Bytes of answers in memory at a time, all organizations together, what they become while they
+    are booked included; at least 1MiB. An answer that needs more is read in shorter windows.
+    """
 
 
 class Usage(Section):

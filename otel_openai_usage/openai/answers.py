@@ -120,6 +120,11 @@ def _classify(
             f"{met}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}",
             status=status,
         )
+    if status == 407:
+        return errors.Unavailable(
+            f"{met}; the proxy asks for a login: put user and password into the proxy's URL",
+            status=status,
+        )
     if status == 429:
         return _limited(met, retry_after(headers, now), quoted, advice)
     if status >= 500 or status in _TRANSIENT:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,11 +13,14 @@ from typing import Self, TypeVar
 
 import aiohttp
 
-from otel_openai_usage.errors import BadResponse, Rejected, SourceError, Unavailable
+from otel_openai_usage.errors import Rejected, SourceError, Unavailable
 from otel_openai_usage.openai import answers, retry
 from otel_openai_usage.openai.answers import ADMIN, Advice, Body
+from otel_openai_usage.openai.budget import Budget, HeldBody
 from otel_openai_usage.openai.gate import Gate
+from otel_openai_usage.openai.inflate import unpacked
 from otel_openai_usage.openai.key import Key
+from otel_openai_usage.openai.proxy import proxy_for
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +31,22 @@ T = TypeVar("T")
 
 _LARGE = 2**18
 """Bytes of a body that is read off the event loop."""
-MAX_BODY = 256 * 2**20
-"""Bytes of one body, unpacked. A full page of 1,440 buckets with 100 results each has about 88 MB.
-"""
+_ERROR_BODY = 2**16
+"""Bytes that are read of the body of a refusal."""
+_HEADER_LINE = 2**16
+"""Bytes of one header line; proxies and gateways add long ones."""
+_HEADERS = 256
 
 
 class Client:
     """Asks one organization, for all sources of it.
 
     One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0
-    goes first (usage, costs), then 1 (limits), then 2 (names). `timeout` in seconds is for one
-    request from connecting to the last byte; `retries` is how often one is asked again. To be
-    entered with `async with`.
+    goes first (usage, costs), then 1 (names in use), then 2 (limits), then 3 (all other names).
+    `timeout` in seconds is for one request from connecting to the last byte; `retries` is how often
+    one is asked again. `budget` bounds the memory of answers; clients may share it. Proxies are
+    those of the environment `env`. To be entered with `async with`. Raises ConfigError for a proxy
+    that cannot be used.
     """
 
     def __init__(
@@ -57,9 +65,13 @@ class Client:
         now: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         session: Callable[..., aiohttp.ClientSession] = aiohttp.ClientSession,
+        budget: Budget | None = None,
+        env: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self._base = base_url.rstrip("/")
+        self._proxy = proxy_for(self._base, env)
+        self._budget = budget or Budget()
         self._key = key
         self._timeout = timeout
         self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
@@ -76,15 +88,20 @@ class Client:
         return f"Client({self.name!r}, {answers.redact(self._base)!r})"
 
     async def __aenter__(self) -> Self:
+        proxy = self._proxy
         self._session = self._make_session(
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            timeout=aiohttp.ClientTimeout(total=None),  # `_exchange` has a deadline for all of it
+            proxy=proxy and proxy.url,
             headers={
                 "User-Agent": f"otel-openai-usage/{_version()}",
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
             },
-            trust_env=True,
+            auto_decompress=False,
             read_bufsize=2**18,
+            max_line_size=_HEADER_LINE,
+            max_field_size=_HEADER_LINE,
+            max_headers=_HEADERS,
         )
         return self
 
@@ -180,18 +197,29 @@ class Client:
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str
-    ) -> tuple[int, Mapping[str, str], bytearray]:
+    ) -> tuple[int, Mapping[str, str], HeldBody]:
         if self._session is None:
             raise RuntimeError("a Client must be entered before it is used")
         started = time.perf_counter()
         outcome = "connection"
         headers = {"Authorization": f"Bearer {secret}"}
+        login = self._proxy.login if self._proxy else {}
+        is_tunnelled = self._base.startswith("https:")
+        if not is_tunnelled:  # the proxy reads the request itself
+            headers |= login
         try:
-            async with self._session.get(
-                f"{self._base}/{path}", params=list(params), headers=headers, allow_redirects=False
-            ) as response:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._session.get(
+                    f"{self._base}/{path}",
+                    params=list(params),
+                    headers=headers,
+                    proxy_headers=login if is_tunnelled else None,
+                    allow_redirects=False,
+                ) as response,
+            ):
                 outcome = str(response.status)
-                return response.status, response.headers, await _body(response, call)
+                return response.status, response.headers, await self._body(response, call)
         except TimeoutError as error:
             outcome = "timeout"
             raise Unavailable(
@@ -202,27 +230,37 @@ class Client:
             raise Unavailable(
                 f"{call}: the answer broke off or could not be unpacked; check base_url and the network"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        # ValueError: a host or a header that the libraries below cannot encode
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = "connection"
-            reason = answers.redact(str(error) or type(error).__name__, secret)
-            raise Unavailable(f"{call}: {reason}; check base_url and the network") from error
+            raise Unavailable(f"{call}: {self._reason(error, secret)}") from error
         finally:
             if self._observe is not None:
                 self._observe(endpoint, outcome, time.perf_counter() - started)
 
+    async def _body(self, response: aiohttp.ClientResponse, call: str) -> HeldBody:
+        """All of a good answer's body, the beginning of a refusal's."""
+        body = self._budget.body()
+        encoding = response.headers.get("Content-Encoding", "")
+        is_refusal = not 200 <= response.status < 300
+        async for piece in unpacked(response.content.iter_any(), encoding, call):
+            await self._budget.extend(body, piece, call)
+            if is_refusal and len(body) >= _ERROR_BODY:
+                response.close()
+                break
+        await self._budget.finish(body, call)
+        return body
 
-async def _body(response: aiohttp.ClientResponse, call: str) -> bytearray:
-    body = (
-        bytearray()
-    )  # grows in place: fresh memory is most of what a body of tens of megabytes costs here
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise BadResponse(
-                f"{call}: more than {MAX_BODY // 2**20} MiB; group by fewer dimensions",
-                status=response.status,
-            )
-    return body
+    def _reason(self, error: Exception, secret: str) -> str:
+        """Why there was no answer, and what to check."""
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            said = f"the proxy answered {error.status} {error.message}"
+        elif isinstance(error, aiohttp.ClientResponseError):  # its text has a status of its own
+            said = f"the answer is no HTTP that can be read: {error.message}"
+        else:
+            said = str(error) or type(error).__name__
+        look_at = f"base_url, {self._proxy.variable} and" if self._proxy else "base_url and"
+        return f"{answers.redact(said, secret)[:300]}; check {look_at} the network"
 
 
 def _version() -> str:

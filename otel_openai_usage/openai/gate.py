@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 MINUTE = 60.0
+SLOW_AFTER = 5.0
+"""Seconds after which a request that is still inside does not count any more."""
 _TICK = 1e-6
 
 
@@ -17,12 +19,15 @@ class Gate:
 
     Waiters go by priority (0 first), then in the order they came. Priorities above 0 may fill only
     three quarters of a minute, so that a long list of names never makes usage wait for the minute
-    to pass. Time is the running loop's.
+    to pass, and half of the places, so that slow lists do not take them all. A request that is
+    inside for 5 s gives its place to the next one: a slow answer keeps nobody else waiting. Time is
+    the running loop's.
     """
 
     def __init__(self, *, requests_per_minute: int, max_concurrency: int) -> None:
         self._limit = requests_per_minute
         self._free = max_concurrency
+        self._free_for_lists = max(1, max_concurrency // 2)
         self._passed: deque[float] = deque()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
@@ -32,10 +37,16 @@ class Gate:
     async def slot(self, priority: int = 0) -> AsyncIterator[None]:
         """Be inside for one request. A cancelled waiter gives up its place."""
         await self._enter(priority)
+        place = _Place(self)
+        slow = asyncio.get_running_loop().call_later(SLOW_AFTER, place.leave)
         try:
             yield
         finally:
-            self._leave()
+            slow.cancel()
+            if priority > 0:
+                self._free_for_lists += 1
+            place.leave()
+            self._admit()
 
     async def _enter(self, priority: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -45,10 +56,13 @@ class Gate:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # let in and cancelled in the same moment
-                self._leave()
+                if priority > 0:
+                    self._free_for_lists += 1
+                self.leave()
             raise
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Somebody inside does not count any more."""
         self._free += 1
         self._admit()
 
@@ -63,12 +77,16 @@ class Gate:
             if turn.done():  # cancelled while waiting
                 heapq.heappop(self._waiting)
                 continue
+            if priority > 0 and not self._free_for_lists:
+                return  # all that wait have this priority or a lower one
             if (over := len(self._passed) - self._share(priority)) >= 0:
                 self._admit_at(self._passed[over] + MINUTE)
                 return
             heapq.heappop(self._waiting)
             self._passed.append(now)
             self._free -= 1
+            if priority > 0:
+                self._free_for_lists -= 1
             turn.set_result(None)
 
     def _share(self, priority: int) -> int:
@@ -78,3 +96,17 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._admit)
+
+
+class _Place:
+    """The place of one request, which is left once: when the request ends, or when it is slow."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate: Gate | None = gate
+
+    def leave(self) -> None:
+        """Let somebody else have it."""
+        if self._gate is not None:
+            gate = self._gate
+            self._gate = None
+            gate.leave()

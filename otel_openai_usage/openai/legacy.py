@@ -28,6 +28,7 @@ from otel_openai_usage.errors import (
     SourceError,
 )
 from otel_openai_usage.openai.answers import Advice
+from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.wire import MOST
@@ -81,7 +82,10 @@ it.
 
 
 def legacy_client(
-    settings: Settings, observe: Callable[[str, str, float], None] | None = None
+    settings: Settings,
+    observe: Callable[[str, str, float], None] | None = None,
+    *,
+    budget: Budget | None = None,
 ) -> Client:
     """The client of the legacy source, with its ordinary key."""
     asked = settings.legacy
@@ -94,6 +98,7 @@ def legacy_client(
         retries=0,  # So few requests are allowed that the next poll is soon enough.
         observe=observe,
         advice=ADVICE,
+        budget=budget or Budget(settings.api.max_bytes),
     )
 
 

@@ -2,7 +2,14 @@
 
 import random
 
-from otel_openai_usage.errors import BadResponse, BadShape, RateLimited, SourceError, Unavailable
+from otel_openai_usage.errors import (
+    BadResponse,
+    BadShape,
+    RateLimited,
+    SourceError,
+    TooLarge,
+    Unavailable,
+)
 
 FIRST = 1.0
 CAP = 60.0
@@ -19,7 +26,7 @@ def delay(error: SourceError, attempt: int, *, limit: int, rng: random.Random) -
     is asked again: 429, no usable answer, an answer that is not JSON.
     """
     may_pass = isinstance(error, RateLimited | Unavailable | BadResponse) and not isinstance(
-        error, BadShape
+        error, BadShape | TooLarge
     )
     if attempt >= limit or not may_pass:
         return None

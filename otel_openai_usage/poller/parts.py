@@ -9,6 +9,7 @@ from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.poller.keeper import Keeper
@@ -65,6 +66,7 @@ def legacy(
     book: PriceBook | None,
     *,
     once: bool,
+    budget: Budget,
 ) -> tuple[Client, Loop]:
     """The legacy source and its client, which is to be entered. What it reads is kept under the
     first organization.
@@ -75,7 +77,7 @@ def legacy(
     def observe(endpoint: str, status: str, seconds: float) -> None:
         own.request(first.name, endpoint, int(status) if status.isdigit() else None, seconds)
 
-    client = legacy_client(settings, observe)
+    client = legacy_client(settings, observe, budget=budget)
     log.warning(
         "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
     )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import windows
@@ -11,7 +12,7 @@ from otel_openai_usage.core.kinds import LIMITS
 from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window
 from otel_openai_usage.core.ports import Source, Store
 from otel_openai_usage.core.windows import Plan, Step
-from otel_openai_usage.errors import LookbackExceeded
+from otel_openai_usage.errors import LookbackExceeded, TooLarge
 from otel_openai_usage.pipeline import Absorbed
 from otel_openai_usage.poller.keeper import Keeper
 
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 DAYS_PER_HOURS = 4
 """Days are compared so many times less often than hours."""
+
+
+SPLITS = 4
+"""How many times a window is halved whose answer is too large."""
 
 
 class UsagePoll:
@@ -84,7 +89,8 @@ class UsagePoll:
         last = self._done.get(width)
         return last is None or mono - last >= self._every[width]
 
-    async def _step(self, step: Step, plan: Plan) -> int:
+    async def _step(self, step: Step, plan: Plan, *, splits: int = SPLITS) -> int:
+        """Read and book one step; in halves where its answer is too large, `splits` times over."""
         try:
             buckets = await self._source.read(
                 step.window, step.width, self.book.group_by(step.window.start)
@@ -97,6 +103,11 @@ class UsagePoll:
             self._given_up += sum(window.end - window.start for window in lost)
             self._tell_lost(lost)
             return 0
+        except TooLarge:
+            halves = _halved(step)
+            if len(halves) == 1 or splits == 0:
+                raise
+            return sum([await self._step(half, plan, splits=splits - 1) for half in halves])
         absorbed = await self._absorb(step, buckets, plan)
         rows = absorbed.rows
         if absorbed.finer:
@@ -178,6 +189,19 @@ class UsagePoll:
                 "error": str(error),
             }
             log.warning("OpenAI does not report that far back; lower usage.reconcile", extra=facts)
+
+
+def _halved(step: Step) -> list[Step]:
+    """The step as two, cut between two buckets; as it is where it has one bucket only."""
+    window = step.window
+    buckets = -(-(window.end - window.start) // step.width)
+    if buckets < 2:
+        return [step]
+    middle = window.start + buckets // 2 * step.width
+    return [
+        replace(step, window=Window(window.start, middle)),
+        replace(step, window=Window(middle, window.end)),
+    ]
 
 
 def load_days(store: Store, book: Book, now: int, days: int) -> None:

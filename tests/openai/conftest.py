@@ -50,6 +50,7 @@ async def connect(upstream: Upstream, slept: list[float]) -> AsyncIterator[Conne
             "retries": 3,
             "sleep": sleep,
             "rng": random.Random(1),
+            "env": {},
             **settings,
         }
         clients.append(await Client(**given).__aenter__())

@@ -3,6 +3,9 @@
 import asyncio
 import gzip
 import logging
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -15,9 +18,10 @@ from otel_openai_usage.errors import (
     NotOffered,
     RateLimited,
     Rejected,
+    TooLarge,
     Unavailable,
 )
-from otel_openai_usage.openai import client as module
+from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
 from tests.openai.conftest import SECRET, Connect
@@ -33,6 +37,13 @@ async def ask(client: Client) -> bytes:
         [("start_time", "0"), ("group_by", "a"), ("group_by", "b")],
         endpoint="costs",
     )
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Let others run until it is so."""
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
 
 
 async def test_what_is_sent(upstream: Upstream, client: Client) -> None:
@@ -176,17 +187,134 @@ async def test_a_body_that_cannot_be_unpacked(upstream: Upstream, connect: Conne
         await ask(client)
 
 
-async def test_too_large(
-    upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A body without end is not read to the end."""
-    monkeypatch.setattr(module, "MAX_BODY", 1000)
-    client = await connect(retries=0)
-    upstream.script = [
-        web.Response(body=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"})
-    ]
-    with pytest.raises(BadResponse, match="group by fewer dimensions"):
+async def test_too_large(upstream: Upstream, connect: Connect) -> None:
+    """A small answer that unpacks to more than may be in memory is given up at once, is not asked
+    again, and holds nothing afterwards.
+    """
+    budget = Budget(2**20)
+    client = await connect(budget=budget)
+    packed = gzip.compress(b" " * 100_000_000)
+    upstream.script = [web.Response(body=packed, headers={"Content-Encoding": "gzip"}), b"[]"]
+    with pytest.raises(TooLarge, match=r"more than api.max_bytes \(1 MiB\)"):
         await ask(client)
+    assert len(upstream.asked) == 1
+    assert await ask(client) == b"[]"
+    assert budget.used == 0
+
+
+async def test_what_objects_become_counts_too(upstream: Upstream, connect: Connect) -> None:
+    """A million empty objects are three megabytes of JSON and would be hundreds in memory."""
+    upstream.script = [b"[" + b"{}," * 1_000_000 + b"{}]"]
+    with pytest.raises(TooLarge):
+        await ask(await connect(budget=Budget(2**24)))
+
+
+async def test_of_a_refusal_only_the_beginning_is_read(
+    upstream: Upstream, connect: Connect
+) -> None:
+    """A refusal with a body without end is a refusal."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=403)
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"no " * 10_000)
+        return response
+
+    upstream.script = [endless]
+    with pytest.raises(Rejected):
+        await ask(await connect(budget=Budget(2**20)))
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)],
+)
+async def test_packed_bodies_of_any_size(
+    name: str, pack: Callable[[bytes], bytes], upstream: Upstream, client: Client
+) -> None:
+    """What is packed arrives whole, whether it is small or unpacks to many pieces."""
+    for size in (0, 1, 100_000, 5_000_000):
+        body = b"[" + b"1," * size + b"1]"
+        upstream.script = [web.Response(body=pack(body), headers={"Content-Encoding": name})]
+        assert await ask(client) == body
+
+
+async def test_an_encoding_that_was_not_asked_for(upstream: Upstream, connect: Connect) -> None:
+    """An answer in another encoding is said to be one."""
+    client = await connect(retries=0)
+    upstream.script = [web.Response(body=b"xx", headers={"Content-Encoding": "br"})]
+    with pytest.raises(Unavailable, match=r"Content-Encoding 'br', which was not asked for"):
+        await ask(client)
+
+
+async def test_long_headers_are_read(upstream: Upstream, client: Client) -> None:
+    """A gateway's header of 60 KB does not matter."""
+    upstream.script = [web.Response(body=b"[]", headers={"X-Policy": "x" * 60_000})]
+    assert await ask(client) == b"[]"
+
+
+async def test_headers_beyond_reason_are_said(upstream: Upstream, connect: Connect) -> None:
+    """A header that is too long is the problem that is named."""
+    client = await connect(retries=0)
+    upstream.script = [web.Response(body=b"[]", headers={"X-Policy": "x" * 100_000})]
+    with pytest.raises(Unavailable, match=r"no HTTP that can be read: Got more than 65536 bytes"):
+        await ask(client)
+
+
+@pytest.mark.parametrize("url", ["http://api..example/v1", f"http://{'a' * 70}.example/v1"])
+async def test_a_host_that_no_name_can_be(connect: Connect, url: str) -> None:
+    """It is a failed request that names base_url, not an error of the libraries below."""
+    client = await connect(base_url=url, retries=0)
+    with pytest.raises(Unavailable, match="check base_url"):
+        await ask(client)
+
+
+async def test_a_slow_trickle_ends_with_the_timeout(upstream: Upstream, connect: Connect) -> None:
+    """One byte after the other does not hold a request for longer than `timeout`."""
+
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.01)
+        return response
+
+    upstream.script = [trickle]
+    with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
+        await ask(await connect(retries=0, timeout=0.3))
+
+
+async def test_a_huge_answer_makes_room_for_the_others(
+    upstream: Upstream, connect: Connect
+) -> None:
+    """Of two answers that do not fit together the one that took most is given up and asked again."""
+    budget = Budget(2**20)
+    begun = asyncio.Event()
+    given_up = asyncio.Event()
+
+    async def hog(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b" " * 900_000)
+        begun.set()
+        await given_up.wait()
+        await response.write(b"[]")
+        return response
+
+    one = await connect(budget=budget)
+    other = await connect(budget=budget)
+    upstream.script = [hog]
+    slow = asyncio.create_task(ask(one))
+    await begun.wait()
+    await until(lambda: budget.used >= 900_000)
+    upstream.script = [b"[" + b" " * 500_000 + b"]", b"[1]"]
+    assert len(await ask(other)) == 500_002
+    given_up.set()
+    assert await slow == b"[1]"
 
 
 async def test_a_rotated_key(upstream: Upstream, connect: Connect, tmp_path: Path) -> None:
@@ -282,4 +410,4 @@ async def test_the_session_comes_from_outside(upstream: Upstream, connect: Conne
 
     upstream.script = [b"[]"]
     assert await ask(await connect(session=make)) == b"[]"
-    assert made[0].trust_env
+    assert len(made) == 1

@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from otel_openai_usage.openai.gate import Gate
+from otel_openai_usage.openai.gate import SLOW_AFTER, Gate
 
 
 class _Jump(selectors.DefaultSelector):
@@ -146,6 +146,63 @@ def test_a_cancelled_waiter_gives_up_its_place() -> None:
         second.cancel()  # let in by the end of the slot, has not run yet
         assert await third == "in"
         assert [first.cancelled(), second.cancelled()] == [True, True]
+
+    run(main())
+
+
+def test_a_slow_answer_keeps_nobody_waiting() -> None:
+    """With every place taken by answers that take a minute, others go in after a few seconds."""
+
+    async def main() -> None:
+        gate = Gate(requests_per_minute=1000, max_concurrency=2)
+
+        async def ask(seconds: float) -> float:
+            async with gate.slot():
+                entered = now()
+                await asyncio.sleep(seconds)
+            return entered
+
+        slow = [asyncio.create_task(ask(60)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        quick = await asyncio.gather(*(ask(1) for _ in range(4)))
+        assert max(quick) <= 2 * SLOW_AFTER + 2
+        assert [await task for task in slow] == [0, 0, SLOW_AFTER]
+        inside = 0
+        most = 0
+
+        async def count() -> None:
+            nonlocal inside, most
+            async with gate.slot():
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(1)
+                inside -= 1
+
+        await asyncio.gather(*(count() for _ in range(9)))
+        assert most == 2  # no place was given back twice
+
+    run(main())
+
+
+def test_lists_take_half_of_the_places() -> None:
+    """However slow names and limits are, usage finds a place at once."""
+
+    async def main() -> None:
+        gate = Gate(requests_per_minute=1000, max_concurrency=4)
+
+        async def ask(priority: int, seconds: float) -> float:
+            async with gate.slot(priority):
+                entered = now()
+                await asyncio.sleep(seconds)
+            return entered
+
+        lists = [asyncio.create_task(ask(1 + n % 3, 30)) for n in range(20)]
+        await asyncio.sleep(20)
+        assert set(await asyncio.gather(ask(0, 1), ask(0, 1))) == {20.0}
+        for task in lists[4:]:
+            task.cancel()
+        entered = await asyncio.gather(*lists, return_exceptions=True)
+        assert sum(isinstance(when, float | int) and when <= 20 for when in entered) == 2
 
     run(main())
 

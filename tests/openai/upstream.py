@@ -1,6 +1,7 @@
 """A scripted upstream: a real HTTP server that answers from a list and remembers what it was asked."""
 
 import inspect
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,16 +76,19 @@ class Upstream:
 
 
 @asynccontextmanager
-async def serve(upstream: Upstream) -> AsyncIterator[Upstream]:
-    """Serve it on a free port of 127.0.0.1."""
+async def serve(
+    upstream: Upstream, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[Upstream]:
+    """Serve it on a free port of 127.0.0.1, by TLS if there is a context."""
     app = web.Application()
     app.router.add_get("/{path:.*}", upstream.handle)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context)
         await site.start()
-        upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        scheme = "https" if ssl_context else "http"
+        upstream.url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}/v1"
         yield upstream
     finally:
         await runner.cleanup()
