@@ -1,6 +1,7 @@
 """The events listener: POST /api/v1/events, OpenMeter's ingest contract."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
@@ -9,15 +10,19 @@ from otel_openai_usage.core.metered import Event
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.events import Parser, Refused
 from otel_openai_usage.web.encodings import ENCODINGS, plain
-from otel_openai_usage.web.patience import IDLE, Patience
+from otel_openai_usage.web.listener import IDLE, LINGER, Listener
 from otel_openai_usage.web.server import bind
 from otel_openai_usage.web.tokens import Tokens
 
 PATH = "/api/v1/events"
 SLOWEST = 10.0
-"""Seconds in which a body must have arrived, and the first head on a connection."""
+"""Seconds in which a body must have arrived."""
+SLOW = 1.0
+"""Seconds after which a body that is still arriving makes room for others where there is none."""
 IN_FLIGHT = 64 * 2**20
-"""Bytes of bodies that may be held at once."""
+"""Bytes of bodies that may be held at once; only what has arrived counts."""
+
+_NO_ROOM = Busy("too many bodies at once; send this again in a second")
 
 _TITLES = {
     400: "Bad Request",
@@ -62,57 +67,57 @@ class Ingest:
             "application/json": parser.either,
         }
         self._held = 0
+        self._arriving: dict[asyncio.Timeout, None] = {}
         self._runner: web.AppRunner | None = None
-        self._patience = Patience(SLOWEST)
+        self._listener = Listener()
+        self._sockets: list[socket.socket] = []
 
     @property
     def url(self) -> str:
         """Where it listens, without a trailing slash."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
+    async def bind(self) -> None:
+        """Take the address; who connects is answered after `start`. Raises ListenError."""
+        if not self._sockets:
+            self._sockets = await asyncio.to_thread(bind, self._host, self._port)
+            self._port = self._sockets[0].getsockname()[1]
+
     async def start(self) -> None:
         """Listen. Raises ListenError if the address cannot be had."""
-        app = web.Application(client_max_size=self._max_body, middlewares=[self._patience.met])
+        await self.bind()
+        app = web.Application(client_max_size=self._max_body, middlewares=[self._listener.track])
         app.router.add_route("*", PATH, self._events)
         app.router.add_route("*", "/{path:.*}", _elsewhere)
         app.on_response_prepare.append(_head)
-        sockets = await asyncio.get_running_loop().run_in_executor(
-            None, bind, self._host, self._port
-        )
-        self._port = sockets[0].getsockname()[1]
         self._runner = web.AppRunner(
             app,
             access_log=None,
             shutdown_timeout=2.0,
-            lingering_time=1.0,
+            lingering_time=LINGER,
             keepalive_timeout=IDLE,
             auto_decompress=False,
         )
-        await self._runner.setup()
-        self._patience.begin(self._runner.server)
-        for listening in sockets:
-            await web.SockSite(self._runner, listening).start()
+        await self._listener.start(self._runner, self._sockets)
 
     async def stop(self) -> None:
         """Stop listening, and give requests that are on their way two seconds."""
-        self._patience.end()
+        self._listener.close()
+        for listening in self._sockets:
+            listening.close()
         if self._runner:
             await self._runner.cleanup()
+        self._listener.abort()
 
     async def _events(self, request: web.Request) -> web.Response:
-        size = request.content_length if request.content_length is not None else self._max_body
-        response = self._refusal(request, size)
+        response = self._refusal(request)
         if response is None:
-            self._held += size
-            try:
-                response = await self._taken(request)
-            finally:
-                self._held -= size
+            response = await self._taken(request)
         if response.status not in (204, 503):
             self._refused()
         return response
 
-    def _refusal(self, request: web.Request, size: int) -> web.Response | None:
+    def _refusal(self, request: web.Request) -> web.Response | None:
         """What can be said before the body is read."""
         if not self._tokens.allow(request.headers.get("Authorization", "")):
             return problem(
@@ -124,10 +129,8 @@ class Ingest:
             return problem(405, f"{request.method}: events are sent with POST", {"Allow": "POST"})
         if unsupported := self._unsupported(request):
             return problem(415, unsupported)
-        if size > self._max_body:
+        if (request.content_length or 0) > self._max_body:
             return self._too_large()
-        if self._held and self._held + size > IN_FLIGHT:
-            return _later("too many bodies at once; send this again in a second")
         return None
 
     def _unsupported(self, request: web.Request) -> str | None:
@@ -138,14 +141,14 @@ class Ingest:
         return None
 
     async def _taken(self, request: web.Request) -> web.Response:
+        pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(SLOWEST):
-                body = await request.read()
+            await self._receive(request, pieces)
             # no name for the plain body, which is counted nowhere: it must not live as long as the
             # disk takes
             await self._take(
                 self._parse[request.content_type.lower()](
-                    plain(body, _encoding(request), self._max_body)
+                    plain(b"".join(pieces), _encoding(request), self._max_body)
                 )
             )
         except TimeoutError:
@@ -162,7 +165,46 @@ class Ingest:
                 if isinstance(error, Busy)
                 else "the events cannot be kept now; this server's log says why"
             )
+        finally:
+            self._held -= sum(map(len, pieces))
         return web.Response(status=204)
+
+    async def _receive(self, request: web.Request, pieces: list[bytes]) -> None:
+        """Read the body into `pieces` and count what came of it. Raises TimeoutError, Busy, and as
+        aiohttp does for a body that is too large.
+
+        A body that was only announced takes no room from others. Where there is no more room, the
+        body that has been arriving for the longest time is given up, if that is longer than `SLOW`.
+        """
+        size = 0
+        deadline = asyncio.timeout(SLOWEST)
+        try:
+            async with deadline:
+                self._arriving[deadline] = None
+                with self._listener.receiving(request):
+                    async for piece in request.content.iter_any():
+                        pieces.append(piece)
+                        size += len(piece)
+                        self._held += len(piece)
+                        if size > self._max_body:
+                            raise web.HTTPRequestEntityTooLarge(self._max_body, size)
+                        self._make_room(deadline)
+        except TimeoutError:
+            if deadline not in self._arriving:  # another request needed the room
+                raise _NO_ROOM from None
+            raise
+        finally:
+            self._arriving.pop(deadline, None)
+
+    def _make_room(self, deadline: asyncio.Timeout) -> None:
+        if self._held <= IN_FLIGHT:
+            return
+        now = asyncio.get_running_loop().time()
+        longest = next(iter(self._arriving))
+        if longest is deadline or (longest.when() or now) > now + SLOWEST - SLOW:
+            raise _NO_ROOM
+        del self._arriving[longest]
+        longest.reschedule(now)
 
     def _too_large(self) -> web.Response:
         return problem(

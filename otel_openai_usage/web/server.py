@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,11 +16,11 @@ from otel_openai_usage.errors import ListenError
 from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.web.access import Access
 from otel_openai_usage.web.landing import landing
+from otel_openai_usage.web.listener import IDLE, LINGER, Limits, Listener
 from otel_openai_usage.web.negotiation import gzip_accepted, negotiate
-from otel_openai_usage.web.patience import IDLE, Patience
 
-SLOWEST = 10.0
-"""Seconds in which the first head on a connection must have come."""
+_PIECE = 2**18
+"""Bytes that are handed to the kernel at a time: so much waits in memory for a slow client."""
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -27,7 +28,8 @@ class Server:
     """Serves one PrometheusReader over HTTP, or HTTPS if the web config file says so.
 
     `not_ready` gives the reasons why /readyz should say no, none if it should say yes; it is called
-    in a thread. `port` 0 takes a free one; `url` tells which.
+    in a thread, once at a time. `port` 0 takes a free one; `url` tells which. `limits` are for
+    tests.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Server:
         path: str = "/metrics",
         web_config_file: Path | None = None,
         version: str = "",
+        limits: Limits | None = None,
     ) -> None:
         self._reader = reader
         self._board = board
@@ -52,7 +55,10 @@ class Server:
         self._access = Access(web_config_file) if web_config_file else None
         self._worker = ThreadPoolExecutor(1, "scrape")
         self._runner: web.AppRunner | None = None
-        self._patience = Patience(SLOWEST)
+        self._listener = Listener(limits, tls=self._context)
+        self._sockets: list[socket.socket] = []
+        self._scrapes = 0
+        self._readiness: asyncio.Task[Sequence[str]] | None = None
 
     @property
     def url(self) -> str:
@@ -61,36 +67,43 @@ class Server:
         host = f"[{self._host}]" if ":" in self._host else self._host or "localhost"
         return f"{scheme}://{host}:{self._port}"
 
+    async def bind(self) -> None:
+        """Take the address; who connects is answered after `start`. Raises ListenError."""
+        if not self._sockets:
+            self._sockets = await asyncio.to_thread(bind, self._host, self._port)
+            self._port = self._sockets[0].getsockname()[1]
+
     async def start(self) -> None:
         """Listen. Raises ListenError if the address cannot be had."""
-        app = web.Application(
-            middlewares=[self._patience.met, *([self._access.check] if self._access else [])]
-        )
+        await self.bind()
+        guards = [self._access.check] if self._access else []
+        app = web.Application(middlewares=[self._listener.track, *guards])
         app.router.add_get(self._path, self._metrics)
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/", self._landing)
         app.on_response_prepare.append(self._head)
-        sockets = await asyncio.get_running_loop().run_in_executor(
-            None, bind, self._host, self._port
-        )
-        self._port = sockets[0].getsockname()[1]
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=IDLE,
+            lingering_time=LINGER,
         )
-        await self._runner.setup()
-        self._patience.begin(self._runner.server)
-        for listening in sockets:
-            await web.SockSite(
-                self._runner, listening, ssl_context=self._access.ssl if self._access else None
-            ).start()
+        await self._listener.start(self._runner, self._sockets)
 
     async def stop(self) -> None:
         """Stop listening, and give scrapes that are on their way a second."""
-        self._patience.end()
+        self._listener.close()
+        for listening in self._sockets:
+            listening.close()
         if self._runner:
             await self._runner.cleanup()
+        self._listener.abort()
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _context(self) -> ssl.SSLContext | None:
+        return self._access.ssl if self._access else None
 
     async def refresh(self) -> None:
         """Render what the Board shows now, in the worker thread, so that no scrape has to wait for
@@ -99,6 +112,16 @@ class Server:
         await asyncio.get_running_loop().run_in_executor(self._worker, self._reader.refresh)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        # Whoever reads slowly holds a place: /healthz must always find a free one.
+        if self._scrapes >= max(1, self._listener.limits.connections // 2):
+            return _later("too many scrapes at once\n")
+        self._scrapes += 1
+        try:
+            return await self._page(request)
+        finally:
+            self._scrapes -= 1
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
         form, content_type = negotiate(request.headers.get("Accept", ""))
         gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
         pieces = await asyncio.get_running_loop().run_in_executor(
@@ -113,7 +136,9 @@ class Server:
         await response.prepare(request)
         if request.method != "HEAD":
             for piece in pieces:
-                await response.write(piece)
+                view = memoryview(piece)
+                for start in range(0, len(view), _PIECE):
+                    await response.write(view[start : start + _PIECE])
         await response.write_eof()
         return response
 
@@ -125,7 +150,9 @@ class Server:
             response.headers.update(self._access.headers)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        reasons = await asyncio.to_thread(self._not_ready)
+        if self._readiness is None or self._readiness.done():
+            self._readiness = asyncio.create_task(asyncio.to_thread(self._not_ready))
+        reasons = await asyncio.shield(self._readiness)
         text = "".join(f"{reason}\n" for reason in reasons)
         return web.Response(status=503 if reasons else 200, text=text or "ready\n")
 
@@ -193,6 +220,10 @@ def _reason(error: OSError) -> str:
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             return "this machine does not have that address; name one of its own"
     return f"{error.strerror or error}; choose another address"
+
+
+def _later(text: str) -> web.Response:
+    return web.Response(status=503, text=text, headers={"Retry-After": "1"})
 
 
 async def _healthz(_: web.Request) -> web.Response:

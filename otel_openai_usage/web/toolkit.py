@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import bcrypt
 import yaml
 
 from otel_openai_usage.errors import ConfigError
@@ -52,7 +53,9 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
     "Content-Security-Policy": (),
 }
-_BCRYPT = re.compile(r"\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}")
+_BCRYPT = re.compile(r"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
+_SLOWEST = 18
+"""The largest cost of a bcrypt hash: each step doubles the time, and 18 takes a quarter of a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +213,8 @@ class _Reader:
     def _users(self) -> dict[str, str]:
         tree = self._mapping(self._tree.get("basic_auth_users"), "basic_auth_users")
         for user, hashed in tree.items():
-            if not (isinstance(hashed, str) and _BCRYPT.fullmatch(hashed)):
-                self._problem(
-                    f"basic_auth_users.{user}",
-                    "expected a bcrypt hash, as `htpasswd -nBC 10 ''` prints it, not the password",
-                )
+            if problem := _unusable(hashed):
+                self._problem(f"basic_auth_users.{user}", problem)
         return {user: str(hashed) for user, hashed in tree.items()}
 
     def _headers(self) -> dict[str, str]:
@@ -235,6 +235,23 @@ class _Reader:
                     f"expected {' or '.join(allowed) or 'one line of text'}, got {value!r}",
                 )
         return {name: str(value) for name, value in tree.items()}
+
+
+def _unusable(hashed: object) -> str | None:
+    """Why bcrypt cannot compare a password with this; None if it can."""
+    found = _BCRYPT.fullmatch(hashed) if isinstance(hashed, str) else None
+    if found is None:
+        return "expected a bcrypt hash, as `htpasswd -nBC 10 ''` prints it, not the password"
+    cost = int(found[1])
+    if not 4 <= cost <= _SLOWEST:
+        return f"expected a bcrypt hash of cost 4 to {_SLOWEST}, got one of cost {cost}; make a new one with `htpasswd -nBC 10 ''`"
+    # Comparing takes as long as the cost says, so version and salt are tried at the smallest one.
+    version, salt = found[0][:4].rstrip("$"), found[0][-53:-31]
+    try:
+        bcrypt.hashpw(b"", f"{version}$04${salt}".encode())
+    except ValueError as error:
+        return f"bcrypt refuses this hash: {error}; make a new one with `htpasswd -nBC 10 ''`"
+    return None
 
 
 def _no_password() -> str:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from otel_openai_usage.errors import StateError
+from otel_openai_usage.web.listener import Limits
 from tests.events.conftest import MANY, NOW, ONE, PATH, House, event
 
 Open = Callable[..., Awaitable[House]]
@@ -407,7 +408,7 @@ async def test_a_silent_connection_is_ended(
     open_house: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that never sends a whole head is ended; one that did is not, and may be quiet for longer."""
-    monkeypatch.setattr("otel_openai_usage.web.ingest.SLOWEST", 0.3)
+    monkeypatch.setattr(Limits, "of_this_process", lambda: Limits(64, request=0.3, tick=0.1))
     house = await open_house()
     host, port = house.url.removeprefix("http://").split(":")
     silent, slow, good = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
@@ -427,6 +428,32 @@ async def test_a_silent_connection_is_ended(
             == b""
         )
     for _, writer in (silent, slow, good):
+        writer.close()
+
+
+async def test_a_body_that_was_only_announced_takes_no_room(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that announce bodies and send none make nobody wait; where what did arrive is too
+    much, the body that has been arriving for the longest time is refused with 503.
+    """
+    monkeypatch.setattr("otel_openai_usage.web.ingest.IN_FLIGHT", 300_000)
+    host, port = house.url.removeprefix("http://").split(":")
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {ONE}\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+    for _, writer in silent:
+        writer.write(head.encode())
+    assert (await house.post(event(1))).status == 204
+    monkeypatch.setattr("otel_openai_usage.web.ingest.SLOW", 0.0)
+    slow = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
+    for _, writer in slow:
+        writer.write(head.encode() + b" " * 90_000)
+    for reader, _ in silent:
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 503")
+    assert (await house.post(event(2))).status == 204
+    for _, writer in silent + slow:
         writer.close()
 
 

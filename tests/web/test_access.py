@@ -79,12 +79,15 @@ async def status(url: str, auth: str = "", tls: ssl.SSLContext | None = None) ->
         return answer.status
 
 
-async def test_a_password_is_asked_for_on_every_path(serve: Serve) -> None:
-    """Without or with wrong credentials every path is 401, the probes too, as exporter-toolkit has
-    it; with the right ones 200.
+async def test_a_password_is_asked_for_on_every_path_but_the_probes(serve: Serve) -> None:
+    """Without or with wrong credentials a path is 401, with the right ones 200; /healthz and
+    /readyz are answered to everybody.
     """
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
-    for path in ("/metrics", "/healthz", "/readyz", "/"):
+    for path in ("/healthz", "/readyz"):
+        assert await status(server.url + path) == 200
+        assert await status(server.url + path, basic("prom", "wrong")) == 200
+    for path in ("/metrics", "/"):
         assert await status(server.url + path) == 401
         for wrong in (
             basic("prom", "wrong"),
@@ -101,7 +104,17 @@ async def test_a_refusal_says_how_to_come_in(serve: Serve) -> None:
     """401 carries WWW-Authenticate: Basic; what is no Basic auth at all is refused, too."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     async with aiohttp.ClientSession() as session:
-        for odd in ("Basic", "Basic %%%", "Basic bm9jb2xvbg==", "Bearer x", "Basic gICA"):
+        nul = basic("prom", "a\0b")
+        odd_ones = (
+            "Basic",
+            "Basic %%%",
+            "Basic bm9jb2xvbg==",
+            "Bearer x",
+            "Basic gICA",
+            "Basic é",
+            nul,
+        )
+        for odd in odd_ones:
             async with session.get(server.url, headers={"Authorization": odd}) as answer:
                 assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Basic")
 
@@ -110,18 +123,18 @@ async def test_comparing_once_is_enough(serve: Serve) -> None:
     """bcrypt costs its time at the first scrape only, and holds up nobody else meanwhile."""
     server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
     began = time.process_time()
-    assert await status(server.url + "/healthz", basic("prom", "slow")) == 200
+    assert await status(server.url + "/", basic("prom", "slow")) == 200
     first = time.process_time() - began
     began = time.process_time()
     for _ in range(5):
-        assert await status(server.url + "/healthz", basic("prom", "slow")) == 200
+        assert await status(server.url + "/", basic("prom", "slow")) == 200
     assert (time.process_time() - began) / 5 < first / 2
 
 
 async def test_the_loop_runs_on_while_a_password_is_compared(serve: Serve) -> None:
     """Comparing happens beside the event loop."""
     server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
-    asked = asyncio.create_task(status(server.url + "/healthz", basic("prom", "slow")))
+    asked = asyncio.create_task(status(server.url + "/", basic("prom", "slow")))
     turns = 0
     while not asked.done():
         await asyncio.sleep(0.001)
@@ -136,6 +149,72 @@ async def test_a_changed_file_counts_at_once(serve: Serve, tmp_path: Path) -> No
         rewrite(tmp_path / "web.yml", text)
         assert await status(server.url, basic("prom", PASSWORD)) == 401
         assert await status(server.url, basic("other", PASSWORD)) == 200
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "{}", "basic_auth_users: {}", "basic_auth_users:", None]
+)
+async def test_an_emptied_file_opens_nothing(
+    serve: Serve, tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that was emptied, or that is gone, is logged and keeps the passwords that were asked
+    for; one that is good again counts.
+    """
+    server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
+    if text is None:
+        (tmp_path / "web.yml").unlink()
+    else:
+        rewrite(tmp_path / "web.yml", text)
+    for _ in range(3):
+        assert await status(server.url + "/metrics") == 401
+        assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
+    told = [event for record in caplog.records if (event := record.__dict__.get("event"))]
+    assert told == ["web_config_refused"]
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{other: {HASH}}}")
+    os.utime(tmp_path / "web.yml", ns=(0, 2_000_000_000))
+    assert await status(server.url + "/metrics", basic("other", PASSWORD)) == 200
+
+
+async def test_a_hash_that_bcrypt_refuses_changes_nothing(serve: Serve, tmp_path: Path) -> None:
+    """Read while running, a hash that bcrypt cannot use keeps the last good file."""
+    server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
+    rewrite(tmp_path / "web.yml", f"basic_auth_users: {{prom: {HASH.replace('$04$', '$03$')}}}")
+    assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
+    assert await status(server.url + "/metrics", basic("prom", "wrong")) == 401
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        HASH.replace("$2y$", "$2$"),
+        HASH.replace("$04$", "$03$"),
+        HASH.replace("$04$", "$32$"),
+        HASH.replace("$04$", "$31$"),
+        HASH[:28] + "z" + HASH[29:],
+    ],
+)
+def test_a_hash_that_bcrypt_refuses_is_refused_at_the_start(tmp_path: Path, hashed: str) -> None:
+    """A hash that has the look of bcrypt and cannot be used is a ConfigError with file and user, and
+    without the hash.
+    """
+    [told] = problems(tmp_path, f"basic_auth_users: {{prom: {hashed}}}")
+    assert told.startswith("web.yml: basic_auth_users.prom: ")
+    assert hashed[8:] not in told
+
+
+async def test_somebody_who_guesses_holds_up_nobody(serve: Serve) -> None:
+    """While many wrong passwords wait to be compared, a known one and the probes are answered; what
+    is too much is 503.
+    """
+    server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
+    assert await status(server.url + "/", basic("prom", "slow")) == 200
+    guesses = [
+        asyncio.create_task(status(server.url + "/", basic("prom", f"{number}")))
+        for number in range(40)
+    ]
+    assert await status(server.url + "/healthz") == 200
+    assert await status(server.url + "/", basic("prom", "slow")) == 200
+    assert set(await asyncio.gather(*guesses)) == {401, 503}
 
 
 def rewrite(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from otel_openai_usage.core.snapshot import Board, Snapshot
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import Format, PrometheusReader
+from otel_openai_usage.web.listener import Limits
 from otel_openai_usage.web.server import Server
 from tests.metrics.boards import HOUSE, board, snapshot
 
@@ -29,13 +30,19 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q
 class House:
     """A running server, the board behind it, and what it thinks of itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self.board = board(HOUSE)
         self.reader = PrometheusReader(self.board)
         self.own = Own(self.board, Resource({"service.name": "test"}), [self.reader])
         self.reasons: list[str] = []
         self.server = Server(
-            self.reader, self.board, lambda: self.reasons, host="127.0.0.1", port=0, version="1.2.3"
+            self.reader,
+            self.board,
+            lambda: self.reasons,
+            host="127.0.0.1",
+            port=0,
+            version="1.2.3",
+            limits=limits,
         )
 
 
@@ -119,12 +126,11 @@ async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.Stri
     assert logged.getvalue() == ""
 
 
-async def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_connection_is_ended() -> None:
     """One that never sends a whole head is ended; one that scraped is not, nor one whose answer
     takes long.
     """
-    monkeypatch.setattr("otel_openai_usage.web.server.SLOWEST", 0.3)
-    house = House()
+    house = House(Limits(64, request=0.3, tick=0.1))
 
     def slowly() -> list[str]:
         time.sleep(1.2)
