@@ -14,7 +14,14 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COSTS, LEGACY, USAGE_KINDS
 from otel_openai_usage.core.model import Width, floor, midnight, utc
-from otel_openai_usage.errors import ConfigError, MissingScope, Rejected, SourceError, StateInUse
+from otel_openai_usage.errors import (
+    ConfigError,
+    ExporterError,
+    MissingScope,
+    Rejected,
+    SourceError,
+    StateInUse,
+)
 from otel_openai_usage.history import backfill, legacy, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
 from otel_openai_usage.history.past import Past
@@ -259,6 +266,12 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
     who = resource(instance, settings.attributes.resource)
     sender = exporter(settings.otlp)
     try:
-        return otlp.send(series(settings, env, asked, now), sender, who)
+        sent = otlp.send(series(settings, env, asked, now), sender, who)
     finally:
         sender.shutdown()
+    if sent.rejected or sent.left_out:
+        raise ExporterError(
+            f"sent the past over OTLP: of {sent.points} points the backend rejected {sent.rejected},"
+            f" and {sent.left_out} could not be encoded; {sent.notice or 'it gave no reason'}"
+        )
+    return sent.points

@@ -3,9 +3,7 @@ each.
 """
 
 import asyncio
-import os
 import re
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +12,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
+from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
+from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import (
     ConfigError,
     MissingScope,
@@ -28,6 +28,7 @@ from otel_openai_usage.errors import (
     SourceError,
     StateError,
 )
+from otel_openai_usage.metrics.otlp import exporter
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.legacy import legacy_client
@@ -81,7 +82,7 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     if settings.reads_legacy:
         yield asyncio.run(_legacy(settings, offline))
     if settings.otlp.on:
-        yield asyncio.run(_otlp(settings, offline))
+        yield _otlp(settings, offline)
     yield _state(state_file(settings, env))
 
 
@@ -275,45 +276,29 @@ def _clock(name: str, ours: float, date: str) -> Finding:
     return Finding("ok", f"{name}: clock", "agrees with OpenAI's")
 
 
-async def _otlp(settings: Settings, offline: bool) -> Finding:
+def _otlp(settings: Settings, offline: bool) -> Finding:
+    """Send an empty export, as `run` would send it."""
     otlp = settings.otlp
-    endpoint = otlp.endpoint or ""
+    endpoint = (otlp.endpoint or "").partition("?")[0]  # a query may hold a key
     if offline:
         return Finding("ok", "otlp", f"{endpoint} was not tried")
-    url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
-    port = url.port or {"http": 80, "https": 443}.get(url.scheme, 4317)
     try:
-        context = None if otlp.insecure else _tls(settings)
-        async with asyncio.timeout(otlp.timeout.total_seconds()):
-            _, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
-            writer.close()
-    except TimeoutError:
+        sender = exporter(otlp, attempts=1)
+        try:
+            outcome = sender.export(MetricsData([]))
+        finally:
+            sender.shutdown()
+    except (OSError, ValueError) as error:
+        return Finding("fail", "otlp", f"preparing to send to {endpoint}: {error}; see otlp.tls")
+    if not outcome.ok:
         return Finding(
             "fail",
             "otlp",
-            f"connecting to {endpoint}: nobody answered; see otlp.endpoint and the network",
+            f"sending an empty export to {endpoint}: {redact(outcome.error)}; is the collector running, and otlp.endpoint right?",
         )
-    except OSError as error:
-        why = (
-            os.strerror(error.errno)
-            if isinstance(error, ConnectionError) and error.errno
-            else str(error)
-        )
-        return Finding(
-            "fail",
-            "otlp",
-            f"connecting to {endpoint}: {why}; is the collector running, and otlp.endpoint right?",
-        )
-    return Finding("ok", "otlp", f"{endpoint} accepts connections")
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    tls = settings.otlp.tls
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls and tls.ca_file else None)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    if tls and tls.cert_file and tls.key_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
+    if outcome.notice:
+        return Finding("warn", "otlp", f"{endpoint} takes exports, and says: {outcome.notice}")
+    return Finding("ok", "otlp", f"{endpoint} takes exports")
 
 
 def _state(path: Path) -> Finding:

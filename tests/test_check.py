@@ -15,6 +15,7 @@ from aiohttp import web
 
 from otel_openai_usage.check import Finding, findings
 from otel_openai_usage.config import load
+from tests.metrics.collectors import grpc_collector, http_collector
 
 SCOPE = {
     "error": {
@@ -237,19 +238,49 @@ def test_offline_asks_nobody(look: Look, upstream: Upstream) -> None:
 
 
 def test_the_collector_is_tried(look: Look, upstream: Upstream) -> None:
-    """Somebody who accepts connections is ok; nobody there, a name that is none, and a TLS server
-    that is none fail.
+    """An empty export is sent: nobody there, a name that is none, a server that speaks no gRPC and
+    a TLS server that is none fail, and a Collector is ok.
     """
     plain = upstream.url.removesuffix("/v1")
-    for endpoint, level in (
-        (plain, "ok"),
-        ("http://127.0.0.1:1", "fail"),
-        ("http://nowhere.invalid:4317", "fail"),
-        (plain.replace("http", "https"), "fail"),
-    ):
-        assert levels(look("usage: {enabled: false}", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint))[
-            "otlp"
-        ] == [level], endpoint
+    with grpc_collector() as collector:
+        for endpoint, level in (
+            (collector.url, "ok"),
+            (plain, "fail"),
+            ("http://127.0.0.1:1", "fail"),
+            ("http://nowhere.invalid:4317", "fail"),
+            (plain.replace("http", "https"), "fail"),
+        ):
+            found = look(
+                "usage: {enabled: false}\notlp: {timeout: 3s}",
+                OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+            )
+            assert levels(found)["otlp"] == [level], endpoint
+        assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "words"),
+    [
+        ((200, {}, b""), "ok", "takes exports"),
+        ((308, {"Location": "https://x/v1/metrics"}, b""), "fail", "308: redirects to https://x"),
+        ((401, {"Content-Type": "text/plain"}, b"who are you?"), "fail", "401: who are you?"),
+        ((503, {}, b""), "fail", "503"),
+        ((200, {"Content-Type": "text/html"}, b"<p>Hello"), "warn", "is it an OTLP endpoint?"),
+    ],
+)
+def test_what_an_http_collector_answers_is_told(
+    look: Look, answer: tuple[int, dict[str, str], bytes], level: str, words: str
+) -> None:
+    """Only a 2xx answer is ok, and the finding says what came instead; a query is not shown."""
+    with http_collector() as collector:
+        collector.answers = [answer]
+        (finding,) = look(
+            "usage: {enabled: false}",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"{collector.url}?key=hush",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        )["otlp"]
+        assert collector.paths == ["/v1/metrics?key=hush"]
+    assert (finding.level, words in finding.told, "hush" in finding.told) == (level, True, False)
 
 
 def test_what_is_noteworthy_is_a_warning(look: Look) -> None:

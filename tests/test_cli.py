@@ -224,6 +224,24 @@ def test_a_wrong_option_value_is_a_configuration_error(
     assert "usage.interval (on the command line): expected a duration" in capsys.readouterr().err
 
 
+def test_an_exporter_that_we_do_not_have_ends_with_2(
+    ran: list[tuple[Settings, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`run` with the console alone would show nothing, so it says that and ends; `run --once`
+    prints the metrics in any case. An unknown name ends with 2, too, and lists the known ones.
+    """
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    assert cli.answer(["run"]) == 2
+    assert "console is not supported yet" in capsys.readouterr().err
+    assert cli.answer(["run", "--once"]) == 0
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp,zipkin")
+    assert cli.answer(["run"]) == 2
+    assert "otlp, prometheus, console, none" in capsys.readouterr().err
+    assert len(ran) == 1
+
+
 def test_every_problem_is_a_line_on_stderr(tmp_path: Path) -> None:
     """All problems of a file are told, one line each, with code 2 and no traceback."""
     (tmp_path / "c.yaml").write_text("usage: {settle: 5x}\ncosts: {days: 0}\nzzz: 1")

@@ -1,14 +1,21 @@
 #!/bin/bash
 # Installs the real servers that the tests run, where they are missing: Debian's Prometheus and Alertmanager
-# (promtool, amtool), Chromium for screenshots, and an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml.
-# The Collector is cached outside the checkout, under a name that says what it was built from.
-# Says nothing when there is nothing to do. `--where` prints the Collector's path and installs nothing.
+# (promtool, amtool), Chromium for screenshots, an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml,
+# and a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector.
+# What is built is cached outside the checkout, under names that say what it was built from.
+# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3]` prints a path and installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 manifest=deploy/collector/builder.yaml
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/otel-openai-usage"
-collector="$cache/otelcol-$(sha256sum "$manifest" | cut -c1-12)"
+# Comments in the manifest do not change what is built.
+built_from=$(grep -v '^ *#' "$manifest" | sha256sum | cut -c1-12)
+collector="$cache/otelcol-$built_from"
+prometheus="$cache/prometheus3-$built_from"
+promtool="$cache/promtool3-$built_from"
+version=$(sed -n 's/^  version: //p' "$manifest")
+export GOFLAGS="${GOFLAGS:-} -p=2" # each compiler takes up to a gigabyte
 
 say() { echo "install-real-servers: $*" >&2; }
 
@@ -29,31 +36,72 @@ install_packages() (
     prometheus prometheus-alertmanager chromium fonts-dejavu-core > /dev/null
 )
 
+# build WHAT COMMAND...: runs the command in $work; what it says is shown only if it fails.
+build() {
+  local what=$1
+  shift
+  say "building $what; this takes some minutes, once"
+  if ! "$@" > "$work/log" 2>&1; then
+    tail -n 30 "$work/log" >&2
+    say "$what was not built; the lines above say why"
+    return 1
+  fi
+}
+
+ocb() {
+  sed "s#output_path: .*#output_path: $work/source#" "$manifest" > "$work/builder.yaml"
+  go run "go.opentelemetry.io/collector/cmd/builder@v$version" --config "$work/builder.yaml" "$@"
+}
+
 build_collector() (
-  version=$(sed -n 's/^  version: //p' "$manifest")
   work=$(mktemp -d "$cache/build.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  say "building the OpenTelemetry Collector $version; this takes some minutes, once"
-  sed "s#output_path: .*#output_path: $work/source#" "$manifest" > "$work/builder.yaml"
-  export GOFLAGS="${GOFLAGS:-} -p=2" # each compiler takes up to a gigabyte
-  if ! go run "go.opentelemetry.io/collector/cmd/builder@v$version" --config "$work/builder.yaml" --ldflags="-s -w" > "$work/log" 2>&1; then
-    tail -n 30 "$work/log" >&2
-    say "the Collector was not built; the lines above say why"
-    exit 1
-  fi
+  build "the OpenTelemetry Collector $version" ocb --ldflags="-s -w"
   mv "$work/source/otelcol" "$collector"
 )
 
+# The Collector's Prometheus receiver brings the whole of Prometheus as a module, so its versions fit together.
+# `|| return` because bash ignores `set -e` in a function whose status is tested.
+compile_prometheus() {
+  ocb --skip-compilation || return
+  mkdir "$work/empty" || return
+  cp "$work/source/go.mod" "$work/source/go.sum" "$work/empty" || return
+  cd "$work/empty" || return
+  export CGO_ENABLED=0 GOFLAGS="$GOFLAGS -buildvcs=false -mod=mod"
+  local program
+  for program in prometheus promtool; do
+    go build -trimpath -tags remove_all_sd -ldflags "-s -w" -o "$work/$program" \
+      "github.com/prometheus/prometheus/cmd/$program" || return
+  done
+}
+
+build_prometheus() (
+  work=$(mktemp -d "$cache/build.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  build "Prometheus 3" compile_prometheus
+  mv "$work/promtool" "$promtool"
+  mv "$work/prometheus" "$prometheus"
+)
+
 if [ "${1:-}" = --where ]; then
-  echo "$collector"
+  case "${2:-otelcol}" in
+    otelcol) echo "$collector" ;;
+    prometheus3) echo "$prometheus" ;;
+    promtool3) echo "$promtool" ;;
+    *)
+      say "expected otelcol, prometheus3 or promtool3, got $2"
+      exit 2
+      ;;
+  esac
   exit 0
 fi
 for program in prometheus promtool amtool chromium; do
   command -v $program > /dev/null || { install_packages; break; }
 done
-if [ ! -x "$collector" ]; then
+if [ ! -x "$collector" ] || [ ! -x "$prometheus" ]; then
   mkdir -p "$cache"
   exec 9> "$cache/build.lock"
   flock 9 # two checkouts may ask at the same time; the second finds it built
   [ -x "$collector" ] || build_collector
+  [ -x "$prometheus" ] || build_prometheus
 fi

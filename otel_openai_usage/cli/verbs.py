@@ -136,7 +136,8 @@ def run(
         settings = _settings(
             file, {key: value for key, value in given.items() if value is not None}
         )
-        require_exporters(settings)
+        if not once:  # which prints the metrics in any case
+            require_exporters(settings)
         require_keys(settings)
         return app.run(settings, once=once)
 

@@ -41,7 +41,9 @@ _ENVIRONMENT = """\
 ## Environment
 
 Variables that are read where the file and the command line say nothing. Of the OTLP ones the `OTEL_EXPORTER_OTLP_METRICS_` form wins.
-An `OTEL_` variable that is empty counts as not set; one that makes no sense is an error, like a key of the file.
+An `OTEL_` variable that is empty counts as not set. Booleans and known values are read in any case, times are in milliseconds.
+A value that cannot be understood is reported as a warning and ignored, as OpenTelemetry specifies; two things are errors all the same:
+an unknown name in `OTEL_METRICS_EXPORTER`, and a certificate that cannot be read. `OTEL_CONFIG_FILE` is reported as not supported.
 
 | variable | sets |
 | --- | --- |
@@ -49,9 +51,14 @@ An `OTEL_` variable that is empty counts as not set; one that makes no sense is 
 
 _SPECIAL = {
     "OPENAI_SECRET_KEY": "the same, if `OPENAI_ADMIN_KEY` is empty",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "`otlp.endpoint`, as it is; to the form without METRICS_, `/v1/metrics` is appended for HTTP",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": (
+        "`otlp.endpoint`, as it is; to the path of the form without METRICS_, `/v1/metrics` is appended for HTTP"
+    ),
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "nothing: temporality is cumulative. `delta` is answered with a warning",
-    "OTEL_METRICS_EXPORTER": "`otlp.enabled`, `prometheus.enabled`, the console of `run --once`: some of otlp, prometheus, console, none",
+    "OTEL_METRICS_EXPORTER": (
+        "`otlp.enabled`, `prometheus.enabled`: some of otlp, prometheus, none; an unknown name is an error,"
+        " and `console` is not supported yet"
+    ),
     "OTEL_RESOURCE_ATTRIBUTES": "`attributes.resource`, key by key",
     "OTEL_SERVICE_NAME": "`service.name` in `attributes.resource`",
     "OTEL_SDK_DISABLED": "`true`: nothing is exported",

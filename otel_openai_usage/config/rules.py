@@ -227,7 +227,7 @@ def _nobody_looks(settings: Settings) -> Iterator[str]:
 
 def _console(settings: Settings) -> Iterator[str]:
     if settings.console:
-        yield "OTEL_METRICS_EXPORTER: console is not supported yet; nothing is shown there"
+        yield "OTEL_METRICS_EXPORTER: console is not supported yet; only `run --once` prints the metrics"
 
 
 def _tls_by_default(settings: Settings) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """The past over OTLP: delta points with their own times, apart from every live series."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
     Metric,
-    MetricExporter,
-    MetricExportResult,
     MetricsData,
     NumberDataPoint,
     ResourceMetrics,
@@ -19,29 +18,47 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 import otel_openai_usage
+from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import ExporterError
 from otel_openai_usage.history.past import Past
 from otel_openai_usage.metrics import batches
 from otel_openai_usage.metrics.instruments import SCOPE
+from otel_openai_usage.metrics.otlp import Exporter
 
 MARK = "backfill"
 _NANO = 1_000_000_000
 
 
-def send(series: Iterable[Past], exporter: MetricExporter, resource: Resource) -> int:
-    """Send all of it, and say how many points. Raises ExporterError if any did not arrive."""
-    sent = 0
+@dataclass(slots=True)
+class Sent:
+    """What became of the points: how many were sent, and of these how many the backend rejected."""
+
+    points: int = 0
+    rejected: int = 0
+    left_out: int = 0
+    notice: str = ""
+    """What the backend said about those that it rejected."""
+
+
+def send(series: Iterable[Past], exporter: Exporter, resource: Resource) -> Sent:
+    """Send all of it. Raises ExporterError, with the backend's reason, if a request did not arrive."""
+    sent = Sent()
     marked = resource.merge(Resource({MARK: True}))
     scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
     for _, group in groupby(series, lambda past: past.instrument.name):
         for metric in _metrics(list(group)):
             data = MetricsData([ResourceMetrics(marked, [ScopeMetrics(scope, [metric], "")], "")])
             for batch in batches.batches(data):
-                if exporter.export(batch) is not MetricExportResult.SUCCESS:
+                outcome = exporter.export(batch)
+                if not outcome.ok:
                     raise ExporterError(
-                        f"sent the past over OTLP: {metric.name} did not arrive, {sent} points did; look at the collector"
+                        f"sent the past over OTLP: {metric.name} did not arrive, {sent.points} points did;"
+                        f" {redact(outcome.error) or 'the backend gave no reason'}"
                     )
-            sent += len(metric.data.data_points)
+                sent.rejected += outcome.rejected
+                sent.left_out += outcome.left_out
+                sent.notice = sent.notice or redact(outcome.notice)
+            sent.points += len(metric.data.data_points)
     return sent
 
 

@@ -1,136 +1,121 @@
-"""The official OTLP exporters, made from our settings and kept from talking over us.
+"""Sends MetricsData over OTLP, and says what became of it.
 
-How a request is encoded is ours (encoding.py); connections, retries and time-outs are theirs.
+The SDK's exporters are not used: over HTTP they follow redirects and wait for an answer without
+end, over both protocols they hide partial successes, and only private members of them take bytes
+that are encoded already.
 """
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from threading import get_ident
-from typing import Any
+import random
+import time
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol
 
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricsData
 
+import otel_openai_usage
 from otel_openai_usage.config import Otlp
+from otel_openai_usage.metrics.delivery import Answer, wait_before_retry
+from otel_openai_usage.metrics.encoding import Encoder
 
-_LOUD = (
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-)
+USER_AGENT = f"otel-openai-usage/{otel_openai_usage.__version__}"
+ATTEMPTS = 6
+"""How often a request is sent at most."""
 
 
-def exporter(otlp: Otlp) -> MetricExporter:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an export."""
+
+    ok: bool
+    """Whether the backend took the request."""
+    error: str = ""
+    """Why it did not."""
+    rejected: int = 0
+    """Points that the backend refused of a request that it took."""
+    notice: str = ""
+    """What the backend said beside taking it."""
+    left_out: int = 0
+    """Points that could not be encoded and were not sent."""
+    left_out_reason: str = ""
+    """Why the first of them could not."""
+
+
+class Transport(Protocol):
+    """Carries encoded requests. For one thread at a time."""
+
+    def send(self, body: bytes, seconds: float) -> Answer:
+        """Send a request once; the whole exchange takes at most so many seconds. Does not raise."""
+
+    def close(self) -> None:
+        """End what is on its way, from any thread."""
+
+
+class Exporter:
+    """Encodes and sends, and tries again where the OTLP specification says so.
+
+    `timeout` in seconds is for an export with all its attempts. For one thread at a time.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        timeout: float,
+        *,
+        attempts: int = ATTEMPTS,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._attempts = attempts
+        self._rng = rng or random.Random()  # noqa: S311  # spreads retries, no more
+        self._encode = Encoder()
+        self._closing = Event()
+
+    def export(self, data: MetricsData) -> Outcome:
+        """Send these points in one request. Does not raise for what a backend does."""
+        encoded = self._encode(data)
+        answer = self._deliver(encoded.body)
+        return Outcome(
+            answer.verdict == "taken",
+            answer.error,
+            answer.rejected,
+            answer.notice,
+            encoded.left_out.points,
+            encoded.left_out.reason,
+        )
+
+    def shutdown(self) -> None:
+        """End an export that is on its way, and refuse later ones. May be called from any thread."""
+        self._closing.set()
+        self._transport.close()
+
+    def _deliver(self, body: bytes) -> Answer:
+        deadline = time.monotonic() + self._timeout
+        answer = Answer("refused", "the exporter is closed")
+        for attempt in range(self._attempts):
+            if self._closing.is_set():
+                break
+            answer = self._transport.send(body, deadline - time.monotonic())
+            if answer.verdict != "try again":
+                break
+            wait = wait_before_retry(answer, attempt, self._rng)
+            if wait >= deadline - time.monotonic() or self._closing.wait(wait):
+                break
+        return answer
+
+
+def exporter(otlp: Otlp, *, attempts: int = ATTEMPTS) -> Exporter:
     """The exporter of the wanted protocol. Does not connect. `otlp.endpoint` is complete, for HTTP
     with its path.
     """
-    return _grpc(otlp) if otlp.protocol == "grpc" else _http(otlp)
+    transport: Transport
+    if otlp.protocol == "grpc":
+        from otel_openai_usage.metrics.otlp_grpc import GrpcTransport
 
+        transport = GrpcTransport(otlp, USER_AGENT)
+    else:
+        from otel_openai_usage.metrics.otlp_http import HttpTransport
 
-# All that matters is passed, not left to the environment: the SDK reads OTEL_EXPORTER_OTLP_TIMEOUT
-# as seconds (it means milliseconds), and its gRPC exporter cannot be made with
-# OTEL_EXPORTER_OTLP_COMPRESSION=none.
-
-
-def _grpc(otlp: Otlp) -> MetricExporter:
-    from grpc import Compression, ssl_channel_credentials
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
-    from otel_openai_usage.metrics.encoding import Encoder
-
-    class Quick(OTLPMetricExporter):
-        """Encodes with our encoder."""
-
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            self._translate_data = Encoder()  # type: ignore[method-assign]
-
-    tls = otlp.tls
-    credentials = None
-    if not otlp.insecure:
-        files = (tls.ca_file, tls.key_file, tls.cert_file) if tls else (None, None, None)
-        credentials = ssl_channel_credentials(*map(_content, files))
-    return Quick(
-        endpoint=otlp.endpoint,
-        insecure=otlp.insecure,
-        credentials=credentials,
-        headers={key.lower(): value.get_secret_value() for key, value in otlp.headers.items()},
-        timeout=otlp.timeout.total_seconds(),
-        compression=Compression.Gzip if otlp.compression == "gzip" else Compression.NoCompression,
-    )
-
-
-def _http(otlp: Otlp) -> MetricExporter:
-    from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from requests import Session
-
-    from otel_openai_usage.metrics.encoding import Encoder
-
-    class Quick(OTLPMetricExporter):
-        """Encodes with our encoder."""
-
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            self._encode = Encoder()
-
-        def export(
-            self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **_: Any
-        ) -> MetricExportResult:
-            return (
-                MetricExportResult.FAILURE
-                if self._shutdown
-                else self._export_batch(self._encode(metrics_data))
-            )
-
-    class OwnAuthority(Session):
-        """A session whose `verify` counts: requests lets REQUESTS_CA_BUNDLE beat it."""
-
-        def merge_environment_settings(
-            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
-        ) -> Any:
-            return super().merge_environment_settings(
-                url, proxies, stream, self.verify if verify is None else verify, cert
-            )
-
-    tls = otlp.tls
-    return Quick(
-        session=OwnAuthority(),
-        endpoint=otlp.endpoint,
-        certificate_file=str(tls.ca_file) if tls and tls.ca_file else None,
-        client_certificate_file=str(tls.cert_file) if tls and tls.cert_file else None,
-        client_key_file=str(tls.key_file) if tls and tls.key_file else None,
-        headers={key: value.get_secret_value() for key, value in otlp.headers.items()},
-        timeout=otlp.timeout.total_seconds(),
-        compression=Compression.Gzip if otlp.compression == "gzip" else Compression.NoCompression,
-    )
-
-
-def _content(path: Path | None) -> bytes | None:
-    return path.read_bytes() if path else None
-
-
-@contextmanager
-def overheard() -> Iterator[list[str]]:
-    """What the exporters would log in this thread, as a list instead: they log every attempt, we
-    one line per outage.
-    """
-    said: list[str] = []
-    thread = get_ident()
-
-    def listen(record: logging.LogRecord) -> bool:
-        if record.thread != thread:
-            return True
-        said.append(record.getMessage())
-        return False
-
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    for logger in loggers:
-        logger.filters.insert(
-            0, listen
-        )  # before the SDK's own filter, which drops what was said within the last minute
-    try:
-        yield said
-    finally:
-        for logger in loggers:
-            logger.removeFilter(listen)
+        transport = HttpTransport(otlp, USER_AGENT)
+    return Exporter(transport, otlp.timeout.total_seconds(), attempts=attempts)

@@ -92,6 +92,10 @@ OWN: dict[str, Row] = {
             ("organization", "span", "currency")),
         Row("otel_openai_usage.exports_failed", "counter", "{export}", "otel_openai_usage_exports_failed_total",
             "Exports that did not arrive; the next one makes them good", ("exporter",)),
+        Row("otel_openai_usage.points_rejected", "counter", "{point}", "otel_openai_usage_points_rejected_total",
+            "Points that the backend refused of an export that it took; they are not sent again", ("exporter",)),
+        Row("otel_openai_usage.points_left_out", "counter", "{point}", "otel_openai_usage_points_left_out_total",
+            "Points that could not be encoded and were left out of an export", ("exporter",)),
         Row("otel_openai_usage.events", "counter", "{event}", "otel_openai_usage_events_total",
             "Events received: accepted, duplicate, conflicting or refused", ("outcome",)),
         Row("otel_openai_usage.snapshot.age", "gauge", "s", "otel_openai_usage_snapshot_age_seconds",
@@ -139,6 +143,8 @@ class Own:
         self._set("build_info", (otel_openai_usage.__version__, platform.python_version()), 1)
         for exporter in exporters:
             self._add("exports_failed", 0, exporter)
+            self._add("points_rejected", 0, exporter)
+            self._add("points_left_out", 0, exporter)
 
     def expect(self, organization: str, sources: Sequence[str]) -> None:
         """Show at 0 what can go wrong with these sources, so that the first time it does is an
@@ -199,6 +205,14 @@ class Own:
     def export_failed(self, exporter: str) -> None:
         """An export did not arrive."""
         self._add("exports_failed", 1, exporter)
+
+    def points_rejected(self, exporter: str, points: int) -> None:
+        """A backend refused so many points of an export that it took."""
+        self._add("points_rejected", points, exporter)
+
+    def points_left_out(self, exporter: str, points: int) -> None:
+        """So many points could not be encoded."""
+        self._add("points_left_out", points, exporter)
 
     def event(
         self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1

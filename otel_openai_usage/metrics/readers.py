@@ -3,17 +3,19 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 import otel_openai_usage
+from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.core.snapshot import Board, Snapshot
 from otel_openai_usage.metrics.batches import batches, joined
 from otel_openai_usage.metrics.instruments import SCOPE
-from otel_openai_usage.metrics.otlp import overheard
+from otel_openai_usage.metrics.otlp import Exporter, Outcome
 from otel_openai_usage.metrics.own import SHOWN, Own
 from otel_openai_usage.metrics.producer import produce
 
@@ -36,7 +38,7 @@ class Sender:
 
     def __init__(
         self,
-        exporter: MetricExporter,
+        exporter: Exporter,
         board: Board,
         own: Own,
         resource: Resource,
@@ -60,7 +62,7 @@ class Sender:
         self._one = Lock()
         self._ending = Event()
         self._closed = Event()
-        self._out = False
+        self._trouble = _Trouble()
         self._thread = Thread(target=self._run, name="otlp", daemon=True)
 
     def start(self) -> None:
@@ -90,11 +92,9 @@ class Sender:
         if self._thread.is_alive():
             self._thread.join(timeout * 0.8)
         self._closed.set()
-        self._exporter.shutdown()  # ends waiting between tries, and gRPC calls on their way
+        self._exporter.shutdown()  # ends the request that is on its way, and waiting between tries
         if self._thread.is_alive():
-            self._thread.join(
-                timeout * 0.2
-            )  # an HTTP request on its way stays behind: the thread is a daemon
+            self._thread.join(timeout * 0.2)
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval
@@ -105,16 +105,19 @@ class Sender:
             self.flush()
 
     def _send(self, snapshot: Snapshot) -> bool:
-        with overheard() as said:
-            try:
-                ok = all(
-                    self._exporter.export(batch) is MetricExportResult.SUCCESS
-                    for batch in batches(self._data(snapshot))
-                )
-            except Exception as error:  # noqa: BLE001  # whatever the SDK raises, the next attempt must come
-                said.append(f"{type(error).__name__}: {error}")
-                ok = False
-        self._tell(ok, said)
+        ok = True
+        outcomes = []
+        try:
+            for batch in batches(self._data(snapshot)):
+                outcome = self._exporter.export(batch)
+                outcomes.append(outcome)
+                ok = outcome.ok
+                if not ok:
+                    break
+        except Exception as error:  # noqa: BLE001  # whatever a library raises, the next attempt must come
+            outcomes.append(Outcome(False, f"{type(error).__name__}: {error}"))
+            ok = False
+        self._report(ok, outcomes)
         return ok
 
     def _data(self, snapshot: Snapshot) -> MetricsData:
@@ -128,15 +131,62 @@ class Sender:
         )
         return joined(shown, self._own.collect())
 
-    def _tell(self, ok: bool, said: Sequence[str]) -> None:
+    def _report(self, ok: bool, outcomes: Sequence[Outcome]) -> None:
+        """Count what went wrong, and log it when it begins and when it ends."""
         if not ok:
             self._own.export_failed("otlp")
-        if self._out == ok:
-            self._out = not ok
-            if ok:
-                log.info("OTLP export arrives again")
-            else:
-                log.warning(
-                    "OTLP export did not arrive; tried again every interval",
-                    extra={"error": "; ".join(said[-2:])[:500]},
-                )
+        rejected = sum(outcome.rejected for outcome in outcomes)
+        self._own.points_rejected("otlp", rejected)
+        left_out = sum(outcome.left_out for outcome in outcomes)
+        self._own.points_left_out("otlp", left_out)
+        self._trouble.report(
+            ok,
+            error=next((outcome.error for outcome in outcomes if outcome.error), ""),
+            rejected=rejected,
+            notice=next((outcome.notice for outcome in outcomes if outcome.notice), ""),
+            left_out=left_out,
+            reason=next((one.left_out_reason for one in outcomes if one.left_out_reason), ""),
+        )
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What is wrong with the export, so that it is logged when it begins and when it ends: a
+    backend cannot fill the log, whatever it answers.
+    """
+
+    failing: bool = False
+    noticed: bool = False
+    left_out: bool = False
+
+    def report(
+        self, ok: bool, *, error: str, rejected: int, notice: str, left_out: int, reason: str
+    ) -> None:
+        """Log what changed."""
+        if not ok and not self.failing:
+            log.warning(
+                "OTLP export did not arrive; tried again every interval",
+                extra={"event": "otlp_failed", "error": redact(error)[:500]},
+            )
+        elif ok and self.failing:
+            log.info("OTLP export arrives again", extra={"event": "otlp_recovered"})
+        self.failing = not ok
+        if (rejected or notice) and not self.noticed:
+            log.warning(
+                "the OTLP backend took an export only in part; what it rejected is not sent again"
+                if rejected
+                else "the OTLP backend took an export with a remark",
+                extra={
+                    "event": "otlp_partial_success",
+                    "rejected": rejected,
+                    "backend_says": redact(notice),
+                },
+            )
+        if ok:
+            self.noticed = bool(rejected or notice)
+        if left_out and not self.left_out:
+            log.warning(
+                "points that cannot be encoded are left out of the OTLP export",
+                extra={"event": "otlp_points_left_out", "points": left_out, "reason": reason},
+            )
+        self.left_out = left_out > 0

@@ -10,16 +10,18 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from google.rpc.status_pb2 import Status
 
 from otel_openai_usage import backfill
 from otel_openai_usage.backfill import Asked
-from otel_openai_usage.config import Settings, load, state_file
+from otel_openai_usage.config import Otlp, Settings, load, state_file
 from otel_openai_usage.core.kinds import KINDS
 from otel_openai_usage.core.model import Width, Window, floor
-from otel_openai_usage.errors import StateInUse
+from otel_openai_usage.errors import ExporterError, StateInUse
 from otel_openai_usage.history import export, otlp
 from otel_openai_usage.history.backfill import Call, plan
 from otel_openai_usage.history.focus import COLUMNS
+from otel_openai_usage.metrics.otlp import exporter
 from otel_openai_usage.metrics.resource import resource
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
@@ -27,7 +29,7 @@ from otel_openai_usage.simulator.world import World
 from otel_openai_usage.state.history import history
 from otel_openai_usage.state.reader import reading
 from otel_openai_usage.state.sqlite import Store
-from tests.metrics.collectors import grpc_collector
+from tests.metrics.collectors import grpc_collector, http_collector
 from tests.real.collector import Collector
 from tests.real.prometheus import Prometheus
 from tests.real.servers import program
@@ -175,19 +177,36 @@ async def test_a_real_prometheus_answers_right_over_the_past(
     assert value == pytest.approx(float(billed), rel=1e-6)
 
 
+async def test_a_refusal_names_the_backend_s_reason(scene: Scene) -> None:
+    """What a backend says when it refuses the past is in the error; points that it rejects of a
+    request that it takes are an error, too.
+    """
+    words = Status(message="invalid temporality").SerializeToString()
+    refusal = (400, {"Content-Type": "application/x-protobuf"}, words)
+    with http_collector() as received:
+        where = {"otlp.endpoint": received.url, "otlp.protocol": "http/protobuf"}
+        settings = load(None, scene.env, {"state.path": str(scene.path), **where})
+        received.answers = [refusal]
+        with pytest.raises(ExporterError, match="400: invalid temporality"):
+            await asyncio.to_thread(backfill.send_otlp, settings, scene.env, Asked(SINCE), NOW)
+        partial = received.response.partial_success
+        partial.rejected_data_points = 2
+        partial.error_message = "out of order"
+        with pytest.raises(ExporterError, match=r"rejected \d+, and 0 .*; out of order"):
+            await asyncio.to_thread(backfill.send_otlp, settings, scene.env, Asked(SINCE), NOW)
+
+
 async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
     """The points of a day add up to the world's total; the resource says backfill, and every point
     ends before counting began.
     """
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
     with grpc_collector() as received:
-        exporter = OTLPMetricExporter(endpoint=received.url, insecure=True)
+        sender = exporter(Otlp(endpoint=received.url))
         series = backfill.series(scene.settings, scene.env, Asked(SINCE), NOW)
-        sent = await asyncio.to_thread(otlp.send, series, exporter, resource("one", {}))
-        exporter.shutdown()
+        sent = await asyncio.to_thread(otlp.send, series, sender, resource("one", {}))
+        sender.shutdown()
     found = [(name, attributes, point) for name, attributes, point in received.points()]
-    assert len(found) == sent
+    assert len(found) == sent.points
     tokens = [
         point
         for name, labels, point in found

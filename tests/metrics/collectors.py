@@ -1,7 +1,9 @@
 """Small Collectors: they take OTLP, remember it, and can be slow, refuse, or not be there."""
 
+import contextlib
 import gzip
 import socket
+import socketserver
 import ssl
 import threading
 import time
@@ -33,6 +35,12 @@ class Received:
         self.headers: list[dict[str, str]] = []
         self.refusing = False
         self.delay = 0.0
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        """Over HTTP, the answers to the next requests; after these, and over gRPC, 200."""
+        self.response = ExportMetricsServiceResponse()
+        """What a request that is taken is answered with."""
+        self.paths: list[str] = []
+        """Over HTTP, what was asked for."""
 
     def take(self, request: ExportMetricsServiceRequest, headers: dict[str, str]) -> bool:
         """Remember, after a while if slow; False if refusing."""
@@ -68,7 +76,7 @@ def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
             headers = {str(key): str(value) for key, value in context.invocation_metadata()}
             if not received.take(request, headers):
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
-            return ExportMetricsServiceResponse()
+            return received.response
 
     server = grpc.server(futures.ThreadPoolExecutor(4))
     add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
@@ -96,12 +104,24 @@ def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             headers = {key.lower(): value for key, value in self.headers.items()}
+            received.paths.append(self.path)
+            if received.answers:
+                status, more, content = received.answers.pop(0)
+                self.send_response(status)
+                for key, value in {"Content-Length": str(len(content)), **more}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(content)
+                return
             ok = self.path == "/v1/metrics" and received.take(
                 ExportMetricsServiceRequest.FromString(body), headers
             )
             self.send_response(200 if ok else 403)
-            self.send_header("Content-Length", "0")
+            content = received.response.SerializeToString()
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
@@ -135,3 +155,30 @@ def dead() -> str:
     """A URL where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def endless(start: bytes, piece: bytes, pause: float) -> Iterator[str]:
+    """The URL of an HTTP server that begins every answer with `start` and then sends `piece` after
+    `piece` for ever.
+    """
+    ending = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            with contextlib.suppress(OSError):
+                self.request.sendall(start)
+                while not ending.wait(pause):
+                    self.request.sendall(piece)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1/metrics"
+        finally:
+            ending.set()
+            server.shutdown()
+            thread.join()

@@ -1,12 +1,17 @@
 """MetricsData → OTLP requests, our way and the official one."""
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
@@ -14,11 +19,17 @@ from otel_openai_usage.core.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.metrics import batches as module
 from otel_openai_usage.metrics import encoding
 from otel_openai_usage.metrics.batches import PIECE, batches, joined
-from otel_openai_usage.metrics.encoding import Encoder
+from otel_openai_usage.metrics.encoding import Encoded, Encoder, LeftOut
 from otel_openai_usage.metrics.own import Own
 from tests.metrics.boards import HOUSE, Rows, snapshot
 from tests.metrics.test_exposition import boards
 from tests.metrics.test_producer import NOW, made
+
+
+def decoded(encoded: Encoded) -> ExportMetricsServiceRequest:
+    """The request, read back."""
+    request: ExportMetricsServiceRequest = ExportMetricsServiceRequest.FromString(encoded.body)
+    return request
 
 
 @given(boards)
@@ -26,9 +37,9 @@ from tests.metrics.test_producer import NOW, made
 def test_our_bytes_are_the_official_encoder_s(rows: Rows) -> None:
     """Whatever is on the Board, the request is byte for byte what the official encoder makes of it."""
     data = made(snapshot(rows))
-    assert Encoder()(data).SerializeToString(deterministic=True) == encode_metrics(
-        data
-    ).SerializeToString(deterministic=True)
+    encoded = Encoder()(data)
+    assert encoded.body == encode_metrics(data).SerializeToString(deterministic=True)
+    assert encoded.left_out.points == 0
 
 
 def test_every_shape_of_request_is_encoded() -> None:
@@ -48,7 +59,7 @@ def test_every_shape_of_request_is_encoded() -> None:
     for data in (made(snapshot(odd)), made(snapshot(odd), "organization"), made(snapshot({}))):
         whole = joined(data, health.collect())
         for batch in (whole, *batches(whole, 3)):
-            assert encoder(batch) == encode_metrics(batch)
+            assert decoded(encoder(batch)) == encode_metrics(batch)
     health.shutdown()
     gc.collect()
 
@@ -85,9 +96,8 @@ def test_points_that_stood_still_are_encoded_as_ever(
                 {"openai.api.requests": list(counter), "openai.api.daily_cost": list(gauge)},
             )
             for batch in batches(made(shown, *filter(None, [moved]), time=NOW + step), 7):
-                assert encoder(batch).SerializeToString(deterministic=True) == encode_metrics(
-                    batch
-                ).SerializeToString(deterministic=True)
+                official = encode_metrics(batch).SerializeToString(deterministic=True)
+                assert encoder(batch).body == official
 
 
 def test_points_that_stood_still_are_not_encoded_again() -> None:
@@ -99,10 +109,14 @@ def test_points_that_stood_still_are_not_encoded_again() -> None:
 
     class Telling(Encoder):
         def _points(
-            self, points: Sequence[Point], moved: frozenset[str], times: Mapping[int, bytes]
-        ) -> Iterable[bytes]:
+            self,
+            points: Sequence[Point],
+            moved: frozenset[str],
+            times: Mapping[int, bytes],
+            left_out: LeftOut,
+        ) -> list[bytes]:
             encoded.append(len(points))
-            return super()._points(points, moved, times)
+            return super()._points(points, moved, times, left_out)
 
     encoder = Telling()
     for step in range(4):
@@ -121,9 +135,74 @@ def test_an_attribute_that_looks_like_the_time_is_left_alone() -> None:
     )
     encoder = Encoder()
     for time in times:
-        assert encoder(made(shown, time=time)) == encode_metrics(made(shown, time=time))
+        encoded = encoder(made(shown, time=time))
+        assert decoded(encoded) == encode_metrics(made(shown, time=time))
 
 
 def test_nothing_is_an_empty_request() -> None:
-    """No points, no resources."""
-    assert not Encoder()(MetricsData([])).resource_metrics
+    """No points, no bytes."""
+    assert Encoder()(MetricsData([])) == Encoded(b"", LeftOut())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "value"),
+    [
+        ({"model": "m"}, 2**63),
+        ({"model": "m"}, -(2**63) - 1),
+        ({"model": "m"}, 10**400),
+        ({"model": "m"}, float("nan")),
+        ({"model": "m"}, Decimal("NaN")),
+        ({"model": "m"}, Decimal("sNaN")),
+        ({"model": "half \ud83d"}, 1),
+        ({"half \ud83d": "m"}, 1),
+        ({"model": 2**63}, 1),
+    ],
+    ids=repr,
+)
+def test_a_point_that_cannot_be_encoded_is_left_out(attributes: dict[str, Any], value: Any) -> None:
+    """Its neighbours are sent, whichever metric it is in, again and again, and each time it is
+    counted.
+    """
+    good = [Point(Series({"model": f"m{nth}"}, 7), nth) for nth in range(4)]
+    bad = Point(Series(attributes, 7), value)
+    encoder = Encoder()
+    for step in range(4):
+        for place in (0, 2, 4):
+            points = [*good[:place], bad, *good[place:]]
+            shown = {"openai.api.requests": points, "openai.api.daily_cost": points}
+            whole = {"openai.api.requests": good, "openai.api.daily_cost": good}
+            encoded = encoder(made(Snapshot(1, 0, shown), time=NOW + step))
+            official = encode_metrics(made(Snapshot(1, 0, whole), time=NOW + step))
+            assert decoded(encoded) == official
+            assert encoded.left_out.points == 2
+            assert encoded.left_out.reason
+
+
+def test_a_resource_that_cannot_be_encoded_is_left_out() -> None:
+    """An attribute that moved to the resource and is no text leaves out that resource's points."""
+    points = [
+        Point(Series({"organization": name, "model": "m"}, 7), 1) for name in ("a", "b\udc00")
+    ]
+    data = made(Snapshot(1, 0, {"openai.api.requests": points}), "organization")
+    encoded = Encoder()(data)
+    (resource,) = decoded(encoded).resource_metrics
+    assert "a" in [pair.value.string_value for pair in resource.resource.attributes]
+    assert encoded.left_out.points == 1
+
+
+def test_our_health_with_an_odd_name_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A point of the SDK's whose attribute is no text is left out like ours, without a word of the
+    official encoder.
+    """
+    health = Own(Board(), Resource({}))
+    health.unpriced("acme", "half \ud83d", 1)
+    health.unpriced("acme", "whole", 2)
+    health.request("half \ud83d", "costs", 200, 1.5)
+    data = health.collect()
+    assert data
+    encoded = Encoder()(data)
+    assert b"whole" in encoded.body
+    assert encoded.left_out.points == 3  # unpriced, and the number and duration of requests
+    assert caplog.records == []
+    health.shutdown()
+    gc.collect()

@@ -1,6 +1,8 @@
 """The OTLP sender against Collectors of all moods, over both protocols."""
 
+import gzip
 import logging
+import resource
 import subprocess
 import sys
 import time
@@ -11,17 +13,31 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.sdk.resources import Resource
 from pydantic import SecretStr
 
+from otel_openai_usage import __version__
 from otel_openai_usage.config import Otlp
 from otel_openai_usage.core.snapshot import Board
 from otel_openai_usage.metrics.batches import SIZE
 from otel_openai_usage.metrics.otlp import exporter
+from otel_openai_usage.metrics.otlp_http import proxy_for
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.readers import Sender
-from tests.metrics.boards import HOUSE, START, board, snapshot
-from tests.metrics.collectors import Received, black_hole, dead, grpc_collector, http_collector
+from tests.metrics.boards import HOUSE, START, Rows, board, snapshot
+from tests.metrics.collectors import (
+    Received,
+    black_hole,
+    dead,
+    endless,
+    grpc_collector,
+    http_collector,
+)
 from tests.web.certificates import Authority
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -40,9 +56,9 @@ class House:
         interval: float = 3600,
         **settings: object,
     ) -> None:
-        resource = Resource({"service.name": "test"})
+        who = Resource({"service.name": "test"})
         self.board = shown
-        self.own = Own(shown, resource, exporters=["otlp"])
+        self.own = Own(shown, who, exporters=["otlp"])
         self.attempts: list[tuple[int, bool]] = []
         self.attempted = Event()
         otlp = Otlp.model_validate({"endpoint": url, "protocol": protocol, **settings})
@@ -50,7 +66,7 @@ class House:
             exporter(otlp),
             shown,
             self.own,
-            resource,
+            who,
             interval=interval,
             to_resource=to_resource,
             attempted=self._attempted,
@@ -63,12 +79,16 @@ class House:
 
     def failed(self) -> float:
         """`exports_failed`, as we tell it ourselves."""
+        return self.own_counter("exports_failed")
+
+    def own_counter(self, name: str) -> float:
+        """One of our own counters for exports."""
         data = self.own.collect()
         assert data
         metrics = {
             metric.name: metric.data for metric in data.resource_metrics[0].scope_metrics[0].metrics
         }
-        (point,) = metrics["otel_openai_usage.exports_failed"].data_points
+        (point,) = metrics[f"otel_openai_usage.{name}"].data_points
         return point.value  # type: ignore[union-attr]
 
 
@@ -106,8 +126,8 @@ def test_what_arrives_is_what_the_board_shows(collector: Received, protocol: str
         map(len, HOUSE.values())
     )
     assert ("otel_openai_usage.exports_failed", ("otlp",)) in arrived
-    (resource,) = collector.requests[0].resource_metrics
-    assert [scope.scope.name for scope in resource.scope_metrics] == [
+    (only,) = collector.requests[0].resource_metrics
+    assert [scope.scope.name for scope in only.scope_metrics] == [
         "otel_openai_usage",
         "otel_openai_usage.health",
     ]
@@ -318,6 +338,232 @@ def test_a_time_out_is_ours(protocol: str) -> None:
         assert house.sender.flush() is False
         assert 0.4 < time.monotonic() - began < 3
         house.sender.shutdown()
+
+
+def _partly(rejected: int, message: str) -> ExportMetricsServiceResponse:
+    return ExportMetricsServiceResponse(
+        partial_success=ExportMetricsPartialSuccess(
+            rejected_data_points=rejected, error_message=message
+        )
+    )
+
+
+def test_a_partial_success_is_counted_and_logged_once(
+    collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rejected points are counted each time, logged when it begins, and not sent again; the export
+    has arrived.
+    """
+    house = House(collector.url, protocol, board(HOUSE))
+    collector.response = _partly(3, "too old")
+    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    collector.response = ExportMetricsServiceResponse()
+    assert house.sender.flush() is True
+    assert len(collector.requests) == 3
+    assert (house.own_counter("points_rejected"), house.failed()) == (6, 0)
+    (record,) = caplog.records
+    facts = vars(record)
+    assert (facts["event"], facts["rejected"]) == ("otlp_partial_success", 3)
+    assert facts["backend_says"] == "too old"
+    house.sender.shutdown()
+
+
+def test_a_remark_of_a_backend_is_logged(
+    collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A partial success without rejected points is a warning of the backend, and logged once."""
+    house = House(collector.url, protocol, board(HOUSE))
+    collector.response = _partly(0, "use another endpoint")
+    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    (record,) = caplog.records
+    assert vars(record)["backend_says"] == "use another endpoint"
+    assert house.own_counter("points_rejected") == 0
+    house.sender.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
+def test_a_redirect_is_a_failure(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not followed, not sent again in this interval, and the log says where it leads."""
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        collector.answers = [(status, {"Location": "/elsewhere?key=hush"}, b"")]
+        assert house.sender.flush() is False
+        assert collector.paths == ["/v1/metrics"]
+        assert house.failed() == 1
+        error = vars(caplog.records[0])["error"]
+        assert error.startswith(f"{status}: redirects to /elsewhere,")
+        assert "hush" not in error
+        house.sender.shutdown()
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_every_2xx_is_a_success(status: int) -> None:
+    """Backends answer with 200, 202 or 204, with a body or without."""
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        collector.answers = [(status, {}, b"" if status == 204 else b"ok")]
+        assert house.sender.flush() is True
+        house.sender.shutdown()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_is_retryable_is_tried_again_after_retry_after(status: int) -> None:
+    """The statuses of the OTLP specification are tried again within the time-out."""
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        collector.answers = [(status, {"Retry-After": "0"}, b"")] * 2
+        assert house.sender.flush() is True
+        assert len(collector.paths) == 3
+        house.sender.shutdown()
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 500, 501])
+def test_what_is_not_retryable_is_sent_once(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Another status is a failure at once, and the backend's words are in the log."""
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        words = Status(message="no such\ntenant").SerializeToString()
+        collector.answers = [(status, {"Content-Type": "application/x-protobuf"}, words)]
+        assert house.sender.flush() is False
+        assert len(collector.paths) == 1
+        assert vars(caplog.records[0])["error"] == f"{status}: no such tenant"
+        house.sender.shutdown()
+
+
+def test_a_long_retry_after_does_not_hold_the_export() -> None:
+    """A backend that asks to wait beyond the time-out is tried again at the next interval."""
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        collector.answers = [(503, {"Retry-After": "86400"}, b"")]
+        began = time.monotonic()
+        assert house.sender.flush() is False
+        assert time.monotonic() - began < 5  # the time-out would be 10 s
+        assert len(collector.paths) == 1
+        assert house.sender.flush() is True
+        house.sender.shutdown()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a body in great pieces": (CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n", 0),
+    "a body that drips": (CHUNKED, b"1\r\nx\r\n", 0.02),
+    "a body until the end of the connection": (HEAD + b"\r\n", b"x" * 65536, 0),
+    "a head that drips": (HEAD + b"X-A: ", b"x", 0.02),
+    "head after head": (b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.02),
+    "an error's body": (
+        CHUNKED.replace(b"200 OK", b"400 No"),
+        b"10000\r\n" + b"x" * 65536 + b"\r\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_that_never_ends_is_a_failure(kind: str) -> None:
+    """It ends at the time-out or at the limit of its size, takes no memory to speak of, and the
+    next export is tried.
+    """
+    with endless(*ENDLESS[kind]) as url:
+        house = House(url, "http/protobuf", board(HOUSE), timeout=timedelta(seconds=0.5))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for attempt in range(2):
+            assert house.sender.flush() is False
+            assert house.failed() == attempt + 1
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 20 * 1024  # KiB
+        house.sender.shutdown()
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """An answer that is compressed although we asked for none is not unpacked."""
+    bomb = gzip.compress(bytes(200_000_000), 1)
+    with http_collector() as collector:
+        collector.answers = [(200, {"Content-Encoding": "gzip"}, bomb)]
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        house.sender.flush()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
+        house.sender.shutdown()
+
+
+def test_a_point_that_cannot_be_encoded_stops_no_other(
+    collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A total above 2^63 is left out of each export, counted each time and logged once."""
+    rows: Rows = {"openai.api.tokens": [({"model": "a"}, 2**63), ({"model": "b"}, 1)]}
+    house = House(collector.url, protocol, board(rows))
+    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    sent = [attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"]
+    assert sent == [{"model": "b"}] * 2
+    assert house.own_counter("points_left_out") == 2
+    assert [vars(record)["event"] for record in caplog.records] == ["otlp_points_left_out"]
+    house.sender.shutdown()
+
+
+def test_a_connection_that_the_backend_closed_is_not_used(
+    collector: Received, protocol: str
+) -> None:
+    """Exports arrive at the first attempt although the backend closes the connection after each."""
+    house = House(collector.url, protocol, board(HOUSE), timeout=timedelta(milliseconds=700))
+    assert [house.sender.flush() for _ in range(3)] == [True] * 3
+    assert len(collector.requests) == 3
+    house.sender.shutdown()
+
+
+def test_our_name_and_the_compression_are_told(collector: Received, protocol: str) -> None:
+    """User-Agent names us and our version."""
+    house = House(collector.url, protocol, board(HOUSE))
+    house.sender.flush()
+    assert collector.headers[0]["user-agent"].startswith(f"otel-openai-usage/{__version__}")
+    house.sender.shutdown()
+
+
+def test_the_sdks_exporters_are_not_needed(protocol: str) -> None:
+    """Exports arrive where the SDK's OTLP exporters, and so all their private members, are gone."""
+    program = f"""
+import sys
+for name in ("grpc.exporter", "grpc.metric_exporter", "http.metric_exporter", "grpc", "http"):
+    sys.modules["opentelemetry.exporter.otlp.proto." + name] = None
+from tests.metrics.test_readers import House, HOUSE, board
+house = House({{url!r}}, {protocol!r}, board(HOUSE))
+print(house.sender.flush())
+house.sender.shutdown()
+"""
+    with (grpc_collector if protocol == "grpc" else http_collector)() as collector:
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(url=collector.url)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxy"),
+    [
+        ({}, None),
+        ({"http_proxy": "http://p:1"}, "http://p:1"),
+        ({"HTTP_PROXY": "p:1"}, "http://p:1"),
+        ({"all_proxy": "http://p:1"}, "http://p:1"),
+        ({"https_proxy": "http://p:1"}, None),
+        ({"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8"}, None),
+        ({"http_proxy": "http://p:1", "no_proxy": "10.1.2.3"}, None),
+        ({"http_proxy": "http://p:1", "no_proxy": "11.0.0.0/8"}, "http://p:1"),
+    ],
+)
+def test_proxies_are_those_of_the_environment(
+    variables: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """http_proxy, all_proxy and no_proxy count, networks in no_proxy included."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for("http://10.1.2.3:4318/v1/metrics") == proxy
 
 
 def _until(true: Callable[[], bool], seconds: float = 5) -> None:
