@@ -55,6 +55,7 @@ from otel_openai_usage.poller import (
 from otel_openai_usage.poller.upkeep import Upkeep
 from otel_openai_usage.state.file import MEMORY, unwritable
 from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.state.units import QuantityUnits
 from otel_openai_usage.web.ingest import Ingest
 from otel_openai_usage.web.server import Server
 from otel_openai_usage.web.tokens import Tokens
@@ -459,9 +460,9 @@ def _usage_poll(
     if prices:
         pipeline.price(book, prices, now)
     every = settings.usage.reconcile_interval.total_seconds()
-    poll = UsagePoll(
-        keeper, UsageSource(client, kind), book, rules, every, cost_days=cost_days, prices=prices
-    )
+    units = QuantityUnits(keeper.store, organization)
+    source = UsageSource(client, kind, units.learn)
+    poll = UsagePoll(keeper, source, book, rules, every, cost_days=cost_days, prices=prices)
     return poll, part.interval.total_seconds()
 
 

@@ -34,6 +34,7 @@ from otel_openai_usage.poller.legacy import Pace
 from otel_openai_usage.poller.parts import prices, retention
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.state.units import QuantityUnits
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ async def _organization(
     async with app.openai_client(settings, one) as client:
         await _names(settings, one, store, client)
         for book in books:
-            source = UsageSource(client, book.kind)
+            source = UsageSource(client, book.kind, QuantityUnits(store, one.name).learn)
             hours_from = now - int(settings.history.hours.total_seconds())
             calls = backfill.plan(
                 book, asked.start, asked.end(now), hours_from, store.backfilled(book)

@@ -2,7 +2,7 @@
 1.0 and 1.1).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import TypeAlias
@@ -53,14 +53,36 @@ def lines(past: History, day: date, named: Named, ids: Mapping[str, str]) -> Ite
     """What was billed for a UTC day. `ids` are OpenAI's ids of organizations. Raises StateError."""
     periods = _periods(day)
     start = midnight(day)
+    units = past.quantity_units()
     for spent in past.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
         dims = named(dict(zip(COST_DIMENSIONS, spent.group, strict=True)))
-        yield {**_OPENAI, **periods, **_account(dims, ids), **_charge(spent, dims["line_item"])}
+        known = units.get((dims["organization"] or "", dims["line_item"] or ""), set())
+        charge = _charge(spent, dims["line_item"], known)
+        yield {**_OPENAI, **periods, **_account(dims, ids), **charge}
 
 
-def effective_price(spent: Spent) -> Decimal | None:
-    """What one unit really cost, discounts included; None where OpenAI gives no quantity."""
-    return spent.cost / spent.quantity if spent.quantity else None
+def effective_price(cost: Decimal, quantity: Decimal | None) -> Decimal | None:
+    """What one unit really cost, discounts included; None where there is no quantity."""
+    return cost / quantity if quantity else None
+
+
+_UNITS = {
+    "tokens": "Tokens",
+    "1000_tokens": "1000 Tokens",
+    "images": "Images",
+    "characters": "Characters",
+    "duration_seconds": "Seconds",
+    "duration_minutes": "Minutes",
+    "duration_hours": "Hours",
+    "gibibyte_hours": "GiB-Hours",
+}
+"""OpenAI's `quantity_unit` as FOCUS spells units. The set is open."""
+
+
+def unit_name(units: Collection[str]) -> str:
+    """The unit as FOCUS spells it; `Units` where OpenAI does not say it."""
+    (unit,) = units or ("units",)
+    return _UNITS.get(unit) or unit.replace("_", " ").title()
 
 
 def instant(unix: int) -> str:
@@ -92,10 +114,14 @@ def _account(dims: Mapping[str, str | None], ids: Mapping[str, str]) -> Line:
     }
 
 
-def _charge(spent: Spent, item: str | None) -> Line:
-    """What is given back without a quantity is a credit; all else is usage."""
+def _charge(spent: Spent, item: str | None, units: Collection[str]) -> Line:
+    """What is given back without a quantity is a credit; all else is usage.
+
+    A line item that was counted in several units has no quantity: it would add them up.
+    """
     credit = spent.cost < 0 and spent.quantity is None
-    unit = "Units" if spent.quantity is not None else None  # OpenAI does not say of what
+    quantity = spent.quantity if len(units) <= 1 else None
+    unit = unit_name(units) if quantity is not None else None
     return {
         # OpenAI says one amount: what it bills. No list price, no commitment.
         **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), spent.cost),
@@ -103,11 +129,11 @@ def _charge(spent: Spent, item: str | None) -> Line:
         "ChargeCategory": "Credit" if credit else "Usage",
         "ChargeDescription": item or _OPENAI["ServiceName"],
         "ChargeFrequency": "One-Time" if credit else "Usage-Based",
-        "ConsumedQuantity": spent.quantity,
+        "ConsumedQuantity": quantity,
         "ConsumedUnit": unit,
         "PricingCategory": None if credit else "Standard",
-        "PricingQuantity": spent.quantity,
+        "PricingQuantity": quantity,
         "PricingUnit": unit,
         "SkuId": item,
-        "x_EffectiveUnitPrice": effective_price(spent),
+        "x_EffectiveUnitPrice": effective_price(spent.cost, quantity),
     }

@@ -3,7 +3,7 @@ digits, `0E-6176`).
 """
 
 import decimal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
 import msgspec
@@ -30,6 +30,7 @@ class _Amount(msgspec.Struct, gc=False):
 class _Cost(msgspec.Struct, gc=False):
     amount: _Amount | None = None
     quantity: Decimal | None = None
+    quantity_unit: str | None = None
     project_id: str | None = None
     line_item: str | None = None
     api_key_id: str | None = None
@@ -42,11 +43,13 @@ _NOTHING = _Amount()
 
 
 def results(kind: Kind, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
-    """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result."""
-    try:
-        items = _COSTS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadResponse(f"{kind.path}: not the shape we know: {error}") from error
+    """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result.
+
+    Quantities are of one line item and of one unit, so that no two units are ever added up; any
+    other quantity is 0.
+    """
+    items = _decoded(kind, body)
+    units = _units(items)
     for item in items:
         amount = item.amount or _NOTHING
         currency = (amount.currency or "usd").lower()
@@ -55,9 +58,35 @@ def results(kind: Kind, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
             dims,
             (
                 exact(amount.value, f"{kind.path}: amount"),
-                exact(item.quantity, f"{kind.path}: quantity"),
+                exact(_of_one_unit(item, units), f"{kind.path}: quantity"),
             ),
         )
+
+
+def quantity_units(kind: Kind, body: bytes) -> dict[str, set[str]]:
+    """The units in which OpenAI counts line items, by line item. Raises BadResponse."""
+    return _units(_decoded(kind, body))
+
+
+def _decoded(kind: Kind, body: bytes) -> list[_Cost]:
+    try:
+        return _COSTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadResponse(f"{kind.path}: not the shape we know: {error}") from error
+
+
+def _units(items: Iterable[_Cost]) -> dict[str, set[str]]:
+    units: dict[str, set[str]] = {}
+    for item in items:
+        if item.line_item and item.quantity_unit and item.quantity:
+            units.setdefault(item.line_item, set()).add(item.quantity_unit)
+    return units
+
+
+def _of_one_unit(item: _Cost, units: Mapping[str, set[str]]) -> Decimal | None:
+    if not item.line_item or len(units.get(item.line_item, ())) > 1:
+        return None
+    return item.quantity
 
 
 def exact(value: Decimal | None, where: str) -> Decimal:

@@ -1,12 +1,12 @@
 """Usage endpoints and costs as sources of buckets."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window
 from otel_openai_usage.errors import BadCursor, BadRequest, BadResponse, LookbackExceeded
-from otel_openai_usage.openai import wire
+from otel_openai_usage.openai import money, wire
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
 
@@ -26,9 +26,15 @@ class UsageSource:
     grouping that it was first read with, so that is for whoever configures it.
     """
 
-    def __init__(self, client: Client, kind: Kind) -> None:
+    def __init__(
+        self,
+        client: Client,
+        kind: Kind,
+        learn_units: Callable[[Mapping[str, set[str]]], None] = lambda units: None,
+    ) -> None:
         self._client = client
         self._kind = kind
+        self._learn_units = learn_units
         self.organization_id: str | None = None
         """As costs results last named it; they may, undeclared. Usage never does."""
 
@@ -54,8 +60,11 @@ class UsageSource:
         return [found[start] for start in sorted(found)]
 
     def parse(self, results: bytes) -> Rows:
-        """The rows of one bucket's results."""
-        return wire.rows(self._kind, results)
+        """The rows of one bucket's results. Of costs, `learn_units` is told the units of quantities."""
+        rows = wire.rows(self._kind, results)
+        if self._kind is COSTS:
+            self._learn_units(money.quantity_units(self._kind, results))
+        return rows
 
     def _buckets(self, page: wire.Page, window: Window, width: Width) -> dict[int, Bucket]:
         """The page's buckets in the window by their start. Rows that repeat in a page add up."""

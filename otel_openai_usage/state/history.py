@@ -22,6 +22,7 @@ from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Names, Width
 from otel_openai_usage.state.file import looking, told
 from otel_openai_usage.state.rows import added_up
+from otel_openai_usage.state.units import note_key, parsed
 
 Record: TypeAlias = Literal["usage", "legacy_usage", "metered", "vector_store"]
 """Whose word it is: organization usage, the legacy source, applications' events; and levels, that
@@ -181,6 +182,17 @@ class History:
             for (at, group, currency), (cost, quantity) in found.items()
         ]
         return sorted(rows, key=lambda row: (row.start, tuple(value or "" for value in row.group)))
+
+    def quantity_units(self) -> dict[tuple[str, str], set[str]]:
+        """The units in which OpenAI counts line items, by organization and line item."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for organization in {origin.organization for origin in self.origins()}:
+            for (text,) in self._rows(
+                "SELECT value FROM meta WHERE key = ?", note_key(organization)
+            ):
+                for item, units in parsed(text).items():
+                    found[organization, item] = units
+        return found
 
     def names(self, organization: str) -> Names:
         """Names of projects, API keys and users."""
