@@ -1,5 +1,18 @@
 """`python -m otel_openai_usage` is the command `otel-openai-usage`."""
 
-from otel_openai_usage.cli import main
+import sys
+from typing import NoReturn
 
-main()
+from otel_openai_usage import stopping
+
+
+def main() -> NoReturn:
+    """The console script. Signals are handled before the rest is imported."""
+    stopping.install(sys.argv[1:])
+    from otel_openai_usage import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

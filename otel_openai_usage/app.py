@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import otel_openai_usage
-from otel_openai_usage import pipeline
+from otel_openai_usage import pipeline, stopping
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
@@ -137,7 +136,7 @@ class Exporter:
 
 
 def run(settings: Settings, *, once: bool = False) -> int:
-    """Run the exporter until SIGTERM or SIGINT, or for one poll of everything. The exit code.
+    """Run the exporter until SIGTERM, SIGINT or SIGHUP, or for one poll of everything. The exit code.
     Raises ExporterError.
     """
     frugal()
@@ -167,16 +166,16 @@ async def _once(exporter: Exporter) -> int:
 
 
 async def forever(exporter: Exporter) -> int:
-    """Poll and show until SIGTERM or SIGINT. Raises ExporterError."""
+    """Poll and show until SIGTERM, SIGINT or SIGHUP. Raises ExporterError."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _stopping, stop)
+    loop = asyncio.get_running_loop()
     try:
-        await _until(stop, exporter)
+        with stopping.calling(lambda: loop.call_soon_threadsafe(_stopping, stop)):
+            await _until(stop, exporter)
     except BaseExceptionGroup as group:
         error = _first(group)
         raise error from (None if error is group else group)
-    log.info("stopped")
+    log.info("stopped", extra={"event": "stopped"})
     return 0
 
 
@@ -205,9 +204,7 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
 
 
 def _stopping(stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(130)  # asked twice: no more waiting; what is committed is safe
-    log.info("stopping")
+    log.info("stopping", extra={"event": "stopping"})
     stop.set()
 
 

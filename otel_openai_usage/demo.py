@@ -17,7 +17,7 @@ from otel_openai_usage.poller import Clock
 
 
 def demo(*, port: int) -> int:
-    """Run a simulated organization and an exporter of it until SIGTERM or SIGINT. Keeps nothing.
+    """Run a simulated organization and an exporter of it until SIGTERM, SIGINT or SIGHUP. Keeps nothing.
     Raises ExporterError.
     """
     return asyncio.run(_demo(port))

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import click
 
+from otel_openai_usage import stopping
 from otel_openai_usage.cli.files import discard_the_rest
 from otel_openai_usage.cli.verbs import FAILED, NAME, cli
 from otel_openai_usage.errors import ConfigError, ExporterError
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     foreseen.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(answer(given))
+    stopping.install(given)
+    code = answer(given)
+    stopping.finished(code)
+    sys.exit(code)
 
 
 def answer(arguments: Sequence[str]) -> int:
@@ -37,7 +41,7 @@ def answer(arguments: Sequence[str]) -> int:
     try:
         done = cli.main(list(arguments), prog_name=NAME, standalone_mode=False)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last net: a bug is told in a sentence too
+    except (Exception, KeyboardInterrupt, stopping.Stopped) as error:  # noqa: BLE001 - the last net: a bug is told in a sentence too
         return _told(error, arguments)
     return done if isinstance(done, int) else 0
 
@@ -56,7 +60,7 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
         case ConfigError():
             _tell(*error.problems)
             return MISUSED
-        case ExporterError():
+        case ExporterError() | stopping.Stopped():
             _tell(str(error))
             return FAILED
         case _:

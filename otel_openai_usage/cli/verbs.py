@@ -2,6 +2,7 @@
 once.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from otel_openai_usage.cli.signals import ending_at_once, until_stopped
+from otel_openai_usage import stopping
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -67,8 +68,20 @@ def _port(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _verb(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
-    """A verb whose docstring is its help; the layout of its examples is kept by their \\b."""
-    return group.command(name)
+    """A verb whose docstring is its help; the layout of its examples is kept by their \\b.
+
+    Unless the verb handles signals itself, one ends its work in order.
+    """
+
+    def made(verb: Callable[..., int]) -> click.Command:
+        @functools.wraps(verb)
+        def stoppable(**options: Any) -> int:
+            with stopping.raising():
+                return verb(**options)
+
+        return group.command(name)(stoppable if name not in stopping.SERVERS else verb)
+
+    return made
 
 
 @click.group(
@@ -118,14 +131,15 @@ def run(
 ) -> int:
     """Run the exporter: poll OpenAI, keep what it says, expose it.
 
-    It runs until SIGTERM or SIGINT. The options override the file.
+    It runs until SIGTERM, SIGINT or SIGHUP, then stores and sends what it has. The options override
+    the file.
 
     \b
       otel-openai-usage run
       otel-openai-usage run -c otel-openai-usage.yaml --listen :9185
       otel-openai-usage run --once
     """
-    with nullcontext() if once else ending_at_once():
+    with stopping.raising() if once else nullcontext():
         from otel_openai_usage import app
         from otel_openai_usage.config import require_exporters, require_keys
 
@@ -272,7 +286,6 @@ def simulate(
       OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_ADMIN_KEY=sk-admin-simulated otel-openai-usage run
     """
     import asyncio
-    import contextlib
 
     from otel_openai_usage import logs
     from otel_openai_usage.simulator import lateness as late
@@ -292,8 +305,7 @@ def simulate(
     serving = serve(
         host, port, world=world, faults=Faults(requests_per_minute=requests_per_minute), ready=ready
     )
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(until_stopped(serving))
+    asyncio.run(stopping.until_stopped(serving))
     return 0
 
 
@@ -302,7 +314,7 @@ def simulate(
 def demo(port: int) -> int:
     """Show it with a simulated organization: needs no key, keeps nothing.
 
-    Prints what to open in a browser and runs until SIGTERM or SIGINT. The port is that of the
+    Prints what to open in a browser and runs until SIGTERM, SIGINT or SIGHUP. The port is that of the
     metrics.
 
     \b
@@ -312,7 +324,11 @@ def demo(port: int) -> int:
     from otel_openai_usage import logs
 
     logs.setup("warning", "text")
-    return showing.demo(port=port)
+    try:
+        with stopping.raising():  # while it starts; its files are removed
+            return showing.demo(port=port)
+    except stopping.Stopped:
+        return 0
 
 
 _DAY = click.DateTime(["%Y-%m-%d"])
@@ -463,8 +479,8 @@ def dashboard(file: Path | None, host: str, port: int) -> int:
     """Serve the expenditure dashboard of what the exporter has kept.
 
     It needs no key, asks nobody and changes nothing; the exporter may be running. It has no
-    passwords: keep it on localhost, or put a proxy that has them in front. It runs until SIGTERM or
-    SIGINT.
+    passwords: keep it on localhost, or put a proxy that has them in front. It runs until SIGTERM,
+    SIGINT or SIGHUP.
 
     \b
       otel-openai-usage dashboard

@@ -4,12 +4,12 @@ the browser.
 
 import io
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ import flask
 from dash import ALL, MATCH, Input, Output, State, ctx, dcc, html
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from otel_openai_usage import stopping
 from otel_openai_usage.dashboard import controls, pages
 from otel_openai_usage.dashboard.components import Plain
 from otel_openai_usage.dashboard.library import Library
@@ -362,21 +363,20 @@ def serve(
     ready: Callable[[str], None],
     until: threading.Event | None = None,
 ) -> None:
-    """Serve the dashboard of the store at `path` until the event is set; without one until SIGTERM
-    or SIGINT. Raises ListenError.
+    """Serve the dashboard of the store at `path` until the event is set; without one until SIGTERM,
+    SIGINT or SIGHUP. Raises ListenError.
     """
-    stop = until or _signalled()
     server = Server(path, host=host, port=port)
     server.start()
     try:
-        ready(server.url)
-        stop.wait()
+        if until is not None:
+            ready(server.url)
+            until.wait()
+            return
+        # A queue, because an Event must not be set in a signal handler.
+        stop: SimpleQueue[None] = SimpleQueue()
+        with stopping.calling(lambda: stop.put(None)):
+            ready(server.url)
+            stop.get()
     finally:
         server.close()
-
-
-def _signalled() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
