@@ -1,19 +1,18 @@
 """The Meter: takes responses in, and sends what they used from a thread of its own."""
 
 import asyncio
-import atexit
 import logging
 import os
-import threading
 import time
-import weakref
-from collections.abc import Mapping
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
+from otel_openai_usage.metering import hooks
 from otel_openai_usage.metering.sender import Sender
 from otel_openai_usage.metering.spool import Spool
 from otel_openai_usage.metering.streams import MeteredStream, Seen
@@ -68,15 +67,27 @@ class Meter:
         self._source = source
         self._type = type
         self._limit = queue
-        self._start()
-        _ours.add(self)
+        self._begin()
+        hooks.register(self)
+        if self._spool is not None and self._spool.is_waiting():
+            self._run()
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
+        # Queue, lock and thread are those of the import. If gevent replaces them later, ours stay
+        # together; a real thread that waits with a greenlet's lock would hang.
         self._queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
         self._worker = Worker(self._queue, self._sender, self._spool)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._lock = allocate_lock()
+        self._is_running = False
         self._closed = False
+
+    def restart(self) -> None:
+        """Begin anew in a forked process: it has no thread of ours, and its parent sends what
+        waited. Called after every fork of Python's.
+        """
+        if self._spool is not None:
+            self._spool.journal.leave()
+        self._begin()
 
     def record(
         self, response: Any, subject: object, *, model: str | None = None, **attributes: object
@@ -122,18 +133,20 @@ class Meter:
                 self._worker.dropped += 1
                 return
             self._queue.put(job)
-            if self._thread is None:
+            if not self._is_running:
                 self._run()
         except Exception:
             log.exception("metering")
 
     def _run(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._worker.run, name="metering", daemon=True
-                )
-                self._thread.start()
+            if not self._is_running:
+                try:
+                    start_new_thread(self._worker.run, ())
+                except RuntimeError as error:  # the interpreter ends, or there are too many
+                    log.info("no thread can be started: %s", error)
+                    return
+                self._is_running = True
 
     @property
     def counts(self) -> Counts:
@@ -148,25 +161,28 @@ class Meter:
         """Wait until everything was sent, or was spooled because it cannot be. False if that took
         longer.
         """
-        if self._thread is None:
-            return True
-        flush = Flush(threading.Event(), time.monotonic() + timeout)
+        if not self._is_running:
+            return self._queue.empty()
+        flush = Flush(time.monotonic() + timeout)
         self._queue.put(flush)
-        return flush.done.wait(timeout)
+        return _wait(lambda: flush.is_done, timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Flush, keep on the disk what could not be sent in that time, and take nothing any more.
 
-        Called at the exit of the interpreter.
+        Called at the exit of the interpreter, of children of multiprocessing, and of celery's
+        workers. Where a process ends with os._exit() by itself, call it before.
         """
-        if not self._closed:
-            self._closed = True
-            done = self.flush(timeout)
-            if not done:
-                self._worker.abandon()
-            self._queue.put(None)
-            if done and self._thread is not None:
-                self._thread.join(1.0)
+        if self._closed:
+            return
+        self._closed = True
+        hooks.forget(self)
+        done = self.flush(timeout)
+        if not done:
+            self._worker.abandon()
+        self._queue.put(None)
+        if done and self._is_running:
+            _wait(lambda: self._worker.is_over, 1.0)
 
     async def aflush(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - as `flush` has it
         """As `flush`; the event loop goes on."""
@@ -199,24 +215,21 @@ class Meter:
         await self.aclose()
 
 
+def _wait(is_done: Callable[[], bool], timeout: float) -> bool:
+    """Wait for something that another thread does, without a lock: in a greenlet `time.sleep` is
+    gevent's, and lets others work.
+    """
+    ends = time.monotonic() + timeout
+    pause = 0.001
+    while not is_done():
+        left = ends - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, 0.05)
+    return True
+
+
 def _folder(env: Mapping[str, str]) -> Path | None:
     home = env.get("XDG_STATE_HOME") or (f"{env['HOME']}/.local/state" if env.get("HOME") else None)
     return Path(home) / "otel-openai-usage" / "spool" if home else None
-
-
-_ours: "weakref.WeakSet[Meter]" = weakref.WeakSet()
-
-
-def _forked() -> None:
-    """A forked child has no thread of ours, and the parent sends what waited."""
-    for meter in list(_ours):
-        meter._start()
-
-
-def _exit() -> None:
-    for meter in list(_ours):
-        meter.close()
-
-
-os.register_at_fork(after_in_child=_forked)
-atexit.register(_exit)

@@ -45,6 +45,9 @@ class Sender:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url: expected http:// or https://, got {url!r}")
         self._headers = {"Content-Type": BATCH, "User-Agent": "otel-openai-usage-metering"}
+        token = (token or "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise ValueError("token: expected printable ASCII characters; its value is not shown")
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._timeout = timeout

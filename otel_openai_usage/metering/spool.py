@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from otel_openai_usage.metering.journal import Journal
 from otel_openai_usage.metering.sender import Event
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,12 @@ class Spool:
         self._folder = folder
         self._limit = limit
         self._number = 0
-        self._told = False
+        self._is_failing = False
+        self.journal = Journal(folder)
+
+    def is_waiting(self) -> bool:
+        """There is something here to be sent, by whomever it was left."""
+        return bool(self._files()) or self.journal.has_others()
 
     def put(self, events: Sequence[Event]) -> int:
         """Keep a batch. How many events were lost for it: this batch's if it cannot be written, or
@@ -43,11 +49,11 @@ class Spool:
                 file.flush()
                 os.fsync(file.fileno())
             (self._folder / f".{name}").rename(self._folder / name)
-            self._told = False
+            self._is_failing = False
         except OSError as error:
-            if not self._told:
+            if not self._is_failing:
                 log.warning("events cannot be spooled in %s: %s", self._folder, error)
-                self._told = True
+                self._is_failing = True
             return len(events)
         return self._bound()
 

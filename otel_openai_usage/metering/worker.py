@@ -6,8 +6,8 @@ import contextlib
 import json
 import logging
 import re
-import threading
 import time
+from _thread import LockType, allocate_lock
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
@@ -28,6 +28,8 @@ from otel_openai_usage.metering.usage import (
 
 log = logging.getLogger(__name__)
 
+_sleep = time.sleep  # the one of the import, as are queue and lock: see Meter
+
 BATCH = 100
 LINGER = 1.0
 """A batch goes when it has so many events, or is so many seconds old."""
@@ -36,6 +38,8 @@ LONGEST_WAIT = 60.0
 """Seconds between two tries."""
 PATIENCE = 8.0
 """When tries are so many seconds apart, also a few events go to the disk."""
+LOOK = 30.0
+"""Seconds between two looks for what other processes left."""
 HELD = 2_000
 """Events that wait in memory for a server that does not answer, where there is no spool."""
 MAX_WARNINGS = 100
@@ -57,8 +61,8 @@ class Flush:
     clock).
     """
 
-    done: threading.Event
     until: float
+    is_done: bool = False
 
 
 @dataclass(slots=True)
@@ -71,14 +75,16 @@ class Worker:
     sent: int = 0
     spooled: int = 0
     dropped: int = 0
+    is_over: bool = False
     _events: list[Event] = field(default_factory=list)
     _hand: Job | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: LockType = field(default_factory=allocate_lock)
     _estimator: Estimator = field(default_factory=Estimator)
     _oldest: float = 0.0
     _wait: float = FIRST_WAIT
     _not_before: float = 0.0
     _spool_due: bool = True
+    _next_look: float = 0.0
     _failure: str = ""
     _left_out: set[str] = field(default_factory=set)
 
@@ -97,6 +103,7 @@ class Worker:
                 continue
             if job is None:
                 self.abandon()
+                self.is_over = True
                 return
             if isinstance(job, Flush):
                 self._flush(job)
@@ -107,7 +114,7 @@ class Worker:
 
     def _pause(self) -> float | None:
         if not self._events and not self._spool_due:
-            return None
+            return LOOK if self.spool else None
         due = self._oldest + LINGER if self._events else 0.0
         return max(0.0, max(due, self._not_before) - time.monotonic())
 
@@ -119,6 +126,8 @@ class Worker:
                 return
             self._hand = None
             self._keep(found, self._events)
+            if self.spool and isinstance(found, dict):
+                self.spool.journal.add(found)
 
     def _keep(self, found: Event | NoUsage | None, events: list[Event]) -> None:
         """Put an event to others. One that could not be made is lost, and counted as such; what
@@ -219,13 +228,30 @@ class Worker:
             self.spooled += len(events)
         else:
             self.dropped += len(events)
+        if self.spool:
+            with self._lock:
+                self.spool.journal.remove()
 
     def _go(self) -> None:
         """Send what is due: what waits in memory, then what was spooled."""
+        self._look()
         if time.monotonic() < self._not_before:
             self._hold(at_once=False)
         elif self._empty(at_once=False):
             self._send_spool()
+
+    def _look(self) -> None:
+        """Look now and then for what other processes left in the spool when they ended."""
+        if self.spool and time.monotonic() >= self._next_look:
+            self.spool.journal.take_over(self.spool.put)
+            self._spool_due = True
+            self._next_look = time.monotonic() + LOOK
+
+    def _written_down(self) -> None:
+        """Nothing of the journal is needed any more, if nothing waits in memory."""
+        with self._lock:
+            if self.spool and not self._events:
+                self.spool.journal.clear()
 
     def _empty(self, *, at_once: bool) -> bool:
         while self._events:
@@ -234,6 +260,7 @@ class Worker:
                 self._hold(at_once=at_once)
                 return False
             del self._events[: len(batch)]
+        self._written_down()
         return True
 
     def _send_spool(self) -> None:
@@ -287,6 +314,7 @@ class Worker:
             self.spooled += len(self._events)
             self.dropped += lost
             self._events = []
+            self._written_down()
             self._spool_due = True
         elif len(self._events) > HELD:
             self.dropped += len(self._events) - HELD
@@ -294,8 +322,8 @@ class Worker:
 
     def _flush(self, flush: Flush) -> None:
         while not self._empty(at_once=True) and self._events and time.monotonic() < flush.until:
-            time.sleep(max(0.0, min(self._not_before, flush.until) - time.monotonic()))
-        flush.done.set()
+            _sleep(max(0.0, min(self._not_before, flush.until) - time.monotonic()))
+        flush.is_done = True
 
 
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")

@@ -484,6 +484,21 @@ def test_only_an_events_endpoint_s_answer_counts_as_sent(
     assert [event["id"] for event in json.loads(kept.read_text())] == ["1"]
 
 
+@pytest.mark.parametrize("token", ["secret…", "sec\nret", "sec\x00ret"])
+def test_a_token_that_no_header_can_have_is_said_at_the_start(token: str) -> None:
+    """Later it would end the thread. The message does not show it."""
+    with pytest.raises(ValueError, match="token: expected printable ASCII") as error:
+        Meter("http://localhost", token=token, spool=False, env={})
+    assert "sec" not in str(error.value)
+
+
+def test_a_token_from_a_file_may_end_with_a_line(endpoint: Endpoint) -> None:
+    """Whitespace around it is no part of it."""
+    with Meter(endpoint.url, spool=False, env={"OPENMETER_TOKEN": " secret\n"}) as meter:
+        meter.record({"id": "1", "usage": {"input_tokens": 5}}, "alice")
+    assert endpoint.requests[0][1]["Authorization"] == "Bearer secret"
+
+
 def test_openmeter_s_accepted_counts_as_sent(endpoint: Endpoint, meter: Meter) -> None:
     """Its third version answers 202 where the first says 204."""
     endpoint.answers = [202]
@@ -561,8 +576,10 @@ def test_a_vocabulary_that_does_not_come_loses_nothing(
     told = Counts(spooled=2) if kept else Counts(dropped=2)
     assert meter.counts == told
     came.set()
-    assert meter._thread
-    meter._thread.join(5)
+    ends = time.monotonic() + 5
+    while not meter._worker.is_over and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert meter._worker.is_over
     assert meter.counts == told
     found = [
         event["id"] for file in tmp_path.glob("*.json") for event in json.loads(file.read_text())
