@@ -51,6 +51,7 @@ from otel_openai_usage.poller import (
     metered_books,
     parts,
 )
+from otel_openai_usage.poller.state import StateCare, read_again, report
 from otel_openai_usage.poller.upkeep import Upkeep
 from otel_openai_usage.state.file import MEMORY, unwritable
 from otel_openai_usage.state.sqlite import Store
@@ -90,6 +91,13 @@ class Exporter:
     ingest: Ingest | None = None
     sender: Sender | None = None
     shelf: Shelf = field(default_factory=Shelf)
+    reread: list[tuple[Book, int]] = field(default_factory=list)
+    """Books, and how many seconds of each can be read again."""
+
+    @property
+    def care(self) -> StateCare:
+        """What looks after the state itself."""
+        return StateCare(self.keeper, self.store)
 
     def not_ready(self) -> list[str]:
         """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
@@ -197,6 +205,7 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.keeper.publish_forever(exporter.render)))
+        tasks.append(group.create_task(exporter.care.forever()))
         tasks += [group.create_task(exporter.upkeep.forever())] if exporter.upkeep else []
         await stop.wait()
         for task in tasks:
@@ -219,8 +228,9 @@ async def wire(
     """Make every part and join them; `stack` takes them apart again, last made first. Raises
     ExporterError.
     """
-    store = Store(state_file(settings, env))
+    store = Store(state_file(settings, env), now=clock.now, strict=settings.state.strict)
     stack.callback(store.close)
+    report(store)
     board = Board()
     who = resource(store.instance_id, settings.attributes.resource)
     prometheus = PrometheusReader(board)
@@ -231,6 +241,7 @@ async def wire(
         [prometheus],
         exporters=["otlp"] if sends else [],
         state_size=lambda: size(store.path),
+        state_lost=lambda: store.lost_seconds,
     )
     stack.callback(own.shutdown)
     seen = look(settings, once=once)
@@ -264,6 +275,7 @@ async def wire(
         )
         await stack.enter_async_context(client)
         exporter.loops.append(loop)
+    read_again(store, exporter.reread, int(clock.now()))
     ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
     exporter.upkeep = parts.upkeep(settings, keeper, store, own)
     names = {
@@ -452,6 +464,7 @@ def _usage_poll(
     if book.regroup(grouping, floor(now, Width.DAY) + Width.DAY):
         keeper.store.regroup(book)
     cost_days = settings.costs.days if kind is COSTS else 0
+    exporter.reread.append((book, rules.reconcile))
     if cost_days:
         load_days(keeper.store, book, now, cost_days)
     if prices:

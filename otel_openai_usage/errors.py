@@ -22,6 +22,7 @@ Every error this package raises on purpose:
     + StateInUse         another process has it
     + StateTooNew        a newer version of this program wrote it
     + StateCorrupt       the file is not, or no longer, ours
+    + StateLost          it is older than it was, or changed, and `state.strict` refuses that
 
 Anything else that is raised is a bug. While a source is polled it becomes a `Bug` of that source;
 anywhere else it ends the run.
@@ -132,3 +133,7 @@ class StateTooNew(StateError):
 
 class StateCorrupt(StateError):
     """The state file is damaged, or is something else."""
+
+
+class StateLost(StateError):
+    """The state lost something, and the settings say to refuse it then."""

@@ -212,6 +212,8 @@ class State(Section):
 
     path: File = None
     """The SQLite file; null: in the user's state directory. `:memory:` keeps nothing."""
+    strict: bool = False
+    """Whether `run` refuses a state that lost something, instead of going on from it with a warning."""
 
 
 class Prometheus(Section):

@@ -102,6 +102,8 @@ OWN: dict[str, Row] = {
             "Time since anything that is shown changed"),
         Row("otel_openai_usage.state.size", "gauge", "By", "otel_openai_usage_state_size_bytes",
             "Size of the state on disk"),
+        Row("otel_openai_usage.state.lost", "gauge", "s", "otel_openai_usage_state_lost_seconds",
+            "Time that is missing in the state, or in doubt (a lost log, an old copy, a changed file), until `state accept`; else 0"),
         Row("otel_openai_usage.build_info", "gauge", "", "otel_openai_usage_build_info",
             "1; the version is in its attributes", ("version", "python_version")),
     )
@@ -116,7 +118,7 @@ _Labels = tuple[str, ...]
 class Own:
     """Our own health, told by whoever knows. Safe in any thread; no method waits for anything.
 
-    `state_size` is asked at each collection and may not block for long. `now` gives Unix seconds.
+    `state_size` and `state_lost` are asked at each collection and may not block for long. `now` gives Unix seconds.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Own:
         *,
         exporters: Iterable[str] = (),
         state_size: Callable[[], int] | None = None,
+        state_lost: Callable[[], int] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
@@ -136,6 +139,8 @@ class Own:
         self._asked: dict[str, Callable[[], float | None]] = {f"{SCOPE}.snapshot.age": self._age}
         if state_size:
             self._asked[f"{SCOPE}.state.size"] = state_size
+        if state_lost:
+            self._asked[f"{SCOPE}.state.lost"] = state_lost
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._gauges: dict[str, dict[_Labels, float]] = {}

@@ -22,6 +22,17 @@ from otel_openai_usage.state.schema import (
 
 MEMORY = ":memory:"
 
+NOT_UNDERSTOOD = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What decoding a damaged value raises. (UnicodeError and JSONDecodeError are ValueErrors, the
+errors of decimal are ArithmeticErrors.)
+"""
+
+ADVICE = (
+    "restore it from a backup (`otel-openai-usage state restore FILE`), or move it away to begin"
+    " counting anew (the counters then start again)"
+)
+"""What to do about a state that cannot be used."""
+
 
 @contextmanager
 def told(path: str, doing: str) -> Iterator[None]:
@@ -32,10 +43,22 @@ def told(path: str, doing: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise _translated(path, doing, error) from error
+    except NOT_UNDERSTOOD as error:
+        # SQLite's own messages quote damaged text, so they may fail to decode, too.
+        if doing != "read" and not isinstance(error, UnicodeError):
+            raise  # a bug: only what is read comes from outside
+        raise not_understood(path, error) from error
     except OSError as error:
         raise StateError(
             f"{doing} the state file {path}: {error.strerror or error}; check the path and its permissions"
         ) from error
+
+
+def not_understood(path: str, error: Exception) -> StateCorrupt:
+    """The error for a stored value that cannot be decoded."""
+    return StateCorrupt(
+        f"the state file {path} is damaged (a stored value cannot be understood: {error}); {ADVICE}"
+    )
 
 
 def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateError:
@@ -44,9 +67,7 @@ def _translated(path: str, doing: str, error: sqlite3.DatabaseError) -> StateErr
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "unsupported file format" in str(
         error
     ):
-        return StateCorrupt(
-            f"{what}; restore it from a backup, or move it away to begin counting anew (the counters then start again)"
-        )
+        return StateCorrupt(f"{what}; {ADVICE}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{what}; another program has it locked: end that one")
     if code == sqlite3.SQLITE_FULL:
@@ -117,6 +138,13 @@ class Lock:
             self._take(self._state)
         self._inode = _inode(self._state)
         _HELD.add(self._inode)
+
+    @property
+    def descriptor(self) -> int:
+        """The state file, for reading, after `hold_state`."""
+        if self._state is None:
+            raise RuntimeError("the state file is not locked yet; call hold_state() first")
+        return self._state
 
     def hold_log(self) -> None:
         """Remember which file is the write-ahead log. SQLite has made it by now, and it stays the
@@ -191,9 +219,7 @@ def refuse_emptied(path: Path) -> None:
     """
     lock = Path(f"{path}.lock")
     if path.exists() and not path.stat().st_size and lock.exists() and lock.stat().st_size:
-        raise StateCorrupt(
-            f"the state file {path} is empty, and was not before; restore it from a backup, or move it away to begin counting anew"
-        )
+        raise StateCorrupt(f"the state file {path} is empty, and was not before; {ADVICE}")
 
 
 def keep_private(path: str) -> None:
@@ -221,28 +247,27 @@ def connect(path: str) -> sqlite3.Connection:
         return db
 
 
-def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Refuse what is not ours, damaged or too new. Migrate what is older, and create the columns
-    that today's endpoints need; each step is done completely or not at all.
-    """
+def identify(db: sqlite3.Connection, path: str) -> int:
+    """The version of the state in a file, 0 for an empty one. Refuse what is not ours, or too new."""
     with told(path, "read"):
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         owner: int = db.execute("PRAGMA application_id").fetchone()[0]
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not empty and owner != APPLICATION_ID:
-            raise StateCorrupt(
-                f"{path} is a database of another program; set state.path to a file of its own"
-            )
-        if version > VERSION:
-            raise StateTooNew(
-                f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage"
-            )
-        if not empty and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StateCorrupt(
-                f"the state file {path} is damaged ({found}); restore it from a backup, or move it away to begin counting anew"
-            )
-    with told(path, "written"):
-        db.execute("PRAGMA journal_mode = WAL")  # only now: somebody else's database stays as it is
+    if not empty and owner != APPLICATION_ID:
+        raise StateCorrupt(
+            f"{path} is a database of another program; set state.path to a file of its own"
+        )
+    if version > VERSION:
+        raise StateTooNew(
+            f"the state file {path} has version {version}, this program knows up to {VERSION}; install a newer otel-openai-usage"
+        )
+    return 0 if empty else version
+
+
+def migrate(db: sqlite3.Connection, path: str, version: int) -> None:
+    """Migrate what is older, and create the columns that today's endpoints need; each step is done
+    completely or not at all.
+    """
     with told(path, "migrated"):
         for number in range(version, VERSION):
             db.executescript(
@@ -253,6 +278,12 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
             db.execute("BEGIN IMMEDIATE")
             add_missing_columns(db)
             db.execute("COMMIT")
+
+
+def use_log(db: sqlite3.Connection, path: str) -> bool:
+    """Let the database have a write-ahead log. Whether the file system can do that."""
+    with told(path, "written"):
+        return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0]) == "wal"
 
 
 def inspect(path: Path) -> str:

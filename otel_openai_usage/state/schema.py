@@ -75,11 +75,21 @@ _ARRIVED = (
     "CREATE TABLE arrived (number INTEGER PRIMARY KEY, seen INTEGER NOT NULL, pairs BLOB NOT NULL);"
 )
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _HISTORY, _EVENTS, _FLOORS, _ARRIVED)
+_COMMITS = """
+CREATE TABLE commits (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, time INTEGER NOT NULL);
+INSERT INTO commits VALUES (1, 0, 0);
+CREATE TABLE losses (id INTEGER PRIMARY KEY, found INTEGER NOT NULL, reason TEXT NOT NULL, seconds INTEGER NOT NULL, details TEXT NOT NULL,
+    reread INTEGER NOT NULL DEFAULT 0, accepted INTEGER);
+CREATE TABLE purged (dims INTEGER PRIMARY KEY, amounts TEXT NOT NULL);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _HISTORY, _EVENTS, _FLOORS, _ARRIVED, _COMMITS)
 """Step n brings a file of `user_version` n to n + 1. Never edit one; append. A test holds their
 texts.
 """
 VERSION = len(MIGRATIONS)
+FIRST_WITH_COMMITS = 6
+"""The first version that numbers its commits and knows what it lost."""
 
 
 def missing_columns(db: sqlite3.Connection) -> list[tuple[str, str, str]]:

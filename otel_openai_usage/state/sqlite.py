@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,26 +20,44 @@ from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import metered, rows, upkeep
+from otel_openai_usage.state.audit import assume_purged, set_totals_to_rows
+from otel_openai_usage.state.examine import Examined, Loss, Position, examine, older, position
 from otel_openai_usage.state.file import (
     MEMORY,
     Lock,
     canonical,
     connect,
+    identify,
     keep_private,
-    prepare,
+    migrate,
     refuse_emptied,
     refuse_other_name,
     told,
+    use_log,
 )
 from otel_openai_usage.state.identities import Identities
+from otel_openai_usage.state.losses import StoredLoss, refused, unaccepted
+from otel_openai_usage.state.marker import Marker, MarkerDamaged, marker_path, read_marker
+from otel_openai_usage.state.pages import PageSums, main_file_sums
+from otel_openai_usage.state.schema import FIRST_WITH_COMMITS
+from otel_openai_usage.state.tracking import Tracker
 
 
 class Store:
-    """Holds the lock on its file from the start to `close`. Every method raises StateError."""
+    """Holds the lock on its file from the start to `close`. Every method raises StateError.
 
-    def __init__(self, path: Path | str) -> None:
+    `now` gives Unix seconds. With `strict` a state that lost something is refused.
+    """
+
+    def __init__(
+        self, path: Path | str, *, now: Callable[[], float] = time.time, strict: bool = False
+    ) -> None:
         self.path = canonical(path)
+        self._now = now
         self._lock: Lock | None = None
+        self._tracker: Tracker | None = None
+        self._checkpoints: sqlite3.Connection | None = None
+        self.losses: list[StoredLoss] = []
         with ExitStack() as opening:
             if self.path != MEMORY:
                 with told(self.path, "opened"):
@@ -51,21 +71,138 @@ class Store:
             opening.callback(self._db.close)
             if self._lock is not None:
                 refuse_other_name(self._db, self.path)
-            prepare(self._db, self.path)
+            version = identify(self._db, self.path)
+            has_log = use_log(self._db, self.path)
+            marker, trouble = self._read_marker()
+            found = self._examine(version, marker, trouble)
+            self.is_new = not version
+            self.notes = found.notes
+            if strict and (found.losses or unaccepted(self._db, version)):
+                raise refused(self.path, found.losses or unaccepted(self._db, version))
+            if self._lock is not None:
+                self._tracker = Tracker(self.path, found.sums, has_log=has_log)
+                opening.callback(self._tracker.close)
+            migrate(self._db, self.path, version)
             with told(self.path, "read"):
+                here = position(self._db)
+                self._number = max(here.number, marker.number if marker else 0)
+                self._time = here.time
+                self.began = here.began
+                self.last_write = here.time if version else None
+                if 0 < version < FIRST_WITH_COMMITS:
+                    self._adopt()
                 self._identities = Identities(self._db)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
-            if self._lock is not None:
+            self._record(found.losses)
+            if self._lock is not None and self._tracker is not None:
                 self._remember_path()
-                self.checkpoint()
                 with told(self.path, "written"):
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
                     self._lock.began()
                     self._lock.hold_log()
+                self._tracker.begin(self.instance_id, self._number, self._time, self.began)
             self._opened = opening.pop_all()
 
     def close(self) -> None:
         """Let go of the file."""
+        if self._tracker is not None and self._checkpoints is not None:
+            self._checkpoints.close()
         self._opened.close()
+
+    def gone(self) -> str | None:
+        """Why what is written now would be lost: the file was deleted, moved or replaced. None if
+        all is well.
+        """
+        return self._lock.gone() if self._lock is not None else None
+
+    # --- the state itself
+
+    def _read_marker(self) -> tuple[Marker | None, str | None]:
+        """The marker, or why it cannot be read."""
+        if self._lock is None:
+            return None, None
+        try:
+            return read_marker(marker_path(self.path)), None
+        except MarkerDamaged:
+            return None, "it is damaged"
+        except OSError as error:
+            return None, error.strerror or str(error)
+
+    def _examine(self, version: int, marker: Marker | None, trouble: str | None) -> Examined:
+        if self._lock is None:
+            return Examined(PageSums())
+        if version:
+            return examine(self._db, self.path, self._lock.descriptor, marker, trouble)
+        found = Examined(main_file_sums(self._lock.descriptor))
+        if marker and (loss := older(Position(None, 0, 0, None), marker)):
+            found.losses.append(loss)
+        return found
+
+    def _adopt(self) -> None:
+        """A state of a version that did not keep what it purged."""
+        with self._transaction("read") as db:
+            assume_purged(db)
+
+    def _record(self, losses: Iterable[Loss]) -> None:
+        """Keep what was found, so that every start tells of it until it is accepted."""
+        losses = list(losses)
+        if losses:
+            with self._transaction("written") as db:
+                db.executemany(
+                    "INSERT INTO losses (found, reason, seconds, details) VALUES (?, ?, ?, ?)",
+                    [
+                        (int(self._now()), loss.reason, loss.seconds, loss.details)
+                        for loss in losses
+                    ],
+                )
+        with told(self.path, "read"):
+            self.losses = unaccepted(self._db, FIRST_WITH_COMMITS)
+
+    @property
+    def lost_seconds(self) -> int:
+        """How much time is missing, or in doubt, by the losses that nobody accepted."""
+        return sum(loss.seconds for loss in self.losses)
+
+    @property
+    def must_read_again(self) -> bool:
+        """Whether a loss was found whose time is still to be marked as unread."""
+        return any(not loss.reread for loss in self.losses)
+
+    def marked_unread(self) -> None:
+        """All that can be read again is marked as unread now."""
+        with self._transaction("written") as db:
+            db.execute("UPDATE losses SET reread = 1")
+        self.losses = [replace(loss, reread=True) for loss in self.losses]
+
+    def accept(self) -> list[StoredLoss]:
+        """Acknowledge every reported loss; totals that are not the sum of their rows become it. The
+        books that are open do not follow. What was accepted.
+        """
+        accepted = self.losses
+        with self._transaction("written") as db:
+            if any(loss.reason in ("totals", "pages") for loss in accepted):
+                set_totals_to_rows(db)
+            db.execute("UPDATE losses SET accepted = ? WHERE accepted IS NULL", (int(self._now()),))
+        self.losses = []
+        return accepted
+
+    def checkpoint(self) -> None:
+        """Write what is in the log back into the main file, as far as no reader is in the way. Has
+        a connection of its own, so another thread may write meanwhile.
+        """
+        if self._lock is None or self.gone():
+            return
+        with told(self.path, "written"):
+            if self._checkpoints is None:
+                self._checkpoints = connect(self.path)
+            self._checkpoints.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def settle(self) -> None:
+        """Have the marker survive a power cut, and be short."""
+        if self._tracker is not None and not self.gone():
+            with told(self.path, "read"):
+                self.began = position(self._db).began
+            self._tracker.settle(self._number, self._time, self.began)
 
     def abandon(self) -> None:
         """Let go of the file as a killed process does: nothing is written.
@@ -75,7 +212,11 @@ class Store:
         """
         self._opened.pop_all()
         with closing(self._second_connection()):
+            if self._checkpoints is not None:
+                self._checkpoints.close()
             self._db.close()
+        if self._tracker is not None:
+            self._tracker.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -88,17 +229,6 @@ class Store:
         except sqlite3.Error:  # the file is gone or damaged: there is nothing to write back to
             return sqlite3.connect(MEMORY)
         return reader
-
-    def gone(self) -> str | None:
-        """Why what is written now would be lost: the file was deleted, moved or replaced. None if
-        all is well.
-        """
-        return self._lock.gone() if self._lock is not None else None
-
-    def checkpoint(self) -> None:
-        """Write what is in the log back into the main file, as far as no reader is in the way."""
-        with told(self.path, "written"):
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _remember_path(self) -> None:
         """Keep the name by which the file was opened; see `refuse_other_name`."""
@@ -114,13 +244,25 @@ class Store:
                     " put it back, or stop otel-openai-usage and restore it from a backup"
                 )
             self._db.execute("BEGIN IMMEDIATE")
+            changes = self._db.total_changes
+            now = int(self._now())
             try:
                 yield self._db
+                written = self._db.total_changes != changes
+                if written:
+                    self._db.execute(
+                        "UPDATE commits SET number = ?, time = ?", (self._number + 1, now)
+                    )
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            if written:
+                self._number += 1
+                self._time = now
+                if self._tracker is not None:
+                    self._tracker.committed(self._number, now)
 
     def _meta(self, key: str, default: str) -> str:
         with self._transaction("read") as db:
@@ -146,9 +288,12 @@ class Store:
             groupings = rows.groupings(db, id_)
             leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
             purged_before = upkeep.purged_before(db, id_)
-        progress = Progress(
-            began, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
-        )
+            unread_windows = tuple(Window(*pair) for pair in json.loads(unread))
+        if began and (self.began is None or began < self.began):
+            self.began = began
+            if self._tracker is not None:
+                self._tracker.counting_began(self._number, self._time, began)
+        progress = Progress(began, bool(complete), horizon, unread_windows)
         return Book(
             id_,
             organization,

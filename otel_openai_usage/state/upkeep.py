@@ -14,6 +14,7 @@ from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Width, Window, floor
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.windows import Progress
+from otel_openai_usage.state.audit import remember_purged
 from otel_openai_usage.state.rows import added_up
 
 _DAY = int(Width.DAY)
@@ -25,7 +26,7 @@ def step(
     db: sqlite3.Connection, source: int, kind: Kind, progress: Progress, keep: Retention
 ) -> Window | None:
     """Do one small piece of what is to be done for a source: the day whose rows it changed, if any."""
-    return _coarsen(db, source, kind, progress, keep) or _let_go(db, source, keep)
+    return _coarsen(db, source, kind, progress, keep) or _let_go(db, source, kind, keep)
 
 
 def purged_before(db: sqlite3.Connection, source: int) -> int:
@@ -75,7 +76,7 @@ def _coarsen(
     return Window(day, day + _DAY)
 
 
-def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> Window | None:
+def _let_go(db: sqlite3.Connection, source: int, kind: Kind, keep: Retention) -> Window | None:
     """The oldest day that is older than anybody wants to know. That it went is written down with it."""
     for width in Width:
         (oldest,) = db.execute(
@@ -87,6 +88,7 @@ def _let_go(db: sqlite3.Connection, source: int, keep: Retention) -> Window | No
     else:
         return None
     day = floor(oldest, _DAY)
+    remember_purged(db, source, kind, day, day + _DAY)
     for table in ("readings", "suspicions"):
         for width in Width:
             sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"

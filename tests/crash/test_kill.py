@@ -49,7 +49,9 @@ class Kills:
     def life(self) -> Life:
         """The exporter, as of now."""
         options = Options(settle=30 * MINUTE, reconcile_interval=900, start=MONDAY)
-        return Life(self.path, self.world, kinds=KINDS, begin=int(self.clock.unix), options=options)
+        life = Life(self.path, self.world, kinds=KINDS, begin=int(self.clock.unix), options=options)
+        assert life.run.store.losses == [], "a kill is no loss"
+        return life
 
     def kill_one(self) -> None:
         """Let a process live for a moment: until a random statement of its database, or a random

@@ -27,6 +27,7 @@ class Health:
             [self.reader],
             exporters=["otlp"],
             state_size=lambda: 4096,
+            state_lost=lambda: 90,
             now=lambda: TIME / 1e9 + 30,
         )
 
@@ -85,6 +86,7 @@ def test_what_is_told_is_shown(health: Health) -> None:
         ("series", "openai.api.tokens", "folded"): 2,
         ("snapshot_age_seconds",): 30,
         ("state_size_bytes",): 4096,
+        ("state_lost_seconds",): 90,
     }
     for (name, *labels), value in expected.items():
         assert seen[(prefix + name, *labels)] == value

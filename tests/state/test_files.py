@@ -73,7 +73,7 @@ def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
         raise StateError("the disk is full")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("otel_openai_usage.state.sqlite.prepare", full)
+        patch.setattr("otel_openai_usage.state.sqlite.migrate", full)
         with pytest.raises(StateError):  # a first start that fails leaves no state
             Store(path)
     Store(path).close()

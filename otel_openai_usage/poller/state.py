@@ -1,0 +1,102 @@
+"""Looks after the state itself: says at the start what it is, and keeps its main file and its marker
+up to date.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from otel_openai_usage import pipeline
+from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.model import Width, Window, floor, utc
+from otel_openai_usage.errors import StateError
+from otel_openai_usage.poller.keeper import Keeper
+from otel_openai_usage.state.sqlite import Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 120.0
+"""Seconds between two checkpoints. What came since is in the write-ahead log only."""
+
+
+def report(store: Store) -> None:
+    """One line on the state at every start, and one for each loss that nobody accepted."""
+    if store.is_new or store.began is None:
+        log.info("the state is new", extra={"event": "state_new", "path": store.path})
+    else:
+        opened = {
+            "event": "state_opened",
+            "path": store.path,
+            "counting_since": _time(store.began),
+            "last_write": _time(store.last_write) if store.last_write else "unknown",
+        }
+        log.info("the state counts since %s", _time(store.began), extra=opened)
+    for event, sentence in store.notes:
+        log.warning(sentence, extra={"event": event})
+    for loss in store.losses:
+        facts: dict[str, object] = {
+            "event": "state_lost",
+            "reason": loss.reason,
+            "lost_seconds": loss.seconds,
+            "found": _time(loss.found),
+            "path": store.path,
+        }
+        log.warning(
+            "the state is not as it was left: %s. What OpenAI still reports of that time is read"
+            " again (usage.reconcile); metered events of it are gone. Restore a backup, or accept"
+            " it with `otel-openai-usage state accept`",
+            loss.details,
+            extra=facts,
+        )
+
+
+def _time(seconds: int) -> str:
+    return utc(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_again(store: Store, books: Iterable[tuple[Book, int]], now: int) -> None:
+    """After a loss: count the last `reconcile` seconds of each book as unread, so that the first
+    poll reads all of it. Raises StateError.
+    """
+    if not store.must_read_again:
+        return
+    for book, reconcile in books:
+        progress = book.progress
+        start = max(progress.epoch, floor(now - reconcile, Width.DAY))
+        end = progress.horizon
+        if book.kind.level or end is None or end <= start:
+            continue
+        older = tuple(
+            Window(window.start, min(window.end, start))
+            for window in progress.unread
+            if window.start < start
+        )
+        book.progress = replace(progress, unread=(*older, Window(start, end)))
+        pipeline.keep(store, book, now)
+    store.marked_unread()
+
+
+class StateCare:
+    """Writes the log back every few minutes, beside the polls."""
+
+    def __init__(self, keeper: Keeper, store: Store) -> None:
+        self._keeper = keeper
+        self._store = store
+
+    async def forever(self) -> None:
+        """A round every few minutes; what goes wrong is logged, and tried again in the next."""
+        while True:
+            await self._keeper.clock.sleep(INTERVAL)
+            try:
+                await self.once()
+            except StateError as error:
+                facts = {"event": "state_checkpoint_failed", "error": str(error)}
+                log.warning("writing back the log of the state", extra=facts)
+
+    async def once(self) -> None:
+        """Write back what is in the log; only then bring the marker up to date, which takes the
+        keeper's thread for some milliseconds. Raises StateError.
+        """
+        await asyncio.to_thread(self._store.checkpoint)
+        await self._keeper.do(self._store.settle)
