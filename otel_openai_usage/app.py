@@ -143,16 +143,39 @@ class Exporter:
         self.shelf.grew(sum(map(len, self.board.current().points.values())))
 
 
-def run(settings: Settings, *, once: bool = False) -> int:
-    """Run the exporter until SIGTERM, SIGINT or SIGHUP, or for one poll of everything. The exit code.
-    Raises ExporterError.
+def to_stdout(page: bytes) -> None:
+    """Print a page. Raises ExporterError; a reader that went away, as in `| head`, is no error."""
+    try:
+        sys.stdout.write(page.decode())
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be written at exit, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise ExporterError(
+                f"printed the page to stdout: {error.strerror or error}; check what stdout is"
+            ) from error
+
+
+def run(
+    settings: Settings,
+    *,
+    once: bool = False,
+    write: Callable[[bytes], None] | None = to_stdout,
+) -> int:
+    """Run the exporter until SIGTERM, SIGINT or SIGHUP, or for one poll of everything. The exit
+    code.
+
+    `write` takes the page of that one poll; None: nobody does. Raises ExporterError.
     """
     frugal()
     raise_limit()
-    return asyncio.run(_run(settings, once=once))
+    return asyncio.run(_run(settings, once=once, write=write))
 
 
-async def _run(settings: Settings, *, once: bool) -> int:
+async def _run(
+    settings: Settings, *, once: bool, write: Callable[[bytes], None] | None = to_stdout
+) -> int:
     asyncio.get_running_loop().set_exception_handler(ExhaustionHandler(time.monotonic))
     for warning in settings.warnings:
         log.warning(warning)
@@ -161,16 +184,27 @@ async def _run(settings: Settings, *, once: bool) -> int:
             settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once
         )
         if once:
-            return await _once(exporter)
+            return await _once(exporter, write)
         return await forever(exporter)
 
 
-async def _once(exporter: Exporter) -> int:
-    await asyncio.gather(*(loop.once() for loop in exporter.loops))
+async def _once(exporter: Exporter, write: Callable[[bytes], None] | None) -> int:
+    """Poll everything, then export. A new series is 0 in that export, and released for the next run."""
+    # Names come last: they are looked up for the ids that usage brought.
+    last = [loop for loop in exporter.loops if loop.source in ("names", "coverage")]
+    first = [loop for loop in exporter.loops if loop not in last]
+    await asyncio.gather(*(loop.once() for loop in first))
+    await asyncio.gather(*(loop.once() for loop in last))
+    await asyncio.gather(*(names.try_look_up() for names in exporter.names))
     await exporter.publish()
-    sys.stdout.write(b"".join(await asyncio.to_thread(exporter.prometheus.page)).decode())
+    if write is not None:
+        page = b"".join(await asyncio.to_thread(exporter.prometheus.page))
+        await asyncio.to_thread(write, page)
     sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
-    return 0 if sent and not any(loop.error and not loop.bearable for loop in exporter.loops) else 1
+    if write is not None or (sent and exporter.sender is not None):
+        await exporter.keeper.do(exporter.keeper.release_zeros)
+    failed = any(loop.error and not loop.bearable for loop in exporter.loops)
+    return 0 if sent and not failed else 1
 
 
 async def forever(exporter: Exporter) -> int:

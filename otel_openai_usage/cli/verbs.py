@@ -126,8 +126,21 @@ def cli() -> None:
     help="What is logged (log.level).",
 )
 @click.option("--once", is_flag=True, help="Poll every source once, export once, and end.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.prom",
+    help="With --once: write the page there, whole or not at all, instead of printing it.",
+)
+@click.option("--quiet", is_flag=True, help="With --once: print no page.")
 def run(
-    file: Path | None, listen: tuple[str, int] | None, once: bool, **options: str | None
+    file: Path | None,
+    listen: tuple[str, int] | None,
+    once: bool,
+    output: Path | None,
+    quiet: bool,
+    **options: str | None,
 ) -> int:
     """Run the exporter: poll OpenAI, keep what it says, expose it.
 
@@ -138,7 +151,10 @@ def run(
       otel-openai-usage run
       otel-openai-usage run -c otel-openai-usage.yaml --listen :9185
       otel-openai-usage run --once
+      otel-openai-usage run --once -o /var/lib/node_exporter/openai.prom
     """
+    if not once and (output or quiet):
+        raise click.UsageError("-o and --quiet are options of `run --once`; add --once")
     with stopping.raising() if once else nullcontext():
         from otel_openai_usage import app
         from otel_openai_usage.config import require_exporters, require_keys
@@ -153,7 +169,23 @@ def run(
         if not once:  # which prints the metrics in any case
             require_exporters(settings)
         require_keys(settings)
+        if output:
+            return app.run(settings, once=True, write=_page_writer(output))
+        if quiet:
+            return app.run(settings, once=True, write=None)
         return app.run(settings, once=once)
+
+
+def _page_writer(output: Path) -> Callable[[bytes], None]:
+    """What writes a page to that file. Raises ExporterError at once if it has no folder."""
+    from otel_openai_usage.cli.files import STDOUT, expect_folder, replace
+
+    if output == STDOUT:
+        from otel_openai_usage.app import to_stdout
+
+        return to_stdout
+    expect_folder(output)
+    return lambda page: replace(output, page)
 
 
 @_verb(cli, "check")

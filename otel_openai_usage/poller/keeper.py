@@ -228,6 +228,12 @@ class Keeper:
             self.telemetry.series(instrument, live, folded)
         return True
 
+    def release_zeros(self) -> None:
+        """An export had the series that are shown as 0, and this process makes no other: the next
+        one shows what they are. In the thread.
+        """
+        self._release(self.display.shape.due(float("inf"), None))
+
     def _release(self, leaves: Sequence[Leaf]) -> None:
         """Without room on the disk new series stay 0 for longer; all else is shown, not least that
         polls fail.

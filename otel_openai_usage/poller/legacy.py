@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -95,7 +96,8 @@ class Pace:
 class LegacyPoll:
     """Polls the old usage endpoint.
 
-    `hold` is how long a new series is shown as 0, in seconds. `answered` is called after each answer
+    `hold` is how long a new series is shown as 0, in seconds; if that is infinite, until the next
+    process. `answered` is called after each answer
     whose numbers are shown.
     """
 
@@ -116,6 +118,7 @@ class LegacyPoll:
         self._book = book
         self._telemetry = telemetry
         self._hold = hold
+        self._waits = hold != math.inf
         self._prices = prices
         self.answered: Callable[[], None] = lambda: None
         self._zero_since: dict[Labels, float] = {}
@@ -142,7 +145,8 @@ class LegacyPoll:
         records = 0
         if self._shown and self._shown.day < today:
             records += await self._read_and_show(self._shown.day)
-            await clock.sleep(self._hold)
+            if self._waits:
+                await clock.sleep(self._hold)
             oldest = max(self._shown.day + Width.DAY, today - FURTHEST * Width.DAY)
             for day in range(oldest, today, Width.DAY):
                 records += await self._read(day)
@@ -167,7 +171,7 @@ class LegacyPoll:
             records = answer.records
             await self._show(day, said)
             self.answered()
-        while held := self._held():
+        while self._waits and (held := self._held()):
             await self._keeper.clock.sleep(min(held.values()))
             await self._show(day, said)
         return records

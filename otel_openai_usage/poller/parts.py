@@ -3,6 +3,7 @@ source.
 """
 
 import logging
+import math
 
 from otel_openai_usage.config import Settings
 from otel_openai_usage.core.estimate import PriceBook
@@ -83,7 +84,8 @@ def legacy(
     )
     pace = Pace(store, asked.requests_per_minute, keeper.clock, keeper.do)
     source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)
-    hold = 0.0 if once else settings.attributes.zero_hold.total_seconds()
+    # A new series of `run --once` has its value in the next run.
+    hold = math.inf if once else settings.attributes.zero_hold.total_seconds()
     poll = LegacyPoll(
         keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book
     )

@@ -29,9 +29,10 @@ class Time:
 
 
 class Api:
-    """Answers one endpoint: a status that is no success, or tokens of the first minute by project."""
+    """Answers one endpoint: a status that is no success, or tokens of one minute by project."""
 
-    def __init__(self) -> None:
+    def __init__(self, minute: int = MIDNIGHT) -> None:
+        self.minute = minute
         self.status = 200
         self.tokens: dict[str, int] = {}
 
@@ -51,12 +52,12 @@ class Api:
         buckets = [
             {
                 "object": "bucket",
-                "start_time": MIDNIGHT,
-                "end_time": MIDNIGHT + 60,
+                "start_time": self.minute,
+                "end_time": self.minute + 60,
                 "results": results,
             }
         ]
-        data = buckets if start <= MIDNIGHT else []
+        data = buckets if start <= self.minute else []
         return web.json_response(
             {"object": "page", "data": data, "has_more": False, "next_page": None}
         )
@@ -83,12 +84,7 @@ class Bench:
 
     def shown(self) -> dict[str, float]:
         """Input tokens by project, from a page."""
-        found = {}
-        for line in self.harness.page().decode().splitlines():
-            if line.startswith("openai_api_tokens_total{"):
-                project = line.split('project_id="')[1].split('"')[0]
-                found[project] = float(line.split()[-1])
-        return found
+        return tokens(self.harness.page())
 
     async def poll(self, later: float = 0) -> None:
         self.time.passed += later
@@ -110,20 +106,37 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @asynccontextmanager
 async def _bench(path: Path) -> AsyncIterator[Bench]:
     api = Api()
+    async with api_server(api) as url:
+        made = Bench(url, path / "state.db", api)
+        await made.harness.start()
+        try:
+            yield made
+        finally:
+            await made.harness.close()
+
+
+@asynccontextmanager
+async def api_server(api: Api) -> AsyncIterator[str]:
+    """The base URL at which it answers."""
     app = web.Application()
     app.router.add_get("/v1/organization/usage/embeddings", api.answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    made = Bench(f"http://127.0.0.1:{port}/v1", path / "state.db", api)
-    await made.harness.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield made
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     finally:
-        await made.harness.close()
         await runner.cleanup()
+
+
+def tokens(page: bytes) -> dict[str, float]:
+    """Tokens by project."""
+    found = {}
+    for line in page.decode().splitlines():
+        if line.startswith("openai_api_tokens_total{"):
+            project = line.split('project_id="')[1].split('"')[0]
+            found[project] = float(line.split()[-1])
+    return found
 
 
 @pytest.mark.parametrize("restarted", [False, True])
