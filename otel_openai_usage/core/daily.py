@@ -21,7 +21,7 @@ COUNTERS = (
     "chatgpt_api_usage.context_tokens",
     "chatgpt_api_usage.generated_tokens",
 )
-_NOTHING: Sums = (0, 0, 0)
+NOTHING: Sums = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
         for dims, amounts in rows.items():
             labels = tuple(dims[index] or "" for index in picked)
             requests, context, generated = (int(amount) for amount in amounts[:3])
-            before = found.get(labels, _NOTHING)  # type: ignore[arg-type]  # four of them
+            before = found.get(labels, NOTHING)  # type: ignore[arg-type]  # four of them
             found[labels] = (before[0] + requests, before[1] + context, before[2] + generated)  # type: ignore[index]
     return found
 
@@ -72,9 +72,19 @@ def frame(
     known = (*(shown.sums if shown is not None else ()), *said)
     found: dict[Labels, Sums] = {}
     for labels in known:
-        old = before.get(labels, _NOTHING)
-        found[labels] = old if labels in held else _highest(old, said.get(labels, _NOTHING))
+        old = before.get(labels, NOTHING)
+        found[labels] = old if labels in held else _highest(old, said.get(labels, NOTHING))
     return Shown(day, found)
+
+
+def plus(one: Sums, other: Sums) -> Sums:
+    """The sum, measure by measure."""
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
+
+
+def minus(one: Sums, other: Sums) -> Sums:
+    """What one has more than the other, measure by measure."""
+    return max(0, one[0] - other[0]), max(0, one[1] - other[1]), max(0, one[2] - other[2])
 
 
 def _highest(one: Sums, other: Sums) -> Sums:

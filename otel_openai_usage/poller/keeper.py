@@ -100,6 +100,7 @@ class Keeper:
         self._abandoned = False
         self._present = Present(clock.now(), clock.mono())
         self._served_kept = False
+        display.shape.page_served = False  # until `load` has asked the state
 
     def load(self, names: Mapping[str, Names]) -> None:
         """Take over what the state knows of the time, and shape the series of all books.

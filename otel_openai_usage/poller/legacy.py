@@ -4,14 +4,16 @@ import json
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from otel_openai_usage import pipeline
 from otel_openai_usage.core import daily
 from otel_openai_usage.core.book import Book, Status
 from otel_openai_usage.core.daily import Labels, Shown, Sums
 from otel_openai_usage.core.estimate import PriceBook
-from otel_openai_usage.core.model import Rows, Width, floor
+from otel_openai_usage.core.model import Rows, Width, floor, utc
+from otel_openai_usage.errors import SourceError
 from otel_openai_usage.poller.keeper import Clock, Keeper
 
 log = logging.getLogger(__name__)
@@ -19,8 +21,17 @@ log = logging.getLogger(__name__)
 MINUTE = 60.0
 FURTHEST = 31
 """Days of downtime that are read afterwards."""
+TRIES = 12
+"""So many polls try to read a day that ended, while today can be read; then it is given up."""
+STEP = Width.DAY
+"""Seconds by which a clock may be set forward and is believed at once."""
+INSISTS = 600.0
+"""Seconds after which a clock that was set forward by more is believed, though OpenAI has no usage of
+its day.
+"""
 _CALLS = "legacy.calls"
 _SHOWN = "legacy.shown"
+_DAYS = "legacy.days"
 
 
 class Notes(Protocol):
@@ -73,6 +84,7 @@ class Pace:
         self._limit = per_minute
         self._clock = clock
         self._run = run
+        self._calls: list[float] | None = None
 
     async def turn(self) -> None:
         """Wait until another request may be made, and remember it. Raises StateError."""
@@ -84,12 +96,16 @@ class Pace:
 
     def _take(self) -> float:
         now = self._clock.now()
-        noted: list[float] = json.loads(self._notes.note(_CALLS) or "[]")
-        # A time in the future was noted by a clock that was set back since.
-        calls = [time for time in noted if 0 <= now - time < MINUTE]
+        mono = self._clock.mono()
+        if self._calls is None:
+            noted: list[float] = json.loads(self._notes.note(_CALLS) or "[]")
+            # A time in the future was noted by a clock that was set back since: at most now.
+            self._calls = [mono - max(0.0, now - time) for time in noted]
+        calls = [call for call in self._calls if mono - call < MINUTE]
         if len(calls) >= self._limit:
-            return calls[-self._limit] + MINUTE - now
-        self._notes.take_note(_CALLS, json.dumps([*calls, now]))
+            return calls[-self._limit] + MINUTE - mono
+        self._calls = [*calls, mono]
+        self._notes.take_note(_CALLS, json.dumps([now - (mono - call) for call in self._calls]))
         return 0.0
 
 
@@ -127,6 +143,9 @@ class LegacyPoll:
         keeper.display.statuses.append(self._status)
         self._shown = _read(notes.note(_SHOWN))
         keeper.display.legacy = self._shown
+        self._days = _Days.read(notes.note(_DAYS))
+        self._offset: float | None = None
+        self._ahead_since: float | None = None
 
     def status(self, up: bool) -> None:
         """Show how it went."""
@@ -135,23 +154,100 @@ class LegacyPoll:
             self._status.last_success = int(self._keeper.clock.now())
 
     async def poll(self) -> None:
-        """Read the days that ended since the last poll a last time, then today.
+        """Read the day that ended since the last poll a last time, then today, then days that are
+        still to be read.
 
-        Raises SourceError or StateError.
+        A day that ended and cannot be read does not keep today from beginning: it is tried again by
+        the next polls. Raises SourceError, for today's reading, or StateError.
         """
         clock = self._keeper.clock
         began = clock.mono()
-        today = floor(int(clock.now()), Width.DAY)
+        today = await self._today()
         records = 0
         if self._shown and self._shown.day < today:
-            records += await self._read_and_show(self._shown.day)
-            if self._waits:
-                await clock.sleep(self._hold)
-            oldest = max(self._shown.day + Width.DAY, today - FURTHEST * Width.DAY)
-            for day in range(oldest, today, Width.DAY):
-                records += await self._read(day)
+            records += await self._end_day(self._shown, today)
         records += await self._read_and_show(today)
+        records += await self._read_unread()
         self._telemetry.polled(self._book.organization, "legacy", clock.mono() - began, records)
+
+    async def _today(self) -> int:
+        """The day to show. Never an earlier one than OpenAI has reported usage of."""
+        clock = self._keeper.clock
+        today = floor(int(clock.now()), Width.DAY)
+        shown = self._shown
+        if shown is None or shown.day == today:
+            self._note_time()
+            return today
+        if today < shown.day:
+            last = self._days.ended
+            return shown.day if reported(shown) else max(today, last.day if last else today)
+        if await self._doubtful() and not await self._read(today):
+            return shown.day
+        self._note_time()
+        return today
+
+    def _note_time(self) -> None:
+        """The clock is believed; later times are compared with it."""
+        clock = self._keeper.clock
+        self._offset = clock.now() - clock.mono()
+        self._ahead_since = None
+
+    async def _doubtful(self) -> bool:
+        """Whether the clock was set forward since it was last believed, far and not long ago."""
+        clock = self._keeper.clock
+        if self._offset is None or clock.now() - clock.mono() - self._offset <= STEP:
+            return False
+        if self._ahead_since is None:
+            self._ahead_since = clock.mono()
+        return clock.mono() - self._ahead_since < INSISTS
+
+    async def _end_day(self, ended: Shown, today: int) -> int:
+        """Show a day that ended once more, as it is now. What cannot be read is noted as unread.
+
+        Returns the number of records.
+        """
+        oldest = max(ended.day + Width.DAY, today - FURTHEST * Width.DAY)
+        unread = dict.fromkeys(range(oldest, today, Width.DAY), 0)
+        records = 0
+        try:
+            records = await self._read_and_show(ended.day)
+        except SourceError as error:
+            unread[ended.day] = 0
+            log.warning(
+                "the last reading of a day that ended failed; today begins, and that day is tried"
+                " again beside it",
+                extra={"day": _date(ended.day), "error": str(error)},
+            )
+        else:
+            self._days.unread.pop(ended.day, None)
+            if self._waits:
+                await self._keeper.clock.sleep(self._hold)
+        self._days.unread |= unread
+        return records
+
+    async def _read_unread(self) -> int:
+        """Read days that ended into the history. The number of records."""
+        records = 0
+        for day in sorted(self._days.unread):
+            try:
+                records += await self._read(day)
+            except SourceError as error:
+                self._days.unread[day] += 1
+                if self._days.unread[day] >= TRIES:
+                    del self._days.unread[day]
+                    log.warning(
+                        "a day that ended cannot be read, and is given up: what was read of it"
+                        " before stays in the history",
+                        extra={"day": _date(day), "error": str(error)},
+                    )
+            else:
+                del self._days.unread[day]
+            await self._keep_days()
+        return records
+
+    async def _keep_days(self) -> None:
+        text = self._days.text()
+        await self._keeper.do(lambda: self._notes.take_note(_DAYS, text))
 
     async def _read(self, day: int) -> int:
         """Keep a day. The number of its records."""
@@ -213,9 +309,13 @@ class LegacyPoll:
 
     async def _show(self, day: int, said: Mapping[Labels, Sums]) -> None:
         """Commit a frame, then show it. A new series is 0 first, on a new day every series is."""
-        begun = self._shown is None
+        begun = self._shown is None and not self._keeper.page_served
         same_day = self._shown is not None and self._shown.day == day
         known = self._shown.sums if self._shown is not None else {}
+        if self._shown is not None and not same_day:
+            self._days.turn(self._shown, day)
+            await self._keep_days()
+        said = self._days.uncounted(day, said)
         now = self._keeper.clock.mono()
         if not begun and not same_day:
             self._zero_since = dict.fromkeys((*known, *said), now)
@@ -234,15 +334,90 @@ class LegacyPoll:
 
     def _put(self, frame: Shown) -> None:
         if frame != self._shown:
-            self._notes.take_note(
-                _SHOWN,
-                json.dumps([frame.day, [[*labels, *sums] for labels, sums in frame.sums.items()]]),
-            )
+            self._notes.take_note(_SHOWN, json.dumps(_written(frame)))
         self._shown = self._keeper.display.legacy = frame
 
 
-def _read(text: str | None) -> Shown | None:
-    if text is None:
+@dataclass(slots=True)
+class _Days:
+    """What is to be remembered of other days than the one that is shown.
+
+    `unread` has the days that are still to be read, and how many polls tried. `ended` is the last
+    day with usage that was shown before, with its last sums. If a wrong clock began a day too early, `ended` goes
+    on: `counted` has what was shown of it before, which must not be counted a second time.
+    """
+
+    unread: dict[int, int] = field(default_factory=dict)
+    ended: Shown | None = None
+    counted: Shown | None = None
+
+    def turn(self, shown: Shown, day: int) -> None:
+        """Another day is shown from now on."""
+        whole = Shown(shown.day, self._added(shown))
+        if reported(whole):
+            self.ended = whole
+        back = self.ended is not None and self.ended.day == day
+        self.counted = self.ended if back else None
+
+    def uncounted(self, day: int, said: Mapping[Labels, Sums]) -> Mapping[Labels, Sums]:
+        """The sums of a day, without what was shown of it before another day was."""
+        if self.counted is None or self.counted.day != day:
+            return said
+        before = self.counted.sums
+        return {
+            labels: daily.minus(sums, before[labels]) if labels in before else sums
+            for labels, sums in said.items()
+        }
+
+    def _added(self, shown: Shown) -> dict[Labels, Sums]:
+        before = self.counted.sums if self.counted and self.counted.day == shown.day else {}
+        return {
+            labels: daily.plus(
+                shown.sums.get(labels, daily.NOTHING), before.get(labels, daily.NOTHING)
+            )
+            for labels in {**shown.sums, **before}
+        }
+
+    def text(self) -> str:
+        """As a note."""
+        return json.dumps(
+            {
+                "unread": sorted(self.unread.items()),
+                "ended": _written(self.ended),
+                "counted": _written(self.counted),
+            }
+        )
+
+    @classmethod
+    def read(cls, text: str | None) -> "_Days":
+        """The reverse of `text`."""
+        if text is None:
+            return cls()
+        found = json.loads(text)
+        return cls(dict(found["unread"]), _shown(found["ended"]), _shown(found["counted"]))
+
+
+def reported(shown: Shown) -> bool:
+    """Whether OpenAI has reported any usage of the day."""
+    return any(any(sums) for sums in shown.sums.values())
+
+
+def _date(day: int) -> str:
+    return utc(day).date().isoformat()
+
+
+def _written(shown: Shown | None) -> list[Any] | None:
+    if shown is None:
         return None
-    day, series = json.loads(text)
+    return [shown.day, [[*labels, *sums] for labels, sums in shown.sums.items()]]
+
+
+def _shown(found: Any) -> Shown | None:
+    if found is None:
+        return None
+    day, series = found
     return Shown(day, {tuple(row[:4]): tuple(row[4:]) for row in series})
+
+
+def _read(text: str | None) -> Shown | None:
+    return _shown(json.loads(text)) if text is not None else None
