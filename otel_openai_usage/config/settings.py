@@ -196,8 +196,10 @@ class Attributes(Section):
     resource: dict[str, Plain] = Field(default_factory=dict)
     """Constant resource attributes, on top of `OTEL_RESOURCE_ATTRIBUTES`."""
     to_resource: tuple[str, ...] = ()
-    """Attributes that go into the resource over OTLP, one ResourceMetrics each; in Prometheus they
-    stay labels.
+    """Attributes that go into the resource over OTLP: one ResourceMetrics each, with a
+    `service.instance.id` of its own. In a scrape they stay labels. In a backend that takes OTLP
+    they are labels only where it copies them from the resource, as Prometheus does with
+    `promote_resource_attributes`.
     """
     skip_zero: bool = False
     """Whether series that were never above zero are left out."""

@@ -20,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_openai_usage.core.catalogue import Instrument
 from otel_openai_usage.core.snapshot import AttributeValue, Point, Snapshot
+from otel_openai_usage.metrics.resource import with_moved
 
 _Moved: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 
@@ -70,12 +71,12 @@ def produce(
 
     Counters are monotonic sums that begin at their series' own start; int stays int, float stays
     float. Attributes named in `to_resource` move to the resource: one ResourceMetrics for each set
-    of them.
+    of them, with an instance id of its own.
     """
     return MetricsData(
         [
             ResourceMetrics(
-                resource.merge(Resource(dict(moved))) if moved else resource,
+                with_moved(resource, dict(moved)) if moved else resource,
                 [
                     ScopeMetrics(
                         scope,

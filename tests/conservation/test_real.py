@@ -205,7 +205,7 @@ async def test_deltas_survive_a_restart(
             "pipelines": {
                 "metrics": {
                     "receivers": ["otlp"],
-                    "processors": ["cumulativetodelta"],
+                    "processors": ["cumulative_to_delta"],
                     "exporters": ["file"],
                 }
             }

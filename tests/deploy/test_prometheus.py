@@ -46,27 +46,32 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in rules("alerts.yml")}
 
 
-def promtool(*arguments: str | Path) -> str:
+PROMTOOLS = ("promtool", "promtool3")
+"""Of Prometheus 2 and of Prometheus 3, whose ranges are left-open."""
+
+
+def promtool(*arguments: str | Path, tool: str = "promtool") -> str:
     """Run promtool; its output. Fails with it."""
-    done = subprocess.run(
-        [program("promtool"), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([program(tool), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_prometheus_takes_the_configuration_and_the_rules() -> None:
+@pytest.mark.parametrize("tool", PROMTOOLS)
+def test_prometheus_takes_the_configuration_and_the_rules(tool: str) -> None:
     """`promtool check config` finds nothing wrong with prometheus.yml and the rules that it names."""
-    assert "2 rule files found" in promtool(
-        "check", "config", DEPLOY / "prometheus" / "prometheus.yml"
-    )
+    config = DEPLOY / "prometheus" / "prometheus.yml"
+    assert "2 rule files found" in promtool("check", "config", config, tool=tool)
 
 
 @pytest.mark.timeout(300)  # a month in steps of an hour, each looking back over a month
+@pytest.mark.parametrize("tool", PROMTOOLS)
 @pytest.mark.parametrize("file", TESTS, ids=lambda path: path.stem)
-def test_rules_do_what_they_say(file: Path) -> None:
-    """Every case in deploy/prometheus/tests holds before `promtool test rules`."""
-    assert "SUCCESS" in promtool("test", "rules", file)
+def test_rules_do_what_they_say(file: Path, tool: str) -> None:
+    """Every case in deploy/prometheus/tests holds before `promtool test rules`, of Prometheus 2 and
+    of Prometheus 3.
+    """
+    assert "SUCCESS" in promtool("test", "rules", file, tool=tool)
 
 
 def expectations() -> Iterator[tuple[str, bool, str]]:

@@ -8,7 +8,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_openai_usage import __version__
 from otel_openai_usage.core.catalogue import INSTRUMENTS
 from otel_openai_usage.core.snapshot import Snapshot
+from otel_openai_usage.metrics.own import SHOWN
 from otel_openai_usage.metrics.producer import produce
+from otel_openai_usage.metrics.resource import resource
 from tests.metrics.boards import HOUSE, START, Rows, board, snapshot, stock_data
 from tests.metrics.test_exposition import boards
 
@@ -94,11 +96,11 @@ def test_attributes_move_to_the_resource() -> None:
         "openai.api.requests": [({"organization": "b"}, 3), ({"model": "m"}, 4)],
     }
     seen: dict[object, list[tuple[str, object, float]]] = {}
-    for resource in made(snapshot(rows), "organization").resource_metrics:
-        assert resource.resource.attributes["service.name"] == "x"
-        seen[resource.resource.attributes.get("organization")] = [
+    for part in made(snapshot(rows), "organization").resource_metrics:
+        assert part.resource.attributes["service.name"] == "x"
+        seen[part.resource.attributes.get("organization")] = [
             (metric.name, point.attributes, point.value)
-            for metric in resource.scope_metrics[0].metrics
+            for metric in part.scope_metrics[0].metrics
             if isinstance(metric.data, Sum)
             for point in metric.data.data_points
         ]
@@ -107,6 +109,44 @@ def test_attributes_move_to_the_resource() -> None:
         "b": [("openai.api.tokens", {"model": "m"}, 2), ("openai.api.requests", {}, 3)],
         None: [("openai.api.requests", {"model": "m"}, 4)],
     }
+
+
+def instance_ids(common: Resource, *to_resource: str) -> dict[object, object]:
+    """The instance id by the organization in the resource."""
+    rows: Rows = {
+        "openai.api.up": [
+            ({"organization": "a", "source": "costs"}, 1),
+            ({"organization": "b", "source": "costs"}, 1),
+            ({"source": "costs"}, 1),
+        ]
+    }
+    data = produce(
+        snapshot(rows),
+        SHOWN,
+        time=NOW,
+        resource=common,
+        scope=InstrumentationScope("x"),
+        to_resource=to_resource,
+    )
+    attributes = [each.resource.attributes for each in data.resource_metrics]
+    return {each.get("organization"): each["service.instance.id"] for each in attributes}
+
+
+def test_each_resource_is_an_instance() -> None:
+    """What moved makes an instance id of its own, which follows from the common one and stays the
+    same; without moved attributes it is the common one.
+    """
+    one = instance_ids(resource("one", {}), "organization")
+    assert one == instance_ids(resource("one", {}), "organization")
+    assert one[None] == "one"
+    assert len(set(one.values())) == 3
+    two = instance_ids(resource("two", {}), "organization")
+    assert not set(one.values()) & set(two.values())
+    both = instance_ids(resource("one", {}), "source", "organization")
+    assert both == instance_ids(resource("one", {}), "organization", "source")
+    assert instance_ids(resource("one", {})) == {None: "one"}
+    # A released id must not change: to a backend it would be a new series.
+    assert one["a"] == "756cbf8d-d963-575a-ad20-7121e374b6cc"
 
 
 def test_nothing_is_nothing() -> None:

@@ -177,11 +177,13 @@ def test_attributes_move_to_resources(collector: Received, protocol: str) -> Non
         {pair.key: pair.value.string_value for pair in part.resource.attributes}
         for part in collector.requests[0].resource_metrics
     ]
+    ids = [attributes.pop("service.instance.id", None) for attributes in resources]
     assert resources == [
         {"service.name": "test", "organization": "a"},
         {"service.name": "test", "organization": "b"},
         {"service.name": "test"},
     ]
+    assert (len(set(ids)), ids[2]) == (3, None)
     assert [
         attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"
     ] == [{"model": "m"}, {"model": "m"}]

@@ -17,7 +17,8 @@ Labels: TypeAlias = frozenset[tuple[str, str]]
 
 class Prometheus:
     """Scrapes `targets` every `interval`; answers PromQL. `blocks` is a folder of data that it
-    begins with.
+    begins with. `server` is Debian's Prometheus 2 or, as prometheus3, the one that we build;
+    `flags` and `settings` are added to its command line and its configuration.
     """
 
     def __init__(
@@ -28,6 +29,9 @@ class Prometheus:
         rules: Sequence[Path] = (),
         interval: str = "1s",
         blocks: Path | None = None,
+        server: str = "prometheus",
+        flags: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -41,16 +45,18 @@ class Prometheus:
             "scrape_configs": [
                 {"job_name": "openai", "static_configs": [{"targets": list(targets)}]}
             ],
+            **(settings or {}),
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.process = Process(
             [
-                program("prometheus"),
+                program(server),
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={blocks or folder / 'data'}",
                 "--storage.tsdb.retention.time=10y",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warn",
+                *flags,
             ],
             folder / "prometheus.log",
         )

@@ -10,9 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
+BUILT = ("otelcol", "prometheus3", "promtool3")
+"""Servers that tools/install-real-servers.sh builds; the others are Debian's."""
+
+
 def program(name: str) -> Path:
     """The path of a real server. A missing one is a failure in CI, and a reason to skip on a desk."""
-    found = _collector() if name == "otelcol" else shutil.which(name)
+    found = shutil.which(_built(name) if name in BUILT else name)
     if found:
         return Path(found)
     reason = f"{name} is not installed; `make servers` installs it"
@@ -21,11 +25,11 @@ def program(name: str) -> Path:
     pytest.skip(reason)
 
 
-def _collector() -> str | None:
+def _built(name: str) -> str:
     where = subprocess.run(
-        [ROOT / "tools" / "install-real-servers.sh", "--where"],
+        [ROOT / "tools" / "install-real-servers.sh", "--where", name],
         capture_output=True,
         text=True,
         check=True,
     )
-    return shutil.which(where.stdout.strip())
+    return where.stdout.strip()

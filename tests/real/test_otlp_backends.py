@@ -1,0 +1,153 @@
+"""What real backends make of our OTLP: a Prometheus 3 and a Collector."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from otel_openai_usage.config import Otlp
+from otel_openai_usage.metrics.otlp import exporter
+from otel_openai_usage.metrics.own import Own
+from otel_openai_usage.metrics.readers import Sender
+from otel_openai_usage.metrics.resource import resource
+from tests.metrics.boards import Rows, board
+from tests.real.collector import Collector
+from tests.real.installed import samples
+from tests.real.processes import wait_for
+from tests.real.prometheus import Prometheus
+
+pytestmark = pytest.mark.real
+
+STATE = "6f2c8d3e-0000-4000-8000-000000000001"
+TWO_ORGANIZATIONS: Rows = {
+    "openai.api.up": [
+        ({"organization": "acme", "source": "costs"}, 1),
+        ({"organization": "globex", "source": "costs"}, 0),
+    ],
+    "openai.api.tokens": [
+        ({"organization": "acme", "model": "m", "token_type": "input"}, 5),
+        ({"organization": "globex", "model": "m", "token_type": "input"}, 7),
+    ],
+}
+
+
+def send(url: str, protocol: str) -> None:
+    """Send two organizations once, as a process of its own would, with the organization in the
+    resource.
+    """
+    shown = board(TWO_ORGANIZATIONS)
+    who = resource(STATE, {})
+    own = Own(shown, who, exporters=["otlp"])
+    sender = Sender(
+        exporter(Otlp.model_validate({"endpoint": url, "protocol": protocol})),
+        shown,
+        own,
+        who,
+        interval=3600,
+        to_resource=["organization"],
+    )
+    assert sender.flush()
+    sender.shutdown()
+    own.shutdown()
+
+
+@pytest.fixture
+def receiver(prometheus: Callable[..., Prometheus]) -> Callable[..., tuple[Prometheus, str]]:
+    """Start a Prometheus 3 that takes OTLP; the server, and the address for metrics."""
+
+    def start(**settings: Any) -> tuple[Prometheus, str]:
+        server = prometheus(
+            [],
+            server="prometheus3",
+            flags=["--web.enable-otlp-receiver"],
+            settings=settings,
+        )
+        return server, f"{server.url}/api/v1/otlp/v1/metrics"
+
+    return start
+
+
+def by_instance(found: Mapping[frozenset[tuple[str, str]], float]) -> dict[str, float]:
+    """Values by the label `instance`, which is the resource's service.instance.id."""
+    return {dict(labels)["instance"]: value for labels, value in found.items()}
+
+
+def test_prometheus_keeps_organizations_apart(
+    receiver: Callable[..., tuple[Prometheus, str]],
+) -> None:
+    """An organization that moved to the resource is an instance of its own, before and after a
+    restart: none hides another, and one that is down reads as down.
+    """
+    server, url = receiver()
+    for _ in range(2):
+        send(url, "http/protobuf")
+    up = by_instance(server.wait_for("openai_api_up", lambda found: len(found) > 1))
+    tokens = by_instance(server.query("openai_api_tokens_total"))
+    assert sorted(up.values()) == [0, 1]
+    assert {instance: 5 if value else 7 for instance, value in up.items()} == tokens
+    health = by_instance(server.query("otel_openai_usage_exports_failed_total"))
+    assert health.keys() == {STATE}
+    names = {
+        dict(labels)["instance"]: dict(labels).get("organization")
+        for labels in server.query("target_info")
+    }
+    assert {names[instance]: value for instance, value in up.items()} == {"acme": 1, "globex": 0}
+
+
+def test_prometheus_promotes_the_organization(
+    receiver: Callable[..., tuple[Prometheus, str]],
+) -> None:
+    """With promote_resource_attributes it is a label again, as in a scrape."""
+    server, url = receiver(otlp={"promote_resource_attributes": ["organization"]})
+    send(url, "http/protobuf")
+    found = server.wait_for("sum by (organization) (openai_api_up)")
+    assert found == {
+        frozenset({("organization", "acme")}): 1,
+        frozenset({("organization", "globex")}): 0,
+    }
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_collector_keeps_organizations_apart(
+    collector: Callable[..., Collector], protocol: str
+) -> None:
+    """collector-config.yaml shows both organizations, with their label, whatever they share."""
+    server = collector()
+    send(
+        f"http://{server.grpc}" if protocol == "grpc" else f"http://{server.http}/v1/metrics",
+        protocol,
+    )
+    found = wait_for(lambda: samples(server.scrape(), "openai_api_up"), "samples")
+    up = {dict(labels).get("organization"): value for (_, labels), value in found.items()}
+    assert up == {"acme": 1, "globex": 0}
+    tokens = samples(server.scrape(), "openai_api_tokens_total")
+    assert sorted(tokens.values()) == [5, 7]
+
+
+def test_a_refusal_of_prometheus_is_passed_on(
+    receiver: Callable[..., tuple[Prometheus, str]],
+) -> None:
+    """Prometheus 3 refuses deltas unless a feature is enabled, and we say why."""
+    _, url = receiver()
+    now = time.time_ns()
+    points = [NumberDataPoint({"model": "m"}, now - 60_000_000_000, now, 5, ())]
+    data = Sum(points, AggregationTemporality.DELTA, is_monotonic=True)
+    metric = Metric("openai.api.tokens", "", "", data)
+    scopes = [ScopeMetrics(InstrumentationScope("x"), [metric], "")]
+    sender = exporter(Otlp(endpoint=url, protocol="http/protobuf"))
+    outcome = sender.export(MetricsData([ResourceMetrics(Resource({}), scopes, "")]))
+    sender.shutdown()
+    assert not outcome.ok
+    assert "invalid temporality" in outcome.error
