@@ -495,8 +495,7 @@ def _usage_poll(
             LIMITS,
         )
     book = keeper.store.book(organization, kind, began, grouping)
-    if book.regroup(grouping, floor(now, Width.DAY) + Width.DAY):
-        keeper.store.regroup(book)
+    pipeline.regroup(keeper.store, book, grouping, now)
     cost_days = settings.costs.days if kind is COSTS else 0
     exporter.reread.append((book, rules.reconcile))
     if cost_days:
@@ -505,8 +504,16 @@ def _usage_poll(
         pipeline.price(book, prices, now)
     every = settings.usage.reconcile_interval.total_seconds()
     units = QuantityUnits(keeper.store, organization)
-    source = UsageSource(client, kind, units.learn)
-    poll = UsagePoll(keeper, source, book, rules, every, cost_days=cost_days, prices=prices)
+    poll = UsagePoll(
+        keeper,
+        UsageSource(client, kind, units.learn),
+        book,
+        rules,
+        every,
+        group_by=grouping,
+        cost_days=cost_days,
+        prices=prices,
+    )
     return poll, part.interval.total_seconds()
 
 

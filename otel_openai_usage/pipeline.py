@@ -49,6 +49,21 @@ class Absorbed:
     newest: int | None = None
 
 
+def regroup(store: Store, book: Book, wanted: tuple[str, ...], now: int) -> None:
+    """Let the configured grouping apply from the next UTC midnight on. Raises StateError; nothing
+    changed then.
+
+    To be called before every poll: a clock that was ahead had put that midnight too far off.
+    """
+    before = book.groupings
+    if book.regroup(wanted, book.next_midnight(now)):
+        try:
+            store.regroup(book)
+        except StateError:
+            book.groupings = before
+            raise
+
+
 def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:
     """The steps of one poll, with the time since the last poll noted as unread.
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from otel_openai_usage.core.estimate import add
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Change, highest, total
-from otel_openai_usage.core.model import Amounts, Dims
+from otel_openai_usage.core.model import Amounts, Dims, Width, floor
 from otel_openai_usage.core.windows import Progress
 
 
@@ -89,7 +89,7 @@ class Book:
 
     def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
         """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True
-        if that is news.
+        if that changed the groupings.
         """
         before = list(self.groupings)
         if not self.leaves and not self.progress.complete:
@@ -106,6 +106,15 @@ class Book:
         """The rows of [start, end) are no longer what a reading left: decode the next one anew."""
         for key in [key for key in self.prints if start <= key[1] < end]:
             del self.prints[key]
+
+    def next_midnight(self, now: int) -> int:
+        """The first UTC midnight after `now` and after every bucket that may have been read.
+
+        `now` alone does not do: the machine's clock may be days behind, and a bucket keeps the
+        grouping that it was first read with.
+        """
+        read_until = max(self.progress.horizon or 0, self.newest_bucket or 0)
+        return max(floor(now, Width.DAY) + Width.DAY, -(-read_until // Width.DAY) * Width.DAY)
 
     @property
     def cuts(self) -> tuple[int, ...]:

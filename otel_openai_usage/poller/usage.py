@@ -37,6 +37,7 @@ class UsagePoll:
         rules: windows.Rules,
         reconcile_interval: float,
         *,
+        group_by: tuple[str, ...] | None = None,
         cost_days: int = 0,
         prices: PriceBook | None = None,
     ) -> None:
@@ -49,6 +50,7 @@ class UsagePoll:
             Width.DAY: reconcile_interval * DAYS_PER_HOURS,
         }
         self._done: dict[Width, float] = {}
+        self._group_by = group_by
         self._cost_days = cost_days
         self._prices = prices
         self._told_lookback = False
@@ -61,9 +63,7 @@ class UsagePoll:
         began = clock.mono()
         now = int(clock.now())
         hours, days = (self._due(width, began) for width in (Width.HOUR, Width.DAY))
-        plan = await self._keeper.do(
-            lambda: pipeline.due(book, now, self._rules, hours=hours, days=days)
-        )
+        plan = await self._keeper.do(lambda: self._plan(now, hours=hours, days=days))
         whole_days: Sequence[Step] = ()
         if hours:
             whole_days = await self._keeper.do(
@@ -84,6 +84,11 @@ class UsagePoll:
         self._keeper.telemetry.polled(
             book.organization, book.kind.source, clock.mono() - began, rows
         )
+
+    def _plan(self, now: int, *, hours: bool, days: bool) -> Plan:
+        if self._group_by is not None:
+            pipeline.regroup(self._keeper.store, self.book, self._group_by, now)
+        return pipeline.due(self.book, now, self._rules, hours=hours, days=days)
 
     def _due(self, width: Width, mono: float) -> bool:
         last = self._done.get(width)

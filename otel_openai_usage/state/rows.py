@@ -149,6 +149,18 @@ def between(
     return found
 
 
+def newest_end(db: sqlite3.Connection, source: int) -> int:
+    """The end of the newest bucket with rows, Unix seconds; 0 if there are none."""
+    found = [
+        db.execute(
+            "SELECT max(start) + ? FROM readings WHERE source_id = ? AND width = ?",
+            (int(width), source, int(width)),
+        ).fetchone()[0]
+        for width in Width
+    ]
+    return max(end or 0 for end in found)
+
+
 def write(db: sqlite3.Connection, book: Book, change: Change, new: Mapping[Dims, int]) -> None:
     """Store what a change writes, drops and suspects. `new` has the ids of leaves that the book
     does not know yet.

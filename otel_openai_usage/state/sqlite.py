@@ -288,6 +288,8 @@ class Store:
             groupings = rows.groupings(db, id_)
             leaves = {leaf.dims: leaf for leaf in rows.leaves(db, id_, kind)}
             purged_before = upkeep.purged_before(db, id_)
+            # The rows know better than `sources`, which is a commit behind after a kill.
+            newest = max(newest or 0, rows.newest_end(db, id_)) or None
             unread_windows = tuple(Window(*pair) for pair in json.loads(unread))
         if began and (self.began is None or began < self.began):
             self.began = began

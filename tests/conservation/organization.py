@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
 from otel_openai_usage.core.ledger import total
@@ -50,7 +50,7 @@ class Organization:
     refused.
     """
 
-    rng: random.Random
+    seed: int
     rows: list[Used] = field(default_factory=list)
     refused: dict[tuple[str, str], float] = field(default_factory=dict)
     trouble: float = 0.0
@@ -85,7 +85,9 @@ class Organization:
         end = int(sent["end_time"])
         group_by = tuple(value for name, value in params if name == "group_by")
         self.asked.append((kind.name, width, start, end, group_by))
-        if self.rng.random() < self.trouble:
+        # Drawn from the question, so that it does not matter in which order sources ask.
+        rng = random.Random(f"{self.seed} {kind.name} {params} {now}")
+        if rng.random() < self.trouble:
             return 503, b'{"error": {"message": "trouble"}}'
         for name in group_by:
             if start < self.refused.get((kind.name, name), float("-inf")):
@@ -95,8 +97,8 @@ class Organization:
         first = int(sent.get("page", 0))
         last = first + min(int(sent["limit"]), self.page)
         more = last < len(starts)
-        if first and self.rng.random() < self.overlap:
-            first = max(0, first - self.rng.randint(1, 3))
+        if first and rng.random() < self.overlap:
+            first = max(0, first - rng.randint(1, 3))
         data = [
             {"object": "bucket", "start_time": begin, "end_time": begin + width, "results": results}
             for begin, results in self._buckets(kind, width, starts[first:last], group_by, now)
@@ -183,6 +185,11 @@ class FakeClient:
         if error is not None:
             raise error
         return answers.read(call, status, body, reading)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 def fake_client(organization: Organization, now: Callable[[], float]) -> Client:

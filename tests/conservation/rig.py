@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage import pipeline
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import RESTATED, Display
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, KINDS, LIMITS, Kind
@@ -192,14 +193,14 @@ class Run:
             )
         grouping = kind.grouping(options.group_by)
         book = self.store.book(organization, kind, epoch, grouping)
-        if book.regroup(grouping, floor(now, DAY) + DAY):
-            self.store.regroup(book)
+        pipeline.regroup(self.store, book, grouping, now)
         poll = UsagePoll(
             self.keeper,
             source,
             book,
             rules,
             options.reconcile_interval,
+            group_by=grouping,
             cost_days=2 if kind is COSTS else 0,
         )
         self.books.append(book)

@@ -1,6 +1,5 @@
 """Usage that comes late, in whatever width it is known first: counted once."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -69,7 +68,7 @@ class ScriptedLife(Life):
 
 def organization() -> Organization:
     """1,000 tokens in each of six hours of Monday, and 15 on Tuesday."""
-    made = Organization(random.Random(1))
+    made = Organization(1)
     for hour in range(3, 9):
         made.use("completions", MONDAY + hour * HOUR + 7 * MINUTE, KEY, 1000, 0, 0, 0, 0, 0, 1)
     made.use("completions", MONDAY + DAY + 5 * HOUR, KEY, 15)
@@ -135,7 +134,7 @@ async def test_hours_that_lag_behind_days(tmp_path: Path, hours_after: int) -> N
     """OpenAI's days know of usage before its hours do: it is counted when the first says so, and
     not again when the other does.
     """
-    life = ScriptedLife(tmp_path / "state.db", Organization(random.Random(1)))
+    life = ScriptedLife(tmp_path / "state.db", Organization(1))
     await life.step(0)
     await life.step(3 * DAY)
 
