@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -57,7 +58,7 @@ from otel_openai_usage.state.file import MEMORY, unwritable
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.state.units import QuantityUnits
 from otel_openai_usage.web.ingest import Ingest
-from otel_openai_usage.web.server import Server
+from otel_openai_usage.web.server import Server, bind
 from otel_openai_usage.web.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -262,10 +263,14 @@ async def wire(
     """Make every part and join them; `stack` takes them apart again, last made first. Raises
     ExporterError.
     """
-    store = Store(state_file(settings, env), now=clock.now, strict=settings.state.strict)
+    board = Board()
+    listeners = await _listen(settings, stack, board) if not once else _Listeners()
+    # A large state takes a while to read. That is done in threads, so that the listeners answer.
+    store = await asyncio.to_thread(
+        Store, state_file(settings, env), now=clock.now, strict=settings.state.strict
+    )
     stack.callback(store.close)
     report(store)
-    board = Board()
     who = resource(store.instance_id, settings.attributes.resource)
     prometheus = PrometheusReader(board)
     sends = settings.otlp.on and not settings.sdk_disabled
@@ -298,24 +303,32 @@ async def wire(
             settings, organization, _observer(own, organization.name), budget=budget
         )
         await stack.enter_async_context(client)
-        _add_organization(exporter, settings, organization.name, client, int(clock.now()))
+        await asyncio.to_thread(
+            _add_organization, exporter, settings, organization.name, client, int(clock.now())
+        )
         own.expect(
             organization.name,
             [loop.source for loop in exporter.loops if loop.organization == organization.name],
         )
     if settings.reads_legacy:
-        client, loop = parts.legacy(
-            settings, keeper, store, own, exporter.prices, once=once, budget=budget
+        client, loop = await asyncio.to_thread(
+            parts.legacy,
+            settings,
+            keeper,
+            store,
+            own,
+            exporter.prices,
+            once=once,
+            budget=budget,
         )
         await stack.enter_async_context(client)
         exporter.loops.append(loop)
     read_again(store, exporter.reread, int(clock.now()))
-    ingest = _ingest(exporter, settings, store) if settings.events.enabled else None
+    ingest = None
+    if settings.events.enabled:
+        ingest = await asyncio.to_thread(_ingest, exporter, settings, store, listeners.events)
     exporter.upkeep = parts.upkeep(settings, keeper, store, own)
-    names = {
-        organization.name: store.names(organization.name) for organization in settings.organizations
-    }
-    keeper.load(names)
+    await asyncio.to_thread(_load, exporter, settings)
     await exporter.publish()
     if sends:
         exporter.sender = Sender(
@@ -333,29 +346,70 @@ async def wire(
         if not once:
             exporter.sender.start()
         stack.push_async_callback(asyncio.to_thread, exporter.sender.shutdown, OTLP_SHUTDOWN)
-    if settings.prometheus.enabled and not once and not settings.sdk_disabled:
-        exporter.server = Server(
-            prometheus,
+    if listeners.server:
+        exporter.server = listeners.server
+        exporter.server.show(prometheus, exporter.not_ready)
+        stack.push_async_callback(exporter.server.stop)
+    if ingest and not once:
+        await ingest.start()
+        stack.push_async_callback(ingest.stop)
+        log.info("listening for events", extra={"event": "listening", "url": ingest.url})
+        exporter.ingest = ingest
+    return exporter
+
+
+@dataclass(slots=True)
+class _Listeners:
+    """What listens before the state is read."""
+
+    server: Server | None = None
+    events: Sequence[socket.socket] = ()
+
+
+async def _listen(settings: Settings, stack: AsyncExitStack, board: Board) -> _Listeners:
+    """Take every address, so that a taken one ends the start before the state is begun; then answer
+    /healthz, and show our own health until the state is read. Raises ListenError.
+    """
+    listeners = _Listeners()
+    if settings.prometheus.enabled and not settings.sdk_disabled:
+        health = PrometheusReader(Board())
+        own = Own(board, resource(None, settings.attributes.resource), [health])
+        stack.callback(own.shutdown)
+        listeners.server = Server(
+            health,
             board,
-            exporter.not_ready,
+            lambda: ["the state is being read"],
             host=settings.prometheus.host,
             port=settings.prometheus.port,
             path=settings.prometheus.path,
             web_config_file=settings.prometheus.web_config_file,
             version=otel_openai_usage.__version__,
         )
-        await exporter.server.start()
-        stack.push_async_callback(exporter.server.stop)
-        log.info("listening", extra={"url": exporter.server.url + settings.prometheus.path})
-    if ingest and not once:
-        await ingest.start()
-        stack.push_async_callback(ingest.stop)
-        log.info("listening for events", extra={"url": ingest.url})
-        exporter.ingest = ingest
-    return exporter
+        stack.push_async_callback(listeners.server.stop)
+        await listeners.server.bind()
+    if settings.events.enabled:
+        listeners.events = await asyncio.to_thread(bind, settings.events.host, settings.events.port)
+        for listening in listeners.events:
+            stack.callback(listening.close)
+    if listeners.server:
+        await listeners.server.start()
+        url = listeners.server.url + settings.prometheus.path
+        log.info("listening", extra={"event": "listening", "url": url})
+    return listeners
 
 
-def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
+def _load(exporter: Exporter, settings: Settings) -> None:
+    """Show what is stored."""
+    names = {
+        organization.name: exporter.store.names(organization.name)
+        for organization in settings.organizations
+    }
+    exporter.keeper.load(names)
+
+
+def _ingest(
+    exporter: Exporter, settings: Settings, store: Store, sockets: Sequence[socket.socket]
+) -> Ingest:
     """The listener for events, and their books."""
     keeper = exporter.keeper
     own = exporter.own
@@ -379,6 +433,7 @@ def _ingest(exporter: Exporter, settings: Settings, store: Store) -> Ingest:
         host=events.host,
         port=events.port,
         max_body=events.max_body,
+        sockets=sockets,
     )
 
 

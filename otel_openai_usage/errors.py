@@ -4,6 +4,7 @@ Every error this package raises on purpose:
 * ExporterError
   x ConfigError          ours to fix before starting; `problems` lists them all
   x ListenError          an address that cannot be listened on
+    + PortInUse          … because another process does
   x SourceError          the upstream's fault
     + Rejected           the key: wrong, revoked, of the wrong kind
       - MissingScope     the key is good but may not do this
@@ -32,11 +33,18 @@ from collections.abc import Sequence
 
 
 class ExporterError(Exception):
-    """Base of all errors raised on purpose; the message is for users and never holds a secret."""
+    """Base of all errors raised on purpose; the message is for users and never holds a secret.
+
+    `event` names the kind in the JSON log.
+    """
+
+    event = "failed"
 
 
 class ConfigError(ExporterError):
     """The configuration cannot be used; `problems` holds every reason found, each with its path."""
+
+    event = "configuration_error"
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -45,6 +53,14 @@ class ConfigError(ExporterError):
 
 class ListenError(ExporterError):
     """An address cannot be listened on."""
+
+    event = "listen_failed"
+
+
+class PortInUse(ListenError):
+    """Another process listens there."""
+
+    event = "port_in_use"
 
 
 class SourceError(ExporterError):
@@ -122,18 +138,28 @@ class Busy(ExporterError):
 class StateError(ExporterError):
     """The state file cannot be used."""
 
+    event = "state_failed"
+
 
 class StateInUse(StateError):
     """Another process has the state."""
+
+    event = "state_in_use"
 
 
 class StateTooNew(StateError):
     """The state was written by a newer version."""
 
+    event = "state_too_new"
+
 
 class StateCorrupt(StateError):
     """The state file is damaged, or is something else."""
 
+    event = "state_damaged"
+
 
 class StateLost(StateError):
     """The state lost something, and the settings say to refuse it then."""
+
+    event = "state_lost"

@@ -24,6 +24,11 @@ def setup(level: str, style: Literal["text", "json"], stream: TextIO | None = No
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
+def is_json() -> bool:
+    """Whether the lines are JSON, so that a sentence would not fit."""
+    return any(isinstance(handler.formatter, Json) for handler in logging.getLogger().handlers)
+
+
 def facts(record: logging.LogRecord) -> dict[str, object]:
     """What was given as `extra=`."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}

@@ -29,6 +29,8 @@ class Stopped(SystemExit):
     within a running loop.
     """
 
+    event = "stopped"
+
     def __init__(self, name: str) -> None:
         super().__init__(1)
         self._name = name

@@ -58,13 +58,26 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
             discard_the_rest()
             return 0
         case ConfigError():
-            _tell(*error.problems)
+            _report(error, *error.problems)
             return MISUSED
         case ExporterError() | stopping.Stopped():
-            _tell(str(error))
+            _report(error, str(error))
             return FAILED
         case _:
             return _bug(error)
+
+
+def _report(error: ExporterError | stopping.Stopped, *sentences: str) -> None:
+    """Tell what ended the command: as lines of the log where it is JSON, otherwise as sentences."""
+    from otel_openai_usage import logs
+
+    if not logs.is_json():
+        _tell(*sentences)
+        return
+    import logging
+
+    for sentence in sentences:
+        logging.getLogger(__name__).error(sentence, extra={"event": error.event})
 
 
 def _tell(*sentences: str) -> None:

@@ -15,17 +15,19 @@ _NAMESPACE = UUID("0d5a1c5e-2f0b-4d2f-9a51-6f1a3c0c7b11")
 """Ours, for ids that are derived. It must never change: a new id is a new series to a backend."""
 
 
-def resource(instance_id: str, constant: Mapping[str, AttributeValue]) -> Resource:
+def resource(instance_id: str | None, constant: Mapping[str, AttributeValue]) -> Resource:
     """The resource: what is configured (`attributes.resource`, which has the environment's), on top
     of our defaults.
 
     `instance_id` is one for the life of the state; the SDK would make up another at every start.
+    None until the state is read.
     """
+    instance = {} if instance_id is None else {_INSTANCE: instance_id}
     return Resource(
         {
             "service.name": "otel-openai-usage",
             "service.version": otel_openai_usage.__version__,
-            _INSTANCE: instance_id,
+            **instance,
             "telemetry.sdk.language": "python",
             "telemetry.sdk.name": "opentelemetry",
             "telemetry.sdk.version": sdk_version,

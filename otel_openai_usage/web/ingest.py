@@ -38,7 +38,7 @@ _TITLES = {
 
 class Ingest:
     """Listens for events and hands them to `take`, which returns when they are safe and raises Busy
-    or StateError.
+    or StateError. `sockets` are listening ones, where the address was taken before.
 
     `refused` is told of each request that was not taken for what it was. `port` 0 takes a free one;
     `url` tells which.
@@ -54,6 +54,7 @@ class Ingest:
         host: str,
         port: int,
         max_body: int,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self._take = take
         self._refused = refused
@@ -70,7 +71,9 @@ class Ingest:
         self._arriving: dict[asyncio.Timeout, None] = {}
         self._runner: web.AppRunner | None = None
         self._listener = Listener()
-        self._sockets: list[socket.socket] = []
+        self._sockets = list(sockets)
+        if self._sockets:
+            self._port = self._sockets[0].getsockname()[1]
 
     @property
     def url(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from otel_openai_usage.core.snapshot import Board
-from otel_openai_usage.errors import ListenError
+from otel_openai_usage.errors import ListenError, PortInUse
 from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.web.access import Access
 from otel_openai_usage.web.landing import landing
@@ -92,13 +92,19 @@ class Server:
         )
         await self._listener.start(self._runner, self._sockets)
 
+    def show(self, reader: PrometheusReader, not_ready: Callable[[], Sequence[str]]) -> None:
+        """Serve another page from now on, and ask somebody else for readiness."""
+        self._reader = reader
+        self._not_ready = not_ready
+
     async def stop(self) -> None:
-        """Stop listening, and give scrapes that are on their way a second."""
+        """Stop listening, and give scrapes that are on their way a second. Twice does no harm."""
         self._listener.close()
         for listening in self._sockets:
             listening.close()
-        if self._runner:
-            await self._runner.cleanup()
+        runner, self._runner = self._runner, None
+        if runner:
+            await runner.cleanup()
         self._listener.abort()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
@@ -125,7 +131,7 @@ class Server:
         form, content_type = negotiate(request.headers.get("Accept", ""))
         gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
         pieces = await asyncio.get_running_loop().run_in_executor(
-            self._worker, lambda: self._reader.page(form, gzip=gzip)
+            self._worker, lambda reader: reader.page(form, gzip=gzip), self._reader
         )
         response = web.StreamResponse(
             headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -184,7 +190,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 )
             except OSError as error:
                 if error.errno not in _NO_SUCH_ADDRESS:
-                    raise ListenError(f"listen on {host}:{port}: {_reason(error)}") from error
+                    kind = PortInUse if error.errno == errno.EADDRINUSE else ListenError
+                    raise kind(f"listen on {host}:{port}: {_reason(error)}") from error
                 missing = error
             else:
                 port = port or sockets[0].getsockname()[1]
