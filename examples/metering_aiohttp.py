@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from openai import AsyncOpenAI
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 
 TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
 CLIENT: web.AppKey[AsyncOpenAI] = web.AppKey("client", AsyncOpenAI)

@@ -8,7 +8,7 @@ It reports to OPENMETER_URL, by default http://localhost:8888: an exporter with 
 
 from openai import OpenAI
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 
 
 def main() -> None:

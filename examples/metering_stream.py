@@ -9,7 +9,7 @@ import asyncio
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 
 
 async def main() -> None:

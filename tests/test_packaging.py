@@ -84,7 +84,9 @@ def provided(requirements: list[str]) -> set[str]:
 )
 def test_every_import_is_a_declared_dependency(folder: str, group: list[str]) -> None:
     """What is imported, pyproject.toml asks for; nothing is there by luck of another's dependency."""
-    ours = {"otel_openai_usage", "tests", "tools"} | set(sys.stdlib_module_names)
+    ours = {"otel_openai_usage", "otel_openai_metering", "clients", "tests", "tools"} | set(
+        sys.stdlib_module_names
+    )
     extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
     asked = PROJECT["dependencies"] + extras + group
     assert set(imported(ROOT / folder)) - provided(asked) - ours == set()
@@ -131,7 +133,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert modules <= names
     assert "otel_openai_usage/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"otel_openai_usage"}
+    ours = {"otel_openai_usage", "otel_openai_metering"}  # the helper, see docs/decisions
+    assert {name.split("/")[0].split("-")[0] for name in names} == ours
 
 
 def test_the_sdist_has_what_it_takes(built: Path) -> None:
@@ -147,6 +150,8 @@ def test_the_sdist_has_what_it_takes(built: Path) -> None:
         "collector-config.yaml",
         "tests/conftest.py",
         "otel_openai_usage/py.typed",
+        "clients/python/pyproject.toml",
+        "clients/python/src/otel_openai_metering/py.typed",
         "deploy/collector/builder.yaml",
         "tools/install-real-servers.sh",
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 from tests.real.collector import Collector
 from tests.real.installed import KEY, Exporter, Simulator, Surroundings
 from tests.real.processes import free_port

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import psutil
 import yaml
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 from tools.bench.processes import ROOT
 from tools.bench.table import machine, write
 

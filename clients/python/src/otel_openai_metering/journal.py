@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from otel_openai_usage.metering.sender import Event
+from otel_openai_metering.sender import Event
 
 if sys.platform != "win32":
     import fcntl

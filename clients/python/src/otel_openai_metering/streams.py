@@ -5,7 +5,7 @@ from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self
 
-from otel_openai_usage.metering.usage import INPUT, OUTPUT, Identity, Number, get, merged, usage
+from otel_openai_metering.usage import INPUT, OUTPUT, Identity, Number, get, merged, usage
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"

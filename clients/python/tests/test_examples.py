@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from tests.metering.conftest import Endpoint
+from clients.python.tests.conftest import Endpoint
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def run(name: str, endpoint: Endpoint, simulated: str, home: Path) -> str:

@@ -44,7 +44,7 @@ class Sender:
         self.url = base if base.endswith("/events") else f"{base}/api/v1/events"
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url: expected http:// or https://, got {url!r}")
-        self._headers = {"Content-Type": BATCH, "User-Agent": "otel-openai-usage-metering"}
+        self._headers = {"Content-Type": BATCH, "User-Agent": "otel-openai-metering"}
         token = (token or "").strip()
         if not (token.isascii() and token.isprintable()):
             raise ValueError("token: expected printable ASCII characters; its value is not shown")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.metering import Counts, Meter
-from otel_openai_usage.metering.journal import Journal
-from otel_openai_usage.metering.spool import Spool
-from tests.metering.conftest import Endpoint
+from clients.python.tests.conftest import Endpoint
+from otel_openai_metering import Counts, Meter
+from otel_openai_metering.journal import Journal
+from otel_openai_metering.spool import Spool
 from tests.real.processes import free_port
 
 HEAD = """
 import multiprocessing, os, sys, time
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 meter = Meter({url!r}, source="app", spool={spool!r}, env={{}})
 
 def work(number):
@@ -100,7 +100,7 @@ def test_a_meter_of_a_child_loses_nothing(endpoint: Endpoint, tmp_path: Path) ->
 import multiprocessing
 
 def work(number):
-    from otel_openai_usage.metering import Meter
+    from otel_openai_metering import Meter
     Meter({url!r}, spool=False, env={{}}).record({{"id": f"r{{number}}", "usage": {{}}}}, "alice")
 """
     run(program.format(url=endpoint.url) + PROCESSES.format(method="fork"), tmp_path)
@@ -129,7 +129,7 @@ def test_workers_of_celery_lose_nothing(endpoint: Endpoint, tmp_path: Path) -> N
     program = HEAD.format(url=endpoint.url, spool=False) + CELERY.format(folder=str(folder))
     program += "if __name__ == '__main__': [task.delay(number) for number in range(3)]"
     # no thread sends by itself within the test: what arrives was sent at the end
-    program += "\nfrom otel_openai_usage.metering import worker\nworker.LINGER = 60.0\n"
+    program += "\nfrom otel_openai_metering import worker\nworker.LINGER = 60.0\n"
     run(program, tmp_path)
     command = ["-m", "celery", "-A", "program", "worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "info"]  # fmt: skip
     with (tmp_path / "log").open("w") as log:
@@ -146,7 +146,7 @@ def test_workers_of_celery_lose_nothing(endpoint: Endpoint, tmp_path: Path) -> N
 
 GUNICORN = """
 {patch_before}
-from otel_openai_usage.metering import Meter, worker
+from otel_openai_metering import Meter, worker
 worker.LINGER = 60.0
 meter = Meter({url!r}, source="app", spool=False, env={{}})
 
@@ -188,7 +188,7 @@ def patch():
     monkey.patch_all()
 
 {before}
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 {between}
 meter = Meter({url!r}, source="app", spool=False, env={{}})
 {after}
@@ -278,7 +278,7 @@ def test_a_running_process_sends_what_another_leaves(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks now and then, also when it has nothing to send itself."""
-    monkeypatch.setattr("otel_openai_usage.metering.worker.LOOK", 0.2)
+    monkeypatch.setattr("otel_openai_metering.worker.LOOK", 0.2)
     with Meter(endpoint.url, spool=tmp_path, env={}) as meter:
         meter.record({"id": "r0", "usage": {}}, "alice")
         assert meter.flush()

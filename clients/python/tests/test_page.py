@@ -1,4 +1,4 @@
-"""Every block of code in docs/metering.md runs, or at least parses."""
+"""Every block of code in docs/metering.md and in the README runs, or at least parses."""
 
 import asyncio
 import os
@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clients.python.tests.conftest import Endpoint
 from otel_openai_usage.config import load
 from tests.events.conftest import House, open_house
-from tests.metering.conftest import Endpoint
 from tests.real.servers import program
 
 __all__ = ["open_house"]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "metering.md").read_text()
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "metering.md").read_text()
+README = (ROOT / "clients" / "python" / "README.md").read_text()
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(kind, textwrap.dedent(code)) for _, kind, code in _BLOCK.findall(PAGE)]
 
@@ -64,6 +66,18 @@ def test_the_programs_run(endpoint: Endpoint, simulated: str, tmp_path: Path) ->
         (8, "search"),
         (8, None),
     ]
+
+
+def test_the_readme_s_program_runs(endpoint: Endpoint, simulated: str, tmp_path: Path) -> None:
+    """As that of the page; its commands install what is there."""
+    found = {kind: textwrap.dedent(code) for _, kind, code in _BLOCK.findall(README)}
+    assert README.count("```") == 2 * len(found)
+    code = found["python"].replace("http://localhost:8888", endpoint.url)
+    env = {"OPENAI_BASE_URL": simulated, "OPENAI_API_KEY": "sk-simulated", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, timeout=60, check=True)
+    assert [data["prompt_tokens"] for data in endpoint.data] == [8, 8]
+    subprocess.run(["bash", "-n"], input=found["sh"], text=True, check=True)
+    assert "./clients/python" in found["sh"]
 
 
 @pytest.mark.real

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from otel_openai_usage.metering.journal import Journal
-from otel_openai_usage.metering.sender import Event
+from otel_openai_metering.journal import Journal
+from otel_openai_metering.sender import Event
 
 log = logging.getLogger(__name__)
 

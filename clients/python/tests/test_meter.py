@@ -21,15 +21,15 @@ from aiohttp import web
 from cloudevents.conversion import from_json
 from cloudevents.http import CloudEvent
 
+from clients.python.tests.conftest import Endpoint, in_thread
+from otel_openai_metering import Counts, Meter
+from otel_openai_metering.estimate import Estimator
+from otel_openai_metering.sender import Sender
+from otel_openai_metering.spool import Spool
+from otel_openai_metering.usage import Context, NoUsage, event
+from otel_openai_metering.worker import Flush, Job, Worker
 from otel_openai_usage.events import Parser
-from otel_openai_usage.metering import Counts, Meter
-from otel_openai_usage.metering.estimate import Estimator
-from otel_openai_usage.metering.sender import Sender
-from otel_openai_usage.metering.spool import Spool
-from otel_openai_usage.metering.usage import Context, NoUsage, event
-from otel_openai_usage.metering.worker import Flush, Job, Worker
 from otel_openai_usage.simulator.server import running
-from tests.metering.conftest import Endpoint, in_thread
 
 TOLD = Context("alice", "app", "openai", 1_795_305_600.0)
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
@@ -246,7 +246,7 @@ def test_nothing_that_is_handed_in_breaks_the_caller(
 
 
 PROGRAM = """
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 meter = Meter({url!r}, spool={spool!r})
 meter.record({{"id": "r", "usage": {{"input_tokens": 1}}}}, "alice")
 {more}
@@ -518,7 +518,7 @@ def test_a_time_that_is_none_is_now(created: object) -> None:
 
 HUNG = """
 import time
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 meter = Meter({url!r}, source="app", spool={spool!r}, env={{}})
 for number in range(7):
     meter.record({{"id": str(number), "usage": {{"input_tokens": 1}}}}, "alice")
@@ -604,7 +604,7 @@ def test_the_worker_ends_with_nothing_in_memory(tmp_path: Path, *, kept: bool) -
 def test_the_helper_is_light() -> None:
     """Importing it brings in no web framework, no SDK and no tokenizer."""
     heavy = ("aiohttp", "opentelemetry", "tiktoken", "pydantic")
-    code = f"import sys, otel_openai_usage.metering; print(*(name for name in {heavy} if name in sys.modules))"
+    code = f"import sys, otel_openai_metering; print(*(name for name in {heavy} if name in sys.modules))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

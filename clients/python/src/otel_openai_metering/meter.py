@@ -12,12 +12,12 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from otel_openai_usage.metering import hooks
-from otel_openai_usage.metering.sender import Sender
-from otel_openai_usage.metering.spool import Spool
-from otel_openai_usage.metering.streams import MeteredStream, Seen
-from otel_openai_usage.metering.usage import Context
-from otel_openai_usage.metering.worker import Flush, Job, Worker
+from otel_openai_metering import hooks
+from otel_openai_metering.sender import Sender
+from otel_openai_metering.spool import Spool
+from otel_openai_metering.streams import MeteredStream, Seen
+from otel_openai_metering.usage import Context
+from otel_openai_metering.worker import Flush, Job, Worker
 
 log = logging.getLogger(__name__)
 

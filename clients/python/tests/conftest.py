@@ -15,7 +15,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from otel_openai_usage.metering import Meter
+from otel_openai_metering import Meter
 from otel_openai_usage.simulator.lateness import PROMPT
 from otel_openai_usage.simulator.server import application, running
 from otel_openai_usage.simulator.world import World

@@ -86,7 +86,7 @@ def _counter(model: str) -> Callable[[str], int]:
         import tiktoken
     except ImportError:
         log.info(
-            "tiktoken is not installed: tokens are estimated by characters; install otel-openai-usage[metering]"
+            "tiktoken is not installed: tokens are estimated by characters; install otel-openai-metering[tiktoken]"
         )
         return by_characters
     for find, name in ((tiktoken.encoding_for_model, model), (tiktoken.get_encoding, _OFFLINE)):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from otel_openai_usage.metering.estimate import Estimator, by_characters
-from otel_openai_usage.metering.sender import Event, Sender
-from otel_openai_usage.metering.spool import Spool
-from otel_openai_usage.metering.streams import Seen
-from otel_openai_usage.metering.usage import (
+from otel_openai_metering.estimate import Estimator, by_characters
+from otel_openai_metering.sender import Event, Sender
+from otel_openai_metering.spool import Spool
+from otel_openai_metering.streams import Seen
+from otel_openai_metering.usage import (
     RESERVED,
     Context,
     NoUsage,

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 import openai
 import pytest
 
-from otel_openai_usage.metering import Meter
-from otel_openai_usage.metering.estimate import Estimator
-from tests.metering.conftest import Endpoint
+from clients.python.tests.conftest import Endpoint
+from otel_openai_metering import Meter
+from otel_openai_metering.estimate import Estimator
 
 Chunks: TypeAlias = list[Any]
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
