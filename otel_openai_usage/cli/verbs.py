@@ -166,7 +166,7 @@ def run(
         settings = _settings(
             file, {key: value for key, value in given.items() if value is not None}
         )
-        if not once:  # which prints the metrics in any case
+        if quiet or not once:  # `--once` prints the metrics in any case
             require_exporters(settings)
         require_keys(settings)
         if output:

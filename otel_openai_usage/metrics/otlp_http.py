@@ -169,14 +169,29 @@ def tls_context(otlp: Otlp) -> ssl.SSLContext:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy of the environment for this address; one without a scheme is taken as HTTP."""
+    """The proxy of the environment for this address; one without a scheme is taken as HTTP. Raises
+    ValueError, without the proxy's password, for one that cannot be used.
+    """
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     host = parts.hostname or ""
     if not proxy or proxy_bypass(parts.netloc) or _in_networks(host, proxies.get("no", "")):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_usable(proxy):
+        raise ValueError(
+            f"{parts.scheme}_proxy or all_proxy: expected a proxy such as http://proxy.example:3128"
+        )
+    return proxy
+
+
+def _is_usable(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _in_networks(host: str, no_proxy: str) -> bool:

@@ -39,6 +39,8 @@ class Received:
         """Over HTTP, the answers to the next requests; after these, and over gRPC, 200."""
         self.response = ExportMetricsServiceResponse()
         """What a request that is taken is answered with."""
+        self.failures: list[tuple[grpc.StatusCode, bytes]] = []
+        """Over gRPC, how the next calls fail: the code, and the details in the trailer."""
         self.paths: list[str] = []
         """Over HTTP, what was asked for."""
 
@@ -63,9 +65,13 @@ class Received:
 
 
 @contextmanager
-def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Received]:
+def grpc_collector(
+    certificate: tuple[Path, Path] | None = None,
+    clients: Path | None = None,
+    compression: grpc.Compression = grpc.Compression.NoCompression,
+) -> Iterator[Received]:
     """A gRPC Collector with the default limit of 4 MiB; with TLS if it is given a certificate and
-    key.
+    key, and for known clients only if it is given their authority.
     """
     received = Received()
 
@@ -73,16 +79,22 @@ def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
         def Export(  # noqa: N802
             self, request: ExportMetricsServiceRequest, context: Any
         ) -> ExportMetricsServiceResponse:
+            if received.failures:
+                code, details = received.failures.pop(0)
+                context.set_trailing_metadata([("grpc-status-details-bin", details)])
+                context.abort(code, "not now")
             headers = {str(key): str(value) for key, value in context.invocation_metadata()}
             if not received.take(request, headers):
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
             return received.response
 
-    server = grpc.server(futures.ThreadPoolExecutor(4))
+    server = grpc.server(futures.ThreadPoolExecutor(4), compression=compression)
     add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
     if certificate:
         chain, key = (path.read_bytes() for path in certificate)
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+        known = clients.read_bytes() if clients else None
+        credentials = grpc.ssl_server_credentials([(key, chain)], known, clients is not None)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     else:
         port = server.add_insecure_port("127.0.0.1:0")
     received.url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
@@ -94,8 +106,12 @@ def grpc_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
 
 
 @contextmanager
-def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Received]:
-    """An HTTP Collector at /v1/metrics; with TLS if it is given a certificate and key."""
+def http_collector(
+    certificate: tuple[Path, Path] | None = None, clients: Path | None = None
+) -> Iterator[Received]:
+    """An HTTP Collector at /v1/metrics; with TLS if it is given a certificate and key, and for known
+    clients only if it is given their authority.
+    """
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,6 +123,7 @@ def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
             received.paths.append(self.path)
             if received.answers:
                 status, more, content = received.answers.pop(0)
+                received.headers.append(headers)
                 self.send_response(status)
                 for key, value in {"Content-Length": str(len(content)), **more}.items():
                     self.send_header(key, value)
@@ -130,6 +147,9 @@ def http_collector(certificate: tuple[Path, Path] | None = None) -> Iterator[Rec
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
+        if clients:
+            context.load_verify_locations(clients)
+            context.verify_mode = ssl.CERT_REQUIRED
         server.socket = context.wrap_socket(server.socket, server_side=True)
     received.url = (
         f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/v1/metrics"

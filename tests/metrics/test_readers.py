@@ -12,7 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
+import grpc
 import pytest
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
@@ -541,6 +545,105 @@ house.sender.shutdown()
             check=False,
         )
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_both_sides_show_certificates(protocol: str, tmp_path: Path) -> None:
+    """A Collector that wants to know us takes what we send with our certificate only."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("exporter")
+    ours = {"ca_file": authority.file, "cert_file": cert, "key_file": key}
+    serve = grpc_collector if protocol == "grpc" else http_collector
+    with serve(authority.issue("collector"), clients=authority.file) as received:
+        for tls, arrives in ((ours, True), ({"ca_file": authority.file}, False)):
+            house = House(
+                received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1)
+            )
+            assert house.sender.flush() is arrives
+            house.sender.shutdown()
+    assert len(received.requests) == 1
+
+
+def test_a_certificate_that_is_none_is_a_failed_export(protocol: str, tmp_path: Path) -> None:
+    """Files that hold no certificates fail each export, and end nothing."""
+    (tmp_path / "ca").write_text("nothing")
+    house = House(
+        "https://127.0.0.1:1/v1/metrics",
+        protocol,
+        board(HOUSE),
+        tls={"ca_file": tmp_path / "ca"},
+        timeout=timedelta(seconds=0.5),
+    )
+    assert [house.sender.flush() for _ in range(2)] == [False] * 2
+    assert house.failed() == 2
+    house.sender.shutdown()
+
+
+@pytest.mark.parametrize("host", ["api..example", "x" * 70 + ".example", "[::1]", "%zz.example"])
+def test_a_host_that_no_name_can_be_is_a_failed_export(host: str, protocol: str) -> None:
+    """A name that cannot be looked up fails each export, and ends nothing."""
+    url = f"http://{host}:1/v1/metrics"
+    house = House(url, protocol, board(HOUSE), timeout=timedelta(seconds=0.5))
+    assert [house.sender.flush() for _ in range(2)] == [False] * 2
+    assert house.failed() == 2
+    house.sender.shutdown()
+
+
+def test_grpc_tries_again_what_is_retryable() -> None:
+    """UNAVAILABLE is tried again; RESOURCE_EXHAUSTED only where the backend says how long to wait."""
+    wait = any_pb2.Any()
+    wait.Pack(RetryInfo(retry_delay=Duration(nanos=1000)))
+    info = Status(details=[wait]).SerializeToString()
+    with grpc_collector() as collector:
+        house = House(collector.url, "grpc", board(HOUSE))
+        collector.failures = [
+            (grpc.StatusCode.UNAVAILABLE, info),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, info),
+        ]
+        assert house.sender.flush() is True
+        collector.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, b"")]
+        assert house.sender.flush() is False
+        assert (collector.failures, len(collector.requests)) == ([], 1)
+        house.sender.shutdown()
+
+
+def test_an_answer_of_many_megabytes_is_a_failure() -> None:
+    """A gRPC answer above the limit is refused, compressed or not."""
+    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+        with grpc_collector(compression=compression) as collector:
+            collector.response = _partly(1, "x" * 60_000_000)
+            house = House(collector.url, "grpc", board(HOUSE), timeout=timedelta(seconds=5))
+            assert house.sender.flush() is False
+            house.sender.shutdown()
+
+
+def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With http_proxy the request goes to the proxy, with its whole address and our login."""
+    with http_collector() as proxy:
+        address = proxy.url.removesuffix("/v1/metrics").removeprefix("http://")
+        monkeypatch.setenv("http_proxy", f"me:hush@{address}")
+        monkeypatch.setenv("no_proxy", "")
+        proxy.answers = [(200, {}, b"")]
+        house = House("http://collector.invalid:4318/v1/metrics", "http/protobuf", board(HOUSE))
+        assert house.sender.flush() is True
+        assert proxy.paths == ["http://collector.invalid:4318/v1/metrics"]
+        assert proxy.headers[0]["proxy-authorization"] == "Basic bWU6aHVzaA=="
+        house.sender.shutdown()
+
+
+@pytest.mark.parametrize("proxy", ["http://p:99999", "socks5://me:hush@p:1", "http://", "[::1"])
+def test_a_proxy_that_cannot_be_used_is_named(
+    proxy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The export fails with the variable's name, and does not go around the proxy."""
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with http_collector() as collector:
+        house = House(collector.url, "http/protobuf", board(HOUSE))
+        assert house.sender.flush() is False
+        assert "http_proxy" in vars(caplog.records[0])["error"]
+        assert "hush" not in str(vars(caplog.records[0]))
+        assert collector.paths == []
+        house.sender.shutdown()
 
 
 @pytest.mark.parametrize(
