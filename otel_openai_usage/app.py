@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import otel_openai_usage
 from otel_openai_usage import pipeline, stopping
-from otel_openai_usage.config import Organization, Settings, needs_key, state_file
+from otel_openai_usage.config import Settings, needs_key, state_file
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.display import Display
 from otel_openai_usage.core.estimate import PriceBook
@@ -32,9 +33,9 @@ from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.prometheus import PrometheusReader
 from otel_openai_usage.metrics.readers import Sender
 from otel_openai_usage.metrics.resource import resource
+from otel_openai_usage.openai.admin import openai_client
 from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
-from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
@@ -300,7 +301,11 @@ async def wire(
     budget = Budget(settings.api.max_bytes)
     for organization in settings.organizations if needs_key(settings) else ():
         client = openai_client(
-            settings, organization, _observer(own, organization.name), budget=budget
+            settings,
+            organization,
+            _observer(own, organization.name),
+            budget=budget,
+            odd=partial(own.odd_values, organization.name),
         )
         await stack.enter_async_context(client)
         await asyncio.to_thread(
@@ -434,28 +439,6 @@ def _ingest(
         port=events.port,
         max_body=events.max_body,
         sockets=sockets,
-    )
-
-
-def openai_client(
-    settings: Settings,
-    organization: Organization,
-    observe: Callable[[str, str, float], None] | None = None,
-    *,
-    budget: Budget | None = None,
-) -> Client:
-    """The client of one organization, as configured. `budget` is shared where there are several."""
-    secret = organization.admin_key.get_secret_value() if organization.admin_key else ""
-    return Client(
-        name=organization.name,
-        base_url=str(organization.base_url),
-        key=Key(secret, path=organization.admin_key_file),
-        timeout=settings.api.timeout.total_seconds(),
-        max_concurrency=settings.api.max_concurrency,
-        requests_per_minute=settings.api.requests_per_minute,
-        retries=settings.api.retries,
-        observe=observe,
-        budget=budget or Budget(settings.api.max_bytes),
     )
 
 

@@ -25,6 +25,7 @@ from otel_openai_usage.errors import (
 from otel_openai_usage.history import backfill, legacy, openmetrics, otlp, past
 from otel_openai_usage.history.backfill import Call
 from otel_openai_usage.history.past import Past
+from otel_openai_usage.openai.admin import openai_client
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.openai.names import OpenAINames
@@ -130,7 +131,7 @@ async def _organization(
     rows = 0
     list_prices = prices(settings)
     failed = None
-    async with app.openai_client(settings, one) as client:
+    async with openai_client(settings, one) as client:
         await _names(settings, one, store, client)
         for book in books:
             source = UsageSource(client, book.kind, QuantityUnits(store, one.name).learn)

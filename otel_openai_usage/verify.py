@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from otel_openai_usage.app import openai_client
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.core import windows
 from otel_openai_usage.core.book import Book
@@ -14,6 +13,7 @@ from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor, midnight, utc
 from otel_openai_usage.errors import ConfigError
+from otel_openai_usage.openai.admin import openai_client
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller.parts import retention
 from otel_openai_usage.state.reader import Reader, reading

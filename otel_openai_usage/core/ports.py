@@ -1,6 +1,6 @@
 """The protocols where rooms meet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from otel_openai_usage.core.book import Book, Commit, Leaf
@@ -37,13 +37,20 @@ class Source(Protocol):
 class NameSource(Protocol):
     """Names of projects, API keys and users of one organization."""
 
-    async def read(self) -> Names:
-        """All names that can be listed. Raises SourceError (MissingScope when the key may not)."""
+    async def read(self, found: Callable[[Names], Awaitable[None]]) -> Names:
+        """All names that can be listed. Raises SourceError (MissingScope when the key may not).
+        `found` is told of each part as it comes.
+        """
         ...
 
-    async def lookup(self, projects: Sequence[str], api_keys: Sequence[tuple[str, str]]) -> Names:
+    async def lookup(
+        self,
+        projects: Sequence[str],
+        api_keys: Sequence[tuple[str, str]],
+        found: Callable[[Names], Awaitable[None]],
+    ) -> Names:
         """Names of single ids: projects, and (project_id, api_key_id) pairs; None for what does not
-        exist.
+        exist. `found` is told of each as it comes.
         """
         ...
 

@@ -81,6 +81,9 @@ OWN: dict[str, Row] = {
             "Series of an instrument: state live is shown as itself, folded is part of its overflow series", ("instrument", "state")),
         Row("otel_openai_usage.records_skipped", "counter", "{record}", "otel_openai_usage_records_skipped_total",
             "Records of the legacy usage endpoint that could not be understood", _WHO),
+        Row("otel_openai_usage.odd_values", "counter", "{value}", "otel_openai_usage_odd_values_total",
+            "Values in OpenAI's answers that could not be read, by what became of them: replaced or left_out",
+            ("organization", "endpoint", "outcome")),
         Row("otel_openai_usage.late_tokens", "counter", "{token}", "otel_openai_usage_late_tokens_total",
             "Tokens first seen after their bucket had ended, by how long after: up to 5m, 1h, 3h, 1d, or 7d and more", (*_WHO, "lag")),
         Row("otel_openai_usage.gap", "counter", "s", "otel_openai_usage_gap_seconds_total",
@@ -186,6 +189,10 @@ class Own:
     def skipped(self, organization: str, source: str, records: int) -> None:
         """Records could not be understood."""
         self._add("records_skipped", records, organization, source)
+
+    def odd_values(self, organization: str, endpoint: str, outcome: str, count: int) -> None:
+        """Values of an answer could not be read; `outcome` is `replaced` or `left_out`."""
+        self._add("odd_values", count, organization, endpoint, outcome)
 
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None:
         """Tokens were first seen that long (a value of `LAGS`) after their bucket had ended."""

@@ -21,16 +21,23 @@ from otel_openai_usage.openai.gate import Gate
 from otel_openai_usage.openai.inflate import unpacked
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.proxy import proxy_for
+from otel_openai_usage.openai.text import Odd, mend
 
 log = logging.getLogger(__name__)
 
 Observe = Callable[[str, str, float], None]
 """Told of every request: endpoint, HTTP status (or "timeout", "connection"), seconds."""
 
+NoteOdd = Callable[[str, str, int], None]
+"""Told of values that could not be read: endpoint, what became of them (`replaced`, `left_out`), how
+many.
+"""
+
 T = TypeVar("T")
 
 _LARGE = 2**18
 """Bytes of a body that is read off the event loop."""
+_LOG_ODD_AGAIN_AFTER = 3600.0
 _ERROR_BODY = 2**16
 """Bytes that are read of the body of a refusal."""
 _HEADER_LINE = 2**16
@@ -66,12 +73,15 @@ class Client:
         rng: random.Random | None = None,
         session: Callable[..., aiohttp.ClientSession] = aiohttp.ClientSession,
         budget: Budget | None = None,
+        odd: NoteOdd | None = None,
         env: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self._base = base_url.rstrip("/")
         self._proxy = proxy_for(self._base, env)
         self._budget = budget or Budget()
+        self._odd = odd
+        self._odd_logged: dict[tuple[str, str], float] = {}
         self._key = key
         self._timeout = timeout
         self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
@@ -191,9 +201,38 @@ class Client:
         )
         if error is not None:
             raise error
-        if len(body) < _LARGE:
-            return answers.read(call, status, body, reading, secret=secret)
-        return await asyncio.to_thread(answers.read, call, status, body, reading, secret=secret)
+
+        def read() -> tuple[T, int]:
+            replaced = mend(body)
+            return answers.read(call, status, body, reading, secret=secret), replaced
+
+        result, replaced = read() if len(body) < _LARGE else await asyncio.to_thread(read)
+        self.note_odd(endpoint, Odd(replaced=replaced))
+        return result
+
+    def note_odd(self, endpoint: str, odd: Odd) -> None:
+        """Count values of an answer that were replaced or left out, and log it once an hour. Safe in
+        any thread.
+        """
+        for outcome, count in (("replaced", odd.replaced), ("left_out", odd.left_out)):
+            if not count:
+                continue
+            if self._odd is not None:
+                self._odd(endpoint, outcome, count)
+            now = time.monotonic()
+            last = self._odd_logged.get((endpoint, outcome))
+            if last is None or now - last >= _LOG_ODD_AGAIN_AFTER:
+                self._odd_logged[endpoint, outcome] = now
+                log.warning(
+                    "values of an answer cannot be read; they are replaced or left out",
+                    extra={
+                        "event": "odd_values",
+                        "organization": self.name,
+                        "endpoint": endpoint,
+                        "outcome": outcome,
+                        "values": count,
+                    },
+                )
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str

@@ -17,9 +17,10 @@ class Gate:
     """Lets at most `requests_per_minute` through in any 60 s, and `max_concurrency` be inside at
     once.
 
-    Waiters go by priority (0 first), then in the order they came. Priorities above 0 may fill only
-    three quarters of a minute, so that a long list of names never makes usage wait for the minute
-    to pass, and half of the places, so that slow lists do not take them all. A request that is
+    Waiters go by priority (0 first), then in the order they came. Priority 1 may fill only seven
+    eighths of a minute and those above it two thirds, so that a long list never makes usage, or a
+    name in use, wait for the minute to pass. Priorities above 0 may take half of the places, so
+    that slow lists do not take them all. A request that is
     inside for 5 s gives its place to the next one: a slow answer keeps nobody else waiting. Time is
     the running loop's.
     """
@@ -90,7 +91,9 @@ class Gate:
             turn.set_result(None)
 
     def _share(self, priority: int) -> int:
-        return self._limit if priority == 0 else self._limit - self._limit // 4
+        """How many requests of a minute may have passed when one of this priority does."""
+        kept_free = {0: 0, 1: self._limit // 8}.get(priority, self._limit // 3)
+        return self._limit - kept_free
 
     def _admit_at(self, when: float) -> None:
         if self._timer is not None:

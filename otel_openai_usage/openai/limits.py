@@ -15,7 +15,7 @@ from otel_openai_usage.openai.projects import listed
 
 log = logging.getLogger(__name__)
 
-PRIORITY = 1
+PRIORITY = 2
 
 
 class _Enforcement(msgspec.Struct):

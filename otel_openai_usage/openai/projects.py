@@ -1,17 +1,14 @@
 """The projects of an organization."""
 
-import msgspec
-
 from otel_openai_usage.openai import lists
 from otel_openai_usage.openai.client import Client
 
 ENDPOINT = "organization/projects"
 
 
-class Project(msgspec.Struct):
+class Project(lists.Identified):
     """What is read of a project."""
 
-    id: str
     name: str | None = None
     status: str | None = None
     archived_at: int | float | None = None
@@ -22,12 +19,9 @@ class Project(msgspec.Struct):
         return self.status != "archived" and not self.archived_at
 
 
-_LISTING = msgspec.json.Decoder(lists.Listing[Project])
-
-
 async def listed(client: Client, *, priority: int, archived: bool) -> list[Project]:
     """All of them, the archived ones if asked for. Raises SourceError."""
     params = [("include_archived", "true")] if archived else []
     return await lists.whole(
-        client, ENDPOINT, _LISTING.decode, endpoint=ENDPOINT, priority=priority, params=params
+        client, ENDPOINT, Project, endpoint=ENDPOINT, priority=priority, params=params
     )

@@ -9,6 +9,7 @@ from otel_openai_usage.errors import BadCursor, BadRequest, BadResponse, Lookbac
 from otel_openai_usage.openai import money, wire
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.text import Odd
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class UsageSource:
 
     def parse(self, results: bytes) -> Rows:
         """The rows of one bucket's results. Of costs, `learn_units` is told the units of quantities."""
-        rows = wire.rows(self._kind, results)
+        odd = Odd()
+        if self._kind is COSTS:
+            results = wire.readable_costs(self._kind, results, odd)
+        rows = wire.rows(self._kind, results, odd)
+        self._client.note_odd(self._kind.path, odd)
         if self._kind is COSTS:
             self._learn_units(money.quantity_units(self._kind, results))
         return rows

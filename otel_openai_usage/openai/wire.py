@@ -18,9 +18,10 @@ import msgspec
 
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.model import Amount, Amounts, Bucket, Dims
-from otel_openai_usage.errors import BadShape
+from otel_openai_usage.errors import BadResponse, BadShape
 from otel_openai_usage.openai import money
 from otel_openai_usage.openai.answers import Body
+from otel_openai_usage.openai.text import LONGEST, Odd, cut, mend, plain
 
 T = TypeVar("T")
 _Results = dict[Dims, Amounts]
@@ -83,23 +84,31 @@ def joined(first: bytes, second: bytes) -> bytes:
     return b"[" + b",".join(parts) + b"]"
 
 
-def rows(kind: Kind, results: bytes) -> _Results:
+def rows(kind: Kind, results: bytes, odd: Odd | None = None) -> _Results:
     """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of
     one key summed.
 
     A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are
     whole and not negative (10.0 is 10); an optional count that is missing or null is 0. Money is an
     exact Decimal.
+
+    A number that cannot be read is a BadShape: nothing of the bucket is taken. Odd text is replaced,
+    so that its row keeps its numbers, and a result without anything in it is left out; `odd` counts
+    both.
     """
+    odd = Odd() if odd is None else odd
     if kind.measures[0].money:
-        return _sum(kind, *_unzipped(money.results(kind, results)), money.add)
+        costs = money.results(kind, readable_costs(kind, results, odd))
+        return _sum(kind, *_unzipped(costs), money.add)
     try:
         dims, amounts = _quick(kind)(results)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        dims, amounts = _unzipped(_slow(kind, results))
+        dims, amounts = _unzipped(_slow(kind, _mended(results, odd), odd))
     return _sum(kind, dims, amounts, _add)
 
 
+REPLACED = "\ufffd"
+"""Stands for a dimension that is neither text nor a number."""
 MOST = 10**16
 """The largest count of one attribute set in one bucket, be it one row or several: a larger one is no
 usage, and would leave the 64 bits of SQLite.
@@ -111,7 +120,7 @@ _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
 def organization_id(results: bytes) -> str | None:
     """The organization's id, which costs results may carry (undeclared, so never to be relied on)."""
     found = _ORGANIZATION.search(results)
-    return found[1].decode() if found else None
+    return found[1].decode("utf-8", "replace") if found else None
 
 
 def _bucket(item: _Bucket, endpoint: str) -> Bucket:
@@ -203,15 +212,6 @@ _BATCH: dict[object, str | None] = {
 }
 
 
-def _batch(value: object) -> str | None:
-    try:
-        return _BATCH[value.lower() if isinstance(value, str) else value]
-    except KeyError:
-        raise msgspec.ValidationError(
-            f"expected true, false or null for batch, got {value!r}"
-        ) from None
-
-
 _pool: dict[tuple[object, ...], Dims] = {}
 _POOL_SIZE = 200_000
 
@@ -223,45 +223,124 @@ def _share(raw: tuple[object, ...]) -> Dims:
     if len(_pool) >= _POOL_SIZE:
         _pool.clear()
     dims = tuple(
-        (intern(value) or None) if isinstance(value, str) else _BATCH[value] for value in raw
+        (intern(cut(value)) or None) if isinstance(value, str) else _BATCH[value] for value in raw
     )
-    return _pool.setdefault(raw, _pool.setdefault(dims, dims))
+    known = _pool.setdefault(dims, dims)
+    return _pool.setdefault(raw, known) if _is_short(raw) else known
+
+
+def _is_short(raw: tuple[object, ...]) -> bool:
+    """Whether no text of it was cut: what is endless is not kept."""
+    return all(len(value) <= LONGEST for value in raw if isinstance(value, str))
 
 
 # --- the slow way: the same with every oddity that we bear, and a message that says what was met
 # ---
 
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
-_DIMENSION = msgspec.json.Decoder(bool | str | None)
+_SCALAR = msgspec.json.Decoder(bool | int | float | str | None)
+_EMPTY = (b"", b"null", b"[]", b"{}")
 
 
-def _slow(kind: Kind, results: bytes) -> Iterable[tuple[Dims, Amounts]]:
-    for item in decode(_OBJECTS.decode, results, kind.path):
-        dims = tuple(_dimension(item, name, kind.path) for name in kind.dimensions)
+_UNIT = "quantity_unit"
+
+
+def _known(kind: Kind) -> list[str]:
+    """The fields of a result that are read."""
+    measures = [measure.field for measure in kind.measures]
+    return [*measures, *kind.group_by, *([_UNIT] if kind.measures[0].money else [])]
+
+
+@functools.cache
+def _fields(kind: Kind) -> Callable[[Body], list[Any]]:
+    """Decodes an array of results whose known fields stay as they came. Null and [] stand for a
+    result without anything.
+    """
+    names = _known(kind)
+    shape: Any = msgspec.defstruct(
+        kind.name, [(name, msgspec.Raw, msgspec.Raw()) for name in names], kw_only=True, gc=False
+    )
+    return msgspec.json.Decoder(list[shape | tuple[()] | None]).decode
+
+
+def _mended(results: bytes, odd: Odd) -> bytearray:
+    text = bytearray(results)
+    odd.replaced += mend(text)
+    return text
+
+
+def _results(kind: Kind, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
+    """The known fields of each result that has any, as JSON."""
+    names = _known(kind)
+    for item in decode(_fields(kind), results, kind.path):
+        fields = {name: bytes(getattr(item, name)) for name in names} if item else {}
+        if any(fields.values()):
+            yield fields
+        else:
+            odd.left_out += 1
+
+
+def _slow(kind: Kind, results: Body, odd: Odd) -> Iterable[tuple[Dims, Amounts]]:
+    for fields in _results(kind, results, odd):
+        dims = tuple(_dimension(fields[name], name, odd) for name in kind.dimensions)
         yield (
             _share(dims),
-            tuple(_count(item, m.field, m.required, kind.path) for m in kind.measures),
+            tuple(_count(fields[m.field], m.field, m.required, kind.path) for m in kind.measures),
         )
 
 
-def _dimension(item: dict[str, msgspec.Raw], name: str, endpoint: str) -> str | None:
-    raw = bytes(item.get(name, b"null"))
+def readable_costs(kind: Kind, results: bytes, odd: Odd) -> bytes:
+    """Costs results whose text can be read: as they are, or else with odd text replaced. Their
+    numbers stay as they came.
+    """
     try:
-        value: bool | str | None = _DIMENSION.decode(raw)
-        if name == "batch":
-            return _batch(value)
-        if isinstance(value, bool):
-            raise msgspec.ValidationError("expected a string")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadShape(
-            f"{endpoint}: {name}: expected a string or null, got {_shown(raw)}"
-        ) from error
-    return value
+        money.quantity_units(kind, results)
+    except BadResponse:
+        return msgspec.json.encode(
+            [
+                _mended_cost(kind, fields, odd)
+                for fields in _results(kind, _mended(results, odd), odd)
+            ]
+        )
+    return results
 
 
-def _count(item: dict[str, msgspec.Raw], field: str, required: bool, endpoint: str) -> Amount:
-    raw = bytes(item.get(field, b""))
+def _mended_cost(kind: Kind, fields: dict[str, bytes], odd: Odd) -> dict[str, object]:
+    texts = {name: _dimension(fields[name], name, odd) for name in (*kind.group_by, _UNIT)}
+    numbers = {
+        measure.field: msgspec.Raw(raw)
+        for measure in kind.measures
+        if (raw := fields[measure.field]) not in _EMPTY
+    }
+    return {**texts, **numbers}
+
+
+def _dimension(raw: bytes, name: str, odd: Odd) -> str | None:
+    """The value of a dimension; where it is none, something in its place, so that the numbers of the
+    row are not lost.
+    """
+    if raw in _EMPTY:
+        return None
+    try:
+        value: bool | int | float | str | None = _SCALAR.decode(raw)
+    except _NOT_JSON:
+        value = plain(raw)
+        odd.replaced += 1
+        return REPLACED if value is None and name != "batch" else value or None
+    if name == "batch":
+        text = str(value).lower()
+        known = {"true": "true", "1": "true", "false": "false", "0": "false", "": None}
+        if text not in known or (isinstance(value, int) and not isinstance(value, bool)):
+            odd.replaced += 1
+        return known.get(text)
+    if isinstance(value, str):
+        return value or None
+    odd.replaced += 1
+    return str(value).lower()
+
+
+def _count(raw: bytes, field: str, required: bool, endpoint: str) -> Amount:
     if not required and raw in (b"", b"null"):
         return 0
     text = raw.decode("ascii", "replace")

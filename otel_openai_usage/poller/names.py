@@ -7,10 +7,14 @@ from otel_openai_usage.core.book import Book, Status
 from otel_openai_usage.core.model import NO_NAMES, Names
 from otel_openai_usage.core.ports import LimitSource, NameSource
 from otel_openai_usage.core.shape import dimensions, unnamed
-from otel_openai_usage.errors import MissingScope
+from otel_openai_usage.errors import MissingScope, Rejected, SourceError
 from otel_openai_usage.poller.keeper import Keeper
 
 log = logging.getLogger(__name__)
+
+
+KEEP_PARTLY_EVERY = 2.0
+"""Seconds between two times that names are kept while they are still being read."""
 
 
 class Shown:
@@ -39,27 +43,49 @@ class NamesPoll(Shown):
         self._source = source
         self._books = books
         self._owes = False
+        self._may_look_up = False
+        self._partly = NO_NAMES
+        self._kept_partly: float | None = None
 
     async def poll(self) -> None:
         """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or
         StateError.
         """
+        self._may_look_up = False
         try:
-            await self._keep(await self._source.read())
+            await self._keep(await self._source.read(self._found))
         except MissingScope:
             # Nobody will name them: show them as unknown instead of waiting.
             projects, keys = await self._keeper.do(self._unnamed)
             await self._keep(
                 Names(dict.fromkeys(projects), dict.fromkeys(key for _, key in keys), {})
             )
+            self._may_look_up = False
             raise
+        except SourceError:
+            self._may_look_up = False
+            raise
+        self._may_look_up = True
         await self.look_up()
+
+    async def _found(self, names: Names) -> None:
+        """Show names as they come, a few seconds' worth at a time; they may be looked up one by one
+        from the first of them on.
+        """
+        self._may_look_up = True
+        self._partly = merged(self._partly, names)
+        now = self._keeper.clock.mono()
+        if self._kept_partly is None or now - self._kept_partly >= KEEP_PARTLY_EVERY:
+            self._kept_partly = now
+            partly = self._partly
+            self._partly = NO_NAMES
+            await self._keep(partly)
 
     async def look_up(self) -> None:
         """Ask for single ids that have no name yet."""
         projects, keys = await self._keeper.do(self._unnamed)
         if projects or keys:
-            await self._keep(await self._source.lookup(projects, keys))
+            await self._keep(await self._source.lookup(projects, keys, self._found))
 
     async def forever_look_up(self) -> None:
         """Look for unnamed ids every few seconds; asks OpenAI only when there are some."""
@@ -69,10 +95,16 @@ class NamesPoll(Shown):
 
     async def try_look_up(self) -> None:
         """Look for unnamed ids if names can be read; what fails is tried again later."""
-        if not self._status.up:
+        if not self._may_look_up:
             return
         try:
             await self.look_up()
+        except Rejected as error:  # the next full reading will tell whether it may be asked again
+            self._may_look_up = False
+            log.debug(
+                "looking up names",
+                extra={"organization": self._organization, "error": str(error)},
+            )
         except Exception as error:  # noqa: BLE001 - a bug shows up in the next full poll, too
             log.debug(
                 "looking up names",

@@ -134,6 +134,7 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     own.unpriced("acme", "m", 1)
     own.estimate_difference("acme", "day", 1.0)
     own.skipped("acme", "legacy", 1)
+    own.odd_values("acme", "costs", "replaced", 1)
     own.series("openai.api.tokens", 1, 0)
     names = {
         name.removesuffix("_count")

@@ -1,16 +1,20 @@
 """Names of projects, keys and users."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from otel_openai_usage.core.model import Names
 from otel_openai_usage.errors import BadResponse, MissingScope, Rejected, Unavailable
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.limits import OpenAILimits
 from otel_openai_usage.openai.names import OpenAINames
+from tests.openai.conftest import Connect
 from tests.openai.upstream import Upstream, payload, refusal
 
 SCOPES = "You have insufficient permissions. Missing scopes: api.management.read. Check that"
@@ -185,7 +189,7 @@ async def test_lookup(upstream: Upstream, client: Client) -> None:
     time = 0.0
     upstream.routes = {
         "organization/projects/proj_abc": payload("project"),
-        "organization/projects/proj_abc/api_keys/key_abc": payload("api_key"),
+        "organization/projects/proj_abc/api_keys": payload("api_keys"),
         "organization/projects/p5": refusing(500),
         "organization/projects/p4/api_keys/k4": refusing(400, "project is archived"),
     }
@@ -205,7 +209,7 @@ async def test_lookup(upstream: Upstream, client: Client) -> None:
     again = {asked.path for asked in upstream.asked[first:]}
     assert again == {
         "organization/projects/proj_abc",
-        "organization/projects/proj_abc/api_keys/key_abc",
+        "organization/projects/proj_abc/api_keys",
         "organization/projects/p5",
     }
     time = 601.0
@@ -218,3 +222,103 @@ async def test_lookup_with_a_rejected_key(upstream: Upstream, client: Client) ->
     upstream.routes = {"organization/projects/p": refusing(403, SCOPES)}
     with pytest.raises(MissingScope):
         await OpenAINames(client).lookup(["p"], [])
+
+
+async def test_a_single_key_is_asked_for_by_itself(upstream: Upstream, client: Client) -> None:
+    """One unnamed key of a project is one call, and its owner is named with it."""
+    upstream.routes = {"organization/projects/proj_abc/api_keys/key_abc": payload("api_key")}
+    assert await OpenAINames(client).lookup([], [("proj_abc", "key_abc")]) == Names(
+        {}, {"key_abc": "My API Key"}, {"user_abc": "First Last"}
+    )
+    assert len(upstream.asked) == 1
+
+
+ODD_LISTS = {
+    "half an emoji": (PROJECTS, b'{"id":"p9","name":"bot \\ud83d"}', "replaced"),
+    "no Unicode": (PROJECTS, b'{"id":"p9","name":"caf\xe9"}', "replaced"),
+    "a project without id": (PROJECTS, b'{"name":"ghost"}', "left_out"),
+    "a project with a null id": (PROJECTS, b'{"id":null,"name":"ghost"}', "left_out"),
+    "null": (PROJECTS, b"null", "left_out"),
+    "an array": (USERS, b"[]", "left_out"),
+    "a number as name": (USERS, b'{"id":"u9","name":["x"]}', "replaced"),
+    "an owner without id": (
+        KEYS.format("p1"),
+        b'{"id":"k9","name":"ci","owner":{"type":"service_account","service_account":{"name":"ci"}}}',
+        "replaced",
+    ),
+    "an empty owner": (KEYS.format("p1"), b'{"id":"k9","name":"ci","owner":[]}', ""),
+}
+
+
+@pytest.mark.parametrize("oddity", ODD_LISTS)
+async def test_one_odd_item_costs_at_most_itself(
+    oddity: str, company: Upstream, connect: Connect
+) -> None:
+    """All other names are known, and what could not be read is counted."""
+    path, item, outcome = ODD_LISTS[oddity]
+    counted: list[str] = []
+    client = await connect(odd=lambda endpoint, outcome, count: counted.append(outcome))
+    expected = await OpenAINames(client).read()
+    plain = msgspec.json.encode(company.routes[path])
+    company.routes[path] = b"\xef\xbb\xbf" + plain.replace(b'"data":[', b'"data":[' + item + b",")
+    names = await OpenAINames(client).read()
+    assert names.projects.items() >= expected.projects.items()
+    assert names.api_keys.items() >= expected.api_keys.items()
+    assert names.users.items() >= expected.users.items()
+    assert set(counted) == ({outcome} if outcome else set())
+
+
+async def test_names_come_piece_by_piece(company: Upstream, client: Client) -> None:
+    """Projects are told before users and keys are read, and each project's keys as they come."""
+    parts: list[Names] = []
+
+    async def found(names: Names) -> None:
+        parts.append(names)
+
+    company.routes[USERS] = refusing(500)
+    with pytest.raises(Unavailable):
+        await OpenAINames(client).read(found)
+    assert parts[0].projects == {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"}
+    assert {key for part in parts for key in part.api_keys} == {"k1", "k2"}
+
+
+async def test_names_in_use_do_not_wait_for_lists(upstream: Upstream, connect: Connect) -> None:
+    """With 400 projects, whose limits and keys take ten minutes at 60 requests a minute, the names
+    of projects come at once, and so does a key that turns up in usage meanwhile.
+    """
+    projects = [{"id": f"p{n}", "name": f"P{n}", "status": "active"} for n in range(400)]
+
+    def page(request: web.Request) -> dict[str, Any]:
+        after = int(request.query.get("after", "p-1")[1:]) + 1
+        part = projects[after : after + 100]
+        return listing(*part, more=after < 300, last=part[-1]["id"])
+
+    upstream.routes = {
+        PROJECTS: page,
+        USERS: listing(),
+        **{KEYS.format(f"p{n}"): listing({"id": f"k{n}", "name": f"K{n}"}) for n in range(400)},
+        **{f"{PROJECTS}/p{n}/api_keys/k{n}": {"id": f"k{n}", "name": f"K{n}"} for n in range(400)},
+    }
+    client = await connect(requests_per_minute=60)
+    names = OpenAINames(client)
+    named: dict[str, str | None] = {}
+    all_named = asyncio.Event()
+
+    async def found(part: Names) -> None:
+        named.update(part.projects)
+        if len(named) == 400:
+            all_named.set()
+
+    async with asyncio.timeout(30):
+        limits = asyncio.create_task(OpenAILimits(client).read())
+        reading = asyncio.create_task(names.read(found))
+        await all_named.wait()
+        while len(upstream.asked) < 40:  # noqa: ASYNC110 - the minute of the lists is used up
+            await asyncio.sleep(0.01)
+        keys = (await names.lookup([], [("p399", "k399"), ("p200", "k200")])).api_keys
+    assert keys == {"k399": "K399", "k200": "K200"}
+    assert not limits.done()
+    assert not reading.done()
+    for task in (limits, reading):
+        task.cancel()
+    await asyncio.gather(limits, reading, return_exceptions=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS, Kind
 from otel_openai_usage.errors import BadResponse
 from otel_openai_usage.openai import money, wire
+from otel_openai_usage.openai.text import Odd
 from tests.openai.upstream import PAYLOADS, payload
 
 COMPLETIONS = USAGE_KINDS["completions"]
@@ -114,20 +115,91 @@ def test_unknown_envelopes(body: bytes, met: str) -> None:
         {"input_tokens": None},
         {"input_cached_tokens": -1},
         {"input_cached_tokens": "4"},
-        {"model": 5},
-        {"model": False},
-        {"batch": "perhaps"},
-        {"batch": 1},
-        {"project_id": ["a"]},
+        {"input_tokens": []},
+        {"input_cached_tokens": {}},
     ],
     ids=str,
 )
 def test_unknown_results(fields: dict[str, Any]) -> None:
-    """A number that is none, or a dimension that is none, is an error that names endpoint and
-    field.
-    """
+    """A number that is none is an error that names endpoint and field."""
     with pytest.raises(BadResponse, match=rf"^usage/completions: .*{next(iter(fields))}"):
         wire.rows(COMPLETIONS, encoded(completion(**fields)))
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "kept", "replaced"),
+    [
+        ("model", "5", "5", 1),
+        ("model", "false", "false", 1),
+        ("model", '"gpt \\ud83d"', "gpt \ufffd", 1),
+        ("model", '"gpt \\\\ud83d"', "gpt \\ud83d", 0),
+        ("model", '"\\ud83d\\ude00"', "\U0001f600", 0),
+        ("model", "[]", None, 0),
+        ("model", "{}", None, 0),
+        ("project_id", '["a"]', "\ufffd", 1),
+        ("project_id", '{"id":"a"}', "\ufffd", 1),
+        ("batch", '"perhaps"', None, 1),
+        ("batch", "1", "true", 1),
+        ("batch", "[2]", None, 1),
+    ],
+)
+def test_odd_text_costs_no_numbers(field: str, sent: str, kept: str | None, replaced: int) -> None:
+    """A dimension that cannot be read is replaced and counted; its row keeps its tokens, and so do
+    the others.
+    """
+    other = encoded(completion(user_id="u"))[1:-1].decode()
+    counts = '"input_tokens":10,"output_tokens":5,"num_model_requests":1'
+    body = f'[{{{counts},"{field}":{sent}}},{other}]'.encode()
+    odd = Odd()
+    rows = wire.rows(COMPLETIONS, body, odd)
+    found = {
+        dict(zip(COMPLETIONS.dimensions, dims, strict=True))[field]: amounts
+        for dims, amounts in rows.items()
+        if "u" not in dims
+    }
+    assert found == {kept: (10, 5, 0, 0, 0, 0, 1)}
+    assert len(rows) == 2
+    assert (odd.replaced, odd.left_out) == (replaced, 0)
+
+
+def test_text_that_is_no_unicode_is_replaced() -> None:
+    """Bytes that are no UTF-8 cost their row nothing, in usage and in costs."""
+    row = b'[{"input_tokens":1,"num_model_requests":1,"model":"gpt-\xff"}]'
+    assert list(wire.rows(EMBEDDINGS, row)) == [(None, None, None, "gpt-\ufffd")]
+    line = b'[{"amount":{"value":0.5,"currency":"usd"},"line_item":"caf\xe9","project_id":7}]'
+    odd = Odd()
+    ((dims, amounts),) = wire.rows(COSTS, line, odd).items()
+    assert dims == ("7", "caf\ufffd", None, None, None, "usd")
+    assert amounts == (Decimal("0.5"), Decimal(0))
+    assert odd.replaced == 2
+
+
+@pytest.mark.parametrize("kind", [COMPLETIONS, COSTS], ids=str)
+@pytest.mark.parametrize("empty", [b"null", b"[]", b"{}", b'{"object":"x"}'])
+def test_a_result_of_nothing_is_left_out(kind: Kind, empty: bytes) -> None:
+    """What says nothing, as PHP and JavaScript spell it, is left out; the row beside it counts."""
+    row = encoded(completion() if kind is COMPLETIONS else {"amount": {"value": 1}})[1:-1]
+    odd = Odd()
+    with_it = wire.rows(kind, b"[" + empty + b"," + row + b"]", odd)
+    if kind is COMPLETIONS or not empty.startswith(b"{"):
+        assert with_it == wire.rows(kind, b"[" + row + b"]")
+        assert odd.left_out == 1
+
+
+@pytest.mark.parametrize("item", [b"5", b'"x"', b"[1]", b'[{"input_tokens":1}]'])
+def test_what_is_no_result_is_an_error(item: bytes) -> None:
+    """Something else in the place of a result refuses the bucket: nobody knows what it counts."""
+    with pytest.raises(BadResponse):
+        wire.rows(EMBEDDINGS, b"[" + item + b"]")
+
+
+def test_endless_text_is_cut() -> None:
+    """A model of a megabyte would be a label of a megabyte."""
+    rows = wire.rows(
+        EMBEDDINGS, encoded({"input_tokens": 1, "num_model_requests": 1, "model": "x" * 10**6})
+    )
+    ((*_, model),) = rows
+    assert model == "x" * 1024
 
 
 def test_a_missing_count_is_an_error() -> None:

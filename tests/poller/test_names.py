@@ -3,7 +3,7 @@ anybody sees it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeAlias
@@ -33,10 +33,15 @@ class Says:
     def __init__(self) -> None:
         self.projects: dict[str, str | None] = {}
 
-    async def read(self) -> Names:
+    async def read(self, found: Callable[[Names], Awaitable[None]]) -> Names:
         return Names(dict(self.projects), {}, {})
 
-    async def lookup(self, projects: Sequence[str], api_keys: Sequence[tuple[str, str]]) -> Names:
+    async def lookup(
+        self,
+        projects: Sequence[str],
+        api_keys: Sequence[tuple[str, str]],
+        found: Callable[[Names], Awaitable[None]],
+    ) -> Names:
         return NO_NAMES
 
 
