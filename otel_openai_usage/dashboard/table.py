@@ -1,21 +1,11 @@
 """The table as CSV: every line of it, exact numbers, safe to open in a spreadsheet."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 from otel_openai_usage.core.model import utc
+from otel_openai_usage.core.spreadsheet import row, safe
 from otel_openai_usage.dashboard.queries import Entry, Report
 from otel_openai_usage.dashboard.view import DAY
-
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def safe(text: str) -> str:
-    """Text that a spreadsheet takes for text: what it would take for a formula gets an apostrophe
-    in front.
-    """
-    return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 
 def render(report: Report) -> str:
@@ -36,12 +26,9 @@ def render(report: Report) -> str:
         "output_tokens",
     ]
     first, last = (f"{utc(day):%Y-%m-%d}" for day in (report.asked.start, report.asked.end - DAY))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(head)
-    for entry in report.entries:
-        writer.writerow([first, last, *_cells(entry, report.basis)])
-    return out.getvalue()
+    lines: list[Sequence[str | int]] = [head]
+    lines += [[first, last, *_cells(entry, report.basis)] for entry in report.entries]
+    return "".join(row(line, "\r\n") for line in lines)
 
 
 def _cells(entry: Entry, basis: str) -> Sequence[str | int]:

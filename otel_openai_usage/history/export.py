@@ -2,8 +2,6 @@
 columns, money as it was billed.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
@@ -14,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from otel_openai_usage.core.estimate import CURRENCY
 from otel_openai_usage.core.metered import METERED
 from otel_openai_usage.core.model import Names, Width, midnight, utc
+from otel_openai_usage.core.spreadsheet import row, safe, safe_json
 from otel_openai_usage.history import focus
 from otel_openai_usage.history.focus import Cell, Line
 from otel_openai_usage.state.history import (
@@ -68,7 +67,6 @@ _OF: dict[Record, Collection[str]] = {
     "vector_store": ("bytes",),
 }
 """What a record counts, where that is not `USED`."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Stretch(NamedTuple):
@@ -115,11 +113,6 @@ def _days(past: History, since: date, until: date) -> Iterator[date]:
         yield max(since, first) + timedelta(offset)
 
 
-def safe(text: str) -> str:
-    """The text, so that a spreadsheet does not take it for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 def _json(columns: Sequence[str], line: Line) -> str:
     """Money is text: a JSON number would be read as a float."""
     cells = {
@@ -139,14 +132,12 @@ def _text(cell: Cell) -> str:
     if isinstance(cell, Decimal):
         return format(cell, "f")  # never an exponent; a minus is a number here, no formula
     if isinstance(cell, Mapping):
-        return json.dumps(cell, ensure_ascii=False)
+        return safe_json(cell)
     return safe(cell) if isinstance(cell, str) else str(cell)
 
 
 def _row(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    return row(cells, "\n")
 
 
 def _records(past: History, day: date, by: By, names: "_Names") -> Iterator[Line]:

@@ -224,7 +224,7 @@ def test_events_are_exported_by_subject(store: Store) -> None:
             "reasoning": 1,
         },
     ]
-    assert exported(store, "csv")[0]["attributes"] == '{"team": "=red"}'
+    assert json.loads(str(exported(store, "csv")[0]["attributes"])) == {"team": "=red"}
     assert only(exported(store, by="hour"), "subject", "start", "input") == [
         ("alice", "2026-11-02T00:00:00Z", 13),
         ("bob", "2026-11-02T00:00:00Z", 1),

@@ -17,6 +17,7 @@ from otel_openai_usage.backfill import Asked
 from otel_openai_usage.config import Otlp, Settings, load, state_file
 from otel_openai_usage.core.kinds import KINDS
 from otel_openai_usage.core.model import Width, Window, floor
+from otel_openai_usage.core.spreadsheet import safe
 from otel_openai_usage.errors import ExporterError, StateInUse
 from otel_openai_usage.history import export, otlp
 from otel_openai_usage.history.backfill import Call, plan
@@ -315,9 +316,9 @@ async def test_exports_hold_the_same_money(scene: Scene) -> None:
 
 def test_a_spreadsheet_sees_no_formula() -> None:
     """Text that a spreadsheet would run is text; numbers stay numbers."""
-    assert export.safe('=HYPERLINK("http://x")') == '\'=HYPERLINK("http://x")'
-    assert [export.safe(text)[0] for text in ("+1", "-1", "@a", "\t=1", "\r=1")] == ["'"] * 5
-    assert export.safe("gpt-4o, input") == "gpt-4o, input"
+    assert safe('=HYPERLINK("http://x")') == '\'=HYPERLINK("http://x")'
+    assert [safe(text)[0] for text in ("+1", "-1", "@a", "\t=1", "\r=1")] == ["'"] * 5
+    assert safe("gpt-4o, input") == "gpt-4o, input"
 
 
 @pytest.fixture
