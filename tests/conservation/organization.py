@@ -19,6 +19,7 @@ from otel_openai_usage.core.model import Amount, Amounts, Dims, Width, floor
 from otel_openai_usage.openai import answers
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.text import Odd
 
 T = TypeVar("T")
 
@@ -185,6 +186,10 @@ class FakeClient:
         if error is not None:
             raise error
         return answers.read(call, status, body, reading)
+
+    def note_odd(self, endpoint: str, odd: Odd) -> None:
+        """As `Client.note_odd`: this organization has nothing odd to say."""
+        assert not odd
 
     async def __aenter__(self) -> Self:
         return self
