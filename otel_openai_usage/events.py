@@ -275,7 +275,7 @@ _Read = TypeVar("_Read")
 
 def _read(decoder: msgspec.json.Decoder[_Read], raw: msgspec.Raw) -> _Read | None:
     """What an inner object says; None if it is missing, or no object at all."""
-    if not raw:
+    if raw is _NOTHING:
         return None
     try:
         return decoder.decode(raw)
@@ -338,8 +338,10 @@ def _usages(holders: Sequence[_Data]) -> Iterator[_Usage]:
 
 def _split(usage: _Usage) -> Amounts | None:
     """Input, output and their parts; None if the object says neither input nor output."""
-    given = _largest(usage, "input_tokens", "prompt_tokens")
-    made = _largest(usage, "output_tokens", "completion_tokens")
+    given = _largest("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
+    made = _largest(
+        "output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens
+    )
     if given is None and made is None:
         return None
     if given is None or made is None:
@@ -354,18 +356,19 @@ def _split(usage: _Usage) -> Amounts | None:
 
 
 def _cached(usage: _Usage) -> int:
-    flat = max(
-        _detail(usage.input_cached_tokens),
-        _detail(usage.cached_tokens),
-        _detail(usage.cached_input_tokens),
-        _detail(usage.prompt_cache_hit_tokens),
-        _detail(usage.cache_read_input_tokens),
+    flat = (
+        usage.cached_tokens,
+        usage.input_cached_tokens,
+        usage.cached_input_tokens,
+        usage.prompt_cache_hit_tokens,
+        usage.cache_read_input_tokens,
     )
+    found = max((_detail(value) for value in flat if value is not None), default=0)
     for raw in (usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details):
-        details = _read(_DETAILS, raw)
-        if details is not None:
-            flat = max(flat, _detail(details.cached_tokens))
-    return flat
+        if raw is not _NOTHING:
+            details = _read(_DETAILS, raw)
+            found = max(found, _detail(details.cached_tokens) if details else 0)
+    return found
 
 
 def _reasoning(usage: _Usage) -> int:
@@ -375,9 +378,9 @@ def _reasoning(usage: _Usage) -> int:
         usage.output_tokens_details,
         usage.output_token_details,
     ):
-        details = _read(_DETAILS, raw)
-        if details is not None:
-            found = max(found, _detail(details.reasoning_tokens))
+        if raw is not _NOTHING:
+            details = _read(_DETAILS, raw)
+            found = max(found, _detail(details.reasoning_tokens) if details else 0)
     return found
 
 
@@ -396,29 +399,30 @@ def _typed(data: _Data) -> Amounts | None:
     return tuple(amounts)
 
 
-def _largest(usage: _Usage, *names: str) -> int | None:
-    """The largest of what two dialects say: where both stand in one object, the one that does not
+def _largest(name: str, value: Any, other: str, instead: Any) -> int | None:
+    """The larger of what two dialects say: where both stand in one object, the one that does not
     speak says 0.
     """
-    best: int | None = None
-    for name in names:
-        number = _number(name, getattr(usage, name))
-        if number is not None and (best is None or number > best):
-            best = number
-    return best
+    one = None if value is None else _number(name, value)
+    two = None if instead is None else _number(other, instead)
+    if one is None or two is None:
+        return two if one is None else one
+    return max(one, two)
 
 
 def _number(name: str, value: Any) -> int | None:
     """A count; None if the field is missing or of a type that no count has. Raises Refused for a
     number, or a text, that is no count.
     """
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
+    if type(value) is int or (isinstance(value, int | float | str) and not isinstance(value, bool)):
         return _count(name, value)
     return None
 
 
 def _detail(value: Any) -> int:
     """A part of input or output; 0 if it is no count: nothing is lost, the whole is counted."""
+    if value is None:
+        return 0
     try:
         return _number("", value) or 0
     except Refused:

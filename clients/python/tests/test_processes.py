@@ -1,12 +1,14 @@
 """Processes that begin, end and die in every way: what was recorded arrives, and nothing hangs."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from clients.python.tests.conftest import Endpoint
 from otel_openai_metering import Counts, Meter
 from otel_openai_metering.journal import Journal
+from otel_openai_metering.sender import Outcome
 from otel_openai_metering.spool import Spool
 from tests.real.processes import free_port
 
@@ -342,3 +345,39 @@ def test_sent_events_leave_the_journal(endpoint: Endpoint, tmp_path: Path) -> No
         assert meter.flush()
         assert file.read_text() == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no journal then, and no file is left for each event."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    journal = Journal(tmp_path)
+    for number in range(3):
+        journal.add({"id": str(number)})
+    assert list(tmp_path.iterdir()) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_the_thread_survives_what_nobody_expected(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is none of the network's ends neither the thread nor a flush, and loses nothing."""
+    meter = Meter(endpoint.url, spool=tmp_path, env={})
+    send = meter._sender.send
+    failures = iter([RuntimeError("odd")] * 2)
+
+    def sometimes(events: Sequence[dict[str, object]]) -> Outcome:
+        for failure in failures:
+            raise failure
+        return send(events)
+
+    monkeypatch.setattr(meter._sender, "send", sometimes)
+    meter.record({"id": "r0", "usage": {}}, "alice")
+    wait_for(lambda: len(endpoint.events) == 1)
+    meter.close()
+    assert (ids(endpoint), meter.counts) == (["r0"], Counts(sent=1))

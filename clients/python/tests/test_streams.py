@@ -434,3 +434,18 @@ def test_a_stream_that_said_nothing_is_no_event(meter: Meter, endpoint: Endpoint
         list(meter.stream(iter(chunks), "alice", prompt="x"))
     assert meter.flush()
     assert (endpoint.events, meter.counts.dropped) == ([], 3)
+
+
+def test_a_prompt_that_cannot_be_read_costs_only_itself(meter: Meter, endpoint: Endpoint) -> None:
+    """A list that holds itself, an object that fails: the output is estimated all the same."""
+    circle: list[object] = []
+    circle.append(circle)
+
+    class Failing:
+        def model_dump(self, **_: object) -> object:
+            raise RuntimeError("no")
+
+    for prompt in (circle, [Failing()], Failing()):
+        list(meter.stream(iter([text(WORDS)]), "alice", prompt=prompt))
+    assert meter.flush(20)
+    assert [data["output_tokens"] > 5 for data in endpoint.data] == [True] * 3

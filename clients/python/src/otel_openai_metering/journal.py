@@ -96,13 +96,17 @@ class Journal:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.fstat(descriptor).st_nlink > 0
-        except OSError:  # another process looked into it before it was locked, and will remove it
+        except BlockingIOError:  # another process looked into it before we had the lock
             is_ours = False
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            path.unlink()
+            raise
         if is_ours:
             self._descriptor = descriptor
             self._path = path
         else:
-            os.close(descriptor)
+            os.close(descriptor)  # the other one removes it; the next event gets a new file
 
 
 def _files(folder: Path) -> list[Path]:

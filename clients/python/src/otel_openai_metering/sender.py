@@ -65,7 +65,7 @@ class Sender:
         except urllib.error.HTTPError as error:
             with error:
                 return _answered(error)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: an odd proxy variable
             return Outcome("later", f"{self.url}: {error}")
 
 

@@ -95,19 +95,25 @@ class Worker:
 
     def run(self) -> None:
         """Work."""
-        while True:
+        while not self.is_over:
             try:
-                job = self.queue.get(timeout=self._pause())
-            except Empty:
-                self._go()
-                continue
-            if job is None:
-                self.abandon()
-                self.is_over = True
-                return
-            if isinstance(job, Flush):
-                self._flush(job)
-                continue
+                self._step()
+            except Exception:
+                log.exception("the metering thread goes on after an error")
+                _sleep(FIRST_WAIT)
+
+    def _step(self) -> None:
+        try:
+            job = self.queue.get(timeout=self._pause())
+        except Empty:
+            self._go()
+            return
+        if job is None:
+            self.abandon()
+            self.is_over = True
+        elif isinstance(job, Flush):
+            self._flush(job)
+        else:
             self._take(job)
             if len(self._events) >= BATCH:
                 self._go()
@@ -190,7 +196,7 @@ class Worker:
         model = seen.identity.model or context.model
         input_tokens = seen.input_tokens()
         if not input_tokens and prompt is not None:
-            input_tokens = self._estimator.prompt(prompt, model)
+            input_tokens = self._prompt_tokens(prompt, model)
         output_tokens = self._estimator.count(text, model)
         counts: dict[str, object] = {
             "input_tokens": input_tokens,
@@ -202,6 +208,14 @@ class Worker:
             if seen.counts.get(name):
                 counts[name] = seen.counts[name]
         return envelope(seen.identity, counts, context)
+
+    def _prompt_tokens(self, prompt: object, model: str | None) -> int:
+        """What a prompt has, about; 0 if it cannot be read: the output counts all the same."""
+        try:
+            return self._estimator.prompt(prompt, model)
+        except Exception:
+            log.exception("the tokens of a prompt cannot be estimated")
+            return 0
 
     def abandon(self) -> None:
         """Put on the disk what is in memory: at the end, or from another thread while this one
@@ -247,7 +261,7 @@ class Worker:
             self._spool_due = True
             self._next_look = time.monotonic() + LOOK
 
-    def _written_down(self) -> None:
+    def _clear_journal(self) -> None:
         """Nothing of the journal is needed any more, if nothing waits in memory."""
         with self._lock:
             if self.spool and not self._events:
@@ -260,7 +274,7 @@ class Worker:
                 self._hold(at_once=at_once)
                 return False
             del self._events[: len(batch)]
-        self._written_down()
+        self._clear_journal()
         return True
 
     def _send_spool(self) -> None:
@@ -314,7 +328,7 @@ class Worker:
             self.spooled += len(self._events)
             self.dropped += lost
             self._events = []
-            self._written_down()
+            self._clear_journal()
             self._spool_due = True
         elif len(self._events) > HELD:
             self.dropped += len(self._events) - HELD
