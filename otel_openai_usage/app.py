@@ -307,6 +307,7 @@ async def wire(
             budget=budget,
             odd=partial(own.odd_values, organization.name),
         )
+        client.guard = parts.guard(client, organization, keeper, store)
         await stack.enter_async_context(client)
         await asyncio.to_thread(
             _add_organization, exporter, settings, organization.name, client, int(clock.now())

@@ -27,12 +27,13 @@ from otel_openai_usage.history.backfill import Call
 from otel_openai_usage.history.past import Past
 from otel_openai_usage.openai.admin import openai_client
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.guard import Guard, StateVault
 from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.openai.names import OpenAINames
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller import Clock
 from otel_openai_usage.poller.legacy import Pace
-from otel_openai_usage.poller.parts import prices, retention
+from otel_openai_usage.poller.parts import legacy_owner, prices, retention
 from otel_openai_usage.state.file import MEMORY
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.state.units import QuantityUnits
@@ -131,7 +132,13 @@ async def _organization(
     rows = 0
     list_prices = prices(settings)
     failed = None
+
+    async def run(work: Callable[[], None]) -> None:
+        work()
+
     async with openai_client(settings, one) as client:
+        vault = StateVault(run, store, one.name, one.base_url)
+        client.guard = Guard(client, vault, now=lambda: now, mono=time.monotonic)
         await _names(settings, one, store, client)
         for book in books:
             source = UsageSource(client, book.kind, QuantityUnits(store, one.name).learn)
@@ -175,8 +182,10 @@ async def _legacy(
         users = settings.legacy.user_public_ids
         source = LegacySource(client, pace.turn, users, first.id)
         try:
+            admit = legacy_owner(settings, store, book).admit
+            list_prices = prices(settings)
             rows = await legacy.read(
-                store, book, source, wanted, now, report, prices(settings), clock.sleep
+                store, book, source, wanted, now, report, list_prices, clock.sleep, admit
             )
         except SourceError as error:
             facts = {"organization": first.name, "source": "legacy", "error": str(error)}

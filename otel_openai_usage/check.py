@@ -23,6 +23,7 @@ from otel_openai_usage.errors import (
     ConfigError,
     MissingScope,
     NotOffered,
+    OtherOrganization,
     RateLimited,
     Rejected,
     SourceError,
@@ -30,9 +31,11 @@ from otel_openai_usage.errors import (
 )
 from otel_openai_usage.metrics.otlp import exporter
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.guard import Guard, LookingVault
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.legacy import legacy_client
 from otel_openai_usage.state.file import inspect
+from otel_openai_usage.state.reader import reading
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -78,7 +81,7 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     for warning in (*settings.warnings, *_undocumented(settings)):
         yield Finding("warn", "configuration", warning)
     for one in settings.organizations if needs_key(settings) else ():
-        yield from asyncio.run(_asked(settings, one, offline))
+        yield from asyncio.run(_asked(settings, one, offline, state_file(settings, env)))
     if settings.reads_legacy:
         yield asyncio.run(_legacy(settings, offline))
     if settings.otlp.on:
@@ -109,7 +112,9 @@ async def _legacy(settings: Settings, offline: bool) -> Finding:
     return Finding("ok", subject, f"{path} answers")
 
 
-async def _asked(settings: Settings, one: Organization, offline: bool) -> list[Finding]:
+async def _asked(
+    settings: Settings, one: Organization, offline: bool, state: Path
+) -> list[Finding]:
     uses = [probe for probe in _PROBES if getattr(settings, probe.section).enabled]
     if not uses:
         return []
@@ -122,7 +127,7 @@ async def _asked(settings: Settings, one: Organization, offline: bool) -> list[F
         return [Finding("fail", f"{one.name}: key", str(error))]
     if offline or kind.level == "fail":
         return [kind]
-    return [kind, *[finding async for finding in _answers(settings, one, key, uses)]]
+    return [kind, *[finding async for finding in _answers(settings, one, key, uses, state)]]
 
 
 _ORDINARY = ("sk-proj-", "sk-svcacct-", "sk-None-")
@@ -172,7 +177,7 @@ _PROBES = (
 
 
 async def _answers(
-    settings: Settings, one: Organization, key: Key, probes: list[_Probe]
+    settings: Settings, one: Organization, key: Key, probes: list[_Probe], state: Path
 ) -> AsyncIterator[Finding]:
     dates: list[tuple[float, str]] = []
     async with Client(
@@ -198,8 +203,27 @@ async def _answers(
             if probe.section == "costs":
                 for finding in _organization(one, body):
                     yield finding
+        else:
+            for finding in await _owner(client, one, state):
+                yield finding
     if dates:
         yield _clock(one.name, *dates[-1])
+
+
+async def _owner(client: Client, one: Organization, state: Path) -> list[Finding]:
+    """Whether the key is of the organization whose data the state has; nothing if it has none."""
+    subject = f"{one.name}: organization"
+    try:
+        with reading(state) as reader:
+            vault = LookingVault(reader, one.name, one.base_url)
+            client.guard = Guard(client, vault, now=time.time, mono=time.monotonic)
+            await client.check_key()
+            counted = reader.owner(one.name).counted
+    except OtherOrganization as error:
+        return [Finding("fail", subject, str(error))]
+    except (SourceError, StateError):
+        return []  # there is no state, or what is wrong is said where it is tested
+    return [Finding("ok", subject, "the key is of the state's organization")] if counted else []
 
 
 def _trouble(name: str, probe: _Probe, error: SourceError) -> Finding:

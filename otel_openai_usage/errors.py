@@ -8,6 +8,7 @@ Every error this package raises on purpose:
   x SourceError          the upstream's fault
     + Rejected           the key: wrong, revoked, of the wrong kind
       - MissingScope     the key is good but may not do this
+      - OtherOrganization  the key is of another organization than the state
     + NotOffered         404: this organization has no such endpoint
     + BadRequest         400: OpenAI refuses what we asked
       - LookbackExceeded … because it lies too far back
@@ -83,6 +84,10 @@ class MissingScope(Rejected):
     ) -> None:
         self.scopes = tuple(scopes)
         super().__init__(message, status=status)
+
+
+class OtherOrganization(Rejected):
+    """The key, or the base URL, is of another organization than the one whose data the state has."""
 
 
 class NotOffered(SourceError):

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Collection, Coroutine, Mapping
@@ -18,8 +19,8 @@ from otel_openai_usage.poller import Loop
 
 _PAUSE = 0.01
 """Seconds of real time that a wait of the exporter takes when its clock is a test's."""
-_LAST = ("names", "coverage")
-"""Sources that look at what the others read, so they are polled after them."""
+_STAGES = (("legacy",), ("names", "coverage"))
+"""Sources that are polled after the others: one that waits, and those that look at what was read."""
 
 
 _Step: TypeAlias = Coroutine[Any, Any, object]
@@ -37,18 +38,6 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The machine's clock, as `run` uses it."""
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds since any moment."""
-        return time.monotonic()
-
-
 class Harness:
     """An exporter that does nothing by itself: a test polls, looks at the page, and ends it.
 
@@ -58,8 +47,8 @@ class Harness:
 
     `settings` are those of `otel_openai_usage.config.load`, or a mapping in the shape of the
     configuration file, which is read under `os.environ`. `clock` has `now()` and `monotonic()`;
-    without one it is the machine's. Under a test's clock the exporter's own waiting (the pause
-    between two rows of zeros of the legacy source, say) takes next to no time. Requests to OpenAI
+    without one it is the machine's. Under a test's clock the exporter's own waiting (while the legacy
+    source shows zeros, say) takes no real time. Requests to OpenAI
     are real HTTP: their time-outs, retries and rate limit are in real time, so tests set
     `api.retries: 0` and a high `api.requests_per_minute`.
 
@@ -74,7 +63,12 @@ class Harness:
         )
         require_keys(self._settings)
         require_exporters(self._settings)
-        self._clock = _adapted(clock)
+        self._time = None if clock is None else _Time(clock)
+        self._clock = (
+            _Clock(time.time, time.monotonic)
+            if self._time is None
+            else _Clock(self._time.now, self._time.monotonic, self._time.sleep)
+        )
         self._exporter: Exporter | None = None
         self._parts = AsyncExitStack()
         self._polls: set[asyncio.Future[list[Any]]] = set()
@@ -103,11 +97,12 @@ class Harness:
         """
         exporter = self._running()
         loops = _chosen(exporter, sources)
-        await self._until_killed(
-            exporter, [loop.once() for loop in loops if loop.source not in _LAST]
-        )
-        await self._until_killed(exporter, [loop.once() for loop in loops if loop.source in _LAST])
-        if any(loop.source in _LAST for loop in loops):
+        later = [source for stage in _STAGES for source in stage]
+        first = [loop for loop in loops if loop.source not in later]
+        stages = [[loop for loop in loops if loop.source in stage] for stage in _STAGES]
+        for stage in (first, *stages):
+            await self._until_killed(exporter, [loop.once() for loop in stage])
+        if stages[-1]:
             await self._until_killed(exporter, [names.try_look_up() for names in exporter.names])
         await self._until_killed(exporter, [_publish(exporter)])
 
@@ -168,6 +163,8 @@ class Harness:
             return
         finally:
             self._polls.discard(doing)
+            if self._time is not None:
+                self._time.step_ended()
         for result in results:
             if isinstance(result, BaseException) and self._exporter is exporter:
                 raise result
@@ -179,15 +176,31 @@ class Harness:
             self._taking_apart = None
 
 
-def _adapted(clock: Clock | None) -> _Clock:
-    """The clock as the exporter wants it."""
-    if clock is None or isinstance(clock, SystemClock):
-        return _Clock(time.time, time.monotonic)
+class _Time:
+    """A test's clock, on which the exporter's own waiting takes no real time.
 
-    async def sleep(seconds: float) -> None:
-        await asyncio.sleep(min(seconds, _PAUSE))
+    A wait moves `monotonic` on until the test's clock has caught up, and `now` until the step of the
+    harness ends: otherwise a poll that waits for a clock that stands still would never end.
+    """
 
-    return _Clock(clock.now, clock.monotonic, sleep)
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waited = 0.0
+        self._earliest = -math.inf
+
+    def now(self) -> float:
+        return self._clock.now() + self._waited
+
+    def monotonic(self) -> float:
+        return max(self._earliest, self._clock.monotonic())
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(_PAUSE)
+        self._waited += seconds
+        self._earliest = self.monotonic() + seconds
+
+    def step_ended(self) -> None:
+        self._waited = 0.0
 
 
 def _chosen(exporter: Exporter, sources: Collection[str] | None) -> list[Loop]:

@@ -2,6 +2,7 @@
 series.
 """
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,8 +13,9 @@ from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, USAGE_KINDS
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amounts, Dims, Width, floor, midnight, utc
-from otel_openai_usage.errors import ConfigError
+from otel_openai_usage.errors import ConfigError, OtherOrganization
 from otel_openai_usage.openai.admin import openai_client
+from otel_openai_usage.openai.guard import Guard, LookingVault
 from otel_openai_usage.openai.sources import UsageSource
 from otel_openai_usage.poller.parts import retention
 from otel_openai_usage.state.reader import Reader, reading
@@ -62,6 +64,17 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """An organization whose key is of another one than the state, so that nothing is compared."""
+
+    organization: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"fail  {self.organization}: {self.told}"
+
+
+@dataclass(frozen=True, slots=True)
 class LetGo:
     """Days of one source, both included, whose rows are kept no more."""
 
@@ -78,7 +91,7 @@ class LetGo:
 
 async def verdicts(
     settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
-) -> AsyncIterator[Verdict | LetGo]:
+) -> AsyncIterator[Verdict | LetGo | Refused]:
     """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else
     yesterday), both included.
 
@@ -101,7 +114,7 @@ async def verdicts(
 
 async def _of(
     settings: Settings, organization: Organization, reader: Reader, start: int, end: int, kept: int
-) -> AsyncIterator[Verdict | LetGo]:
+) -> AsyncIterator[Verdict | LetGo | Refused]:
     wanted = {
         name
         for name in settings.usage.endpoints
@@ -109,6 +122,13 @@ async def _of(
     }
     wanted |= {COSTS.name} if settings.costs.enabled else set()
     async with openai_client(settings, organization) as client:
+        vault = LookingVault(reader, organization.name, organization.base_url)
+        client.guard = Guard(client, vault, now=lambda: end, mono=time.monotonic)
+        try:
+            await client.check_key()
+        except OtherOrganization as error:
+            yield Refused(organization.name, str(error))
+            return
         for book in reader.books(organization.name):
             if book.kind.name in wanted:
                 oldest = max(kept, book.purged_before)
@@ -116,9 +136,13 @@ async def _of(
                 last = min(end, oldest)
                 if first < last:
                     yield LetGo(utc(first).date(), utc(last - 1).date(), book)
-                for verdict in await _days(
-                    UsageSource(client, book.kind), book, reader, max(start, oldest), end
-                ):
+                source = UsageSource(client, book.kind)
+                try:
+                    found = await _days(source, book, reader, max(start, oldest), end)
+                except OtherOrganization as error:
+                    yield Refused(organization.name, str(error))
+                    return
+                for verdict in found:
                     yield verdict
 
 

@@ -98,3 +98,16 @@ def test_the_readme_shows_metrics_that_exist() -> None:
         check=True,
     ).stdout
     assert {verb for verb in verbs if verb not in usage.split()} == set()
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/quickstart.md", "docs/cli.md", "docs/metering.md", "README.md"]
+)
+def test_the_simulated_organization_has_a_state_of_its_own(page: str) -> None:
+    """Every block of a page that sets the simulated key sets a state of its own, too: its usage must
+    not come into the state that has the user's.
+    """
+    blocks = re.findall(r"```\w*\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    simulated = [block for block in blocks if "OPENAI_ADMIN_KEY=sk-admin-simulated" in block]
+    assert [block for block in simulated if "XDG_STATE_HOME=" not in block] == []
+    assert simulated or page not in {"docs/quickstart.md", "docs/cli.md"}

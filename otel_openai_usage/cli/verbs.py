@@ -251,7 +251,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     import time
 
     from otel_openai_usage.config import require_keys
-    from otel_openai_usage.verify import Verdict, verdicts
+    from otel_openai_usage.verify import Refused, Verdict, verdicts
 
     settings = _settings(file)
     require_keys(settings)
@@ -261,6 +261,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
         said = False
         days = (since.date() if since else None, until.date() if until else None)
         async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
+            differs = differs or isinstance(verdict, Refused)
             differs = differs or (isinstance(verdict, Verdict) and bool(verdict.differences))
             said = True
             click.echo(str(verdict))
@@ -315,7 +316,8 @@ def simulate(
 
     \b
       otel-openai-usage simulate --port 8080
-      OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_ADMIN_KEY=sk-admin-simulated otel-openai-usage run
+      export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_ADMIN_KEY=sk-admin-simulated
+      XDG_STATE_HOME=$(mktemp -d) otel-openai-usage run
     """
     import asyncio
 

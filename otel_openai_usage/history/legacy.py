@@ -61,8 +61,11 @@ async def read(
     report: Callable[[int], None],
     prices: PriceBook | None,
     sleep: Callable[[float], Awaitable[None]],
+    admit: Callable[[int, Answer], None],
 ) -> int:
     """Read the wanted days. The number of rows that came. Raises SourceError or StateError.
+
+    `admit` may refuse an answer before it is kept.
 
     `report` is called with each day that was read. Where OpenAI refuses a date, older ones are left.
     """
@@ -78,6 +81,7 @@ async def read(
             for older in wanted[place:]:
                 report(older)
             break
+        admit(day, answer)
         hours = answer.hours
         if answer.by_user:
             stored = store.rows_within(book, tuple(Width), day, day + Width.DAY)

@@ -6,10 +6,12 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import aiohttp
 
@@ -43,6 +45,20 @@ _ERROR_BODY = 2**16
 _HEADER_LINE = 2**16
 """Bytes of one header line; proxies and gateways add long ones."""
 _HEADERS = 256
+
+
+class Guard(Protocol):
+    """Keeps answers for another organization's key out: see `openai.guard`. Each method raises a
+    SourceError or StateError to do so.
+    """
+
+    async def admit(self, secret: str) -> None: ...
+    async def answered(self, secret: str, header: str | None) -> None: ...
+    async def named(self, ids: Collection[str]) -> None: ...
+
+
+_headers: ContextVar[list[str] | None] = ContextVar("headers", default=None)
+"""Collects the header `openai-organization` while it is found out whose a key is; else None."""
 
 
 class Client:
@@ -93,6 +109,8 @@ class Client:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._make_session = session
         self._session: aiohttp.ClientSession | None = None
+        self.guard: Guard | None = None
+        """Asked before a key is used, and told what answers say of the organization."""
 
     def __repr__(self) -> str:
         return f"Client({self.name!r}, {answers.redact(self._base)!r})"
@@ -175,6 +193,7 @@ class Client:
         priority: int,
     ) -> T:
         secret = await self._key.current()
+        await self._admit(secret)
         try:
             return await self._once(path, reading, params, endpoint, priority, secret)
         except Rejected:
@@ -182,6 +201,7 @@ class Client:
             if fresh == secret:
                 raise
         log.info("key changed", extra={"organization": self.name})
+        await self._admit(fresh)
         return await self._once(path, reading, params, endpoint, priority, fresh)
 
     async def _once(
@@ -201,6 +221,7 @@ class Client:
         )
         if error is not None:
             raise error
+        await self._note_organization(secret, headers.get("openai-organization"))
 
         def read() -> tuple[T, int]:
             replaced = mend(body)
@@ -233,6 +254,38 @@ class Client:
                         "values": count,
                     },
                 )
+
+    @contextmanager
+    def probing(self) -> Iterator[list[str]]:
+        """Requests inside are not guarded: they find out whose the key is. What the header
+        `openai-organization` of their answers says comes into the list.
+        """
+        found: list[str] = []
+        token = _headers.set(found)
+        try:
+            yield found
+        finally:
+            _headers.reset(token)
+
+    async def check_key(self) -> None:
+        """Raise what the guard raises for the key that would be used now."""
+        await self._admit(await self._key.current())
+
+    async def check_organization(self, ids: Collection[str]) -> None:
+        """Raise OtherOrganization if an answer that names these is not of the state's."""
+        if self.guard is not None and _headers.get() is None:
+            await self.guard.named(ids)
+
+    async def _admit(self, secret: str) -> None:
+        if self.guard is not None and _headers.get() is None:
+            await self.guard.admit(secret)
+
+    async def _note_organization(self, secret: str, header: str | None) -> None:
+        collected = _headers.get()
+        if collected is not None:
+            collected += [header] if header else []
+        elif self.guard is not None:
+            await self.guard.answered(secret, header)
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str

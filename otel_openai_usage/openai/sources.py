@@ -58,6 +58,11 @@ class UsageSource:
             # Pages are cut between buckets, never inside one. A bucket that an earlier page had is
             # the same one again, and the later answer is the newer.
             found |= self._buckets(page, whole, width)
+        if self._kind is COSTS:
+            named = [wire.organization_id(found[start].results) for start in sorted(found)]
+            ids = [id_ for id_ in named if id_ is not None]
+            await self._client.check_organization(ids)
+            self.organization_id = ids[-1] if ids else self.organization_id
         return [found[start] for start in sorted(found)]
 
     def parse(self, results: bytes) -> Rows:
@@ -96,8 +101,6 @@ class UsageSource:
                 if first is None
                 else wire.bucket(bucket.start, wire.joined(first.results, bucket.results))
             )
-            if self._kind is COSTS:
-                self.organization_id = wire.organization_id(bucket.results) or self.organization_id
         return found
 
     async def _pages(

@@ -136,6 +136,8 @@ class LegacyPoll:
         self._hold = hold
         self._waits = hold != math.inf
         self._prices = prices
+        self.admit: Callable[[int, Answer], None] = lambda day, answer: None
+        """Called in the keeper's thread before an answer for a day is kept; it may refuse it."""
         self.answered: Callable[[], None] = lambda: None
         self._zero_since: dict[Labels, float] = {}
         self._odd: dict[int, int] = {}
@@ -298,6 +300,7 @@ class LegacyPoll:
     def _keep(self, day: int, answer: Answer) -> Mapping[int, Rows]:
         store = self._keeper.store
         hours = answer.hours
+        self.admit(day, answer)
         if answer.by_user:
             hours = daily.with_absent(
                 hours, store.rows_within(self._book, tuple(Width), day, day + Width.DAY)

@@ -5,16 +5,20 @@ source.
 import logging
 import math
 
-from otel_openai_usage.config import Settings
+from otel_openai_usage.config import Organization, Settings
+from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
+from otel_openai_usage.core.identity import mark
 from otel_openai_usage.core.kinds import LEGACY
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.openai.budget import Budget
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.guard import Guard, StateVault
 from otel_openai_usage.openai.legacy import LegacySource, legacy_client
 from otel_openai_usage.poller.keeper import Keeper
 from otel_openai_usage.poller.legacy import LegacyPoll, Pace
+from otel_openai_usage.poller.legacy_owner import LegacyOwner
 from otel_openai_usage.poller.loop import Loop
 from otel_openai_usage.poller.trouble import Trouble
 from otel_openai_usage.poller.upkeep import Upkeep
@@ -59,6 +63,20 @@ def upkeep(settings: Settings, keeper: Keeper, store: Store, own: Own) -> Upkeep
     )
 
 
+def guard(client: Client, organization: Organization, keeper: Keeper, store: Store) -> Guard:
+    """What keeps data of another organization than the state's out of it."""
+    vault = StateVault(keeper.do, store, organization.name, organization.base_url)
+    return Guard(client, vault, now=keeper.clock.now, mono=keeper.clock.mono)
+
+
+def legacy_owner(settings: Settings, store: Store, book: Book) -> LegacyOwner:
+    """What keeps records of another organization out of the legacy source's book."""
+    asked = settings.legacy
+    secret = asked.api_key.get_secret_value() if asked.api_key else ""
+    base_url = str(asked.base_url or settings.organizations[0].base_url)
+    return LegacyOwner(store, book, mark(store.instance_id, base_url, secret))
+
+
 def legacy(
     settings: Settings,
     keeper: Keeper,
@@ -86,9 +104,9 @@ def legacy(
     source = LegacySource(client, pace.turn, asked.user_public_ids, first.id)
     # A new series of `run --once` has its value in the next run.
     hold = math.inf if once else settings.attributes.zero_hold.total_seconds()
-    poll = LegacyPoll(
-        keeper, store, source, store.book(first.name, LEGACY, 0, ()), own, hold=hold, prices=book
-    )
+    legacy_book = store.book(first.name, LEGACY, 0, ())
+    poll = LegacyPoll(keeper, store, source, legacy_book, own, hold=hold, prices=book)
+    poll.admit = legacy_owner(settings, store, legacy_book).admit
     own.expect(first.name, ["legacy"])
     loop = Loop(
         "legacy",

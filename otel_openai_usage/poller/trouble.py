@@ -10,6 +10,7 @@ from otel_openai_usage.errors import (
     ExporterError,
     MissingScope,
     NotOffered,
+    OtherOrganization,
     Rejected,
     SourceError,
     StateError,
@@ -103,20 +104,30 @@ class Trouble:
 
     def _say(self, source: str, error: ExporterError, case: _Case) -> None:
         facts = {
-            "event": "source_bug" if isinstance(error, Bug) else "poll_failed",
+            "event": _event(error),
             "organization": self.organization,
             "source": source,
             "error": str(error),
         }
         others = len(case.sources - {source})
         level = logging.INFO if bearable(source, error) else logging.WARNING
-        what = "the key is refused; every source needs it" if rejected(error) else "poll failed"
+        what = "poll failed"
+        if isinstance(error, OtherOrganization):
+            what = "the key is of another organization than the state; nothing of it is counted"
+        elif rejected(error):
+            what = "the key is refused; every source needs it"
         log.log(
             level,
             what,
             extra={**facts, "other_sources": others} if others else facts,
             exc_info=error.__cause__ if isinstance(error, Bug) else None,
         )
+
+
+def _event(error: ExporterError) -> str:
+    if isinstance(error, Bug):
+        return "source_bug"
+    return "organization_other" if isinstance(error, OtherOrganization) else "poll_failed"
 
 
 def bearable(source: str, error: ExporterError | None) -> bool:

@@ -8,11 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book
+from otel_openai_usage.core.identity import Owner
 from otel_openai_usage.core.kinds import KINDS
 from otel_openai_usage.core.ledger import Row, total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.core.windows import Progress
-from otel_openai_usage.state import rows, upkeep
+from otel_openai_usage.state import owners, rows, upkeep
 from otel_openai_usage.state.file import looking, told
 
 
@@ -81,6 +82,19 @@ class Reader:
         with told(str(self._path), "read"):
             for id_, day, cost in self._db.execute(sql, (book.id, start, end)):
                 yield book.by_id[id_].dims, day, Decimal(cost)
+
+    def owner(self, organization: str) -> Owner:
+        """What is known of the organization whose data this is."""
+        with told(str(self._path), "read"):
+            return owners.owner(self._db, organization)
+
+    @property
+    def instance_id(self) -> str:
+        """The state's own id; empty before the exporter ran."""
+        with told(str(self._path), "read"):
+            sql = "SELECT value FROM meta WHERE key = 'instance_id'"
+            found = self._db.execute(sql).fetchone()
+        return str(found[0]) if found else ""
 
     def names(self, organization: str) -> Names:
         """The names that are known."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from otel_openai_usage.core.book import Book, Commit, Leaf
+from otel_openai_usage.core.identity import Identity, Owner
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
 from otel_openai_usage.core.metered import METERED, Booking, Event, Share
@@ -19,7 +20,7 @@ from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.state import metered, rows, upkeep
+from otel_openai_usage.state import metered, owners, rows, upkeep
 from otel_openai_usage.state.audit import assume_purged, set_totals_to_rows
 from otel_openai_usage.state.examine import Examined, Loss, Position, examine, older, position
 from otel_openai_usage.state.file import (
@@ -522,6 +523,16 @@ class Store:
         """Remember a small thing."""
         with self._transaction("written") as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def owner(self, organization: str) -> Owner:
+        """What is known of the organization whose data this is."""
+        with told(self.path, "read"):
+            return owners.owner(self._db, organization)
+
+    def note_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Remember what the organization says of itself, and the keys that are of it."""
+        with self._transaction("written") as db:
+            owners.note(db, organization, seen, marks)
 
     def backfilled(self, book: Book) -> list[Window]:
         """The stretches before counting began that were read."""
