@@ -1,10 +1,12 @@
 """What real backends make of our OTLP: a Prometheus 3 and a Collector."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import yaml
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Metric,
@@ -18,7 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_openai_usage.config import Otlp
-from otel_openai_usage.metrics.otlp import exporter
+from otel_openai_usage.metrics.otlp import Outcome, exporter
 from otel_openai_usage.metrics.own import Own
 from otel_openai_usage.metrics.readers import Sender
 from otel_openai_usage.metrics.resource import resource
@@ -27,6 +29,7 @@ from tests.real.collector import Collector
 from tests.real.installed import samples
 from tests.real.processes import wait_for
 from tests.real.prometheus import Prometheus
+from tests.real.servers import ROOT
 
 pytestmark = pytest.mark.real
 
@@ -67,11 +70,11 @@ def send(url: str, protocol: str) -> None:
 def receiver(prometheus: Callable[..., Prometheus]) -> Callable[..., tuple[Prometheus, str]]:
     """Start a Prometheus 3 that takes OTLP; the server, and the address for metrics."""
 
-    def start(**settings: Any) -> tuple[Prometheus, str]:
+    def start(*flags: str, **settings: Any) -> tuple[Prometheus, str]:
         server = prometheus(
             [],
             server="prometheus3",
-            flags=["--web.enable-otlp-receiver"],
+            flags=["--web.enable-otlp-receiver", *flags],
             settings=settings,
         )
         return server, f"{server.url}/api/v1/otlp/v1/metrics"
@@ -136,18 +139,46 @@ def test_the_collector_keeps_organizations_apart(
     assert sorted(tokens.values()) == [5, 7]
 
 
+DAY = 86_400_000_000_000
+
+
+def send_past(url: str) -> Outcome:
+    """Send what three past days used, as `backfill --otlp` does."""
+    now = time.time_ns()
+    points = [
+        NumberDataPoint({"model": "m"}, now - (ago + 1) * DAY, now - ago * DAY, 5, ())
+        for ago in (3, 2, 1)
+    ]
+    data = Sum(points, AggregationTemporality.DELTA, is_monotonic=True)
+    metric = Metric("openai.api.tokens", "", "", data)
+    scopes = [ScopeMetrics(InstrumentationScope("x"), [metric], "")]
+    sender = exporter(Otlp(endpoint=url, protocol="http/protobuf"))
+    try:
+        return sender.export(MetricsData([ResourceMetrics(Resource({}), scopes, "")]))
+    finally:
+        sender.shutdown()
+
+
 def test_a_refusal_of_prometheus_is_passed_on(
     receiver: Callable[..., tuple[Prometheus, str]],
 ) -> None:
     """Prometheus 3 refuses deltas unless a feature is enabled, and we say why."""
     _, url = receiver()
-    now = time.time_ns()
-    points = [NumberDataPoint({"model": "m"}, now - 60_000_000_000, now, 5, ())]
-    data = Sum(points, AggregationTemporality.DELTA, is_monotonic=True)
-    metric = Metric("openai.api.tokens", "", "", data)
-    scopes = [ScopeMetrics(InstrumentationScope("x"), [metric], "")]
-    sender = exporter(Otlp(endpoint=url, protocol="http/protobuf"))
-    outcome = sender.export(MetricsData([ResourceMetrics(Resource({}), scopes, "")]))
-    sender.shutdown()
+    outcome = send_past(url)
     assert not outcome.ok
     assert "invalid temporality" in outcome.error
+
+
+def test_prometheus_takes_the_past_as_documented(
+    receiver: Callable[..., tuple[Prometheus, str]],
+) -> None:
+    """With the flags and the setting of docs/history.md the past arrives exactly."""
+    told = (ROOT / "docs" / "history.md").read_text()
+    flag = "--enable-feature=otlp-native-delta-ingestion"
+    assert flag in told
+    (block,) = re.findall(r"```yaml\n(storage:\n.*?)```", told, re.DOTALL)
+    server, url = receiver(flag, **yaml.safe_load(block))
+    outcome = send_past(url)
+    assert (outcome.ok, outcome.error, outcome.rejected) == (True, "", 0)
+    found = server.wait_for("sum_over_time(openai_api_tokens_total[5d])")
+    assert list(found.values()) == [15]
