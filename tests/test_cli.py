@@ -393,6 +393,17 @@ def test_config_show_and_schema(
     assert json.loads(capsys.readouterr().out)["type"] == "object"
 
 
+def test_config_show_reports_what_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that cannot be understood is reported on stderr; stdout stays YAML."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "60s")
+    assert cli.answer(["config", "show"]) == 0
+    printed = capsys.readouterr()
+    assert "warning: OTEL_METRIC_EXPORT_INTERVAL: expected a whole number" in printed.err
+    assert "warning" not in printed.out
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     """`metrics | head` ends quietly."""
     done = subprocess.run(

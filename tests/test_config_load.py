@@ -698,6 +698,17 @@ def test_a_wish_for_delta_is_answered(value: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "warnings"),
+    [("base2_exponential_bucket_histogram", 1), ("Explicit_bucket_histogram", 0), ("?", 1)],
+)
+def test_a_wish_for_other_histograms_is_answered(value: str, warnings: int) -> None:
+    """Our histograms have explicit buckets; a wish for others is a warning."""
+    name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+    found = load(None, {name: value}).warnings
+    assert [name in warning for warning in found] == [True] * warnings
+
+
 def test_the_sdk_may_be_disabled() -> None:
     """OTEL_SDK_DISABLED is true or false, in any case; that nobody will be answered then is said."""
     settings = load(None, {"OTEL_SDK_DISABLED": "True"})

@@ -564,10 +564,13 @@ def config() -> None:
 @_verb(config, "show")
 @_config
 def show(file: Path | None) -> int:
-    """Print the effective configuration as YAML, secrets masked."""
+    """Print the effective configuration as YAML, secrets masked; warnings go to stderr."""
     from otel_openai_usage.config.show import show as shown
 
-    click.echo(shown(_settings(file)), nl=False)
+    settings = _settings(file)
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(shown(settings), nl=False)
     return 0
 
 

@@ -120,6 +120,10 @@ EXPORTERS = ("otlp", "prometheus", "console", "none")
 """What OTEL_METRICS_EXPORTER may name."""
 _OLD_NAMES = {"logging": "console"}
 """Names that the specification has deprecated, and what they are called now."""
+AGGREGATION = (
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION is not followed: our histograms have explicit buckets, over OTLP as in"
+    " a scrape"
+)
 _TEMPORALITIES = ("cumulative", "delta", "lowmemory")
 
 
@@ -144,7 +148,7 @@ def said(env: Mapping[str, str]) -> Said:
                 found.ignore(variable, str(error))
     _exporters(env, found)
     _resource(env, found)
-    _temporality(env, found)
+    _shape(env, found)
     if env.get("OTEL_CONFIG_FILE", "").strip():
         found.warnings.append(CONFIG_FILE)
     return found
@@ -231,7 +235,7 @@ def _resource(env: Mapping[str, str], found: Said) -> None:
         found.origins["attributes.resource.service.name"] = "OTEL_SERVICE_NAME"
 
 
-def _temporality(env: Mapping[str, str], found: Said) -> None:
+def _shape(env: Mapping[str, str], found: Said) -> None:
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     preference = env.get(variable, "").strip()
     if preference.lower() == "delta":
@@ -239,3 +243,6 @@ def _temporality(env: Mapping[str, str], found: Said) -> None:
     elif preference and preference.lower() not in _TEMPORALITIES:
         expected = " or ".join(_TEMPORALITIES)
         found.ignore(variable, f"expected {expected}, got {preference!r}")
+    aggregation = env.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip()
+    if aggregation.lower() not in ("", "explicit_bucket_histogram"):
+        found.warnings.append(AGGREGATION)

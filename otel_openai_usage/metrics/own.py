@@ -11,7 +11,7 @@ from typing import Literal
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 from opentelemetry.sdk import metrics as sdk
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import (
     CardinalityLimits,
     InMemoryMetricReader,
@@ -136,7 +136,14 @@ class Own:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
-        self._provider = MeterProvider([*readers, self._reader], resource, shutdown_on_exit=False)
+        self._provider = MeterProvider(
+            [*readers, self._reader],
+            resource,
+            # None are exported. Without it the SDK reads OTEL_METRICS_EXEMPLAR_FILTER, and raises
+            # for a value that it does not know.
+            exemplar_filter=AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,
+        )
         self._board = board
         self._now = now
         self._asked: dict[str, Callable[[], float | None]] = {f"{SCOPE}.snapshot.age": self._age}

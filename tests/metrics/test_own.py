@@ -220,3 +220,14 @@ def test_who_we_are() -> None:
     (info,) = (values for name, *values in health.samples() if name == "target_info")
     health.own.shutdown()
     assert {"a", "2", "true", "id-1"} <= set(info)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "ALWAYS_ON"])
+def test_variables_of_the_sdk_end_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK raises for an exemplar filter that it does not know; we export no exemplars, so the
+    variable is not read.
+    """
+    monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
+    own = Own(Board(), Resource({}))
+    assert own.collect()
+    own.shutdown()
