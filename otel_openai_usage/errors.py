@@ -13,6 +13,7 @@ Every error this package raises on purpose:
     + BadRequest         400: OpenAI refuses what we asked
       - LookbackExceeded … because it lies too far back
       - BadCursor        … because of a page token
+      - GroupingRefused  … because of a dimension of group_by
     + RateLimited        429; waiting helps
     + Unavailable        5xx, a timeout, a broken or refused connection
     + BadResponse        no JSON, or none that we can use
@@ -31,6 +32,7 @@ anywhere else it ends the run.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 class ExporterError(Exception):
@@ -104,6 +106,41 @@ class LookbackExceeded(BadRequest):
 
 class BadCursor(BadRequest):
     """The page token was refused."""
+
+
+class GroupingRefused(BadRequest):
+    """OpenAI does not group by `dimensions` from the start of the window on.
+
+    `accepted_from` is the UTC midnight (Unix seconds) from which it does; None if it refuses them
+    in the whole window.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        dimensions: Sequence[str] = (),
+        accepted_from: int | None = None,
+    ) -> None:
+        self.dimensions = tuple(dimensions)
+        self.accepted_from = accepted_from
+        super().__init__(message, status=status)
+
+    summary = "OpenAI refuses to group by a dimension: that usage is read without it"
+
+    def facts(self, organization: str, source: str) -> dict[str, object]:
+        """What to log with the summary."""
+        date = None
+        if self.accepted_from is not None:
+            date = f"{datetime.fromtimestamp(self.accepted_from, UTC):%Y-%m-%d}"
+        return {
+            "event": "grouping_refused",
+            "organization": organization,
+            "source": source,
+            "dimensions": ", ".join(self.dimensions),
+            "before": date or "all days so far",
+        }
 
 
 class RateLimited(SourceError):

@@ -23,7 +23,7 @@ from otel_openai_usage.core.metered import Booking, Event
 from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor
 from otel_openai_usage.core.ports import EventStore, Store
 from otel_openai_usage.core.windows import Plan, Step
-from otel_openai_usage.errors import BadResponse, StateError
+from otel_openai_usage.errors import BadResponse, GroupingRefused, StateError
 
 KEEP_EVERY = 900
 """Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
@@ -62,6 +62,40 @@ def regroup(store: Store, book: Book, wanted: tuple[str, ...], now: int) -> None
         except StateError:
             book.groupings = before
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Dimensions that buckets are read without from now on. `news` has those of them that the
+    buckets before were still read with: nobody was told of them yet.
+    """
+
+    news: tuple[str, ...]
+
+
+def leave_out(store: Store, book: Book, window: Window, refused: GroupingRefused) -> LeftOut | None:
+    """Read the buckets of a window without the dimensions that OpenAI refuses there. None if that
+    would change nothing, because its buckets were read with them before.
+
+    Older days get the same grouping if none of them has rows. Raises StateError; nothing changed
+    then.
+    """
+    end = refused.accepted_from or -(-window.end // Width.DAY) * Width.DAY
+    rows = store.rows_within(book, tuple(Width), 0, end)
+    read_until = max((row.start + row.width for row in rows), default=0)
+    start = -(-read_until // Width.DAY) * Width.DAY
+    if start >= end:
+        return None
+    before = book.groupings
+    known = book.group_by(max(0, start - 1))
+    if not book.leave_out(refused.dimensions, start, end):
+        return None
+    try:
+        store.regroup(book)
+    except StateError:
+        book.groupings = before
+        raise
+    return LeftOut(tuple(name for name in refused.dimensions if name in known))
 
 
 def due(book: Book, now: int, rules: windows.Rules, *, hours: bool, days: bool) -> Plan:

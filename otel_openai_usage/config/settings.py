@@ -103,7 +103,8 @@ class Costs(Section):
     interval: Interval = timedelta(hours=1)
     """How often, at least 1s."""
     group_by: tuple[str, ...] = ("project_id", "line_item")
-    """The dimensions that are asked for."""
+    """The dimensions that are asked for. One that OpenAI refuses, for all days or before a date, is
+    left out there, and that is reported once."""
     days: Annotated[int, Field(ge=1, le=180), WHOLE] = 2
     """How many UTC days `openai.api.daily_cost` shows."""
     reconcile: Duration = timedelta(days=7)

@@ -107,6 +107,23 @@ class Book:
         for key in [key for key in self.prints if start <= key[1] < end]:
             del self.prints[key]
 
+    def leave_out(self, dimensions: Iterable[str], start: int, end: int) -> bool:
+        """Let the buckets from `start` to `end` (UTC midnights) be read without some dimensions.
+        True if that changed the groupings.
+        """
+        before = list(self.groupings)
+        less = set(dimensions)
+        edges = sorted({since for since, _ in before} | {start, end})
+        after: list[tuple[int, tuple[str, ...]]] = []
+        for edge in edges:
+            grouping = self.group_by(edge)
+            if start <= edge < end:
+                grouping = tuple(name for name in grouping if name not in less)
+            if not after or after[-1][1] != grouping:
+                after.append((edge, grouping))
+        self.groupings = after
+        return after != before
+
     def next_midnight(self, now: int) -> int:
         """The first UTC midnight after `now` and after every bucket that may have been read.
 

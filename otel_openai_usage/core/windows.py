@@ -147,6 +147,13 @@ def without(unread: Iterable[Window], read: Window) -> tuple[Window, ...]:
     )
 
 
+def pieces(window: Window, cuts: Iterable[int]) -> list[Window]:
+    """The window in pieces that cross none of `cuts`, newest first."""
+    edges = [window.start, *sorted(cut for cut in cuts if window.start < cut < window.end)]
+    ends = [*edges[1:], window.end]
+    return [Window(start, end) for start, end in zip(edges, ends, strict=True)][::-1]
+
+
 def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
     start = progress.epoch if progress.horizon is None else max(progress.epoch, progress.horizon)
     if end <= start:

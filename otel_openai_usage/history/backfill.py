@@ -15,7 +15,7 @@ from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS
 from otel_openai_usage.core.model import Width, Window, floor
 from otel_openai_usage.core.ports import Source
-from otel_openai_usage.errors import LookbackExceeded, NotOffered
+from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, NotOffered
 from otel_openai_usage.state.sqlite import Store
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,9 @@ async def read(
         nonlocal rows
         try:
             buckets = await source.read(call.window, call.width, book.group_by(call.window.start))
-        except LookbackExceeded:
-            if call.window.end - call.window.start <= call.width:
-                raise
-            for half in _halves(call):
-                await make(half)
+        except (GroupingRefused, LookbackExceeded) as error:
+            for part in _parts(store, book, call, error):
+                await make(part)
             return
         reading = {bucket.start: source.parse(bucket.results) for bucket in buckets}
         book.organization_id = source.organization_id or book.organization_id
@@ -112,6 +110,22 @@ async def read(
             break
         told(call)
     return rows
+
+
+def _parts(
+    store: Store, book: Book, call: Call, error: GroupingRefused | LookbackExceeded
+) -> Sequence[Call]:
+    """The calls to make in place of one that OpenAI refuses. Raises the error if there are none."""
+    if isinstance(error, LookbackExceeded):
+        if call.window.end - call.window.start <= call.width:
+            raise error
+        return _halves(call)
+    left_out = pipeline.leave_out(store, book, call.window, error)
+    if left_out is None:
+        raise error
+    if left_out.news:
+        log.warning(error.summary, extra=error.facts(book.organization, book.kind.source))
+    return [Call(window, call.width) for window in windows.pieces(call.window, book.cuts)]
 
 
 def _halves(call: Call) -> tuple[Call, Call]:

@@ -4,17 +4,22 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
-from otel_openai_usage.core.model import Bucket, Rows, Width, Window
-from otel_openai_usage.errors import BadCursor, BadRequest, BadResponse, LookbackExceeded
+from otel_openai_usage.core.model import Bucket, Rows, Width, Window, floor, utc
+from otel_openai_usage.errors import (
+    BadCursor,
+    BadRequest,
+    BadResponse,
+    GroupingRefused,
+    LookbackExceeded,
+    SourceError,
+)
 from otel_openai_usage.openai import money, wire
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
+from otel_openai_usage.openai.groupings import refusal
 from otel_openai_usage.openai.text import Odd
 
 log = logging.getLogger(__name__)
-
-_ROLLING_OUT = {COSTS.name: ("api_key_id", "user_id", "api_source")}
-"""Groupings that OpenAI refuses for some organizations, besides `api_source` everywhere."""
 
 
 class UsageSource:
@@ -23,8 +28,8 @@ class UsageSource:
     Parameters are always explicit and aligned, so that a second page is hardly ever needed. Lists
     are sent as `group_by=a&group_by=b`: that is how OpenAI's own document serializes them (form,
     exploded), and nothing in it needs escaping; brackets and commas are reported to work, too. A
-    refused grouping is not asked for again with less: a bucket must always be read with the
-    grouping that it was first read with, so that is for whoever configures it.
+    refused grouping is not read with less here: a bucket must always be read with the grouping that
+    it was first read with, so the caller has to know. It gets a GroupingRefused.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class UsageSource:
         self._learn_units = learn_units
         self.organization_id: str | None = None
         """As costs results last named it; they may, undeclared. Usage never does."""
+        self._refusals: dict[tuple[Window, tuple[str, ...]], GroupingRefused] = {}
 
     @property
     def kind(self) -> Kind:
@@ -53,11 +59,19 @@ class UsageSource:
         if window.start % width:
             raise ValueError(f"{window}: does not start on a multiple of {width.text}")
         whole = Window(window.start, window.end + -window.end % width)
+        grouping = self._kind.grouping(tuple(group_by))
         found: dict[int, Bucket] = {}
-        async for page in self._pages(whole, width, self._kind.grouping(tuple(group_by))):
-            # Pages are cut between buckets, never inside one. A bucket that an earlier page had is
-            # the same one again, and the later answer is the newer.
-            found |= self._buckets(page, whole, width)
+        try:
+            async for page in self._pages(whole, width, grouping):
+                # Pages are cut between buckets, never inside one. A bucket that an earlier page had
+                # is the same one again, and the later answer is the newer.
+                found |= self._buckets(page, whole, width)
+        except (LookbackExceeded, BadCursor):
+            raise
+        except BadRequest as error:
+            if error.status != 400:
+                raise
+            raise await self._explained(error, whole, width, grouping) from error
         if self._kind is COSTS:
             named = [wire.organization_id(found[start].results) for start in sorted(found)]
             ids = [id_ for id_ in named if id_ is not None]
@@ -151,14 +165,9 @@ class UsageSource:
         params = self._params(window, width, grouping)
         if cursor:
             params.append(("page", cursor))
-        try:
-            return await self._client.read(
-                f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path
-            )
-        except (LookbackExceeded, BadCursor):
-            raise
-        except BadRequest as error:
-            raise self._advised(error, grouping) from error
+        return await self._client.read(
+            f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path
+        )
 
     def _read(self, body: Body) -> wire.Page:
         return wire.page(body, self._kind)
@@ -175,12 +184,42 @@ class UsageSource:
             *(("group_by", dimension) for dimension in grouping),
         ]
 
-    def _advised(self, error: BadRequest, grouping: tuple[str, ...]) -> BadRequest:
-        risky = [
-            name for name in grouping if name in _ROLLING_OUT.get(self._kind.name, ("api_source",))
-        ]
-        if not risky:
+    async def _explained(
+        self, error: BadRequest, window: Window, width: Width, grouping: tuple[str, ...]
+    ) -> BadRequest:
+        """GroupingRefused if the grouping is what OpenAI refuses, else the error itself."""
+        days = Window(floor(window.start, Width.DAY), -(-window.end // Width.DAY) * Width.DAY)
+        known = self._refusals.get((days, grouping))
+        if known is not None:
+            return known
+
+        async def ask(bucket: Window, wanted: tuple[str, ...]) -> bool:
+            try:
+                await self._page(bucket, width, wanted, "")
+            except BadRequest as refused:
+                if refused.status != 400 or isinstance(refused, LookbackExceeded | BadCursor):
+                    raise
+                return False
+            return True
+
+        try:
+            found = await refusal(ask, window, width, grouping)
+        except SourceError as trouble:
+            log.debug(
+                "which grouping is refused cannot be found out now",
+                extra={"source": self._kind.path, "error": str(trouble)},
+            )
+            return error
+        if found is None:
             return error
         where = "costs.group_by" if self._kind is COSTS else "usage.group_by"
-        advice = f"not every organization may group by {', '.join(risky)}: remove that from {where}"
-        return BadRequest(f"{error}; {advice}", status=error.status)
+        names = ", ".join(found.dimensions)
+        until = f" before {utc(found.accepted_from):%Y-%m-%d}" if found.accepted_from else ""
+        explained = GroupingRefused(
+            f"{error}; OpenAI does not group by {names}{until}: that is from {where}",
+            status=error.status,
+            dimensions=found.dimensions,
+            accepted_from=found.accepted_from,
+        )
+        self._refusals = {**dict(list(self._refusals.items())[-9:]), (days, grouping): explained}
+        return explained

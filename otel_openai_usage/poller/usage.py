@@ -12,7 +12,7 @@ from otel_openai_usage.core.kinds import LIMITS
 from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window
 from otel_openai_usage.core.ports import Source, Store
 from otel_openai_usage.core.windows import Plan, Step
-from otel_openai_usage.errors import LookbackExceeded, TooLarge
+from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, TooLarge
 from otel_openai_usage.pipeline import Absorbed
 from otel_openai_usage.poller.keeper import Keeper
 
@@ -54,6 +54,7 @@ class UsagePoll:
         self._cost_days = cost_days
         self._prices = prices
         self._told_lookback = False
+        self._told_refused: set[str] = set()
         self._given_up = 0
 
     async def poll(self) -> None:
@@ -100,6 +101,8 @@ class UsagePoll:
             buckets = await self._source.read(
                 step.window, step.width, self.book.group_by(step.window.start)
             )
+        except GroupingRefused as error:
+            return await self._regrouped(step, plan, error)
         except LookbackExceeded as error:
             if not step.coarse:
                 raise
@@ -119,6 +122,23 @@ class UsagePoll:
             for window in _joined(absorbed.finer):
                 rows += await self._step(Step(window, Width.HOUR, coarse=True), plan)
             rows += (await self._absorb(step, buckets, plan, drilled=True)).rows
+        return rows
+
+    async def _regrouped(self, step: Step, plan: Plan, refused: GroupingRefused) -> int:
+        """Take a step without the dimensions that OpenAI refuses there."""
+        keeper = self._keeper
+        book = self.book
+        left_out = await keeper.do(
+            lambda: pipeline.leave_out(keeper.store, book, step.window, refused)
+        )
+        if left_out is None:
+            raise refused
+        if not self._told_refused.issuperset(left_out.news):
+            self._told_refused |= set(left_out.news)
+            log.warning(refused.summary, extra=refused.facts(book.organization, book.kind.source))
+        rows = 0
+        for window in windows.pieces(step.window, book.cuts):
+            rows += await self._step(Step(window, step.width, step.coarse), plan)
         return rows
 
     async def _absorb(

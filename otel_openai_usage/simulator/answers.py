@@ -2,10 +2,10 @@
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from otel_openai_usage.core.kinds import COSTS
-from otel_openai_usage.core.model import Dims, Window, floor
+from otel_openai_usage.core.model import Dims, Width, Window, floor
 from otel_openai_usage.simulator import wire
 from otel_openai_usage.simulator.costs import CostRow
 from otel_openai_usage.simulator.faults import Fault
@@ -62,9 +62,16 @@ def page(
     struck: Iterable[Fault] = (),
 ) -> bytes:
     """One page of buckets at `now`, changed by the faults that struck."""
+    struck = list(struck)
     kinds = {fault.kind for fault in struck}
     style = _styled(style, kinds)
-    until = min(query.end, floor(query.start, query.width) + query.limit * query.width)
+    limit = query.limit
+    if "overlapping_pages" in kinds:
+        limit = max(2, limit // 2)  # one bucket again, and at least one more
+    until = min(query.end, floor(query.start, query.width) + limit * query.width)
+    if query.width == Width.HOUR:
+        lags = [fault.seconds or 3600 for fault in struck if fault.kind == "lagging_hours"]
+        now -= timedelta(seconds=max(lags, default=0))
     buckets: list[str] = []
     if query.start < until:
         rows = (
@@ -89,6 +96,8 @@ def _continued(
         return True, query.page or query.cursor(query.start)
     if "empty_more" in kinds and some:
         return True, query.cursor(until)
+    if "overlapping_pages" in kinds and more:
+        return True, query.cursor(until - query.width)
     return more, query.cursor(until) if more else None
 
 

@@ -6,7 +6,10 @@ import random
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from typing import Final
+
+from otel_openai_usage.core.model import midnight
 
 ANSWERS: Final = (
     "rate_limit",  # 429, with Retry-After if `retry_after` is set (seconds, or an HTTP date)
@@ -21,7 +24,7 @@ ANSWERS: Final = (
     "not_found",  # 404: the endpoint is not offered
     "bad_cursor",  # 400: the page token is refused, though it is right; only where there is one
     "lookback",  # 400 reporting_lookback_exceeded
-    "refused_group",  # 400 where `group` is among the group_by
+    "refused_group",  # 400 where `group` is among the group_by and start_time is before `before`
 )
 """Trouble that takes the place of the answer."""
 CHANGES: Final = (
@@ -38,6 +41,8 @@ CHANGES: Final = (
     "null_dims",  # no key and no user though grouped by them
     "missing_optional",  # the optional fields of a row are absent
     "bare_error",  # errors as {"error": "text"}
+    "overlapping_pages",  # half as many buckets a page; each but the first begins with one again
+    "lagging_hours",  # hours show only what days showed `seconds` (3600) ago
     "no_iso",  # without start_time_iso and end_time_iso
 )
 """Trouble that changes the answer."""
@@ -48,7 +53,7 @@ class Fault:
     """One kind of trouble for the requests whose path below /v1/organization/ begins with `path`.
 
     It lets `after` of them pass, then strikes each with `probability`, `times` times (None: without
-    end).
+    end). `before` is a UTC date or a Unix time (None: always).
     """
 
     kind: str
@@ -60,6 +65,7 @@ class Fault:
     seconds: float = 0.0
     retry_after: int | str | None = None
     group: str = ""
+    before: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ANSWERS + CHANGES:
@@ -69,17 +75,21 @@ class Fault:
                 f"fault {self.kind}: probability: expected a number from 0 to 1, got {self.probability!r}"
             )
 
-    def concerns(self, path: str, group_by: Iterable[str], cursor: bool) -> bool:
+        if isinstance(self.before, str):
+            self.before = midnight(date.fromisoformat(self.before))
+
+    def concerns(
+        self, path: str, group_by: Iterable[str], cursor: bool, start_time: int = 0
+    ) -> bool:
         """Whether such a request can be struck at all."""
         if not path.startswith(self.path):
             return False
-        return (
-            cursor
-            if self.kind == "bad_cursor"
-            else self.group in group_by
-            if self.kind == "refused_group"
-            else True
-        )
+        if self.kind == "bad_cursor":
+            return cursor
+        if self.kind == "refused_group":
+            before = float("inf") if self.before is None else float(self.before)
+            return self.group in group_by and start_time < before
+        return True
 
 
 class Faults:
@@ -109,13 +119,19 @@ class Faults:
         """From now on all is well, but for the hard limit."""
         self.faults = []
 
-    def strike(self, path: str, group_by: Iterable[str] = (), cursor: bool = False) -> list[Fault]:
+    def strike(
+        self,
+        path: str,
+        group_by: Iterable[str] = (),
+        cursor: bool = False,
+        start_time: int = 0,
+    ) -> list[Fault]:
         """The faults that befall one request, in the order they were put into force."""
         group_by = tuple(group_by)
         return [
             fault
             for fault in self.faults
-            if fault.concerns(path, group_by, cursor) and self._strikes(fault)
+            if fault.concerns(path, group_by, cursor, start_time) and self._strikes(fault)
         ]
 
     def _strikes(self, fault: Fault) -> bool:

@@ -141,7 +141,10 @@ class Simulation:
             return refusal
         cursor = any(name == "page" for name, _ in parameters)
         struck = self.faults.strike(
-            request.path.removeprefix(PREFIX), values(parameters, "group_by"), cursor
+            request.path.removeprefix(PREFIX),
+            values(parameters, "group_by"),
+            cursor,
+            _start_time(parameters),
         )
         for fault in struck:
             if fault.kind == "slow":
@@ -256,6 +259,11 @@ class Simulation:
         return web.Response(
             body=_encoded(body), status=status, content_type="application/json", headers=headers
         )
+
+
+def _start_time(parameters: Parameters) -> int:
+    text = dict(parameters).get("start_time", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _encoded(body: Body) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Self, TypeVar, cast
+from typing import TypeVar
 
 from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
 from otel_openai_usage.core.ledger import total
@@ -19,7 +19,7 @@ from otel_openai_usage.core.model import Amount, Amounts, Dims, Width, floor
 from otel_openai_usage.openai import answers
 from otel_openai_usage.openai.answers import Body
 from otel_openai_usage.openai.client import Client
-from otel_openai_usage.openai.text import Odd
+from otel_openai_usage.openai.key import Key
 
 T = TypeVar("T")
 
@@ -159,14 +159,13 @@ def _result(kind: Kind, row: Used, group_by: tuple[str, ...]) -> dict[str, objec
     return {"object": kind.object, **shown, **counts}
 
 
-class FakeClient:
-    """Takes the place of `openai.Client` and asks an Organization at the time of `now`."""
-
-    name = "default"
+class FakeClient(Client):
+    """A client that asks an Organization at the time of `now`, in the place of HTTP."""
 
     def __init__(self, organization: Organization, now: Callable[[], float]) -> None:
+        super().__init__(name="default", base_url="http://127.0.0.1:9", key=Key("sk-admin-script"))
         self._organization = organization
-        self._now = now
+        self._time = now
 
     async def read(
         self,
@@ -179,7 +178,7 @@ class FakeClient:
     ) -> T:
         """As `Client.read`, without retries."""
         kind = next(kind for kind in KINDS.values() if kind.path == endpoint)
-        now = self._now()
+        now = self._time()
         status, body = self._organization.answer(kind, params, now)
         call = f"GET {path}"
         error = answers.trouble(call, status, {}, body, now=now)
@@ -187,19 +186,10 @@ class FakeClient:
             raise error
         return answers.read(call, status, body, reading)
 
-    def note_odd(self, endpoint: str, odd: Odd) -> None:
-        """As `Client.note_odd`: this organization has nothing odd to say."""
-        assert not odd
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
-
 
 def fake_client(organization: Organization, now: Callable[[], float]) -> Client:
     """A client of the organization."""
-    return cast(Client, FakeClient(organization, now))
+    return FakeClient(organization, now)
 
 
 def at(text: str) -> int:

@@ -1,5 +1,6 @@
 """Usage that comes late, in whatever width it is known first: counted once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,19 @@ COMPLETIONS = KINDS["completions"]
 class ScriptedLife(Life):
     """A Life that reads a scripted organization; no counter may ever be above what was used."""
 
-    def __init__(self, path: Path, organization: Organization, **options: object) -> None:
+    def __init__(
+        self,
+        path: Path,
+        organization: Organization,
+        *,
+        kinds: Sequence[str] = ("completions",),
+        **options: object,
+    ) -> None:
         self.organization = organization
         super().__init__(
             path,
             World.tiny(),
+            kinds=kinds,
             begin=MONDAY + 9 * HOUR,
             options=Options(**options),  # type: ignore[arg-type]
         )
@@ -49,13 +58,19 @@ class ScriptedLife(Life):
     def compare(self) -> None:
         """Every series is what was used."""
         for book in self.run.books:
-            used = self.organization.truth(book.kind, book.progress.epoch, book.group_by)
+            now = self.time.true
+            used = self.organization.truth(book.kind, book.progress.epoch, book.group_by, now)
             assert counted(book) == used, book.kind.name
             assert {d: x.shown for d, x in book.leaves.items() if any(x.total)} == used
 
+    def up(self) -> bool | None:
+        """Whether the last poll succeeded."""
+        (book,) = self.run.books
+        return book.up
+
     @property
     def tokens(self) -> int:
-        """Input tokens as shown."""
+        """Input tokens (or the cost, rounded) as shown."""
         (book,) = self.run.books
         return sum(int(leaf.shown[0]) for leaf in book.leaves.values())
 

@@ -171,6 +171,47 @@ async def test_a_source_that_fails_does_not_stop_the_others(
     assert await house.read(date(2026, 10, 30)) == 0
 
 
+BY_KEY = ["project_id", "line_item", "api_key_id"]
+REFUSED_BEFORE = date(2025, 12, 6)
+
+
+async def test_a_grouping_that_is_refused_before_a_date(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Days on which OpenAI refuses a dimension of `costs.group_by` are read without it, the others
+    with it; that is reported once, with the date, and every day's sum is OpenAI's.
+    """
+    refused = Fault("refused_group", "costs", group="api_key_id", before=str(REFUSED_BEFORE))
+    faults = Faults([refused])
+    world = World(3, projects=2, keys=3, users=3, lateness=lateness.PROMPT)
+    async with running(
+        application(world, faults=faults, clock=lambda: datetime.fromtimestamp(NOW, UTC))
+    ) as url:
+        settings = {"usage.enabled": False, "costs.group_by": BY_KEY}
+        house = Scene(url, tmp_path, **settings)
+        assert await house.read(date(2025, 10, 1)) > 0
+        assert await house.read(date(2025, 10, 1)) == 0
+    facts = [
+        (record.organization, record.source, record.dimensions, record.before)  # type: ignore[attr-defined]
+        for record in caplog.records
+        if getattr(record, "event", "") == "grouping_refused"
+    ]
+    assert facts == [
+        ("one", "costs", "api_key_id", "2025-12-06"),
+        ("two", "costs", "api_key_id", "2025-12-06"),
+    ]
+    first = int(datetime(2025, 10, 1, tzinfo=UTC).timestamp())
+    border = int(datetime(2025, 12, 6, tzinfo=UTC).timestamp())
+    store = Store(house.path)
+    book = store.book("one", COSTS, MIDNIGHT, ())
+    for day in range(first, MIDNIGHT, DAY):
+        grouping = tuple(BY_KEY) if day >= border else ("project_id", "line_item")
+        assert book.group_by(day) == grouping
+        rows = {row.dims: row.amounts for row in store.rows_within(book, Width, day, day + DAY)}
+        assert rows == world.totals("costs", Window(day, day + DAY), grouping)
+    store.close()
+
+
 @pytest.mark.parametrize(("kind", "sources"), [("wrong_key", 1), ("missing_scope", 3)])
 async def test_a_key_that_is_refused_is_tried_once(
     scene: tuple[Scene, Faults], caplog: pytest.LogCaptureFixture, kind: str, sources: int

@@ -1,8 +1,11 @@
 """Usage and costs: complete windows, or nothing."""
 
 import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -13,10 +16,12 @@ from otel_openai_usage.errors import (
     BadCursor,
     BadRequest,
     BadResponse,
+    GroupingRefused,
     LookbackExceeded,
     NotOffered,
     Unavailable,
 )
+from otel_openai_usage.openai import wire
 from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.sources import UsageSource
 from tests.openai.upstream import Upstream, payload, refusal
@@ -237,32 +242,79 @@ async def test_errors_come_through(
         await read(client)
 
 
+@dataclass
+class Refusing:
+    """Answers like OpenAI where some dimensions are refused, always or before a time."""
+
+    refused: dict[str, float]
+    asked: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    stray: int = 0
+
+    async def read(
+        self, path: str, reading: Callable[[bytes], wire.Page], params: Any, *, endpoint: str
+    ) -> wire.Page:
+        """As `Client.read`."""
+        start = int(dict(params)["start_time"])
+        wanted = tuple(value for name, value in params if name == "group_by")
+        self.asked.append((start, wanted))
+        bad = any(start < self.refused.get(name, 0) for name in wanted)
+        if bad or len(self.asked) <= self.stray:
+            raise BadRequest("GET organization/costs: 400; unsupported combination", status=400)
+        return reading(json.dumps(page()).encode())
+
+
+DAY = 86400
+ALWAYS = float("inf")
+DAYS = Window(T0, T0 + 180 * DAY)
+
+
 @pytest.mark.parametrize(
-    ("kind", "group_by", "advice"),
+    ("refused", "dimensions", "accepted_from"),
     [
-        (
-            COSTS,
-            ["project_id", "line_item", "api_key_id"],
-            "group by api_key_id: remove that from costs.group_by",
-        ),
-        (
-            USAGE_KINDS["completions"],
-            ["model", "api_source"],
-            "group by api_source: remove that from usage.group_by",
-        ),
-        (COSTS, ["project_id", "line_item"], None),
+        ({"api_key_id": ALWAYS}, ("api_key_id",), None),
+        ({"api_key_id": T0 + 100 * DAY}, ("api_key_id",), T0 + 100 * DAY),
+        ({"api_key_id": T0 + DAY}, ("api_key_id",), T0 + DAY),
+        ({"api_key_id": T0 + 179 * DAY}, ("api_key_id",), T0 + 179 * DAY),
+        ({"api_key_id": T0 + 100 * DAY + 7200}, ("api_key_id",), T0 + 101 * DAY),
+        ({"project_id": ALWAYS}, ("project_id",), None),
+        ({"line_item": ALWAYS, "api_key_id": ALWAYS}, ("line_item", "api_key_id"), None),
+        ({"line_item": ALWAYS, "api_key_id": T0 + DAY}, ("line_item",), None),
+        ({"line_item": T0 + 9 * DAY, "api_key_id": T0 + DAY}, ("line_item",), T0 + 9 * DAY),
     ],
 )
 async def test_a_refused_grouping(
-    kind: Kind, group_by: list[str], advice: str | None, upstream: Upstream, client: Client
+    refused: dict[str, float], dimensions: tuple[str, ...], accepted_from: int | None
 ) -> None:
-    """The message tells what to leave out; nothing is asked with less behind one's back."""
-    upstream.script = [refusal(400, "unsupported combination")]
+    """The error says which dimensions OpenAI refuses in the newest part of the window in which it
+    refuses any, and where that ends; that takes few questions.
+    """
+    client = Refusing(refused)
+    source = UsageSource(cast(Client, client), COSTS)
+    with pytest.raises(GroupingRefused, match="unsupported combination") as caught:
+        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"])
+    assert caught.value.dimensions == dimensions
+    assert caught.value.accepted_from == accepted_from
+    assert len(client.asked) <= 18
+
+
+@pytest.mark.parametrize("stray", [1, 2])
+async def test_a_stray_400_is_not_about_the_grouping(stray: int) -> None:
+    """A 400 that does not come again, or comes without a grouping, too, is raised as it is."""
+    client = Refusing({}, stray=stray if stray == 1 else 10**6)
+    source = UsageSource(cast(Client, client), COSTS)
     with pytest.raises(BadRequest, match="unsupported combination") as caught:
-        await UsageSource(client, kind).read(Window(T0, T0 + 86400), Width.DAY, group_by)
-    assert (advice or "") in str(caught.value)
-    assert ("remove that" in str(caught.value)) == (advice is not None)
-    assert len(upstream.asked) == 1
+        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"])
+    assert not isinstance(caught.value, GroupingRefused)
+
+
+async def test_trouble_while_asking_what_is_refused(upstream: Upstream, client: Client) -> None:
+    """When OpenAI does not answer the questions, the refusal is raised as it came."""
+    upstream.script = [refusal(400, "unsupported combination")]  # after that: 404
+    with pytest.raises(BadRequest, match="unsupported combination") as caught:
+        await UsageSource(client, COSTS).read(
+            Window(T0, T0 + 86400), Width.DAY, ["project_id", "line_item"]
+        )
+    assert not isinstance(caught.value, GroupingRefused)
 
 
 async def test_costs(upstream: Upstream, client: Client) -> None:

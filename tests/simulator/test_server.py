@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -375,6 +375,57 @@ async def test_trouble_instead_of_an_answer(api: Api, fault: Fault, status: int,
     first = await api.get(COMPLETIONS, **MORNING, group_by="model")
     assert (first.status, text in first.text) == (status, True)
     assert (await api.get(COMPLETIONS, **MORNING, group_by="model")).status == 200
+
+
+async def test_a_grouping_that_is_refused_before_a_date(api: Api) -> None:
+    """A grouping can be refused for questions that begin before a date; Unix seconds do, too."""
+    day = f"{datetime.fromtimestamp(THURSDAY, UTC):%Y-%m-%d}"
+    for before in (day, THURSDAY):
+        api.simulation.faults.faults = [Fault("refused_group", group="model", before=before)]
+        statuses = []
+        for start in (THURSDAY - 60, THURSDAY):
+            asked: dict[str, Any] = {
+                "start_time": start,
+                "end_time": THURSDAY + HOUR,
+                "bucket_width": "1m",
+            }
+            statuses.append((await api.get(COMPLETIONS, **asked, group_by="model")).status)
+            assert (await api.get(COMPLETIONS, **asked)).status == 200
+        assert statuses == [400, 200]
+
+
+async def test_pages_that_overlap(api: Api) -> None:
+    """Each page begins with the last bucket of the page before, whole, and the pages end."""
+    whole = data(await api.get(COMPLETIONS, **MORNING, limit=60))
+    api.simulation.faults.faults = [Fault("overlapping_pages")]
+    pages: list[list[dict[str, Any]]] = []
+    more: dict[str, Any] = {}
+    while True:
+        reply = await api.get(COMPLETIONS, **MORNING, limit=14, **more)
+        pages.append(data(reply))
+        if not reply.json["has_more"]:
+            break
+        more = {"page": reply.json["next_page"]}
+    assert len(pages) > 5
+    assert [page[0] for page in pages[1:]] == [page[-1] for page in pages[:-1]]
+    assert pages[0] + [bucket for page in pages[1:] for bucket in page[1:]] == whole
+
+
+async def test_hours_that_lag_behind_days(api: Api) -> None:
+    """Hours show what was shown a while ago; minutes and days show everything."""
+    question: dict[str, Any] = {"start_time": THURSDAY, "end_time": THURSDAY + 15 * HOUR}
+
+    async def tokens(width: str) -> int:
+        limit = {"1m": 1440, "1h": 24, "1d": 1}[width]
+        reply = await api.get(COMPLETIONS, **question, bucket_width=width, limit=limit)
+        return sum(row["input_tokens"] for row in rows(reply))
+
+    before = [await tokens(width) for width in ("1m", "1h", "1d")]
+    assert len(set(before)) == 1
+    api.simulation.faults.faults = [Fault("lagging_hours", seconds=4 * HOUR)]
+    minutes, hours, days = [await tokens(width) for width in ("1m", "1h", "1d")]
+    assert minutes == days == before[0]
+    assert 0 < hours < days
 
 
 async def test_trouble_with_the_connection(api: Api) -> None:
