@@ -34,6 +34,8 @@ from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.guard import Guard, LookingVault
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.legacy import legacy_client
+from otel_openai_usage.state.describe import describe
+from otel_openai_usage.state.examine import at
 from otel_openai_usage.state.file import inspect
 from otel_openai_usage.state.reader import reading
 
@@ -86,7 +88,7 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         yield asyncio.run(_legacy(settings, offline))
     if settings.otlp.on:
         yield _otlp(settings, offline)
-    yield _state(state_file(settings, env))
+    yield _state(state_file(settings, env), strict=settings.state.strict)
 
 
 async def _legacy(settings: Settings, offline: bool) -> Finding:
@@ -325,12 +327,23 @@ def _otlp(settings: Settings, offline: bool) -> Finding:
     return Finding("ok", "otlp", f"{endpoint} takes exports")
 
 
-def _state(path: Path) -> Finding:
+def _state(path: Path, *, strict: bool) -> Finding:
     if str(path) == ":memory:":
         return Finding(
             "warn", "state", "kept in memory, so totals begin anew with every start; set state.path"
         )
     try:
-        return Finding("ok", "state", inspect(path))
+        said = inspect(path)
+        if not path.exists() or not path.stat().st_size:
+            return Finding("ok", "state", said)
+        found = describe(path)
     except StateError as error:
         return Finding("fail", "state", str(error))
+    if found.doubts:
+        what = f"{said}: {'; '.join(found.doubts)}; restore a backup, or use `state accept`"
+        return Finding("fail" if strict else "warn", "state", what)
+    if found.position.began:
+        said += f", counting since {at(found.position.began)}"
+    if found.running:
+        said += ", in use by a running exporter"
+    return Finding("ok", "state", said)

@@ -89,11 +89,21 @@ class LetGo:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TotalsDiffer:
+    """Totals in the state that are not the sum of their rows, whatever OpenAI says."""
+
+    told: str
+
+    def __str__(self) -> str:
+        return f"fail  state: {self.told}"
+
+
 async def verdicts(
     settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
-) -> AsyncIterator[Verdict | LetGo | Refused]:
-    """Compare the days from `since` (else the first within reach of `reconcile`) to `until` (else
-    yesterday), both included.
+) -> AsyncIterator[Verdict | LetGo | Refused | TotalsDiffer]:
+    """Compare the totals in the state with their rows; then the days from `since` (else the first
+    within reach of `reconcile`) to `until` (else yesterday), both included.
 
     Only whole past UTC days, and of the first only what was counted. Raises ConfigError,
     SourceError or StateError.
@@ -105,6 +115,8 @@ async def verdicts(
     end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
     kept = retention(settings, now).days
     with reading(state_file(settings, env)) as reader:
+        if wrong := reader.totals_disagreeing():
+            yield TotalsDiffer(wrong)
         for organization in settings.organizations:
             reach = settings.usage.reconcile.total_seconds()
             start = midnight(since) if since else floor(now - int(reach), Width.DAY)

@@ -16,6 +16,8 @@ from aiohttp import web
 from otel_openai_usage.check import Finding, findings
 from otel_openai_usage.config import load
 from tests.metrics.collectors import grpc_collector, http_collector
+from tests.state.test_marker import Time, killed
+from tests.state.test_store import NOON
 
 SCOPE = {
     "error": {
@@ -328,3 +330,19 @@ def test_the_legacy_key_is_tried(upstream: Upstream, look: Look, status: int, le
     assert upstream.asked == ["/v1/usage"]
     if status in (401, 403):
         assert "legacy.api_key" in found["legacy: key"][0].told
+
+
+def test_a_state_that_lost_something_is_a_warning(look: Look, tmp_path: Path) -> None:
+    """A state that is older than its marker is a warning, with `state.strict` a failure; `check`
+    changes nothing.
+    """
+    path = tmp_path / "state.db"
+    text = f"state: {{path: {path}}}"
+    killed(path, range(10), Time(NOON))
+    assert levels(look(text, offline=True))["state"] == ["ok"]
+    path.with_name("state.db-wal").unlink()
+    for _ in range(2):
+        (found,) = look(text, offline=True)["state"]
+        assert found.level == "warn"
+        assert "but the last commit here was number" in found.told
+    assert levels(look(f"state: {{path: {path}, strict: true}}", offline=True))["state"] == ["fail"]

@@ -27,6 +27,7 @@ VERBS = [
     "run",
     "check",
     "verify",
+    "state",
     "simulate",
     "demo",
     "backfill",

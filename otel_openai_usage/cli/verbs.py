@@ -239,6 +239,8 @@ def check(file: Path | None, offline: bool) -> int:
 def verify(file: Path | None, since: datetime | None, until: datetime | None) -> int:
     """Compare what was counted for past days with OpenAI's own daily totals, series by series.
 
+    First it compares every total in the state with the sum of its rows.
+
     One line for each day and source; it changes nothing, and the exporter may go on running. Ends
     with 1 if anything differs. Days that OpenAI has not settled yet may differ until the exporter
     has read them again. Days whose rows were let go after history.days are named, not compared.
@@ -251,7 +253,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     import time
 
     from otel_openai_usage.config import require_keys
-    from otel_openai_usage.verify import Refused, Verdict, verdicts
+    from otel_openai_usage.verify import Refused, TotalsDiffer, Verdict, verdicts
 
     settings = _settings(file)
     require_keys(settings)
@@ -261,7 +263,7 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
         said = False
         days = (since.date() if since else None, until.date() if until else None)
         async for verdict in verdicts(settings, os.environ, int(time.time()), *days):
-            differs = differs or isinstance(verdict, Refused)
+            differs = differs or isinstance(verdict, Refused | TotalsDiffer)
             differs = differs or (isinstance(verdict, Verdict) and bool(verdict.differences))
             said = True
             click.echo(str(verdict))
@@ -270,6 +272,16 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
         return differs
 
     return FAILED if asyncio.run(compare()) else 0
+
+
+@cli.group("state", cls=_InOrder)
+def state() -> None:
+    """Look at the state file, back it up, bring it back, and accept what it lost.
+
+    \b
+      otel-openai-usage state info
+      otel-openai-usage state backup /backups/usage.db
+    """
 
 
 @_verb(cli, "simulate")
@@ -553,39 +565,6 @@ def metrics(form: str) -> int:
     from otel_openai_usage import listing
 
     click.echo(listing.as_json() if form == "json" else listing.markdown(), nl=False)
-    return 0
-
-
-@cli.group("config", cls=_InOrder)
-def config() -> None:
-    """Look at the configuration: what is in effect, what may be written."""
-
-
-@_verb(config, "show")
-@_config
-def show(file: Path | None) -> int:
-    """Print the effective configuration as YAML, secrets masked; warnings go to stderr."""
-    from otel_openai_usage.config.show import show as shown
-
-    settings = _settings(file)
-    for warning in settings.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(shown(settings), nl=False)
-    return 0
-
-
-@_verb(config, "schema")
-def schema() -> int:
-    """Print the JSON Schema of the configuration, for editors.
-
-    \b
-      otel-openai-usage config schema > otel-openai-usage.schema.json
-    """
-    import json
-
-    from otel_openai_usage.config.schema import schema as made
-
-    click.echo(json.dumps(made(), indent=2))
     return 0
 
 

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 120.0
 """Seconds between two checkpoints. What came since is in the write-ahead log only."""
+LOOK = 5.0
+"""Seconds between two looks whether `state accept` asked for something."""
 
 
 def report(store: Store) -> None:
@@ -78,21 +80,26 @@ def read_again(store: Store, books: Iterable[tuple[Book, int]], now: int) -> Non
 
 
 class StateCare:
-    """Writes the log back every few minutes, beside the polls."""
+    """Writes the log back every few minutes, beside the polls, and does what `state accept` asks."""
 
     def __init__(self, keeper: Keeper, store: Store) -> None:
         self._keeper = keeper
         self._store = store
 
     async def forever(self) -> None:
-        """A round every few minutes; what goes wrong is logged, and tried again in the next."""
+        """What goes wrong is logged, and tried again in the next round."""
+        clock = self._keeper.clock
+        last = clock.mono()
         while True:
-            await self._keeper.clock.sleep(INTERVAL)
+            await clock.sleep(LOOK)
             try:
-                await self.once()
+                await self.take_acceptance()
+                if clock.mono() - last >= INTERVAL:
+                    last = clock.mono()
+                    await self.once()
             except StateError as error:
                 facts = {"event": "state_checkpoint_failed", "error": str(error)}
-                log.warning("writing back the log of the state", extra=facts)
+                log.warning("looking after the state", extra=facts)
 
     async def once(self) -> None:
         """Write back what is in the log; only then bring the marker up to date, which takes the
@@ -100,3 +107,21 @@ class StateCare:
         """
         await asyncio.to_thread(self._store.checkpoint)
         await self._keeper.do(self._store.settle)
+
+    async def take_acceptance(self) -> None:
+        """Accept the reported losses if `state accept` asked for it. Raises StateError."""
+        if self._store.acceptance_requested:
+            await self._keeper.do(self._accept)
+            self._keeper.tell()
+
+    def _accept(self) -> None:
+        accepted, changed = self._store.accept()
+        now = self._keeper.clock.now()
+        for book in self._keeper.books:
+            leaves = [book.by_id[id_] for id_ in changed if id_ in book.by_id]
+            for leaf in leaves:
+                leaf.total, leaf.shown = changed[leaf.id]
+            self._keeper.fold(self._keeper.display.took(book, leaves, now))
+        for loss in accepted:
+            facts = {"event": "state_accepted", "reason": loss.reason}
+            log.info("accepted: %s", loss.details, extra=facts)

@@ -210,11 +210,13 @@ def _add_purged(db: sqlite3.Connection, kind: Kind, sums: dict[int, Amounts]) ->
         )
 
 
-def set_totals_to_rows(db: sqlite3.Connection) -> int:
+def set_totals_to_rows(db: sqlite3.Connection) -> dict[int, tuple[Amounts, Amounts]]:
     """Let every total be the sum of its rows. What is shown never falls: what it is above the total
-    then counts as restated. How many totals there were. Runs inside its caller's transaction.
+    then counts as restated. Total and shown of those that changed, by the id of the attribute set.
+    Runs inside its caller's transaction.
     """
     found = disagreements(db)
+    changed: dict[int, tuple[Amounts, Amounts]] = {}
     for one in found:
         (text,) = db.execute("SELECT shown FROM dims WHERE id = ?", (one.leaf,)).fetchone()
         shown = (
@@ -224,4 +226,5 @@ def set_totals_to_rows(db: sqlite3.Connection) -> int:
             "UPDATE dims SET total = ?, shown = ? WHERE id = ?",
             (_dumped(one.rows), _dumped(shown), one.leaf),
         )
-    return len(found)
+        changed[one.leaf] = (one.rows, shown)
+    return changed

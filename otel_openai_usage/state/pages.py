@@ -54,8 +54,19 @@ class PageSums:
         return len(self.sums)
 
 
-def checksum(page: "bytes | memoryview") -> int:
+_VOLATILE = ((18, 20), (24, 28), (40, 44), (92, 100))
+"""Parts of the first page that say how SQLite uses the file, and that differ between a database and
+its backup: the journal mode, the change counter, the schema cookie, the version of SQLite.
+"""
+
+
+def checksum(number: int, page: "bytes | memoryview") -> int:
     """The checksum of a page; never `UNKNOWN`."""
+    if number == 1:
+        first = bytearray(page)
+        for start, end in _VOLATILE:
+            first[start:end] = bytes(end - start)
+        return crc32(first) or 1
     return crc32(page) or 1
 
 
@@ -69,8 +80,12 @@ def main_file_sums(descriptor: int) -> PageSums:
     offset = 0
     while chunk := os.pread(descriptor, at_once, offset):
         view = memoryview(chunk)
+        first = offset // size + 1
         found.sums.extend(
-            [checksum(view[at : at + size]) for at in range(0, len(chunk) - size + 1, size)]
+            [
+                checksum(first + index, view[at : at + size])
+                for index, at in enumerate(range(0, len(chunk) - size + 1, size))
+            ]
         )
         offset += len(chunk)
     return found
@@ -124,7 +139,7 @@ class LogScanner:
             if (salt1, salt2) != self._salts:
                 break
             offset += len(frame)
-            pending[page] = checksum(frame[_FRAME_HEADER.size :])
+            pending[page] = checksum(page, frame[_FRAME_HEADER.size :])
             if size_after:  # only the last frame of a commit says it
                 committed |= pending
                 pending = {}

@@ -14,6 +14,7 @@ from otel_openai_usage.core.ledger import Row, total
 from otel_openai_usage.core.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.state import owners, rows, upkeep
+from otel_openai_usage.state.examine import totals_disagreeing
 from otel_openai_usage.state.file import looking, told
 
 
@@ -95,6 +96,15 @@ class Reader:
             sql = "SELECT value FROM meta WHERE key = 'instance_id'"
             found = self._db.execute(sql).fetchone()
         return str(found[0]) if found else ""
+
+    def totals_disagreeing(self) -> str | None:
+        """A sentence on the totals that are not the sum of their rows; None if all are."""
+        with told(str(self._path), "read"):
+            self._db.execute("BEGIN")  # one snapshot: the exporter may be writing
+            try:
+                return totals_disagreeing(self._db, str(self._path))
+            finally:
+                self._db.execute("ROLLBACK")
 
     def names(self, organization: str) -> Names:
         """The names that are known."""

@@ -15,12 +15,13 @@ from otel_openai_usage.core.identity import Identity, Owner
 from otel_openai_usage.core.kinds import Kind
 from otel_openai_usage.core.ledger import Row, Suspicion
 from otel_openai_usage.core.metered import METERED, Booking, Event, Share
-from otel_openai_usage.core.model import Dims, Limit, Names, Window
+from otel_openai_usage.core.model import Amounts, Dims, Limit, Names, Window
 from otel_openai_usage.core.retention import Retention
 from otel_openai_usage.core.shape import Floor, Folded
 from otel_openai_usage.core.windows import Progress
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import metered, owners, rows, upkeep
+from otel_openai_usage.state.acceptance import acceptance_done, acceptance_requested
 from otel_openai_usage.state.audit import assume_purged, set_totals_to_rows
 from otel_openai_usage.state.examine import Examined, Loss, Position, examine, older, position
 from otel_openai_usage.state.file import (
@@ -84,24 +85,12 @@ class Store:
                 self._tracker = Tracker(self.path, found.sums, has_log=has_log)
                 opening.callback(self._tracker.close)
             migrate(self._db, self.path, version)
-            with told(self.path, "read"):
-                here = position(self._db)
-                self._number = max(here.number, marker.number if marker else 0)
-                self._time = here.time
-                self.began = here.began
-                self.last_write = here.time if version else None
-                if 0 < version < FIRST_WITH_COMMITS:
-                    self._adopt()
-                self._identities = Identities(self._db)
+            self._load(version, marker)
             self.instance_id = self._meta("instance_id", str(uuid.uuid4()))
+            if self.acceptance_requested:  # of the life before, which ended before it did it
+                self.accept()
             self._record(found.losses)
-            if self._lock is not None and self._tracker is not None:
-                self._remember_path()
-                with told(self.path, "written"):
-                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    self._lock.began()
-                    self._lock.hold_log()
-                self._tracker.begin(self.instance_id, self._number, self._time, self.began)
+            self._begin_marker()
             self._opened = opening.pop_all()
 
     def close(self) -> None:
@@ -139,6 +128,30 @@ class Store:
             found.losses.append(loss)
         return found
 
+    def _load(self, version: int, marker: Marker | None) -> None:
+        with told(self.path, "read"):
+            here = position(self._db)
+            # Beyond the marker's number, so that a copy that is put back again is noticed again.
+            self._number = max(here.number, marker.number if marker else 0)
+            self._time = here.time
+            self.began = here.began
+            self.last_write = here.time if version else None
+            if 0 < version < FIRST_WITH_COMMITS:
+                self._adopt()
+            self._identities = Identities(self._db)
+        self._load_losses()
+
+    def _begin_marker(self) -> None:
+        """What was done so far goes into the main file, and the marker begins with it."""
+        if self._lock is None or self._tracker is None:
+            return
+        self._remember_path()
+        with told(self.path, "written"):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._lock.began()
+            self._lock.hold_log()
+        self._tracker.begin(self.instance_id, self._number, self._time, self.began)
+
     def _adopt(self) -> None:
         """A state of a version that did not keep what it purged."""
         with self._transaction("read") as db:
@@ -156,6 +169,9 @@ class Store:
                         for loss in losses
                     ],
                 )
+        self._load_losses()
+
+    def _load_losses(self) -> None:
         with told(self.path, "read"):
             self.losses = unaccepted(self._db, FIRST_WITH_COMMITS)
 
@@ -175,17 +191,26 @@ class Store:
             db.execute("UPDATE losses SET reread = 1")
         self.losses = [replace(loss, reread=True) for loss in self.losses]
 
-    def accept(self) -> list[StoredLoss]:
-        """Acknowledge every reported loss; totals that are not the sum of their rows become it. The
-        books that are open do not follow. What was accepted.
+    def accept(self) -> tuple[list[StoredLoss], Mapping[int, tuple[Amounts, Amounts]]]:
+        """Acknowledge every reported loss; totals that are not the sum of their rows become it.
+
+        What was accepted; and total and shown of the totals that changed, by the id of the leaf,
+        which open books have to take over.
         """
         accepted = self.losses
+        changed: Mapping[int, tuple[Amounts, Amounts]] = {}
         with self._transaction("written") as db:
             if any(loss.reason in ("totals", "pages") for loss in accepted):
-                set_totals_to_rows(db)
+                changed = set_totals_to_rows(db)
             db.execute("UPDATE losses SET accepted = ? WHERE accepted IS NULL", (int(self._now()),))
         self.losses = []
-        return accepted
+        acceptance_done(self.path)
+        return accepted, changed
+
+    @property
+    def acceptance_requested(self) -> bool:
+        """Whether `state accept` asked for it while this process had the state."""
+        return self._lock is not None and acceptance_requested(self.path)
 
     def checkpoint(self) -> None:
         """Write what is in the log back into the main file, as far as no reader is in the way. Has

@@ -1,0 +1,141 @@
+"""The verbs `state …`: what the state is, and what to do about it."""
+
+import os
+from pathlib import Path
+
+import click
+
+from otel_openai_usage.cli.verbs import _config, _settings, _verb, state
+
+
+@_verb(state, "info")
+@_config
+def info(file: Path | None) -> int:
+    """Say where the state is, since when it counts, whose it is, and whether anything is missing.
+
+    It changes nothing, and the exporter may be running. Ends with 1 if there is no state, or it
+    cannot be read.
+
+    \b
+      otel-openai-usage state info -c otel-openai-usage.yaml
+    """
+    from otel_openai_usage.config import state_file
+    from otel_openai_usage.state.describe import describe
+    from otel_openai_usage.state.examine import at
+
+    found = describe(state_file(_settings(file), os.environ))
+    here = found.position
+    owners = [name if id_ is None else f"{name} ({id_})" for name, id_ in found.organizations]
+    click.echo(f"location        {found.path}")
+    click.echo(f"size            {found.size} bytes, version {found.version}")
+    click.echo(f"counting since  {at(here.began) if here.began else 'not yet'}")
+    click.echo(f"organizations   {', '.join(owners) or 'none yet'}")
+    click.echo(f"last write      {at(here.time) if here.time else 'unknown'}, commit {here.number}")
+    click.echo(f"instance        {here.instance or 'none yet'}")
+    if found.marker:
+        click.echo(f"marker          commit {found.marker.number} at {at(found.marker.time)}")
+    else:
+        click.echo(f"marker          none: {found.marker_trouble or 'there is no file'}")
+    click.echo(f"in use          {'by a running exporter' if found.running else 'no'}")
+    if not found.doubts:
+        click.echo("losses          none")
+    for loss in found.losses:
+        click.echo(f"loss            reported {at(loss.found)}, not accepted: {loss.details}")
+    if found.missing:
+        click.echo(f"loss            the next start will report: {found.missing.details}")
+    return 0
+
+
+@_verb(state, "accept")
+@_config
+def accept(file: Path | None) -> int:
+    """Accept what is missing in the state, so that no start warns of it any more.
+
+    Totals that are not the sum of their rows are set to that sum; what was shown never falls. A
+    running exporter takes it over within seconds. Ends with 0 also if there is nothing to accept.
+
+    \b
+      otel-openai-usage state accept
+    """
+    from otel_openai_usage.config import state_file
+    from otel_openai_usage.errors import StateInUse
+    from otel_openai_usage.state.acceptance import request_acceptance
+    from otel_openai_usage.state.describe import describe
+    from otel_openai_usage.state.sqlite import Store
+
+    found = describe(state_file(_settings(file), os.environ))
+    try:
+        store = Store(found.path)
+    except StateInUse:
+        if not found.losses:
+            click.echo("nothing to accept: no loss is reported")
+            return 0
+        request_acceptance(found.path)
+        click.echo("accepted; the running exporter takes it over within seconds")
+        return 0
+    try:
+        accepted, _ = store.accept()
+    finally:
+        store.close()
+    for loss in accepted:
+        click.echo(f"accepted: {loss.details}")
+    if not accepted:
+        click.echo("nothing to accept: no loss is reported")
+    return 0
+
+
+@_verb(state, "backup")
+@_config
+@click.option("--replace", is_flag=True, help="Replace FILE if there is one.")
+@click.argument("target", type=click.Path(path_type=Path), metavar="FILE")
+def backup(file: Path | None, target: Path, replace: bool) -> int:
+    """Write a consistent copy of the state to FILE. The exporter may be running.
+
+    FILE appears when the copy is whole and checked. One that is there is left as it is, and the
+    command ends with 1, unless --replace is given.
+
+    \b
+      otel-openai-usage state backup /backups/usage-2026-11-26.db
+    """
+    from otel_openai_usage.config import state_file
+    from otel_openai_usage.state.copies import back_up
+    from otel_openai_usage.state.examine import at
+
+    made = back_up(state_file(_settings(file), os.environ), target, replace=replace)
+    here = made.position
+    click.echo(f"wrote {made.path}: {made.size} bytes, commit {here.number} at {at(here.time)}")
+    return 0
+
+
+@_verb(state, "restore")
+@_config
+@click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
+def restore(file: Path | None, source: Path) -> int:
+    """Put the copy FILE in the place of the state. The exporter must be stopped.
+
+    FILE is checked first, and stays. The state that was there is kept beside it. The next start
+    says how much is missing, and reads again what OpenAI still reports of that time; afterwards use
+    `state accept`.
+
+    \b
+      otel-openai-usage state restore /backups/usage-2026-11-26.db
+    """
+    import time
+
+    from otel_openai_usage.config import state_file
+    from otel_openai_usage.state.copies import missing_after
+    from otel_openai_usage.state.copies import restore as put_back
+    from otel_openai_usage.state.examine import at
+
+    path = state_file(_settings(file), os.environ)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    made = put_back(path, source, stamp=stamp)
+    here = made.position
+    click.echo(f"restored {made.path}: commit {here.number} at {at(here.time)}")
+    if made.aside:
+        click.echo(f"the state that was there is {made.aside}")
+    if made.warning:
+        click.echo(f"warning: {made.warning}", err=True)
+    if missing := missing_after(made):
+        click.echo(f"{missing}; the next start reports it")
+    return 0
