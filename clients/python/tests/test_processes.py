@@ -116,6 +116,32 @@ def test_children_of_billiard_lose_nothing(endpoint: Endpoint, tmp_path: Path) -
     assert ids(endpoint) == ["r0", "r1", "r2"]
 
 
+POOL = """
+def held(number):
+    work(number)
+    while meter.counts.waiting < 1 or meter._queue.qsize():
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    from otel_openai_metering import worker
+    worker.LINGER = 60.0
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(held, range(5))
+"""
+
+
+def test_a_pool_that_is_terminated_leaves_its_events_to_the_parent(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """`with Pool()` kills its workers: what they held is sent at the end of the parent, which
+    recorded nothing itself.
+    """
+    spool = tmp_path / "spool"
+    run(HEAD.format(url=endpoint.url, spool=str(spool)) + POOL, tmp_path)
+    assert ids(endpoint) == [f"r{number}" for number in range(5)]
+    assert list(spool.iterdir()) == []
+
+
 CELERY = """
 from celery import Celery
 app = Celery("program", broker="filesystem://", task_ignore_result=True)

@@ -69,18 +69,23 @@ class Journal:
         self._descriptor = None
         self._path = None
 
-    def take_over(self, keep: Callable[[list[Event]], int]) -> None:
-        """Hand what processes that have ended left here to `keep`, which says how many it lost."""
+    def take_over(self, keep: Callable[[list[Event]], int]) -> bool:
+        """Hand what processes that have ended left here to `keep`, which says how many it lost.
+        True if there was something.
+        """
         if sys.platform == "win32":
-            return
+            return False
+        found = False
         for path in _files(self._folder):
             if path == self._path:
                 continue
             with contextlib.suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 events = _events(file.read())
+                found = found or bool(events)
                 if not events or keep(events) < len(events):
                     path.unlink()
+        return found
 
     def has_others(self) -> bool:
         """Other processes, which may have ended, have files here."""

@@ -161,9 +161,12 @@ class Meter:
         """Wait until everything was sent, or was spooled because it cannot be. False if that took
         longer.
         """
+        return self._flush(timeout, is_last=False)
+
+    def _flush(self, timeout: float, *, is_last: bool) -> bool:
         if not self._is_running:
             return self._queue.empty()
-        flush = Flush(time.monotonic() + timeout)
+        flush = Flush(time.monotonic() + timeout, is_last)
         self._queue.put(flush)
         return _wait(lambda: flush.is_done, timeout)
 
@@ -177,7 +180,9 @@ class Meter:
             return
         self._closed = True
         hooks.forget(self)
-        done = self.flush(timeout)
+        if self._spool is not None and self._spool.journal.has_others():
+            self._run()  # also if nothing was recorded here: it may be of children of ours
+        done = self._flush(timeout, is_last=True)
         if not done:
             self._worker.abandon()
         self._queue.put(None)

@@ -5,6 +5,7 @@ tried again, or spooled.
 import contextlib
 import json
 import logging
+import math
 import re
 import time
 from _thread import LockType, allocate_lock
@@ -62,6 +63,7 @@ class Flush:
     """
 
     until: float
+    is_last: bool = False
     is_done: bool = False
 
 
@@ -277,9 +279,9 @@ class Worker:
         self._clear_journal()
         return True
 
-    def _send_spool(self) -> None:
+    def _send_spool(self, until: float = math.inf) -> None:
         while self.spool and self._spool_due:
-            if not self.queue.empty():
+            if not self.queue.empty() or time.monotonic() > until:
                 return
             kept = self.spool.take()
             if kept is None:
@@ -337,6 +339,10 @@ class Worker:
     def _flush(self, flush: Flush) -> None:
         while not self._empty(at_once=True) and self._events and time.monotonic() < flush.until:
             _sleep(max(0.0, min(self._not_before, flush.until) - time.monotonic()))
+        if flush.is_last and self.spool and self.spool.journal.take_over(self.spool.put):
+            # children that were killed, as by Pool.terminate(): nobody else may ever look
+            self._spool_due = True
+            self._send_spool(flush.until)
         flush.is_done = True
 
 
