@@ -42,7 +42,7 @@ def waits(book: Book, leaf: Leaf | None, names: Names, look: Look, now: float) -
     """Whether an attribute set that is new still waits for its name, as a counter's would."""
     return (
         leaf is not None
-        and now - leaf.first_seen < look.name_wait
+        and 0 <= now - leaf.first_seen < look.name_wait  # not for days after a clock was set back
         and unnamed(dimensions(book, leaf), names)
     )
 

@@ -25,5 +25,5 @@ class CoveragePoll:
         await self._keeper.do(self._compare)
 
     def _compare(self) -> None:
-        today = floor(int(self._keeper.clock.now()), Width.DAY)
+        today = floor(int(self._keeper.latest()), Width.DAY)
         self._keeper.display.shares = self._store.shares(today)

@@ -9,7 +9,7 @@ from otel_openai_usage.core import windows
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.estimate import PriceBook
 from otel_openai_usage.core.kinds import LIMITS
-from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window
+from otel_openai_usage.core.model import Amounts, Bucket, Dims, Width, Window, floor
 from otel_openai_usage.core.ports import Source, Store
 from otel_openai_usage.core.windows import Plan, Step
 from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, TooLarge
@@ -62,7 +62,8 @@ class UsagePoll:
         clock = self._keeper.clock
         book = self.book
         began = clock.mono()
-        now = int(clock.now())
+        # By a clock that is behind, days would be read anew that are soon out of reach.
+        now = int(self._keeper.latest())
         hours, days = (self._due(width, began) for width in (Width.HOUR, Width.DAY))
         plan = await self._keeper.do(lambda: self._plan(now, hours=hours, days=days))
         whole_days: Sequence[Step] = ()
@@ -176,7 +177,8 @@ class UsagePoll:
         book = self.book
         book.organization_id = self._source.organization_id or book.organization_id
         if self._cost_days:
-            load_days(keeper.store, book, now, self._cost_days)
+            since = min(now, int(keeper.clock.now()), int(keeper.earliest()))
+            load_days(keeper.store, book, now, self._cost_days, since)
         if pipeline.finish(keeper.store, book, now):
             keeper.took(book, list(book.leaves.values()))
 
@@ -229,11 +231,14 @@ def _halved(step: Step) -> list[Step]:
     ]
 
 
-def load_days(store: Store, book: Book, now: int, days: int) -> None:
-    """Have the last days' costs at hand, as they are stored."""
-    end = now - now % Width.DAY + Width.DAY
+def load_days(store: Store, book: Book, now: int, days: int, since: int | None = None) -> None:
+    """Have the last days' costs at hand, as they are stored: those up to now, and those up to
+    `since`, in case that now is later than it is.
+    """
+    oldest = floor(now if since is None else since, Width.DAY) - (days - 1) * Width.DAY
+    end = floor(now, Width.DAY) + Width.DAY
     found: dict[int, dict[Dims, Amounts]] = {}
-    for row in store.rows_within(book, (Width.DAY,), end - days * Width.DAY, end):
+    for row in store.rows_within(book, (Width.DAY,), oldest, end):
         found.setdefault(row.start, {})[row.dims] = row.amounts
     book.days = found
 

@@ -120,3 +120,21 @@ async def test_days_that_became_days_are_not_read_as_hours_by_old_fingerprints(
         while keep.tidy(book, Retention(until, 0)):  # type: ignore[attr-defined]
             pass
         assert not {start for width, start in book.prints if width == HOUR and start < until}
+
+
+async def test_costs_are_shown_again_as_soon_as_the_clock_is_right(tmp_path: Path) -> None:
+    """A poll of costs while the clock is ahead takes no day away for longer than that."""
+    async with scene(tmp_path, costs__enabled=True) as made:
+
+        def costs() -> int:
+            return len(made.exporter.board.current().points["openai.api.daily_cost"])
+
+        before = costs()
+        assert before
+        made.time.wrong = 20 * DAY
+        made.time.true += 5
+        await made.poll()
+        made.time.wrong = 0
+        made.time.true += 5
+        await made.exporter.publish()
+        assert costs() == before
