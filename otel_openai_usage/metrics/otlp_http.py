@@ -120,7 +120,7 @@ class HttpTransport:
             return Answer("refused", shortened(f"{type(error).__name__}: {error}") + _after(status))
 
     def _new_session(self) -> aiohttp.ClientSession:
-        secure = (self._otlp.endpoint or "").startswith("https:")
+        secure = urlsplit(self._otlp.endpoint or "").scheme == "https"
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=1,

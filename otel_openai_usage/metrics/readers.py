@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -20,6 +19,10 @@ from otel_openai_usage.metrics.own import SHOWN, Own
 from otel_openai_usage.metrics.producer import produce
 
 log = logging.getLogger(__name__)
+
+
+QUIET = 60.0
+"""Seconds in which one kind of trouble is logged once."""
 
 
 def _nobody(_version: int, _ok: bool) -> None:
@@ -48,6 +51,7 @@ class Sender:
         before_page: Callable[[], None] = lambda: None,
         attempted: Callable[[int, bool], None] = _nobody,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._exporter = exporter
         self._board = board
@@ -62,7 +66,7 @@ class Sender:
         self._one = Lock()
         self._ending = Event()
         self._closed = Event()
-        self._trouble = _Trouble()
+        self._trouble = _Trouble(monotonic)
         self._thread = Thread(target=self._run, name="otlp", daemon=True)
 
     def start(self) -> None:
@@ -139,54 +143,72 @@ class Sender:
         self._own.points_rejected("otlp", rejected)
         left_out = sum(outcome.left_out for outcome in outcomes)
         self._own.points_left_out("otlp", left_out)
-        self._trouble.report(
-            ok,
-            error=next((outcome.error for outcome in outcomes if outcome.error), ""),
-            rejected=rejected,
-            notice=next((outcome.notice for outcome in outcomes if outcome.notice), ""),
-            left_out=left_out,
-            reason=next((one.left_out_reason for one in outcomes if one.left_out_reason), ""),
-        )
+        trouble = self._trouble
+        if not ok:
+            error = next((outcome.error for outcome in outcomes if outcome.error), "")
+            trouble.begins(
+                "otlp_failed",
+                "OTLP export did not arrive; tried again every interval",
+                error=redact(error)[:500],
+            )
+        elif trouble.ends("otlp_failed"):
+            log.info("OTLP export arrives again", extra={"event": "otlp_recovered"})
+        notice = next((outcome.notice for outcome in outcomes if outcome.notice), "")
+        if rejected:
+            trouble.begins(
+                "otlp_points_rejected",
+                "the OTLP backend rejected points of an export; they are not sent again",
+                points=rejected,
+                backend_says=redact(notice),
+            )
+        elif notice:
+            trouble.begins(
+                "otlp_remark",
+                "the OTLP backend took an export with a remark",
+                backend_says=redact(notice),
+            )
+        elif ok:
+            trouble.ends("otlp_points_rejected")
+            trouble.ends("otlp_remark")
+        if left_out:
+            trouble.begins(
+                "otlp_points_left_out",
+                "points that cannot be encoded are left out of the OTLP export",
+                points=left_out,
+                reason=next((one.left_out_reason for one in outcomes if one.left_out_reason), ""),
+            )
+        else:
+            trouble.ends("otlp_points_left_out")
 
 
-@dataclass(slots=True)
 class _Trouble:
-    """What is wrong with the export, so that it is logged when it begins and when it ends: a
-    backend cannot fill the log, whatever it answers.
+    """What is wrong with the export, so that it is logged when it begins and when it ends, and each
+    kind once a minute at most: a backend cannot fill the log, whatever it answers.
     """
 
-    failing: bool = False
-    noticed: bool = False
-    left_out: bool = False
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._present: set[str] = set()
+        """Events that are the case."""
+        self._unsaid: set[str] = set()
+        """Of these, those that were not logged because it happened shortly before."""
+        self._said_at: dict[str, float] = {}
 
-    def report(
-        self, ok: bool, *, error: str, rejected: int, notice: str, left_out: int, reason: str
-    ) -> None:
-        """Log what changed."""
-        if not ok and not self.failing:
-            log.warning(
-                "OTLP export did not arrive; tried again every interval",
-                extra={"event": "otlp_failed", "error": redact(error)[:500]},
-            )
-        elif ok and self.failing:
-            log.info("OTLP export arrives again", extra={"event": "otlp_recovered"})
-        self.failing = not ok
-        if (rejected or notice) and not self.noticed:
-            log.warning(
-                "the OTLP backend took an export only in part; what it rejected is not sent again"
-                if rejected
-                else "the OTLP backend took an export with a remark",
-                extra={
-                    "event": "otlp_partial_success",
-                    "rejected": rejected,
-                    "backend_says": redact(notice),
-                },
-            )
-        if ok:
-            self.noticed = bool(rejected or notice)
-        if left_out and not self.left_out:
-            log.warning(
-                "points that cannot be encoded are left out of the OTLP export",
-                extra={"event": "otlp_points_left_out", "points": left_out, "reason": reason},
-            )
-        self.left_out = left_out > 0
+    def begins(self, event: str, message: str, **facts: object) -> None:
+        """Log a warning, unless that is the case already."""
+        if event in self._present:
+            return
+        self._present.add(event)
+        now = self._monotonic()
+        if now - self._said_at.get(event, -QUIET) < QUIET:
+            self._unsaid.add(event)
+            return
+        self._said_at[event] = now
+        log.warning(message, extra={"event": event, **facts})
+
+    def ends(self, event: str) -> bool:
+        """Whether that was the case, was logged, and is no more."""
+        was_said = event in self._present and event not in self._unsaid
+        self._present.discard(event)
+        self._unsaid.discard(event)
+        return was_said

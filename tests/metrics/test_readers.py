@@ -65,6 +65,7 @@ class House:
         self.own = Own(shown, who, exporters=["otlp"])
         self.attempts: list[tuple[int, bool]] = []
         self.attempted = Event()
+        self.monotonic = 0.0
         otlp = Otlp.model_validate({"endpoint": url, "protocol": protocol, **settings})
         self.sender = Sender(
             exporter(otlp),
@@ -75,6 +76,7 @@ class House:
             to_resource=to_resource,
             attempted=self._attempted,
             now=lambda: NOW,
+            monotonic=lambda: self.monotonic,
         )
 
     def _attempted(self, version: int, ok: bool) -> None:
@@ -277,6 +279,22 @@ def test_an_outage_is_said_once(
     house.sender.shutdown()
 
 
+def test_a_collector_that_comes_and_goes_does_not_fill_the_log(
+    collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Failures and recoveries in turn are one warning and one recovery a minute; all are counted."""
+    caplog.set_level(logging.INFO)
+    house = House(collector.url, protocol, board(HOUSE))
+    for second in range(80):
+        house.monotonic = float(second)
+        collector.refusing = second % 2 == 0
+        house.sender.flush()
+    events = [vars(record)["event"] for record in caplog.records]
+    assert events == ["otlp_failed", "otlp_recovered"] * 2
+    assert house.failed() == 40
+    house.sender.shutdown()
+
+
 def test_a_slow_collector_holds_up_nobody(collector: Received, protocol: str) -> None:
     """While a request is on its way, publishing and reading our health take no time."""
     collector.delay = 1.0
@@ -369,7 +387,7 @@ def test_a_partial_success_is_counted_and_logged_once(
     assert (house.own_counter("points_rejected"), house.failed()) == (6, 0)
     (record,) = caplog.records
     facts = vars(record)
-    assert (facts["event"], facts["rejected"]) == ("otlp_partial_success", 3)
+    assert (facts["event"], facts["points"]) == ("otlp_points_rejected", 3)
     assert facts["backend_says"] == "too old"
     house.sender.shutdown()
 
@@ -545,6 +563,15 @@ house.sender.shutdown()
             check=False,
         )
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST"])
+def test_a_name_is_looked_up(host: str, collector: Received, protocol: str) -> None:
+    """The endpoint may be a name, in any case."""
+    url = collector.url.replace("http", "HTTP", 1).replace("127.0.0.1", host)
+    house = House(url, protocol, board(HOUSE))
+    assert house.sender.flush() is True
+    house.sender.shutdown()
 
 
 def test_both_sides_show_certificates(protocol: str, tmp_path: Path) -> None:
