@@ -55,11 +55,12 @@ from otel_openai_usage.poller import (
 )
 from otel_openai_usage.poller.state import StateCare, read_again, report
 from otel_openai_usage.poller.upkeep import Upkeep
+from otel_openai_usage.sockets import bind
 from otel_openai_usage.state.file import MEMORY, unwritable
 from otel_openai_usage.state.sqlite import Store
 from otel_openai_usage.state.units import QuantityUnits
 from otel_openai_usage.web.ingest import Ingest
-from otel_openai_usage.web.server import Server, bind
+from otel_openai_usage.web.server import Server
 from otel_openai_usage.web.tokens import Tokens
 
 log = logging.getLogger(__name__)

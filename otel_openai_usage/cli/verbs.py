@@ -519,9 +519,19 @@ def export(
 
 @_verb(cli, "dashboard")
 @_config
-@click.option("--host", default="localhost", show_default=True, help="The address to listen on.")
-@_port(8050)
-def dashboard(file: Path | None, host: str, port: int) -> int:
+@click.option("--host", metavar="HOST", help="The address to listen on (dashboard.host).")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="The port; 0 is any free one (dashboard.port).",
+)
+@click.option(
+    "--prefix",
+    metavar="PATH",
+    help="The path below which a reverse proxy shows it (dashboard.prefix).",
+)
+def dashboard(file: Path | None, **options: str | int | None) -> int:
     """Serve the expenditure dashboard of what the exporter has kept.
 
     It needs no key, asks nobody and changes nothing; the exporter may be running. It has no
@@ -534,7 +544,9 @@ def dashboard(file: Path | None, host: str, port: int) -> int:
     """
     from otel_openai_usage.config import state_file
 
-    path = state_file(_settings(file), os.environ)
+    given = {f"dashboard.{name}": value for name, value in options.items() if value is not None}
+    settings = _settings(file, given)
+    path = state_file(settings, os.environ)
     try:
         from otel_openai_usage.dashboard.server import serve
     except ModuleNotFoundError as error:
@@ -542,7 +554,11 @@ def dashboard(file: Path | None, host: str, port: int) -> int:
             f"loaded the dashboard: there is no module {error.name}; install it with pip install 'otel-openai-usage[dashboard]'"
         ) from error
     serve(
-        path, host=host, port=port, ready=lambda url: click.echo(f"The dashboard of {path}: {url}")
+        path,
+        host=settings.dashboard.host,
+        port=settings.dashboard.port,
+        prefix=settings.dashboard.prefix,
+        ready=lambda url: click.echo(f"The dashboard of {path}: {url}"),
     )
     return 0
 

@@ -303,6 +303,28 @@ class Otlp(Section):
         )
 
 
+class Dashboard(Section):
+    """Where the expenditure dashboard listens."""
+
+    host: Annotated[str, Field(min_length=1)] = "localhost"
+    """The address to listen on. It has no passwords: beyond loopback put a proxy in front."""
+    port: _Port = 8050
+    """The port; 0 is any free one."""
+    prefix: str = "/"
+    """The path below which a reverse proxy shows it, such as `/openai/`."""
+
+    @field_validator("prefix")
+    @classmethod
+    def _whole_prefix(cls, prefix: str) -> str:
+        if (
+            not prefix.startswith("/")
+            or "//" in prefix
+            or any(sign in prefix for sign in "?#{} \\")
+        ):
+            raise problem(f"expected a path such as /openai/, got {prefix!r}")
+        return prefix if prefix.endswith("/") else f"{prefix}/"
+
+
 class Log(Section):
     """What is logged, to stderr."""
 
@@ -351,6 +373,8 @@ class Settings(Section):
     """The page that Prometheus scrapes."""
     otlp: Otlp = Otlp()
     """Sending to an OpenTelemetry Collector."""
+    dashboard: Dashboard = Dashboard()
+    """Where the expenditure dashboard listens."""
     log: Log = Log()
     """What is logged, to stderr."""
 

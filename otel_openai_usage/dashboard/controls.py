@@ -80,8 +80,8 @@ def attribute(name: str, value: str) -> dict[str, Any]:
 
 
 def href(view: View) -> str:
-    """The URL of a view, on this page."""
-    return "/" + view.query
+    """The URL of a view, relative to this page: a proxy may have put it below a prefix."""
+    return "./" + view.query
 
 
 def dates(report: Report) -> Any:

@@ -399,7 +399,7 @@ def _table(report: Report) -> Any:
         )
         more = [dcc.Link(text, href=href(view), className="more")]
     csv = html.A(
-        "Download CSV", href="/table.csv" + report.view.query, className="button", id="csv"
+        "Download CSV", href="./table.csv" + report.view.query, className="button", id="csv"
     )
     header = html.Header(
         [html.Div([html.H2(title), html.P(report.asked.text, className="note")]), csv],

@@ -2,12 +2,12 @@
 the browser.
 """
 
-import io
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import dash
 import flask
 from dash import ALL, MATCH, Input, Output, State, ctx, dcc, html
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from otel_openai_usage import stopping
 from otel_openai_usage.dashboard import controls, pages
@@ -24,8 +23,12 @@ from otel_openai_usage.dashboard.components import Plain
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.table import render
-from otel_openai_usage.dashboard.view import FILTERS, View
+from otel_openai_usage.dashboard.view import FILTERS, View, problems
+from otel_openai_usage.dashboard.wsgi import WsgiServer
 from otel_openai_usage.errors import ListenError
+from otel_openai_usage.sockets import bind, is_loopback
+
+log = logging.getLogger(__name__)
 
 PORT = 8050
 """Where it listens unless told otherwise."""
@@ -42,8 +45,8 @@ _IDLE = re.compile(r"<script src=\"[^\"]*/(?:polyfill@|dash_table/)[^\"]*\"></sc
 the first visit.
 """
 _SOON = (
-    '<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-dropdown.js">'
-    '<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-datepicker.js">'
+    '<link rel="preload" as="script" href="./_dash-component-suites/dash/dcc/async-dropdown.js">'
+    '<link rel="preload" as="script" href="./_dash-component-suites/dash/dcc/async-datepicker.js">'
 )
 """What Dash asks for only when all its scripts have run."""
 
@@ -57,8 +60,10 @@ class _Dash(dash.Dash):
         return super().interpolate_index(**parts)  # type: ignore[no-untyped-call]
 
 
-def application(library: Library) -> dash.Dash:
-    """The dashboard over a library."""
+def application(library: Library, prefix: str = "/") -> dash.Dash:
+    """The dashboard over a library. Browsers see it below `prefix`; a proxy may take that off, or
+    leave it.
+    """
     app = _Dash(
         "otel_openai_usage.dashboard",
         title="OpenAI usage and cost",
@@ -66,7 +71,10 @@ def application(library: Library) -> dash.Dash:
         suppress_callback_exceptions=True,
         assets_folder=str(Path(__file__).parent / "assets"),
         compress=False,
+        requests_pathname_prefix=prefix,
+        routes_pathname_prefix="/",
     )
+    app.server.wsgi_app = _below(prefix, app.server.wsgi_app)
     app.layout = lambda: _layout(library)
     _callbacks(app, library)
     _routes(app.server, library, _POLICY.format(scripts=" ".join(app.csp_hashes())))
@@ -253,7 +261,7 @@ def content(library: Library, search: str | None) -> Content:
 
 def _organizations(names: Iterable[str]) -> list[Any]:
     return [
-        html.A(name, href="/" + View.parse("").but(organization=name).query, className="item")
+        html.A(name, href=controls.href(View().but(organization=name)), className="item")
         for name in names
     ]
 
@@ -269,6 +277,21 @@ def _lists(view: View) -> tuple[Any, ...]:
 
 
 def _routes(server: flask.Flask, library: Library, policy: str) -> None:
+    @server.before_request
+    def known() -> flask.Response | None:
+        path = flask.request.path
+        if path == "/healthz":
+            return flask.Response("ok\n", mimetype="text/plain")
+        if path not in ("/", "/table.csv") and not path.startswith(_DASH):
+            return _refusal(
+                404, f"There is no page {path!r} here.", "The dashboard is at its first page."
+            )
+        if path in ("/", "/table.csv") and (wrong := problems(flask.request.query_string.decode())):
+            return _refusal(
+                400, "This address asks for something that the dashboard does not know.", *wrong
+            )
+        return None
+
     @server.get("/table.csv")
     def table() -> flask.Response:
         made = report(library, flask.request.query_string.decode())
@@ -290,68 +313,97 @@ def _routes(server: flask.Flask, library: Library, policy: str) -> None:
         return response
 
 
-class _Quiet(WSGIRequestHandler):
-    """Keeps single requests out of the log; errors are told there."""
+_DASH = ("/_dash", "/_favicon", "/_reload-hash", "/assets/")
+"""Where Dash has what it needs."""
+_REFUSAL = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>OpenAI usage and cost</title></head>
+<body><h1>{title}</h1>{text}<p><a href="{home}">OpenAI usage and cost</a></p></body></html>
+"""
 
-    protocol_version = "HTTP/1.1"
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing."""
+def _refusal(status: int, title: str, *sentences: str) -> flask.Response:
+    """A page in words."""
+    text = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    home = flask.current_app.config["PREFIX"]
+    page = _REFUSAL.format(title=escape(title), text=text, home=escape(home))
+    return flask.Response(page, status=status, mimetype="text/html")
+
+
+def _below(prefix: str, application: Any) -> Any:
+    """The application below a prefix, for a proxy that leaves it in the path."""
+    if prefix == "/":
+        return application
+
+    def below(environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ.get("PATH_INFO", "")
+        if path == prefix.rstrip("/"):
+            start_response(
+                "308 Permanent Redirect", [("Location", prefix), ("Content-Length", "0")]
+            )
+            return [b""]
+        if path.startswith(prefix):
+            environ = {**environ, "PATH_INFO": path[len(prefix) - 1 :]}
+        return application(environ, start_response)
+
+    return below
 
 
 class Server:
     """Listens from the start on; raises ListenError. `close` stops it."""
 
-    def __init__(self, path: Path, *, host: str, port: int, library: Library | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        host: str,
+        port: int,
+        prefix: str = "/",
+        library: Library | None = None,
+    ) -> None:
         self.library = library or Library(path)
-        app = application(self.library)
+        app = application(self.library, prefix)
+        app.server.config["PREFIX"] = prefix
         _only_for(app.server, host)
         try:
-            with redirect_stderr(
-                io.StringIO()
-            ):  # werkzeug says in words of its own what is raised below
-                self._server: BaseWSGIServer = make_server(
-                    host, port, app.server, threaded=True, request_handler=_Quiet
-                )
-        except (OSError, SystemExit) as error:  # werkzeug exits where others raise
-            reason = getattr(error, "strerror", None) or "it is in use, or not of this machine"
-            raise ListenError(
-                f"listened on {host}:{port} for the dashboard: {reason}; choose another with --port"
-            ) from error
+            sockets = bind(host, port)
+        except ListenError as error:
+            reason = str(error).partition(f"{port}: ")[2] or str(error)
+            raise type(error)(f"listened on {host}:{port} for the dashboard: {reason}") from error
+        if not is_loopback(host):
+            log.warning(
+                "the dashboard has no passwords, and everybody who reaches this address sees it:"
+                " put a proxy that asks for a login in front, or listen on localhost",
+                extra={"event": "dashboard_open", "host": host},
+            )
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}"
-        self._threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in (self.library.watch, self._server.serve_forever)
-        ]
+        self.url = f"http://{shown}:{sockets[0].getsockname()[1]}{prefix.rstrip('/')}"
+        self._server = WsgiServer(app.server, sockets)
+        self._watch = threading.Thread(target=self.library.watch, daemon=True)
 
     def start(self) -> None:
         """Serve, in threads."""
-        for thread in self._threads:
-            thread.start()
+        self._watch.start()
+        self._server.start()
 
     def close(self) -> None:
         """Stop serving."""
         self.library.close()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
 def _only_for(server: flask.Flask, host: str) -> None:
     """On loopback answer only to loopback's names: another site's page cannot reach us by a name
     that it points here.
     """
-    known = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
 
     def check() -> flask.Response | None:
-        asked = re.sub(r":\d+$", "", flask.request.host)
-        if asked in known:
+        if is_loopback(re.sub(r":\d+$", "", flask.request.host)):
             return None
         return flask.Response(
             "This dashboard answers to localhost only.\n", status=403, mimetype="text/plain"
         )
 
-    if known <= {"localhost", "127.0.0.1", "[::1]"}:
+    if is_loopback(host):
         server.before_request(check)
 
 
@@ -360,13 +412,14 @@ def serve(
     *,
     host: str,
     port: int,
+    prefix: str = "/",
     ready: Callable[[str], None],
     until: threading.Event | None = None,
 ) -> None:
     """Serve the dashboard of the store at `path` until the event is set; without one until SIGTERM,
     SIGINT or SIGHUP. Raises ListenError.
     """
-    server = Server(path, host=host, port=port)
+    server = Server(path, host=host, port=port, prefix=prefix)
     server.start()
     try:
         if until is not None:

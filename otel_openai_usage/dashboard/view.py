@@ -145,6 +145,33 @@ class View:
         return Span(today - (length - 1) * DAY, today + DAY, live=True)
 
 
+def problems(query: str) -> list[str]:
+    """What of a query string is not known, in sentences that say what is."""
+    given = parse_qs(query.lstrip("?"), keep_blank_values=True)
+    known = [field.name for field in fields(View)]
+    wrong = [
+        f"{name}: unknown; known here are {', '.join(known)}."
+        for name in given
+        if name not in known
+    ]
+    allowed: dict[str, Iterable[str]] = {
+        "by": GROUPS,
+        "cost": COSTS,
+        "rows": ("all",),
+        "sort": [sign + column for column in COLUMNS for sign in ("", "-")],
+    }
+    for name, values in given.items():
+        for value in filter(None, values):
+            if name in allowed and value not in allowed[name]:
+                wrong.append(f"{name}: expected one of {', '.join(allowed[name])}; got {value!r}.")
+            if name == "period" and value not in PERIODS and not _days(value):
+                days = "two days such as 2026-11-01..2026-11-30"
+                wrong.append(
+                    f"period: expected one of {', '.join(PERIODS)}, or {days}; got {value!r}."
+                )
+    return wrong
+
+
 def month_start(day: int) -> int:
     """The first day of the month of a day."""
     return day - (utc(day).day - 1) * DAY

@@ -9,9 +9,9 @@ from aiohttp import web
 from otel_openai_usage.core.metered import Event
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.events import Parser, Refused
+from otel_openai_usage.sockets import bind
 from otel_openai_usage.web.encodings import ENCODINGS, plain
 from otel_openai_usage.web.listener import IDLE, LINGER, Listener
-from otel_openai_usage.web.server import bind
 from otel_openai_usage.web.tokens import Tokens
 
 PATH = "/api/v1/events"
