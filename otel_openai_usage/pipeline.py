@@ -122,12 +122,13 @@ def whole_days(store: Store, book: Book, plan: Plan) -> Sequence[Step]:
     """Comparisons of whole days that the plan reads in hours though they have a row of their own.
 
     Such a row stays from another bucket width, or because OpenAI's hours knew less than its days.
-    Only a comparison of the day can lower it. Raises StateError.
+    Only a comparison of the day can lower it. The running day waits until it is over. Raises
+    StateError.
     """
     if book.kind.level or plan.hours_from >= plan.fine_from:
         return ()
-    rows = store.rows_within(book, (Width.DAY,), plan.hours_from, plan.fine_from)
-    starts = {row.start for row in rows if row.start + Width.DAY <= plan.fine_from}
+    rows = store.rows_within(book, (Width.DAY,), plan.hours_from, plan.end)
+    starts = {row.start for row in rows if row.start + Width.DAY < plan.end}
     return [
         Step(Window(start, start + Width.DAY), Width.DAY, coarse=True)
         for start in sorted(starts, reverse=True)
@@ -467,6 +468,8 @@ def book_past(
         if not began <= start < book.purged_before  # counted, then deleted because of its age
     }
     change = ledger.replace(width, reading, stored, book.progress.epoch, book.kind.zero)
+    wider = [row for row in _wider(store, book, width, [window.start]) if row.start < window.start]
+    ledger.draw_down(change, wider, book.progress.epoch)
     if change.writes or change.drops:
         new, moved = leaves_after(book, change, now)
         found = (

@@ -68,6 +68,7 @@ class Machine:
         self.organization = Organization(self.seed)
         self.settings = self._first_settings()
         self.taken_back = self.rng.random() < 0.3
+        self.refuses = self.rng.random() < 0.3
         self.first_grouping: dict[tuple[str, int], tuple[str, ...]] = {}
         self.seen: Series = {}
         self.harness: Harness | None = None
@@ -128,6 +129,8 @@ class Machine:
         }
         if self.taken_back:
             choices[self._use_in_vain] = 2
+        if self.refuses:
+            choices[self._refuse] = 2
         chosen = self.rng.choices(list(choices), list(choices.values()))[0]
         await chosen()
         if chosen not in (self._use, self._use_late):
@@ -230,7 +233,7 @@ class Machine:
             self._tell("clock right")
 
     async def _upkeep(self) -> None:
-        if not self.clock.wrong and self.harness is not None:
+        if self.harness is not None:
             await self.harness.upkeep()
             self._tell("upkeep")
 
@@ -243,6 +246,18 @@ class Machine:
             f"trouble {organization.trouble}, overlap {organization.overlap}, "
             f"page {organization.page}"
         )
+
+    async def _refuse(self) -> None:
+        """OpenAI begins or ends to refuse a dimension, on all days or before a date."""
+        rng = self.rng
+        place = (
+            rng.choice(["completions", "embeddings", "costs"]),
+            rng.choice(["api_key_id", "model", "line_item"]),
+        )
+        midnight = self.clock.true - self.clock.true % DAY
+        before = rng.choice([0.0, float("inf"), midnight, midnight - DAY, midnight - 3 * DAY])
+        self.organization.refused[place] = before
+        self._tell(f"refuse {place} before {before}")
 
     # --- the exporter
 
@@ -329,6 +344,7 @@ class Machine:
         """All is well and known, and comparisons reach back to the beginning."""
         await self._end()
         self.organization.trouble = 0.0
+        self.organization.refused.clear()
         self.clock.wrong = 0.0
         last = max((_final(row) for row in self.organization.rows), default=0.0)
         self.clock.pass_(max(0.0, last - self.clock.true) + 1)

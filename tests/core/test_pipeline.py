@@ -260,3 +260,27 @@ def test_the_grouping_of_an_empty_book_changes_at_once() -> None:
     one = book(complete=False)
     assert one.regroup(("model",), MIDNIGHT + DAY)
     assert (one.groupings, one.cuts) == ([(0, ("model",))], ())
+
+
+def test_the_past_in_hours_replaces_its_days() -> None:
+    """A past day that was kept as one row is not added to its hours, also when those are read in
+    two parts that meet within the day.
+    """
+    shelf = Shelf()
+    one = book(epoch=MIDNIGHT)
+    day = MIDNIGHT - DAY
+    noon = day + 12 * HOUR
+    hours = {start: {who("a"): (10, 1)} for start in range(day, MIDNIGHT, HOUR)}
+    pipeline.book_past(
+        shelf, one, Window(day, MIDNIGHT), Width.DAY, {day: {who("a"): (230, 23)}}, MIDNIGHT
+    )
+
+    def kept() -> int:
+        return sum(int(amounts[0]) for amounts in shelf.readings.values())
+
+    later = {start: rows for start, rows in hours.items() if start >= noon}
+    pipeline.book_past(shelf, one, Window(noon, MIDNIGHT), Width.HOUR, later, MIDNIGHT)
+    assert kept() == 230
+    earlier = {start: rows for start, rows in hours.items() if start < noon}
+    pipeline.book_past(shelf, one, Window(day, noon), Width.HOUR, earlier, MIDNIGHT)
+    assert kept() == 240
