@@ -9,10 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup servers demo test test-long check format bench docs deploy clean
+.PHONY: help setup servers demo test test-long test-pythons check format bench docs deploy clean
 
 help: ## Say what can be done
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv with all that is needed (does nothing when nothing changed)
 
@@ -34,6 +34,9 @@ test: setup servers check ## Everything that must hold before a push, real serve
 
 test-long: setup servers ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout 1800
+
+test-pythons: ## The tests on Python 3.12 and 3.13, and on 3.11 with the lowest dependencies
+	@tools/test-pythons.sh $(TESTS)
 
 check: setup ## Lint, types, floors: what needs no running
 	$(BIN)/ruff check .
