@@ -107,13 +107,15 @@ class Harness:
         await self._until_killed(exporter, [_publish(exporter)])
 
     async def upkeep(self) -> None:
-        """One round of what `run` does every few minutes: old rows become coarser or go.
+        """One round of what `run` does every few minutes: old rows become coarser or go, and what
+        was committed is written back into the state's main file.
 
         Raises StateError.
         """
         exporter = self._running()
         if exporter.upkeep is not None:
             await self._until_killed(exporter, [exporter.upkeep.once()])
+        await self._until_killed(exporter, [exporter.care.once()])
         await self._until_killed(exporter, [_publish(exporter)])
 
     def page(self) -> bytes:

@@ -23,6 +23,7 @@ from otel_openai_usage.errors import StateError
 from otel_openai_usage.state import metered, owners, rows, upkeep
 from otel_openai_usage.state.acceptance import acceptance_done, acceptance_requested
 from otel_openai_usage.state.audit import assume_purged, set_totals_to_rows
+from otel_openai_usage.state.checkpoints import Checkpoints
 from otel_openai_usage.state.examine import Examined, Loss, Position, examine, older, position
 from otel_openai_usage.state.file import (
     MEMORY,
@@ -58,7 +59,7 @@ class Store:
         self._now = now
         self._lock: Lock | None = None
         self._tracker: Tracker | None = None
-        self._checkpoints: sqlite3.Connection | None = None
+        self._checkpoints = Checkpoints(self.path)
         self.losses: list[StoredLoss] = []
         with ExitStack() as opening:
             if self.path != MEMORY:
@@ -95,8 +96,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._tracker is not None and self._checkpoints is not None:
-            self._checkpoints.close()
+        self._checkpoints.close()
         self._opened.close()
 
     def gone(self) -> str | None:
@@ -213,15 +213,11 @@ class Store:
         return self._lock is not None and acceptance_requested(self.path)
 
     def checkpoint(self) -> None:
-        """Write what is in the log back into the main file, as far as no reader is in the way. Has
-        a connection of its own, so another thread may write meanwhile.
+        """Write what is in the log back into the main file, as far as no reader is in the way. May
+        be called in any thread; the store's own may write meanwhile.
         """
-        if self._lock is None or self.gone():
-            return
-        with told(self.path, "written"):
-            if self._checkpoints is None:
-                self._checkpoints = connect(self.path)
-            self._checkpoints.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if self._lock is not None and not self.gone():
+            self._checkpoints.run()
 
     def settle(self) -> None:
         """Have the marker survive a power cut, and be short."""
@@ -238,8 +234,7 @@ class Store:
         """
         self._opened.pop_all()
         with closing(self._second_connection()):
-            if self._checkpoints is not None:
-                self._checkpoints.close()
+            self._checkpoints.close()
             self._db.close()
         if self._tracker is not None:
             self._tracker.close()
