@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from clients.python.tests.conftest import Endpoint
 from otel_openai_metering import Meter
@@ -449,3 +450,24 @@ def test_a_prompt_that_cannot_be_read_costs_only_itself(meter: Meter, endpoint: 
         list(meter.stream(iter([text(WORDS)]), "alice", prompt=prompt))
     assert meter.flush(20)
     assert [data["output_tokens"] > 5 for data in endpoint.data] == [True] * 3
+
+
+def test_text_and_more_in_one_chunk_of_the_client_s(meter: Meter, endpoint: Endpoint) -> None:
+    """The client's own objects are read the quick way, and nothing beside the text is missed."""
+    chunk = ChatCompletionChunk.model_validate
+    first = {"id": "r1", "model": "m", "created": 5, "object": "chat.completion.chunk"}
+    call = {"index": 0, "function": {"name": "f", "arguments": "{}" * 20}}
+    for more in ({"reasoning": WORDS}, {"refusal": WORDS}, {"tool_calls": [call]}):
+        choice = {"index": 0, "finish_reason": None, "delta": {"content": "a", **more}}
+        list(meter.stream(iter([chunk({**first, "choices": [choice]})] * 2), "alice"))
+    choice = {"index": 0, "finish_reason": None, "delta": {"content": "a"}}
+    extras: list[dict[str, Any]] = [
+        {"x_groq": {"usage": U}},
+        {"service_tier": "default", "usage": U},
+    ]
+    for extra in extras:
+        list(meter.stream(iter([chunk({**first, "choices": [choice], **extra})]), "alice"))
+    list(meter.stream(iter([chunk({**first, "choices": [{**choice, "usage": U}]})]), "alice"))
+    assert meter.flush(20)
+    assert [data["output_tokens"] > 8 for data in endpoint.data[:3]] == [True] * 3
+    assert [data["completion_tokens"] for data in endpoint.data[3:]] == [7] * 3

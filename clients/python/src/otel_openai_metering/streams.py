@@ -1,6 +1,6 @@
 """Streams that pass everything on untouched, and report what they used when they end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ _FINISHING = frozenset({"until_done", "get_final_response", "get_final_completio
 """Methods of a stream that read the rest of it."""
 _REASONING = ("reasoning_content", "reasoning")
 """Where compatible servers put reasoning; some of them put the same text into both."""
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Seen:
@@ -59,21 +60,28 @@ class Seen:
         return False if self._quick(chunk) else self._any(chunk)
 
     def _quick(self, chunk: Any) -> bool:
-        """Read a chunk of the official client that has text and nothing else: most of them, so it
+        """Read an object of a chat completion that has text and nothing else: most chunks, so it
         must not take long. False if it is another one.
         """
         identity = self.identity
         try:
-            if chunk.usage is not None or chunk.model_extra or not identity.id:
-                return False
-            if not (identity.model and identity.created):
+            if chunk.usage is not None or "x_groq" in _more(chunk):
                 return False
             texts = []
             for choice in chunk.choices:
                 delta = choice.delta
-                if not delta.content or delta.model_extra or choice.model_extra:
+                content = delta.content
+                if not content or type(content) is not str or "usage" in _more(choice):
                     return False
-                texts.append(delta.content)
+                fields = delta.__dict__
+                if fields.get("tool_calls") or fields.get("refusal") or fields.get("audio"):
+                    return False
+                more = _more(delta)
+                if more and ("reasoning" in more or "reasoning_content" in more):
+                    return False
+                texts.append(content)
+            if not (identity.id and identity.model and identity.created):
+                identity.add(chunk)
         except (AttributeError, TypeError):
             return False
         self._texts += texts
@@ -135,6 +143,12 @@ class Seen:
         elif isinstance(text, list | tuple):
             for part in text:
                 self._add(part if isinstance(part, str) else get(part, "text"))
+
+
+def _more(thing: Any) -> Mapping[str, Any]:
+    """What an object has beyond its declared fields; all it has, if it declares none."""
+    extra: Mapping[str, Any] | None = getattr(thing, "__pydantic_extra__", thing.__dict__)
+    return extra or _NOTHING
 
 
 class MeteredStream:

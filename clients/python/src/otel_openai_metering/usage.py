@@ -8,9 +8,10 @@ the lines of their output files; and the same of servers that are compatible wit
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 Number: TypeAlias = int | float
@@ -155,24 +156,45 @@ def merged(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, 
 
 def numbers(usage: Any) -> dict[str, Number]:
     """The counts of a usage object, flat: details stand beside the totals that they are parts of."""
+    say = _reader(usage)
     found: dict[str, Number] = {}
     for name in (*INPUT, *OUTPUT, "total_tokens", "seconds"):
-        value = number(get(usage, name))
+        value = number(say(name))
         if value is not None:
             found[name] = value
     for spellings in (INPUT, OUTPUT):
         _drop_zeros(found, spellings)
-    cached = _largest(usage, CACHED, _INPUT_DETAILS, "cached_tokens")
-    if cached is not None:
-        found["cached_tokens"] = cached
-    reasoning = _largest(usage, ("reasoning_tokens",), _OUTPUT_DETAILS, "reasoning_tokens")
-    if reasoning is not None:
-        found["reasoning_tokens"] = reasoning
+    for ours, flat, holders in (
+        ("cached_tokens", CACHED, _INPUT_DETAILS),
+        ("reasoning_tokens", ("reasoning_tokens",), _OUTPUT_DETAILS),
+    ):
+        values = [number(say(name)) for name in flat]
+        values += [number(_reader(say(holder))(ours)) for holder in holders]
+        known = [value for value in values if value is not None]
+        if known:
+            found[ours] = max(known)
     if "input_tokens" in found and not {"prompt_tokens", "total_tokens"} & found.keys():
         # Anthropic's input leaves out what came from its cache or went into it
-        cache = (number(get(usage, name)) for name in ("cache_read_input_tokens", _CACHE_WRITE))
+        cache = (number(say(name)) for name in ("cache_read_input_tokens", _CACHE_WRITE))
         found["input_tokens"] += sum(tokens or 0 for tokens in cache)
     return found
+
+
+def _reader(thing: Any) -> Callable[[str], Any]:
+    """`get` for many fields of one thing."""
+    if type(thing) is dict:
+        return thing.get
+    if thing is None or isinstance(thing, str):
+        return _nothing
+    if hasattr(type(thing), "__pydantic_fields__"):
+        extra = thing.__pydantic_extra__
+        fields: dict[str, Any] = {**thing.__dict__, **extra} if extra else thing.__dict__
+        return fields.get
+    return partial(get, thing)
+
+
+def _nothing(_: str) -> None:
+    return None
 
 
 def _drop_zeros(counts: dict[str, Number], spellings: tuple[str, ...]) -> Number:
@@ -185,17 +207,10 @@ def _drop_zeros(counts: dict[str, Number], spellings: tuple[str, ...]) -> Number
     return largest
 
 
-def _largest(
-    usage: Any, flat: tuple[str, ...], details: tuple[str, ...], name: str
-) -> Number | None:
-    """The largest of the places that may say a part of input or output; None if none does."""
-    values = [number(get(usage, spelling)) for spelling in flat]
-    values += [number(get(get(usage, holder), name)) for holder in details]
-    return max((value for value in values if value is not None), default=None)
-
-
 def number(value: Any) -> Number | None:
     """A count, also as text; None for what is none."""
+    if value is None or (type(value) is int and value >= 0):
+        return value
     if isinstance(value, str):
         try:
             value = float(value)
