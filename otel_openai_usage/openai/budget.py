@@ -5,6 +5,7 @@ included: it gives it back when it is freed.
 """
 
 import asyncio
+import contextlib
 import threading
 import weakref
 
@@ -16,6 +17,10 @@ WAIT = 10.0
 OBJECT_BYTES = 512
 """What one JSON object (a row, a bucket) takes beside its text while it is decoded and booked, as
 measured.
+"""
+SMALL = 2**20
+"""Bytes that an answer may always have, whatever others hold: there are only a few at a time, and an
+organization with small answers must not wait for one with huge ones.
 """
 _PAUSE = 0.05
 
@@ -92,6 +97,12 @@ class Budget:
                 " was given up; it is asked again"
             )
 
+    def drop(self, body: HeldBody) -> None:
+        """A body is of no use any more: free its memory, whoever still refers to it."""
+        with contextlib.suppress(BufferError):  # somebody looks at it still
+            body.clear()
+        self.release(body)
+
     def release(self, body: HeldBody) -> None:
         """Give back all that a body holds."""
         with self._lock:
@@ -104,7 +115,8 @@ class Budget:
         with self._lock:
             if body.given_up:
                 return True
-            if self._used + size > self.limit:
+            is_small = body.held + size <= min(SMALL, self.limit // 16)
+            if self._used + size > self.limit and not is_small:
                 return False
             self._used += size
             body.held += size

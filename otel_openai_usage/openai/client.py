@@ -220,6 +220,7 @@ class Client:
             call, status, headers, body, now=self._now(), secret=secret, advice=self._advice
         )
         if error is not None:
+            self._budget.drop(body)
             raise error
         await self._note_organization(secret, headers.get("openai-organization"))
 
@@ -227,7 +228,12 @@ class Client:
             replaced = mend(body)
             return answers.read(call, status, body, reading, secret=secret), replaced
 
-        result, replaced = read() if len(body) < _LARGE else await asyncio.to_thread(read)
+        try:
+            result, replaced = read() if len(body) < _LARGE else await asyncio.to_thread(read)
+        except BaseException:
+            # The error lives on, and its frames hold the body: it must not hold the memory.
+            self._budget.drop(body)
+            raise
         self.note_odd(endpoint, Odd(replaced=replaced))
         return result
 

@@ -239,6 +239,7 @@ def _is_short(raw: tuple[object, ...]) -> bool:
 
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
+_RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(bool | int | float | str | None)
 _EMPTY = (b"", b"null", b"[]", b"{}")
 
@@ -271,11 +272,16 @@ def _mended(results: bytes, odd: Odd) -> bytearray:
 
 
 def _results(kind: Kind, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
-    """The known fields of each result that has any, as JSON."""
+    """The known fields of each result, as JSON; a result that is null, [] or {} is left out."""
     names = _known(kind)
-    for item in decode(_fields(kind), results, kind.path):
+    as_sent: list[msgspec.Raw] = []
+    for index, item in enumerate(decode(_fields(kind), results, kind.path)):
         fields = {name: bytes(getattr(item, name)) for name in names} if item else {}
-        if any(fields.values()):
+        if fields and not any(fields.values()):
+            as_sent = as_sent or _RAW_ITEMS.decode(results)
+            # Unknown fields only: it says something, and we do not know what.
+            fields = fields if bytes(as_sent[index])[1:-1].strip() else {}
+        if fields:
             yield fields
         else:
             odd.left_out += 1

@@ -61,6 +61,9 @@ class Loop:
     def _failed(self, error: ExporterError) -> None:
         self.error = error
         self.trouble.met(self.source, error, self.keeper.clock.mono())
+        # It is kept until the next poll: without its frames, which hold what was being read.
+        error.__traceback__ = None
+        error.__cause__ = error.__context__ = None
 
     async def _watched(self) -> None:
         """The poll; one that has not ended soon shows the source as down, unless it was up before:

@@ -175,7 +175,7 @@ def test_text_that_is_no_unicode_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("kind", [COMPLETIONS, COSTS], ids=str)
-@pytest.mark.parametrize("empty", [b"null", b"[]", b"{}", b'{"object":"x"}'])
+@pytest.mark.parametrize("empty", [b"null", b"[]", b"{}", b"{ }"])
 def test_a_result_of_nothing_is_left_out(kind: Kind, empty: bytes) -> None:
     """What says nothing, as PHP and JavaScript spell it, is left out; the row beside it counts."""
     row = encoded(completion() if kind is COMPLETIONS else {"amount": {"value": 1}})[1:-1]
@@ -186,7 +186,7 @@ def test_a_result_of_nothing_is_left_out(kind: Kind, empty: bytes) -> None:
         assert odd.left_out == 1
 
 
-@pytest.mark.parametrize("item", [b"5", b'"x"', b"[1]", b'[{"input_tokens":1}]'])
+@pytest.mark.parametrize("item", [b"5", b'"x"', b"[1]", b'[{"input_tokens":1}]', b'{"id":null}'])
 def test_what_is_no_result_is_an_error(item: bytes) -> None:
     """Something else in the place of a result refuses the bucket: nobody knows what it counts."""
     with pytest.raises(BadResponse):
