@@ -218,7 +218,11 @@ class LegacyPoll:
             log.warning(
                 "the last reading of a day that ended failed; today begins, and that day is tried"
                 " again beside it",
-                extra={"day": _date(ended.day), "error": str(error)},
+                extra={
+                    "event": "legacy_day_unread",
+                    "day": _date(ended.day),
+                    "error": str(error),
+                },
             )
         else:
             self._days.unread.pop(ended.day, None)
@@ -240,7 +244,11 @@ class LegacyPoll:
                     log.warning(
                         "a day that ended cannot be read, and is given up: what was read of it"
                         " before stays in the history",
-                        extra={"day": _date(day), "error": str(error)},
+                        extra={
+                            "event": "legacy_day_given_up",
+                            "day": _date(day),
+                            "error": str(error),
+                        },
                     )
             else:
                 del self._days.unread[day]

@@ -141,6 +141,8 @@ async def test_today_begins_though_yesterday_is_refused(
     assert scene.usage.asked.count(MONDAY) == 1 + 1 + TRIES
     assert caplog.text.count("today begins") == 1
     assert caplog.text.count("is given up") == 1
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events.count("legacy_day_unread") == events.count("legacy_day_given_up") == 1
 
 
 async def test_yesterday_that_is_read_late_is_in_the_history(scene: Scene) -> None:
