@@ -9,7 +9,7 @@ import ssl
 import time
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -49,39 +49,47 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task[Answer] | None = None
         self._running = Lock()
-        self._closed = False
+        self._closed = Event()
 
     def send(self, body: bytes, seconds: float) -> Answer:
         """One POST."""
         end = time.monotonic() + seconds
         packed = gzip.compress(body, _GZIP_LEVEL) if self._otlp.compression == "gzip" else body
         with self._running:
-            if self._closed:
+            if self._closed.is_set():
                 return Answer("refused", "the exporter is closed")
             self._task = self._loop.create_task(self._exchange(packed, end - time.monotonic()))
+            if self._closed.is_set():  # `close` may not have seen the task
+                self._task.cancel()
             try:
                 return self._loop.run_until_complete(self._task)
             except asyncio.CancelledError:
                 return Answer("refused", "the exporter was closed while it sent")
             finally:
                 self._task = None
+                if self._closed.is_set():  # `close` may have given up waiting for us
+                    self._release()
 
     def close(self) -> None:
         """Cancel the request that is on its way, and let go of the connections."""
-        self._closed = True
+        self._closed.set()
         task = self._task
         if task is not None:
             with suppress(RuntimeError):  # the loop may have been closed meanwhile
                 self._loop.call_soon_threadsafe(task.cancel)
-        if not self._running.acquire(timeout=1.0):
+        if self._running.acquire(timeout=1.0):
+            try:
+                self._release()
+            finally:
+                self._running.release()
+
+    def _release(self) -> None:
+        """Let go of connections and loop. For whoever holds the lock."""
+        if self._loop.is_closed():
             return
-        try:
-            if not self._loop.is_closed():
-                if self._session is not None:
-                    self._loop.run_until_complete(self._session.close())
-                self._loop.close()
-        finally:
-            self._running.release()
+        if self._session is not None:
+            self._loop.run_until_complete(self._session.close())
+        self._loop.close()
 
     async def _exchange(self, body: bytes, seconds: float) -> Answer:
         status: int | None = None
