@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 
+from aiohttp import web
+
 from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
 from otel_openai_usage.core.ledger import total
 from otel_openai_usage.core.model import Amount, Amounts, Dims, Width, floor
@@ -190,6 +192,22 @@ class FakeClient(Client):
 def fake_client(organization: Organization, now: Callable[[], float]) -> Client:
     """A client of the organization."""
     return FakeClient(organization, now)
+
+
+def server(organization: Organization, now: Callable[[], float]) -> web.Application:
+    """The organization's API over HTTP."""
+
+    async def answer(request: web.Request) -> web.Response:
+        path = request.match_info["path"]
+        kind = next((kind for kind in KINDS.values() if kind.path == path), None)
+        if kind is None:
+            return web.Response(status=404, body=b'{"error": {"message": "Invalid URL"}}')
+        status, body = organization.answer(kind, list(request.query.items()), now())
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    made = web.Application()
+    made.router.add_get("/v1/organization/{path:.*}", answer)
+    return made
 
 
 def at(text: str) -> int:

@@ -6,8 +6,8 @@ One seed is one script. `Machine(seed, directory).play()` raises AssertionError 
 
 import random
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +17,9 @@ from otel_openai_usage import app
 from otel_openai_usage.core.book import Book
 from otel_openai_usage.core.kinds import KINDS, Kind
 from otel_openai_usage.core.model import Width
+from otel_openai_usage.simulator.server import running
 from otel_openai_usage.testing import Harness
-from tests.conservation.organization import Organization, Used, at, fake_client
+from tests.conservation.organization import Organization, Used, at, fake_client, server
 
 MINUTE = 60
 HOUR = 3600
@@ -60,6 +61,7 @@ class Machine:
 
     seed: int
     directory: Path
+    over_http: bool = False
     steps: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class Machine:
 
     async def play(self, steps: int = 60) -> None:
         """Play it. Raises AssertionError with everything that was done."""
-        with self._wired():
+        async with self._wired():
             try:
                 self._backdated()
                 await self._start()
@@ -106,9 +108,15 @@ class Machine:
                 if self.harness is not None:
                     await self.harness.close()
 
-    @contextmanager
-    def _wired(self) -> Iterator[None]:
-        """In the place of HTTP, the organization answers itself."""
+    @asynccontextmanager
+    async def _wired(self) -> AsyncIterator[None]:
+        """The organization is there to be asked, by HTTP or in the place of it."""
+        self.base_url = "http://127.0.0.1:9/v1"
+        if self.over_http:
+            async with running(server(self.organization, lambda: self.clock.true)) as url:
+                self.base_url = f"{url}/v1"
+                yield
+            return
         made = fake_client(self.organization, lambda: self.clock.true)
         with mock.patch.object(app, "openai_client", return_value=made):
             yield
@@ -122,9 +130,9 @@ class Machine:
             self._wait: 8,
             self._restart: 2,
             self._change: 2,
-            self._step_clock: 1,
+            self._step_clock: 2,
             self._right_clock: 2,
-            self._upkeep: 1,
+            self._upkeep: 2,
             self._weather: 1,
         }
         if self.taken_back:
@@ -222,7 +230,9 @@ class Machine:
         await self._start()
 
     async def _step_clock(self) -> None:
-        self.clock.wrong = self.rng.choice([-4 * DAY, -DAY, -HOUR, HOUR, DAY, 3 * DAY])
+        self.clock.wrong = self.rng.choice(
+            [-30 * DAY, -4 * DAY, -DAY, -HOUR, HOUR, DAY, 3 * DAY, 20 * DAY, 100 * DAY, 1200 * DAY]
+        )
         self._tell(f"clock wrong by {self.clock.wrong}")
         if self.rng.random() < 0.5:
             await self._change()
@@ -264,7 +274,10 @@ class Machine:
     def _document(self) -> dict[str, object]:
         chosen = self.settings
         return {
-            "organizations": [{"name": "default", "admin_key": "sk-admin-script"}],
+            "organizations": [
+                {"name": "default", "admin_key": "sk-admin-script", "base_url": self.base_url}
+            ],
+            "api": {"retries": 0, "requests_per_minute": 100000},
             "usage": {
                 "endpoints": ["completions", "embeddings"],
                 "bucket_width": chosen["bucket_width"],

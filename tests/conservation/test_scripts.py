@@ -15,6 +15,13 @@ async def test_a_random_script_ends_exact(seed: int, tmp_path: Path) -> None:
     await Machine(seed, tmp_path).play(steps=40)
 
 
+async def test_a_random_script_over_http_ends_exact(tmp_path: Path) -> None:
+    """The same over real HTTP."""
+    machine = Machine(11, tmp_path, over_http=True)
+    await machine.play(steps=25)
+    assert machine.organization.asked
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
 async def test_five_hundred_random_scripts_end_exact(block: int, tmp_path: Path) -> None:
