@@ -3,9 +3,13 @@ each.
 """
 
 import asyncio
+import http.client
 import re
+import shutil
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,9 +25,11 @@ from otel_openai_usage.config import Organization, Settings, needs_key, state_fi
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import (
     ConfigError,
+    ListenError,
     MissingScope,
     NotOffered,
     OtherOrganization,
+    PortInUse,
     RateLimited,
     Rejected,
     SourceError,
@@ -34,10 +40,12 @@ from otel_openai_usage.openai.client import Client
 from otel_openai_usage.openai.guard import Guard, LookingVault
 from otel_openai_usage.openai.key import Key
 from otel_openai_usage.openai.legacy import legacy_client
+from otel_openai_usage.sockets import bind
 from otel_openai_usage.state.describe import describe
 from otel_openai_usage.state.examine import at
 from otel_openai_usage.state.file import inspect
 from otel_openai_usage.state.reader import reading
+from otel_openai_usage.web.toolkit import read as read_web_config
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -88,7 +96,11 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         yield asyncio.run(_legacy(settings, offline))
     if settings.otlp.on:
         yield _otlp(settings, offline)
-    yield _state(state_file(settings, env), strict=settings.state.strict)
+    state = state_file(settings, env)
+    yield _state(state, strict=settings.state.strict)
+    if str(state) != ":memory:":
+        yield _disk(state)
+    yield from _listeners(settings, runs=_runs(state))
 
 
 async def _legacy(settings: Settings, offline: bool) -> Finding:
@@ -135,14 +147,23 @@ async def _asked(
 _ORDINARY = ("sk-proj-", "sk-svcacct-", "sk-None-")
 
 
+_LONG = 40
+"""A key of so many characters stays secret when four of them are shown."""
+
+
 def _kind(name: str, secret: str) -> Finding:
-    """What can be told from the key's first letters."""
+    """What can be told from the key's first letters; its last four name it, as OpenAI's page of keys
+    does.
+    """
+    named = f" (…{secret[-4:]})" if len(secret) >= _LONG else ""
     if secret.startswith(_ORDINARY):
         what = "this is a key of a project, which cannot read usage; an owner of the organization makes an admin key (sk-admin-…)"
-        return Finding("fail", f"{name}: key", what)
+        return Finding("fail", f"{name}: key", what + named)
     if not secret.startswith("sk-admin-"):
-        return Finding("warn", f"{name}: key", "it does not begin with sk-admin-, as admin keys do")
-    return Finding("ok", f"{name}: key", "an admin key")
+        return Finding(
+            "warn", f"{name}: key", f"it does not begin with sk-admin-, as admin keys do{named}"
+        )
+    return Finding("ok", f"{name}: key", f"an admin key{named}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,3 +368,97 @@ def _state(path: Path, *, strict: bool) -> Finding:
     if found.running:
         said += ", in use by a running exporter"
     return Finding("ok", "state", said)
+
+
+def _disk(state: Path) -> Finding:
+    folder = next(parent for parent in state.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1e6:,.0f} MB are free at {folder}"
+    if free < _ROOM:
+        return Finding("warn", "disk", f"{said}; make room, or set state.path to another disk")
+    return Finding("ok", "disk", said)
+
+
+_ROOM = 100_000_000
+"""Bytes that a state may need soon."""
+
+
+def _runs(state: Path) -> bool:
+    """Whether an exporter runs with this state."""
+    with suppress(StateError):
+        return state.exists() and state.stat().st_size > 0 and describe(state).running
+    return False
+
+
+def _listeners(settings: Settings, *, runs: bool) -> Iterator[Finding]:
+    """Whether `run` could listen where it should; if it runs already, whether it does."""
+    prometheus, events = settings.prometheus, settings.events
+    ours: list[bool] = []
+    if prometheus.enabled and not settings.sdk_disabled:
+        tls = False
+        if prometheus.web_config_file:
+            try:
+                tls = read_web_config(prometheus.web_config_file).tls is not None
+            except ConfigError as error:
+                yield Finding("fail", "prometheus", str(error))
+        finding, is_ours = _port("prometheus", prometheus.host, prometheus.port, tls=tls, runs=runs)
+        ours.append(is_ours)
+        yield finding
+    if events.enabled:
+        finding, is_ours = _port("events", events.host, events.port, tls=False, runs=runs)
+        ours.append(is_ours)
+        yield finding
+    if runs:
+        yield _running(ours)
+
+
+def _running(ours: list[bool]) -> Finding:
+    if ours and all(ours):
+        return Finding(
+            "ok", "running exporter", "it has this state and these ports; a second `run` would end"
+        )
+    where = "and does not listen as this configuration says" if ours else "so a second one cannot"
+    return Finding(
+        "fail" if ours else "warn",
+        "running exporter",
+        f"an exporter runs with this state, {where}; stop it, or set another state.path",
+    )
+
+
+def _port(subject: str, host: str, port: int, *, tls: bool, runs: bool) -> tuple[Finding, bool]:
+    """The finding, and whether the exporter that runs listens there."""
+    where = f"{host}:{port}"
+    if port == 0:
+        return Finding("ok", subject, f"{host}, any free port"), runs
+    try:
+        for listening in bind(host, port):
+            listening.close()
+    except PortInUse as error:
+        if not _is_exporter(host, port, tls=tls):
+            return Finding("fail", subject, f"{error}; it is no otel-openai-usage"), False
+        if runs:
+            return Finding("ok", subject, f"the running exporter listens on {where}"), True
+        other = f"an otel-openai-usage with another state listens on {where}; stop it, or choose another port"
+        return Finding("fail", subject, other), False
+    except ListenError as error:
+        return Finding("fail", subject, str(error)), False
+    return Finding("ok", subject, f"{where} is free"), False
+
+
+def _is_exporter(host: str, port: int, *, tls: bool) -> bool:
+    """Whether our own server answers there. It is asked as a stranger: nothing secret is sent."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    try:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                name, port, timeout=3, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(name, port, timeout=3)
+        connection.request("GET", "/healthz")
+        return connection.getresponse().headers.get("Server") == "otel-openai-usage"
+    except (OSError, http.client.HTTPException):
+        return False

@@ -3,7 +3,11 @@ changes nothing.
 """
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +19,7 @@ from aiohttp import web
 
 from otel_openai_usage.check import Finding, findings
 from otel_openai_usage.config import load
+from otel_openai_usage.state.sqlite import Store
 from tests.metrics.collectors import grpc_collector, http_collector
 from tests.state.test_marker import Time, killed
 from tests.state.test_store import NOON
@@ -97,6 +102,7 @@ def look(upstream: Upstream, tmp_path: Path) -> Look:
             "OPENAI_ADMIN_KEY": "sk-admin-hush",
             "OPENAI_BASE_URL": upstream.url,
             "XDG_STATE_HOME": str(tmp_path),
+            "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
         } | env
         result: dict[str, list[Finding]] = {}
         for finding in findings(load(file, given), given, offline=offline):
@@ -124,6 +130,8 @@ def test_all_is_well(look: Look, upstream: Upstream, tmp_path: Path) -> None:
         "limits": ["ok"],
         "clock": ["ok"],
         "state": ["ok"],
+        "disk": ["ok"],
+        "prometheus": ["ok"],
     }
     assert sorted(upstream.asked) == [
         "costs",
@@ -235,6 +243,8 @@ def test_offline_asks_nobody(look: Look, upstream: Upstream) -> None:
         "key": ["ok"],
         "otlp": ["ok"],
         "state": ["ok"],
+        "disk": ["ok"],
+        "prometheus": ["ok"],
     }
     assert upstream.asked == []
 
@@ -346,3 +356,93 @@ def test_a_state_that_lost_something_is_a_warning(look: Look, tmp_path: Path) ->
         assert found.level == "warn"
         assert "but the last commit here was number" in found.told
     assert levels(look(f"state: {{path: {path}, strict: true}}", offline=True))["state"] == ["fail"]
+
+
+def test_a_taken_port_fails(look: Look) -> None:
+    """A port that somebody else has fails, for metrics and for events; a free one is ok."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = f"{{enabled: true, host: 127.0.0.1, port: {port}}}"
+        for section in ("prometheus", "events"):
+            found = look(f"{section}: {taken}", offline=True)
+            assert levels(found)[section] == ["fail"]
+            assert str(port) in found[section][0].told
+    assert levels(look(f"prometheus: {taken}", offline=True))["prometheus"] == ["ok"]
+
+
+def test_a_web_config_that_cannot_be_used_fails(look: Look, tmp_path: Path) -> None:
+    """The web config file is read as `run` reads it."""
+    (tmp_path / "web.yml").write_text("basic_auth_users: {prom: secret}")
+    found = look(f"prometheus: {{web_config_file: {tmp_path / 'web.yml'}}}", offline=True)
+    assert levels(found)["prometheus"][0] == "fail"
+    assert "basic_auth_users.prom" in found["prometheus"][0].told
+
+
+def test_another_exporter_with_this_state_fails(look: Look, tmp_path: Path) -> None:
+    """An exporter that has the state, and listens elsewhere, would stop `run`."""
+    path = tmp_path / "held.db"
+    store = Store(path)
+    try:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        text = f"state: {{path: {path}}}\nprometheus: {{host: 127.0.0.1, port: {port}}}"
+        assert levels(look(text, offline=True))["running exporter"] == ["fail"]
+    finally:
+        store.close()
+    assert "running exporter" not in look(text, offline=True)
+
+
+def test_the_running_exporter_is_told_as_that(look: Look, tmp_path: Path) -> None:
+    """Beside `run` with the same state and ports everything is ok; with another state its port is
+    taken.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = (
+        f"state: {{path: {tmp_path / 'own.db'}}}\nprometheus: {{host: 127.0.0.1, port: {port}}}\n"
+    )
+    (tmp_path / "run.yaml").write_text(text + "usage: {enabled: false}\ncosts: {enabled: false}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "otel_openai_usage", "run", "-c", str(tmp_path / "run.yaml")],
+        stderr=subprocess.DEVNULL,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "OPENAI_ADMIN_KEY": "sk-admin-x",
+            "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
+        },
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while "running exporter" not in (found := look(text, offline=True)) or (
+            found["prometheus"][0].level != "ok"
+        ):
+            assert time.monotonic() < deadline
+        assert "the running exporter listens" in found["prometheus"][0].told
+        assert levels(found)["running exporter"] == ["ok"]
+        other = text.replace("own.db", "other.db")
+        assert levels(look(other, offline=True))["prometheus"] == ["fail"]
+        options = ["-c", str(tmp_path / "run.yaml")]
+        done = subprocess.run(
+            [sys.executable, "-m", "otel_openai_usage", "healthcheck", *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        assert (done.returncode, done.stdout) == (0, "ok\n")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_long_key_is_named_by_its_end(look: Look) -> None:
+    """The last four characters of a key of ordinary length name it; no more of it is shown."""
+    secret = "sk-admin-" + "abcdefgh" * 8 + "WXYZ"
+    told = look(OPENAI_ADMIN_KEY=secret, offline=True)["key"][0].told
+    assert told == "an admin key (…WXYZ)"

@@ -93,7 +93,7 @@ class WsgiServer:
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
         self._adjustments = Adjustments(
-            ident="otel-openai-usage",
+            ident="otel-openai-usage-dashboard",
             threads=4,
             connection_limit=CONNECTIONS + 16,
             max_request_header_size=32 * 1024,
