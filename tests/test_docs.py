@@ -111,3 +111,11 @@ def test_the_simulated_organization_has_a_state_of_its_own(page: str) -> None:
     simulated = [block for block in blocks if "OPENAI_ADMIN_KEY=sk-admin-simulated" in block]
     assert [block for block in simulated if "XDG_STATE_HOME=" not in block] == []
     assert simulated or page not in {"docs/quickstart.md", "docs/cli.md"}
+
+
+def test_the_number_of_dashboards_is_right() -> None:
+    """docs/quickstart.md counts the shipped Grafana dashboards."""
+    root = Path(__file__).parent.parent
+    count = len(list((root / "deploy" / "grafana" / "dashboards").glob("*.json")))
+    word = {4: "four", 5: "five", 6: "six", 7: "seven"}[count]
+    assert f"Grafana with {word} dashboards" in (root / "docs" / "quickstart.md").read_text()

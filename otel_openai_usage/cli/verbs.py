@@ -539,9 +539,15 @@ def export(
         settings.organization_ids,
     )
     first = next(found, "")  # a state that cannot be read leaves the file of last time as it is
+    rows = 0 if form in ("csv", "focus") else bool(first)  # the first line of CSV has the names
     with written(output) as out:
         out.write(first)
-        out.writelines(found)
+        for line in found:
+            out.write(line)
+            rows += 1
+    if not rows:
+        nothing = f"warning: nothing is stored from {since:%Y-%m-%d} to {until:%Y-%m-%d}"
+        click.echo(f"{NAME}: {nothing}; `backfill` reads days before counting began", err=True)
     return 0
 
 
