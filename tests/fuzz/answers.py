@@ -54,7 +54,7 @@ class Fuzzer:
         packed = rng.random() < 0.1
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
             body = rng.choice(BODIES)(body, rng)
-        is_bad = not is_good(path, body)
+        is_bad = not is_good(path, query, body)
         if packed:
             body = gzip.compress(body)
             headers.append("Content-Encoding: gzip")
@@ -175,15 +175,17 @@ BODIES: Sequence[Callable[[bytes, random.Random], bytes]] = (
 )
 
 
-def is_good(path: str, body: bytes) -> bool:
+def is_good(path: str, query: Mapping[str, Sequence[str]], body: bytes) -> bool:
     """Whether the counts of a body of usage can be read, by Python's own parser. Other bodies have
-    none.
+    none, and a bucket outside the window that was asked for is not looked at.
     """
     if "/usage/" not in path:
         return True
     try:
         page = json.loads(body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace"))
-        return all(_counts(result) for bucket in page["data"] for result in bucket["results"])
+        start, end = (int(query[name][0]) for name in ("start_time", "end_time"))
+        asked_for = [bucket for bucket in page["data"] if start <= bucket["start_time"] < end]
+        return all(_counts(result) for bucket in asked_for for result in bucket["results"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
