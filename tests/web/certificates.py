@@ -12,6 +12,20 @@ from cryptography.x509.oid import NameOID
 DAY = timedelta(days=1)
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority's key may be used for; Python 3.13 wants it to be said."""
+
+
 class Authority:
     """A certificate authority; `file` holds its certificate."""
 
@@ -23,6 +37,7 @@ class Authority:
         certificate = self._builder(self._name, self._key).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
+        certificate = certificate.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.file.write_bytes(
             certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
