@@ -36,7 +36,7 @@ _REFUSAL = (
     b"too many connections\n"
 )
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_ACCEPTED_AT_ONCE = 64
+_ACCEPTED_AT_ONCE = 16
 _LOG_INTERVAL = 60.0
 
 
@@ -79,6 +79,8 @@ class _Connection(asyncio.Protocol):
         self.stalled_since: float | None = None
         self.in_request = False
         self.receives_body = False
+        self.pipelines = False
+        self._fresh = False
         self._unread = 0
         self._resumed = False
 
@@ -90,6 +92,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: the client sent something."""
         self.active_at = time.monotonic()
+        self._fresh = True
         if not self.in_request and self.head_since is None:
             self.head_since = self.active_at
         self.inner.data_received(data)
@@ -115,6 +118,9 @@ class _Connection(asyncio.Protocol):
 
     def begin(self) -> None:
         """A whole head came."""
+        # Nothing came since the last one, so the client sends requests ahead: no scraper does.
+        self.pipelines |= not self._fresh
+        self._fresh = False
         self.in_request = True
         self.head_since = None
         self.answer_since = time.monotonic()
@@ -154,6 +160,8 @@ class _Connection(asyncio.Protocol):
         one that is being served.
         """
         quiet = now - self.active_at
+        if self.pipelines:
+            return 4, quiet
         if self.head_since is not None:
             return 3, now - self.head_since
         if not self.in_request and not self._unread:
@@ -265,6 +273,13 @@ class Listener:
         connection = _Connection(self._make_protocol(), self._forget)
         self._connections[connection.inner] = connection
         connection.task = asyncio.create_task(self._open(connection, accepted))
+
+        def close(_: asyncio.Task[None]) -> None:
+            if connection.transport is None:
+                accepted.close()
+
+        # A task that is cancelled before it began closes nothing by itself.
+        connection.task.add_done_callback(close)
 
     async def _open(self, connection: _Connection, accepted: socket.socket) -> None:
         """Have asyncio read and write the socket, over TLS where that is wanted."""

@@ -87,6 +87,11 @@ async def answer(sock: socket.socket, size: int = 65536) -> bytes:
             return b""
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def until(happened: Callable[[], bool]) -> None:
     """Wait until it did."""
     async with asyncio.timeout(10):
@@ -227,6 +232,19 @@ async def test_a_handshake_has_its_time_and_takes_no_place(serve: Serve, tmp_pat
     assert set(answers) == {b""}
     for sock in held:
         sock.close()
+
+
+async def test_requests_sent_ahead_give_up_their_place(serve: Serve) -> None:
+    """A client that sends requests without waiting for answers is the first to lose its place, even
+    while it is served; no descriptor of a lost one stays open.
+    """
+    server = await serve(Limits(8, stall=60))
+    before = descriptors()
+    held = [await knock(server, (GET % b"/readyz") * 50) for _ in range(60)]
+    assert await is_healthy(server)
+    for sock in held:
+        sock.close()
+    await until(lambda: descriptors() <= before + 1)
 
 
 def test_limits_leave_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
