@@ -35,6 +35,7 @@ VERBS = [
     "dashboard",
     "metrics",
     "config",
+    "healthcheck",
 ]
 COMMAND = [sys.executable, "-m", "otel_openai_usage"]
 

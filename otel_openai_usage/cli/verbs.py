@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from otel_openai_usage import stopping
+from otel_openai_usage.cli.address import address
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -31,20 +32,6 @@ class _InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs."""
         return list(self.commands)
-
-
-def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    """Host and port of `HOST:PORT`, `[::1]:PORT`, or `:PORT` for every interface."""
-    if value is None:
-        return None
-    host, colon, port = value.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (
-        ":" in host and host[0] + host[-1] != "[]"
-    ):
-        raise click.BadParameter(
-            f"expected HOST:PORT such as localhost:9185 or :9185, got {value!r}"
-        )
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what `:9185` asks for
 
 
 _config = click.option(
@@ -110,7 +97,7 @@ def cli() -> None:
 @_config
 @click.option(
     "--listen",
-    callback=_address,
+    callback=address,
     metavar="HOST:PORT",
     help="Serve the metrics there (prometheus.host, prometheus.port).",
 )
@@ -218,34 +205,6 @@ def check(file: Path | None, offline: bool) -> int:
         failed |= finding.level == "fail"
         click.echo(str(finding))
     return FAILED if failed else 0
-
-
-@_verb(cli, "healthcheck")
-@_config
-@click.option(
-    "--listen",
-    callback=_address,
-    metavar="HOST:PORT",
-    help="Where the exporter listens, if `run` was given it (prometheus.host, prometheus.port).",
-)
-@click.option("--ready", is_flag=True, help="Ask /readyz instead of /healthz.")
-def healthcheck(file: Path | None, listen: tuple[str, int] | None, ready: bool) -> int:
-    """Ask the running exporter whether it lives, for the health checks of containers.
-
-    It asks this machine's listener as the configuration says it: host, port and TLS; it needs no
-    password and no key. Ends with 0 if the answer is 200, otherwise with 1 and the reason. Where
-    client certificates are required, the server's own is shown; if its authority is another one,
-    /healthz counts as answered once a certificate is asked for, and /readyz cannot be seen.
-
-    \b
-      otel-openai-usage healthcheck
-      otel-openai-usage healthcheck -c otel-openai-usage.yaml --ready
-    """
-    from otel_openai_usage.cli.health import ask
-
-    given = dict(zip(("prometheus.host", "prometheus.port"), listen, strict=True)) if listen else {}
-    click.echo(ask(_settings(file, given), "/readyz" if ready else "/healthz"))
-    return 0
 
 
 @_verb(cli, "verify")
