@@ -7,7 +7,7 @@ the command line's.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from otel_openai_usage.metrics.instruments import instrument
+    from otel_openai_usage.exporters.sdk.instruments import instrument
 
     __version__: str
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
 
         return version("otel-openai-usage")
     if name == "instrument":
-        from otel_openai_usage.metrics.instruments import instrument
+        from otel_openai_usage.exporters.sdk.instruments import instrument
 
         return instrument
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ _M_ARENA_MAX = -8
 _LARGE = 320 * 1024  # the pieces in which aiohttp reads a body stay below it
 
 
-def frugal() -> None:
+def tune_allocator() -> None:
     """Let large blocks go back to the system when they are freed, and let the collector come
     seldom. Once, at the start.
     """

@@ -11,11 +11,11 @@ from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeAlias
 
-from otel_openai_usage.app import Exporter, wire
+from otel_openai_usage.composition.app import Exporter, wire
 from otel_openai_usage.config import Settings, load_mapping, require_exporters, require_keys
+from otel_openai_usage.engine.loop import Loop
+from otel_openai_usage.engine.recorder import Clock as _Clock
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.poller import Clock as _Clock
-from otel_openai_usage.poller import Loop
 
 _PAUSE = 0.01
 """Seconds of real time that a wait of the exporter takes when its clock is a test's."""
@@ -106,15 +106,15 @@ class Harness:
             await self._until_killed(exporter, [names.try_look_up() for names in exporter.names])
         await self._until_killed(exporter, [_publish(exporter)])
 
-    async def upkeep(self) -> None:
+    async def maintenance(self) -> None:
         """One round of what `run` does every few minutes: old rows become coarser or go, and what
         was committed is written back into the state's main file.
 
         Raises StateError.
         """
         exporter = self._running()
-        if exporter.upkeep is not None:
-            await self._until_killed(exporter, [exporter.upkeep.once()])
+        if exporter.maintenance is not None:
+            await self._until_killed(exporter, [exporter.maintenance.once()])
         await self._until_killed(exporter, [exporter.care.once()])
         await self._until_killed(exporter, [_publish(exporter)])
 

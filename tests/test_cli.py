@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from otel_openai_usage import app, cli
+from otel_openai_usage import cli
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import Settings
-from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError, ExporterError, ListenError
-from otel_openai_usage.metrics.own import OWN
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.exporters.self_metrics import OWN
+from otel_openai_usage.storage.sqlite.store import Store
 
 VERBS = [
     "run",

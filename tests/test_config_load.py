@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_openai_usage.config import Settings, load, require_exporters, require_keys, state_file
-from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
 
 ROOT = Path(__file__).parent.parent
 LISTED = subprocess.run(

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.core.kinds import USAGE_KINDS
-from otel_openai_usage.core.model import Window, floor
+from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.domain.model import Window, floor
 from otel_openai_usage.simulator.world import World
 from tests.real.collector import Collector
 from tests.real.installed import (
@@ -167,7 +167,7 @@ def test_the_key_and_the_address_are_all_it_needs(run: Callable[..., Exporter]) 
         if name == "openai_api_up"
     }
     assert up == dict.fromkeys(
-        ["costs", "names", "limits", *(f"usage/{kind}" for kind in USAGE_KINDS)], 1.0
+        ["costs", "names", "limits", *(f"usage/{kind}" for kind in USAGE_ENDPOINTS)], 1.0
     )
 
 

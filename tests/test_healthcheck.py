@@ -10,10 +10,10 @@ import pytest
 from otel_openai_usage.cli.health import ask
 from otel_openai_usage.config import load
 from otel_openai_usage.errors import ExporterError
-from otel_openai_usage.metrics.prometheus import PrometheusReader
-from otel_openai_usage.web.server import Server
-from tests.metrics.boards import HOUSE, board
-from tests.web.certificates import Authority
+from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
+from otel_openai_usage.http.server import Server
+from tests.exporters.boards import HOUSE, board
+from tests.http.certificates import Authority
 
 HASH = bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
 TLS = "tls_server_config: {cert_file: server.crt, key_file: server.key"

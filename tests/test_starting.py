@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from otel_openai_usage import app
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
-from otel_openai_usage.poller import Clock
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.engine.recorder import Clock
+from otel_openai_usage.storage.sqlite.store import Store
 
 ROOT = Path(__file__).parent.parent
 QUIET = {

@@ -13,7 +13,7 @@ import click
 
 from otel_openai_usage.cli import cli
 from otel_openai_usage.config.reference import page
-from otel_openai_usage.core.catalogue import INSTRUMENTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
 
 ROOT = Path(__file__).parent.parent
 TABLE = re.compile(r"(<!-- metrics: made by `make docs` -->\n).*?(<!-- /metrics -->)", re.DOTALL)

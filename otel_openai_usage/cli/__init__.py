@@ -7,11 +7,7 @@ from typing import NoReturn
 import click
 
 from otel_openai_usage import stopping
-from otel_openai_usage.cli import (  # noqa: F401 - they add their verbs
-    configuration,
-    healthcheck,
-    state,
-)
+from otel_openai_usage.cli import configuration, healthcheck, state  # noqa: F401 - they add their verbs
 from otel_openai_usage.cli.files import discard_the_rest
 from otel_openai_usage.cli.verbs import FAILED, NAME, cli
 from otel_openai_usage.errors import ConfigError, ExporterError

@@ -143,7 +143,7 @@ def run(
     if not once and (output or quiet):
         raise click.UsageError("-o and --quiet are options of `run --once`; add --once")
     with stopping.raising() if once else nullcontext():
-        from otel_openai_usage import app
+        from otel_openai_usage.composition import app
         from otel_openai_usage.config import require_exporters, require_keys
 
         host, port = listen or (None, None)
@@ -168,7 +168,7 @@ def _page_writer(output: Path) -> Callable[[bytes], None]:
     from otel_openai_usage.cli.files import STDOUT, expect_folder, replace
 
     if output == STDOUT:
-        from otel_openai_usage.app import to_stdout
+        from otel_openai_usage.composition.app import to_stdout
 
         return to_stdout
     expect_folder(output)
@@ -189,7 +189,7 @@ def check(file: Path | None, offline: bool) -> int:
     \b
       otel-openai-usage check -c otel-openai-usage.yaml
     """
-    from otel_openai_usage.check import findings
+    from otel_openai_usage.commands.check import findings
     from otel_openai_usage.config import require_exporters, require_keys
 
     try:
@@ -239,8 +239,8 @@ def verify(file: Path | None, since: datetime | None, until: datetime | None) ->
     import asyncio
     import time
 
+    from otel_openai_usage.commands.verify import Refused, TotalsDiffer, Verdict, verdicts
     from otel_openai_usage.config import require_keys
-    from otel_openai_usage.verify import Refused, TotalsDiffer, Verdict, verdicts
 
     settings = _settings(file)
     require_keys(settings)
@@ -353,8 +353,8 @@ def demo(port: int) -> int:
     \b
       otel-openai-usage demo
     """
-    from otel_openai_usage import demo as showing
     from otel_openai_usage import logs
+    from otel_openai_usage.commands import demo as showing
 
     logs.setup("warning", "text")
     try:
@@ -403,9 +403,9 @@ def backfill(
     import asyncio
     import time
 
-    from otel_openai_usage import backfill as past
     from otel_openai_usage.cli.files import expect_folder, written
     from otel_openai_usage.cli.progress import bars
+    from otel_openai_usage.commands import backfill as past
     from otel_openai_usage.config import require_keys
 
     settings = _settings(file)
@@ -477,7 +477,7 @@ def export(
     """
     from otel_openai_usage.cli.files import written
     from otel_openai_usage.config import state_file
-    from otel_openai_usage.history.export import lines
+    from otel_openai_usage.reports.export import lines
 
     if until < since:
         raise click.BadParameter(
@@ -571,9 +571,9 @@ def metrics(form: str) -> int:
     \b
       otel-openai-usage metrics --format json
     """
-    from otel_openai_usage import listing
+    from otel_openai_usage.reports import catalogue
 
-    click.echo(listing.as_json() if form == "json" else listing.markdown(), nl=False)
+    click.echo(catalogue.as_json() if form == "json" else catalogue.markdown(), nl=False)
     return 0
 
 

@@ -1,12 +1,7 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
 from otel_openai_usage.config.load import VARIABLE, load, load_mapping
-from otel_openai_usage.config.needs import (
-    needs_key,
-    require_exporters,
-    require_keys,
-    state_file,
-)
+from otel_openai_usage.config.needs import needs_key, require_exporters, require_keys, state_file
 from otel_openai_usage.config.settings import Organization, Otlp, Settings
 
 __all__ = [

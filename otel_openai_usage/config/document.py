@@ -84,7 +84,7 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError([_trouble(name, error)]) from None
+        raise ConfigError([_failure_log(name, error)]) from None
     except (RecursionError, ValueError) as error:
         raise ConfigError([f"{name}: the YAML cannot be read: {type(error).__name__}"]) from None
     if tree is None:
@@ -96,7 +96,7 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
     return expanded(tree, env)
 
 
-def _trouble(name: str, error: yaml.YAMLError) -> str:
+def _failure_log(name: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark else name
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"

@@ -148,7 +148,7 @@ def said(env: Mapping[str, str]) -> Said:
                 found.ignore(variable, str(error))
     _exporters(env, found)
     _resource(env, found)
-    _shape(env, found)
+    _series_index(env, found)
     if env.get("OTEL_CONFIG_FILE", "").strip():
         found.warnings.append(CONFIG_FILE)
     return found
@@ -235,7 +235,7 @@ def _resource(env: Mapping[str, str], found: Said) -> None:
         found.origins["attributes.resource.service.name"] = "OTEL_SERVICE_NAME"
 
 
-def _shape(env: Mapping[str, str], found: Said) -> None:
+def _series_index(env: Mapping[str, str], found: Said) -> None:
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     preference = env.get(variable, "").strip()
     if preference.lower() == "delta":

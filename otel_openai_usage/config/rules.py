@@ -10,14 +10,14 @@ from otel_openai_usage.config.fields import loopback
 from otel_openai_usage.config.quantities import format_duration
 from otel_openai_usage.config.settings import Organization, Settings
 from otel_openai_usage.config.unknown import nearest
-from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.instruments import INSTRUMENTS
 
 ATTRIBUTES = frozenset(
     attribute
     for attributes in (
         *(item.attributes for item in INSTRUMENTS.values()),
-        *(kind.dimensions for kind in KINDS.values()),
+        *(kind.dimensions for kind in ENDPOINTS.values()),
     )
     for attribute in attributes
 )
@@ -57,11 +57,11 @@ def _organizations(settings: Settings) -> Iterator[str]:
 
 def _usage(settings: Settings) -> Iterator[str]:
     usage = settings.usage
-    yield from _known("usage.endpoints", usage.endpoints, USAGE_KINDS)
+    yield from _known("usage.endpoints", usage.endpoints, USAGE_ENDPOINTS)
     yield from _known(
         "usage.group_by",
         usage.group_by,
-        {name for kind in USAGE_KINDS.values() for name in kind.group_by},
+        {name for kind in USAGE_ENDPOINTS.values() for name in kind.group_by},
     )
     if usage.settle > usage.reconcile:
         settle = format_duration(usage.settle)

@@ -25,7 +25,7 @@ from otel_openai_usage.config.fields import (
     Url,
     problem,
 )
-from otel_openai_usage.core.kinds import USAGE_KINDS
+from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
 
 _Positive = Annotated[int, Field(ge=1), WHOLE]
 _Port = Annotated[int, Field(ge=0, le=65535), WHOLE]
@@ -77,7 +77,7 @@ class Usage(Section):
 
     enabled: bool = True
     """Whether usage is polled."""
-    endpoints: tuple[str, ...] = tuple(USAGE_KINDS)
+    endpoints: tuple[str, ...] = tuple(USAGE_ENDPOINTS)
     """Which of the usage endpoints are polled."""
     interval: Interval = timedelta(seconds=60)
     """How often the freshest window is read, at least 1s."""

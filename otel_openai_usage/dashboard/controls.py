@@ -5,9 +5,9 @@ from typing import Any
 
 from dash import dcc, html
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.view import COSTS, DAY, FILTERS, GROUPS, PERIODS, View
+from otel_openai_usage.domain.model import utc
 
 OFFERED = 50
 """So many names stand in a list at once; typing finds the others."""

@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_openai_usage.core.model import Width
 from otel_openai_usage.dashboard.view import Span
+from otel_openai_usage.domain.model import Width
 
 DAY = int(Width.DAY)
 
 Numbers: TypeAlias = NDArray[Any]
 """Of int64 or float64."""
 Mask: TypeAlias = NDArray[np.bool_]
-Leaf: TypeAlias = Mapping[str, str | None]
+StoredSeries: TypeAlias = Mapping[str, str | None]
 Row: TypeAlias = Sequence[float]
 """A leaf's place, a day's start, and the amounts of the columns."""
 
@@ -70,7 +70,7 @@ class Cube:
     amounts: Mapping[str, Numbers] = field(repr=False)
 
     @property
-    def leaves(self) -> int:
+    def stored_series_list(self) -> int:
         """How many attribute sets."""
         return len(next(iter(self.columns.values())).codes) if self.columns else 0
 
@@ -81,7 +81,7 @@ class Cube:
             one = (
                 self.columns[name].among(wanted)
                 if name in self.columns
-                else np.zeros(self.leaves, dtype=np.bool_)
+                else np.zeros(self.stored_series_list, dtype=np.bool_)
             )
             mask = one if mask is None else mask & one
         return mask
@@ -132,7 +132,7 @@ class Cube:
     def _cut(self, measure: str, span: Span) -> Numbers:
         rows = self.amounts.get(measure)
         if rows is None:
-            rows = np.zeros((self.leaves, self.days), dtype=np.int64)
+            rows = np.zeros((self.stored_series_list, self.days), dtype=np.int64)
         low = max(0, (span.start - self.start) // DAY)
         return rows[:, low : max(low, (span.end - self.start) // DAY)]
 
@@ -147,17 +147,20 @@ class Builder:
         self._start = start
         self._days = days
         self._floating = frozenset(floating)
-        self._leaves: list[Leaf] = []
+        self._leaves: list[StoredSeries] = []
         self._parts: list[tuple[str, NDArray[np.intp], Numbers]] = []
 
     def add(
-        self, leaves: Mapping[int, Leaf], rows: Iterable[Row], measures: Sequence[str]
+        self,
+        stored_series_list: Mapping[int, StoredSeries],
+        rows: Iterable[Row],
+        measures: Sequence[str],
     ) -> Mapping[int, int]:
         """Rows of (leaf id, day, amounts as in `measures`). Where the leaves have come to stand,
         for `more`.
         """
-        places = {id_: len(self._leaves) + at for at, id_ in enumerate(leaves)}
-        self._leaves += leaves.values()
+        places = {id_: len(self._leaves) + at for at, id_ in enumerate(stored_series_list)}
+        self._leaves += stored_series_list.values()
         self.more(places, rows, measures)
         return places
 
@@ -190,7 +193,8 @@ class Builder:
                 )
             np.add.at(amounts[name], cells, values.astype(amounts[name].dtype))
         columns = {
-            name: Column.of([leaf.get(name) for leaf in self._leaves]) for name in self._dimensions
+            name: Column.of([stored_series.get(name) for stored_series in self._leaves])
+            for name in self._dimensions
         }
         return Cube(
             self._start,

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from otel_openai_usage.core.book import Status
-from otel_openai_usage.core.kinds import COSTS, STORED, USAGE_KINDS, Kind
-from otel_openai_usage.core.metered import METERED
-from otel_openai_usage.core.model import Limit, Names, floor
 from otel_openai_usage.dashboard.cube import DAY, Builder, Cube
 from otel_openai_usage.dashboard.items import split
+from otel_openai_usage.domain.endpoints import COSTS, STORED, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.metered import METERED
+from otel_openai_usage.domain.model import Limit, Names, floor
+from otel_openai_usage.domain.source_state import Status
 
 DIMENSIONS = ("project", "model", "key", "user", "operation", "customer")
 COST_DIMENSIONS = ("project", "model", "key", "user", "charged", "currency")
@@ -37,11 +37,13 @@ class Past(Protocol):
         """The start of the oldest row."""
         ...
 
-    def leaves(self, source: int, kind: Kind) -> Mapping[int, Mapping[str, str | None]]:
+    def stored_series_list(
+        self, source: int, kind: Endpoint
+    ) -> Mapping[int, Mapping[str, str | None]]:
         """The attribute sets of a source, by id."""
         ...
 
-    def rows(self, source: int, kind: Kind, since: int) -> Iterable[Sequence[float]]:
+    def rows(self, source: int, kind: Endpoint, since: int) -> Iterable[Sequence[float]]:
         """(attribute set, day, the kind's measures) from a day on; a day may come in several parts."""
         ...
 
@@ -162,7 +164,7 @@ def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
     first = None if oldest is None else max(floor(oldest, DAY), today - int(years * 365) * DAY)
     start = today if first is None else first
     days = (today - start) // DAY + 1
-    usage = _usage(past, sources, start, days, USAGE_KINDS)
+    usage = _usage(past, sources, start, days, USAGE_ENDPOINTS)
     legacy = not usage.amounts and "legacy" in sources
     if legacy:
         usage = _usage(past, sources, start, days, {"legacy": STORED["legacy"]})
@@ -174,18 +176,18 @@ def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
 
 
 def _usage(
-    past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Kind]
+    past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Endpoint]
 ) -> Cube:
     builder = Builder(DIMENSIONS, start, days, _MONEY)
     for name, kind in kinds.items():
         if name not in sources or kind.level:
             continue
-        leaves = {
-            id_: _leaf(leaf, None if kind is METERED else name)
-            for id_, leaf in past.leaves(sources[name], kind).items()
+        stored_series_list = {
+            id_: _stored_series(stored_series, None if kind is METERED else name)
+            for id_, stored_series in past.stored_series_list(sources[name], kind).items()
         }
         places = builder.add(
-            leaves,
+            stored_series_list,
             past.rows(sources[name], kind, start),
             [measure.name for measure in kind.measures],
         )
@@ -204,13 +206,15 @@ def _usage(
     return replace(cube, amounts={**cube.amounts, "unpriced": np.where(priced > 0, 0, tokens)})
 
 
-def _leaf(leaf: Mapping[str, str | None], kind: str | None) -> Mapping[str, str | None]:
-    operation = leaf.get("operation") or kind
-    found = {name: leaf.get(field) for name, field in _FIELDS.items()}
+def _stored_series(
+    stored_series: Mapping[str, str | None], kind: str | None
+) -> Mapping[str, str | None]:
+    operation = stored_series.get("operation") or kind
+    found = {name: stored_series.get(field) for name, field in _FIELDS.items()}
     return {
         **found,
         "operation": operation,
-        "model": leaf.get("model") or (operation.replace("_", " ") if operation else None),
+        "model": stored_series.get("model") or (operation.replace("_", " ") if operation else None),
     }
 
 
@@ -219,11 +223,12 @@ def _costs(
 ) -> tuple[Cube, tuple[str, ...]]:
     builder = Builder(COST_DIMENSIONS, start, days, _MONEY)
     if COSTS.name in sources:
-        leaves = {
-            id_: _charge(leaf) for id_, leaf in past.leaves(sources[COSTS.name], COSTS).items()
+        stored_series_list = {
+            id_: _charge(stored_series)
+            for id_, stored_series in past.stored_series_list(sources[COSTS.name], COSTS).items()
         }
         builder.add(
-            leaves,
+            stored_series_list,
             past.rows(sources[COSTS.name], COSTS, start),
             [measure.name for measure in COSTS.measures],
         )
@@ -240,12 +245,12 @@ def _costs(
     ), ranked
 
 
-def _charge(leaf: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    item = split(leaf.get("line_item"))
-    found = {name: leaf.get(field) for name, field in _FIELDS.items()}
+def _charge(stored_series: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    item = split(stored_series.get("line_item"))
+    found = {name: stored_series.get(field) for name, field in _FIELDS.items()}
     return {
         **found,
         "model": item.label,
         "charged": item.charged,
-        "currency": leaf.get("currency") or "usd",
+        "currency": stored_series.get("currency") or "usd",
     }

@@ -12,10 +12,10 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.queries import Floats, Report, Series
 from otel_openai_usage.dashboard.view import DAY, month_end
+from otel_openai_usage.domain.model import utc
 
 Figure: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[float], str]

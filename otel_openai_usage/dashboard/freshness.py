@@ -5,9 +5,9 @@ from typing import Any
 
 from dash import html
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.data import Data
+from otel_openai_usage.domain.model import utc
 
 STALE = {"costs": 3 * 3600 + 900, "legacy": 3600}
 """Seconds without a success after which a source counts as stale. Successes are written down every

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from otel_openai_usage.core.model import Width
 from otel_openai_usage.dashboard.data import Data, read
+from otel_openai_usage.domain.model import Width
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.state.daily import Daily, daily
+from otel_openai_usage.storage.sqlite.daily import Daily, daily
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Library:
             with daily(self.path) as past:
                 self._take(past)
         except StateError as error:
-            self._trouble(error)
+            self._failure_log(error)
 
     def watch(self) -> None:
         """Read the store whenever it was written, until `close`. In a thread of its own."""
@@ -67,7 +67,7 @@ class Library:
                 with daily(self.path) as past:
                     self._follow(past)
             except StateError as error:
-                self._trouble(error)
+                self._failure_log(error)
                 self._stop.wait(self._interval)
 
     def close(self) -> None:
@@ -81,8 +81,8 @@ class Library:
             if state != self._seen or self._shelf.trouble:
                 self._take(past)
                 self._seen = state
-            took = time.monotonic() - began
-            if self._stop.wait(max(self._interval, took * AT_MOST)) or not self.path.exists():
+            apply = time.monotonic() - began
+            if self._stop.wait(max(self._interval, apply * AT_MOST)) or not self.path.exists():
                 return
 
     def _take(self, past: Daily) -> None:
@@ -90,7 +90,7 @@ class Library:
         data = {name: read(past, name, now) for name in past.organizations()}
         self._shelf = Shelf(data, None, self._shelf.number + 1)
 
-    def _trouble(self, error: StateError) -> None:
+    def _failure_log(self, error: StateError) -> None:
         if self._shelf.trouble != str(error):
             what = (
                 "the dashboard shows what it read last"

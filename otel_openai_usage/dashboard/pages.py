@@ -7,13 +7,13 @@ from typing import Any
 
 from dash import dcc, html
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import cards, figures, metered, units
 from otel_openai_usage.dashboard.controls import attribute, href
 from otel_openai_usage.dashboard.figures import Say
 from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.queries import Entry, Report, Series
 from otel_openai_usage.dashboard.view import DAY, GROUPS, PERIODS
+from otel_openai_usage.domain.model import utc
 
 ROWS = 15
 

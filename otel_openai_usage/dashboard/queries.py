@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_openai_usage.core.model import Limit, floor, utc
 from otel_openai_usage.dashboard.cube import DAY, Cube, Mask
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.forecast import Forecast, forecast, rate
 from otel_openai_usage.dashboard.view import Span, View, month_end, month_start
+from otel_openai_usage.domain.model import Limit, floor, utc
 
 TOP = 7
 """So many series have a colour of their own; the others are one."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from otel_openai_usage.core.model import utc
-from otel_openai_usage.core.spreadsheet import row, safe
 from otel_openai_usage.dashboard.queries import Entry, Report
 from otel_openai_usage.dashboard.view import DAY
+from otel_openai_usage.domain.model import utc
+from otel_openai_usage.domain.spreadsheet import row, safe
 
 
 def render(report: Report) -> str:

@@ -4,7 +4,7 @@ import re
 from datetime import date
 from math import isfinite
 
-from otel_openai_usage.core.model import utc
+from otel_openai_usage.domain.model import utc
 
 NONE = "–"
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}

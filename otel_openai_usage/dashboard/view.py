@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 
-from otel_openai_usage.core.model import Width, floor, midnight, utc
+from otel_openai_usage.domain.model import Width, floor, midnight, utc
 
 DAY = int(Width.DAY)
 

@@ -46,10 +46,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """Waitress: bytes of a request came."""
         if self.arriving_since is None:
             self.arriving_since = time.time()
-        took = bool(super().received(data))
+        apply = bool(super().received(data))
         if self.requests and self.request is None:
             self.arriving_since = None
-        return took
+        return apply
 
     def is_late(self, now: float) -> bool:
         """Whether the client took longer than it may, or sends requests without reading answers,

@@ -4,8 +4,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from otel_openai_usage.core.kinds import COSTS
-from otel_openai_usage.core.model import Dims, Width, Window, floor
+from otel_openai_usage.domain.endpoints import COSTS
+from otel_openai_usage.domain.model import Dims, Width, Window, floor
 from otel_openai_usage.simulator import wire
 from otel_openai_usage.simulator.costs import CostRow
 from otel_openai_usage.simulator.faults import Fault

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-from otel_openai_usage.core.kinds import COSTS, KINDS
-from otel_openai_usage.core.model import Amounts, Dims
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS
+from otel_openai_usage.domain.model import Amounts, Dims
 from otel_openai_usage.simulator import bill
 from otel_openai_usage.simulator.chance import spread
 from otel_openai_usage.simulator.traffic import Traffic
@@ -71,13 +71,13 @@ class Costs:
     def _charges(self, day: int, known: int) -> Iterator[tuple[Dims, bill.Charge]]:
         yield (None, "priority support", None, None, None, "usd"), bill.support(known - day // 60)
         for stream in self._streams:
-            who = dict(zip(KINDS[stream.work.kind].dimensions, stream.dims, strict=True))
+            who = dict(zip(ENDPOINTS[stream.work.kind].dimensions, stream.dims, strict=True))
             for charge in self._of(stream, day, known):
                 whose = (who.get("api_key_id"), who.get("user_id"), who.get("api_source"))
                 yield (who["project_id"], charge.line_item, *whose, "usd"), charge
 
     def _of(self, stream: Stream, day: int, known: int) -> list[bill.Charge]:
-        if KINDS[stream.work.kind].level:
+        if ENDPOINTS[stream.work.kind].level:
             hours = range(day // 60, known, 60)
             return [bill.storage(sum(self._traffic.level(stream, minute) for minute in hours))]
         flow = self._traffic.between(stream, day // 60, known)

@@ -2,10 +2,10 @@
 of them do.
 """
 
-from otel_openai_usage.core.kinds import USAGE_KINDS
-from otel_openai_usage.core.ledger import total
-from otel_openai_usage.core.metered import METERED
-from otel_openai_usage.core.model import Amounts, Dims, Window
+from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
+from otel_openai_usage.domain.metered import METERED
+from otel_openai_usage.domain.model import Amounts, Dims, Window
+from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.simulator.chance import draw
 from otel_openai_usage.simulator.world import World
 
@@ -21,7 +21,7 @@ _SHARES = (55, 30, 15)
 
 def metered(world: World, window: Window) -> dict[Dims, Amounts]:
     """What events tell of a window, as rows of the kind `metered`."""
-    kind = USAGE_KINDS["completions"]
+    kind = USAGE_ENDPOINTS["completions"]
     names = {project.id: project.name for project in world.company.projects}
     found: dict[Dims, Amounts] = {}
     for dims, amounts in world.totals(kind.name, window, ("project_id", "model")).items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import date
 from typing import Final
 
-from otel_openai_usage.core.model import midnight
+from otel_openai_usage.domain.model import midnight
 
 ANSWERS: Final = (
     "rate_limit",  # 429, with Retry-After if `retry_after` is set (seconds, or an HTTP date)

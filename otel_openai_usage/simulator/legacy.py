@@ -11,15 +11,15 @@ from datetime import date, datetime
 
 from aiohttp import web
 
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.model import Width, Window
+from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.simulator import answers
 from otel_openai_usage.simulator.world import World
 
 ORDINARY_KEY = "sk-simulated"
 PER_MINUTE = 5
 _GROUPS = ("project_id", "user_id", "api_key_id", "model")
-_KIND = KINDS["completions"]
+_KIND = ENDPOINTS["completions"]
 
 
 class Legacy:

@@ -5,13 +5,13 @@ tests and benchmarks.
 from collections.abc import Sequence
 from decimal import Decimal
 
-from otel_openai_usage.core import ledger
-from otel_openai_usage.core.book import Book, Commit, accept, leaves_after
-from otel_openai_usage.core.estimate import Estimate, PriceBook, estimate
-from otel_openai_usage.core.kinds import KINDS, Kind
-from otel_openai_usage.core.model import Limit, Names, Width, Window
-from otel_openai_usage.core.ports import Store
+from otel_openai_usage.domain import reconciliation
+from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Limit, Names, Width, Window
+from otel_openai_usage.domain.pricing import Estimate, PriceList, estimate
+from otel_openai_usage.domain.source_state import Commit, SourceState, accept, series_after
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.storage.ports import Store
 
 GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")
 COSTS_GROUP_BY = ("project_id", "line_item")
@@ -23,8 +23,8 @@ def fill(
     organization: str,
     start: int,
     end: int,
-    prices: PriceBook | None = None,
-) -> list[Book]:
+    prices: PriceList | None = None,
+) -> list[SourceState]:
     """Keep what was used and billed on the UTC days in [start, end), before a count that begins at
     `end`; and the names.
 
@@ -33,7 +33,7 @@ def fill(
     store.keep_names(organization, names(world))
     return [
         _fill(store, world, organization, kind, start, end, prices)
-        for kind in KINDS.values()
+        for kind in ENDPOINTS.values()
         if not kind.level
     ]
 
@@ -42,27 +42,29 @@ def _fill(
     store: Store,
     world: World,
     organization: str,
-    kind: Kind,
+    kind: Endpoint,
     start: int,
     end: int,
-    prices: PriceBook | None,
-) -> Book:
+    prices: PriceList | None,
+) -> SourceState:
     grouping = kind.grouping(COSTS_GROUP_BY if kind.name == "costs" else GROUP_BY)
-    book = store.book(organization, kind, end, grouping)
+    source_state = store.source_state(organization, kind, end, grouping)
     days = {
         day: world.totals(kind.name, Window(day, day + Width.DAY), grouping)
         for day in range(start, end, Width.DAY)
     }
-    change = ledger.replace(Width.DAY, days, (), end, kind.zero)
-    new, moved = leaves_after(book, change, end)
+    change = reconciliation.replace(Width.DAY, days, (), end, kind.zero)
+    new, moved = series_after(source_state, change, end)
     found = (
         estimate(kind, organization, change.moves, prices)
         if prices and kind.name != "costs"
         else Estimate()
     )
-    store.commit(book, Commit(book.progress, change, new, moved, estimates=found.days))
-    accept(book, new, moved)
-    return book
+    store.commit(
+        source_state, Commit(source_state.progress, change, new, moved, estimates=found.days)
+    )
+    accept(source_state, new, moved)
+    return source_state
 
 
 def names(world: World) -> Names:

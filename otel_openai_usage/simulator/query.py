@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 from zlib import crc32
 
-from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, LIMITS, Kind
-from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, Endpoint
+from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.simulator.costs import Filters
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
@@ -50,7 +50,7 @@ class Query:
     `asked` is when the first page was asked for, `hash` stands for all parameters but the page.
     """
 
-    kind: Kind
+    kind: Endpoint
     start: int
     end: int
     width: Width
@@ -80,7 +80,7 @@ def values(parameters: Parameters, name: str) -> list[str]:
     )
 
 
-def query(kind: Kind, parameters: Parameters, now: int) -> Query:
+def query(kind: Endpoint, parameters: Parameters, now: int) -> Query:
     """The question of a request made at `now`. Raises Refused."""
     sent = dict(parameters)
     _known(kind, parameters)
@@ -107,7 +107,7 @@ def query(kind: Kind, parameters: Parameters, now: int) -> Query:
     return _bounded(found, start, _integer(sent, "end_time"), now)
 
 
-def _known(kind: Kind, parameters: Parameters) -> None:
+def _known(kind: Endpoint, parameters: Parameters) -> None:
     allowed = _SINGLE - ({"batch"} if "batch" not in kind.dimensions else set())
     for name, _ in parameters:
         plain = name.removesuffix("[]")
@@ -141,13 +141,13 @@ def _one_of(name: str, text: str, allowed: Iterable[str]) -> str:
     return text
 
 
-def _width(kind: Kind, text: str | None) -> Width:
+def _width(kind: Endpoint, text: str | None) -> Width:
     return Width.parse(
         _one_of("bucket_width", text or Width.DAY.text, (width.text for width in kind.widths))
     )
 
 
-def _limit(kind: Kind, width: Width, limit: int | None) -> int:
+def _limit(kind: Endpoint, width: Width, limit: int | None) -> int:
     most = COST_LIMIT if kind is COSTS else LIMITS[width]
     if limit is None:
         return _DEFAULTS[width]
@@ -160,13 +160,13 @@ def _limit(kind: Kind, width: Width, limit: int | None) -> int:
     return limit
 
 
-def _group_by(kind: Kind, wanted: list[str]) -> tuple[str, ...]:
+def _group_by(kind: Endpoint, wanted: list[str]) -> tuple[str, ...]:
     for name in wanted:
         _one_of("group_by", name, kind.group_by)
     return kind.grouping(tuple(wanted))
 
 
-def _filters(kind: Kind, parameters: Parameters) -> Filters:
+def _filters(kind: Endpoint, parameters: Parameters) -> Filters:
     found = {
         dimension: frozenset(wanted)
         for name, dimension in _FILTERS.items()
@@ -177,7 +177,7 @@ def _filters(kind: Kind, parameters: Parameters) -> Filters:
     return found
 
 
-def _hash(kind: Kind, parameters: Parameters) -> int:
+def _hash(kind: Endpoint, parameters: Parameters) -> int:
     return crc32(
         repr((kind.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode()
     )

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from otel_openai_usage.core.kinds import KINDS, Kind
-from otel_openai_usage.core.model import Window
+from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Window
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.simulator import answers, lateness
 from otel_openai_usage.simulator.chance import code
@@ -93,10 +93,10 @@ class Simulation:
             "admin_api_keys": lists.admin_keys,
             "admin_api_keys/{key_id}": lists.admin_key,
         }
-        found = [Route(kind.path, USAGE, self._buckets(kind)) for kind in KINDS.values()]
+        found = [Route(kind.path, USAGE, self._buckets(kind)) for kind in ENDPOINTS.values()]
         return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
 
-    def _buckets(self, kind: Kind) -> Answer:
+    def _buckets(self, kind: Endpoint) -> Answer:
         style = Style(organization=self.world.company.id)
         shelf = answers.Shelf()
 
@@ -176,9 +176,9 @@ class Simulation:
         now: datetime,
         struck: list[Fault],
     ) -> web.StreamResponse:
-        trouble = next((fault for fault in struck if fault.kind in ANSWERS), None)
-        if trouble is not None and trouble.kind not in ("truncated", "cut"):
-            return await self._trouble(trouble, route, request)
+        failure_log = next((fault for fault in struck if fault.kind in ANSWERS), None)
+        if failure_log is not None and failure_log.kind not in ("truncated", "cut"):
+            return await self._failure_log(failure_log, route, request)
         try:
             body = route.answer(Ask(request.match_info, parameters, now, struck))
         except Refused as error:
@@ -187,11 +187,11 @@ class Simulation:
             return self._json(answers.error(str(error), code="not_found"), 404)
         return (
             self._json(body, 200)
-            if trouble is None
-            else await self._half(_encoded(body), trouble, request)
+            if failure_log is None
+            else await self._half(_encoded(body), failure_log, request)
         )
 
-    async def _trouble(
+    async def _failure_log(
         self, fault: Fault, route: Route, request: web.Request
     ) -> web.StreamResponse:
         key = request.headers["Authorization"].removeprefix("Bearer ")
@@ -284,7 +284,7 @@ class _Control:
         """The truth: /simulator/totals?kind=&start=&end=&group_by= (Unix seconds)."""
         asked = request.query
         try:
-            kind = KINDS[asked["kind"]]
+            kind = ENDPOINTS[asked["kind"]]
             window = Window(int(asked["start"]), int(asked["end"]))
             group_by = values(list(asked.items()), "group_by")
             found = self._simulation.world.totals(kind.name, window, group_by)

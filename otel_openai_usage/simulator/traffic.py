@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import add, sub
 from typing import TypeAlias
 
-from otel_openai_usage.core.kinds import KINDS, Kind
+from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.simulator.chance import draw, noise
 from otel_openai_usage.simulator.workloads import Sizes, Stream
 
@@ -63,7 +63,7 @@ def _counted(count: int, _sizes: Sizes, _salt: int) -> Flow:
     return (count,)
 
 
-def _plain(count: int, kind: Kind) -> Flow:
+def _plain(count: int, kind: Endpoint) -> Flow:
     """The flow of an endpoint that has no shape of its own: so many for each request, by the place
     of the measure.
     """
@@ -127,7 +127,9 @@ class Traffic:
 
     def between(self, stream: Stream, first: int, last: int) -> Flow | None:
         """What a stream used in the minutes from `first` up to `last`, or None for nothing."""
-        used: Flow = (0,) * (len(KINDS[stream.work.kind].measures) + WIDE.get(stream.work.kind, 0))
+        used: Flow = (0,) * (
+            len(ENDPOINTS[stream.work.kind].measures) + WIDE.get(stream.work.kind, 0)
+        )
         while first < last:
             day = first // 1440
             until = min(last, (day + 1) * 1440)
@@ -149,7 +151,7 @@ class Traffic:
     def _at(self, stream: Stream, day: int, count: int) -> Flow:
         shape = _SHAPES.get(stream.work.kind)
         if shape is None:
-            return _plain(count, KINDS[stream.work.kind])
+            return _plain(count, ENDPOINTS[stream.work.kind])
         return shape(count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF)
 
     def _whole(self, stream: Stream, day: int) -> Flow:

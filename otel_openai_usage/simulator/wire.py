@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 
-from otel_openai_usage.core.kinds import Kind
-from otel_openai_usage.core.model import Dims
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.model import Dims
 from otel_openai_usage.simulator.costs import CostRow
 from otel_openai_usage.simulator.traffic import Flow
 
@@ -65,7 +65,7 @@ class Renderer:
     again every minute.
     """
 
-    def __init__(self, kind: Kind, style: Style) -> None:
+    def __init__(self, kind: Endpoint, style: Style) -> None:
         self._kind = kind
         self._style = style
         self._tokens = kind.name in ("completions", "decisions")
@@ -103,12 +103,12 @@ class Renderer:
         return tail
 
 
-def cost_rows(kind: Kind, rows: Iterable[CostRow], style: Style) -> str:
+def cost_rows(kind: Endpoint, rows: Iterable[CostRow], style: Style) -> str:
     """The `results` of one day of costs; amounts are exact decimals, also as JSON numbers."""
     return ",".join([_cost_row(kind, row, style) for row in rows])
 
 
-def _cost_row(kind: Kind, row: CostRow, style: Style) -> str:
+def _cost_row(kind: Endpoint, row: CostRow, style: Style) -> str:
     fields: dict[str, object] = dict(zip(kind.dimensions, row.dims, strict=True))
     currency = fields.pop("currency")
     quantity = "null" if row.quantity is None else money(row.quantity, "number")

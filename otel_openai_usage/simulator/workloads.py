@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from otel_openai_usage.core.kinds import KINDS, USAGE_KINDS
-from otel_openai_usage.core.model import Dims
+from otel_openai_usage.domain.endpoints import ENDPOINTS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.model import Dims
 from otel_openai_usage.simulator.chance import code, draw, spread
 from otel_openai_usage.simulator.company import Company, Key
 from otel_openai_usage.simulator.prices import TOKENS
@@ -304,7 +304,7 @@ def _plain_works(
     table is served without a line here.
     """
     used = {work.kind for works in _WORK for work in works} | {_STORE.kind}
-    for kind in USAGE_KINDS.values():
+    for kind in USAGE_ENDPOINTS.values():
         if kind.name in used:
             continue
         for index, key in enumerate(company.keys):
@@ -335,7 +335,7 @@ def streams(
             Stream(
                 index,
                 busy,
-                tuple(dims.get(name) for name in KINDS[work.kind].dimensions),
+                tuple(dims.get(name) for name in ENDPOINTS[work.kind].dimensions),
                 draw(seed, "stream", index),
             )
         )

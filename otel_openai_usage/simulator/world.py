@@ -8,8 +8,8 @@ from functools import lru_cache
 from operator import sub
 from typing import Self, TypeAlias
 
-from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
-from otel_openai_usage.core.model import Amounts, Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width, Window, floor
 from otel_openai_usage.simulator.chance import spread
 from otel_openai_usage.simulator.company import found
 from otel_openai_usage.simulator.costs import CostRow, Costs, Filters, summed
@@ -28,7 +28,7 @@ _NO_FILTERS: Filters = {}
 class _View:
     """The streams that a question is about, each with the dimensions it is reported under."""
 
-    kind: Kind
+    kind: Endpoint
     kept: tuple[bool, ...]
     members: tuple[tuple[Stream, Dims], ...]
 
@@ -227,7 +227,7 @@ class World:
     def _build_view(
         self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]
     ) -> _View:
-        kind = KINDS[name]
+        kind = ENDPOINTS[name]
         if strangers := [dimension for dimension in group_by if dimension not in kind.group_by]:
             raise ValueError(f"{name} cannot be grouped by {', '.join(strangers)}")
         wanted = [(kind.dimensions.index(dimension), values) for dimension, values in filters]

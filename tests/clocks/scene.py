@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from otel_openai_usage import app
-from otel_openai_usage.app import Exporter
+from otel_openai_usage.composition import app
+from otel_openai_usage.composition.app import Exporter
 from otel_openai_usage.config import Settings, load
-from otel_openai_usage.core.book import Book
-from otel_openai_usage.core.model import Width, Window
-from otel_openai_usage.poller import Clock
+from otel_openai_usage.domain.model import Width, Window
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.recorder import Clock
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
@@ -85,8 +85,8 @@ class Scene:
 
     async def kill(self) -> None:
         """End the process. Nothing is written on the way out."""
-        keeper = self.exporter.keeper
-        keeper.books.clear()
+        recorder = self.exporter.recorder
+        recorder.source_states.clear()
         await self._stack.aclose()
 
     async def poll(self) -> None:
@@ -100,10 +100,10 @@ class Scene:
         assert not [key for key, (before, after) in fallen.items() if after < before]
         self.seen |= shown
 
-    async def upkeep(self) -> None:
+    async def maintenance(self) -> None:
         """One round of retention."""
-        assert self.exporter.upkeep
-        await self.exporter.upkeep.once()
+        assert self.exporter.maintenance
+        await self.exporter.maintenance.once()
 
     def series(self) -> dict[str, float]:
         """The token and request counters that are shown."""
@@ -114,15 +114,15 @@ class Scene:
             for point in points.get(name, ())
         }
 
-    def book(self) -> Book:
-        return self.exporter.keeper.books[0]
+    def source_state(self) -> SourceState:
+        return self.exporter.recorder.source_states[0]
 
     def exact(self) -> bool:
         """Whether every attribute set has OpenAI's own total since counting began."""
-        book = self.book()
+        source_state = self.source_state()
         until = int(self.time.true) // MINUTE * MINUTE + MINUTE
-        grouping = book.groupings[-1][1]
-        window = Window(book.progress.epoch, until)
+        grouping = source_state.groupings[-1][1]
+        window = Window(source_state.progress.epoch, until)
         seen = self.world.visible(
             "completions",
             window,
@@ -130,7 +130,7 @@ class Scene:
             grouping,
             datetime.fromtimestamp(self.time.true, UTC),
         )
-        return counted(book) == added(seen.values())
+        return counted(source_state) == added(seen.values())
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from tests.clocks.scene import DAY, HOUR, MINUTE, Scene, scene
 def stored(made: Scene) -> dict[tuple[int, int], int]:
     """How many rows are stored, by width and UTC day."""
     found: dict[tuple[int, int], int] = {}
-    with_sql = made.exporter.keeper.store._db  # type: ignore[attr-defined]
+    with_sql = made.exporter.recorder.store._db  # type: ignore[attr-defined]
     for width, day, count in with_sql.execute(
         "SELECT width, start / 86400, count(*) FROM readings GROUP BY 1, 2"
     ):
@@ -72,7 +72,7 @@ async def test_rows_stay_as_they_are_while_the_clock_is_ahead(
         made.time.true += 5
         if restarted:
             await made.start()
-        await made.upkeep()
+        await made.maintenance()
         assert stored(made) == before
         made.time.wrong = 0
         made.time.true += 5
@@ -93,7 +93,7 @@ async def test_deleted_rows_are_never_counted_again(tmp_path: Path) -> None:
         "costs__reconcile": "1d",
     }
     async with scene(tmp_path, **settings) as made:
-        await made.upkeep()
+        await made.maintenance()
         assert min(day for _, day in stored(made)) == made.time.true // DAY - 3
         made.given["usage.reconcile"] = "30d"
         for _ in range(3):
@@ -110,16 +110,18 @@ async def test_days_that_became_days_are_not_read_as_hours_by_old_fingerprints(
 ) -> None:
     """Hours that became days take their fingerprints along."""
     async with scene(tmp_path) as made:
-        book = made.book()
-        hours = {start for width, start in book.prints if width == HOUR}
+        source_state = made.source_state()
+        hours = {start for width, start in source_state.fingerprints if width == HOUR}
         assert hours
-        keep = made.exporter.keeper.store
-        from otel_openai_usage.core.retention import Retention
+        keep = made.exporter.recorder.store
+        from otel_openai_usage.domain.retention import Retention
 
         until = int(made.time.true) // DAY * DAY
-        while keep.tidy(book, Retention(until, 0)):  # type: ignore[attr-defined]
+        while keep.maintain(source_state, Retention(until, 0)):  # type: ignore[attr-defined]
             pass
-        assert not {start for width, start in book.prints if width == HOUR and start < until}
+        assert not {
+            start for width, start in source_state.fingerprints if width == HOUR and start < until
+        }
 
 
 async def test_costs_are_shown_again_as_soon_as_the_clock_is_right(tmp_path: Path) -> None:

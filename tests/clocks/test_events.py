@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.events.conftest import NOW, House, event, open_house
+from tests.ingest.conftest import NOW, House, event, open_house
 
 __all__ = ["open_house"]
 DAY = 86400

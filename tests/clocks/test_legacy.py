@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_openai_usage.core.daily import Shown
-from otel_openai_usage.core.display import Display
-from otel_openai_usage.core.kinds import LEGACY
-from otel_openai_usage.core.model import Width
-from otel_openai_usage.core.shape import Look
-from otel_openai_usage.core.snapshot import Board
+from otel_openai_usage.domain.endpoints import LEGACY
+from otel_openai_usage.domain.legacy_day import Shown
+from otel_openai_usage.domain.model import Width
+from otel_openai_usage.domain.snapshot import Board
+from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.errors import BadRequest, SourceError, Unavailable
-from otel_openai_usage.openai.legacy import Day
-from otel_openai_usage.poller import Clock, Keeper
-from otel_openai_usage.poller.legacy import TRIES, LegacyPoll, Pace
-from otel_openai_usage.state.history import history
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.providers.openai.legacy.poll import TRIES, LegacyPoll, Pace
+from otel_openai_usage.providers.openai.legacy.source import Day
+from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 from tests.conservation.rig import Nobody
 
 DAY = int(Width.DAY)
@@ -71,7 +71,7 @@ class Scene:
 
         scene = self
 
-        class Watched(Display):
+        class Watched(SnapshotBuilder):
             def __setattr__(self, name: str, value: object) -> None:
                 if name == "legacy" and isinstance(value, Shown):
                     scene.frames.append(value)
@@ -79,14 +79,18 @@ class Scene:
                 super().__setattr__(name, value)
 
         clock = Clock(lambda: self.true + self.wrong, lambda: self.true, sleep)
-        self.keeper = Keeper(self.store, Watched(Look()), Board(), clock, Ear(), otlp=False)
-        self.keeper.load({})
-        book = self.store.book("default", LEGACY, 0, ())
-        self.poll_ = LegacyPoll(self.keeper, self.store, self.usage, book, Ear(), hold=self.hold)
+        self.recorder = Recorder(
+            self.store, Watched(AttributePolicy()), Board(), clock, Ear(), otlp=False
+        )
+        self.recorder.load({})
+        source_state = self.store.source_state("default", LEGACY, 0, ())
+        self.poll_ = LegacyPoll(
+            self.recorder, self.store, self.usage, source_state, Ear(), hold=self.hold
+        )
 
     def stop(self) -> None:
         """End the process."""
-        self.keeper._thread.shutdown()
+        self.recorder._thread.shutdown()
         self.store.close()
 
     def restart(self) -> None:
@@ -241,7 +245,7 @@ async def test_a_clock_far_ahead_for_a_while_shows_the_day_as_it_is(scene: Scene
 async def test_a_first_reading_after_a_page_begins_at_zero(tmp_path: Path) -> None:
     """Where a page was served before the endpoint could be read, its series are 0 first."""
     scene = Scene(tmp_path / "state.db", hold=60)
-    scene.keeper.before_page()
+    scene.recorder.before_page()
     scene.usage.tokens = {MONDAY: 407}
     await scene.poll()
     assert scene.values == [0, 407]
@@ -251,7 +255,7 @@ async def test_a_first_reading_after_a_page_begins_at_zero(tmp_path: Path) -> No
 async def test_run_once_shows_a_new_series_as_zero_once(tmp_path: Path) -> None:
     """With `run --once` a new series is 0 in the run that finds it, and has its value in the next."""
     scene = Scene(tmp_path / "state.db", hold=math.inf)
-    scene.keeper.before_page()
+    scene.recorder.before_page()
     scene.usage.tokens = {MONDAY: 407}
     await scene.poll()
     assert scene.values == [0]
@@ -265,9 +269,9 @@ async def test_the_rate_holds_while_the_clock_steps(scene: Scene) -> None:
     """At most five requests in any 60 s of true time, whatever the clock says."""
 
     async def run(take: object) -> float:
-        return await scene.keeper.do(take)  # type: ignore[arg-type]
+        return await scene.recorder.do(take)  # type: ignore[arg-type]
 
-    pace = Pace(scene.store, 5, scene.keeper.clock, run)
+    pace = Pace(scene.store, 5, scene.recorder.clock, run)
     made: list[float] = []
     for scene.wrong in (0, 0, 0, DAY, -DAY, 0, 100 * DAY, 0, 0, -DAY, 0):
         await pace.turn()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from otel_openai_usage import app
 from otel_openai_usage.cli import cli
 from otel_openai_usage.cli.files import replace
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
 from otel_openai_usage.errors import ExporterError
 from tests.clocks.test_zero_first import Api, api_server, tokens

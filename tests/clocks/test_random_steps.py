@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_openai_usage.core.model import Width
+from otel_openai_usage.domain.model import Width
 from tests.clocks.scene import DAY, HOUR, MINUTE, Scene, scene
 
 YEAR = 365 * DAY
@@ -53,23 +53,28 @@ async def act(made: Scene, what: str) -> None:
     if what in ("poll", "both"):
         await made.poll()
     if what in ("upkeep", "both"):
-        await made.upkeep()
+        await made.maintenance()
     await made.exporter.publish()
 
 
 def check(made: Scene) -> None:
     """Totals are OpenAI's, rows add up to them, and all of it is shown."""
     assert made.exact()
-    book = made.book()
+    source_state = made.source_state()
     sums: dict[object, int] = {}
-    for row in made.exporter.keeper.store.rows_within(
-        book, tuple(Width), book.progress.epoch, 2**40
+    for row in made.exporter.recorder.store.rows_within(
+        source_state, tuple(Width), source_state.progress.epoch, 2**40
     ):
         sums[row.dims] = sums.get(row.dims, 0) + sum(map(int, row.amounts))
-    totals = {dims: sum(map(int, leaf.total)) for dims, leaf in book.leaves.items()}
+    totals = {
+        dims: sum(map(int, stored_series.total))
+        for dims, stored_series in source_state.series.items()
+    }
     assert {dims: value for dims, value in sums.items() if value} == {
         dims: value for dims, value in totals.items() if value
     }
     shown = made.series()
-    everything = sum(sum(map(int, leaf.total)) for leaf in book.leaves.values())
+    everything = sum(
+        sum(map(int, stored_series.total)) for stored_series in source_state.series.values()
+    )
     assert sum(shown.values()) == everything

@@ -209,7 +209,7 @@ async def test_a_page_by_otlp_counts(bench: Bench) -> None:
     """An attempt to export by OTLP is a page: what is new afterwards begins at 0."""
     exporter = bench.harness._exporter
     assert exporter
-    exporter.keeper.before_page()
+    exporter.recorder.before_page()
     bench.api.tokens = {"a": 500}
     await bench.poll()
     points = exporter.board.current().points["openai.api.tokens"]

@@ -15,19 +15,19 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from otel_openai_usage.core.kinds import COSTS, KINDS, Kind
-from otel_openai_usage.core.ledger import total
-from otel_openai_usage.core.model import Amount, Amounts, Dims, Width, floor
-from otel_openai_usage.openai import answers
-from otel_openai_usage.openai.answers import Body
-from otel_openai_usage.openai.client import Client
-from otel_openai_usage.openai.key import Key
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Amount, Amounts, Dims, Width, floor
+from otel_openai_usage.domain.reconciliation import total
+from otel_openai_usage.providers.openai import answers
+from otel_openai_usage.providers.openai.answers import Body
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.key import Key
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsageRow:
     """One row: usage of a minute. `known` has when each bucket width first shows it, Unix seconds.
 
     A row with `until` is gone after that time: OpenAI took it back.
@@ -54,7 +54,7 @@ class Organization:
     """
 
     seed: int
-    rows: list[Used] = field(default_factory=list)
+    rows: list[UsageRow] = field(default_factory=list)
     refused: dict[tuple[str, str], float] = field(default_factory=dict)
     trouble: float = 0.0
     overlap: float = 0.0
@@ -74,12 +74,14 @@ class Organization:
         if known is None:
             known = when
         times = known if isinstance(known, Mapping) else dict.fromkeys(Width, known)
-        zeros = len(KINDS[kind].measures) - len(amounts)
-        row = Used(kind, floor(int(when), 60), dict(dims), (*amounts, *(0,) * zeros), times, until)
+        zeros = len(ENDPOINTS[kind].measures) - len(amounts)
+        row = UsageRow(
+            kind, floor(int(when), 60), dict(dims), (*amounts, *(0,) * zeros), times, until
+        )
         self.rows.append(row)
 
     def answer(
-        self, kind: Kind, params: Sequence[tuple[str, str]], now: float
+        self, kind: Endpoint, params: Sequence[tuple[str, str]], now: float
     ) -> tuple[int, bytes]:
         """The status and the body of an answer."""
         sent = dict(params)
@@ -115,7 +117,7 @@ class Organization:
         return 200, json.dumps(body).encode()
 
     def _buckets(
-        self, kind: Kind, width: Width, starts: list[int], group_by: tuple[str, ...], now: float
+        self, kind: Endpoint, width: Width, starts: list[int], group_by: tuple[str, ...], now: float
     ) -> list[tuple[int, list[dict[str, object]]]]:
         found: dict[int, list[dict[str, object]]] = {begin: [] for begin in starts}
         for row in self.rows:
@@ -126,7 +128,7 @@ class Organization:
 
     def truth(
         self,
-        kind: Kind,
+        kind: Endpoint,
         epoch: int,
         group_by: Callable[[int], tuple[str, ...]],
         now: float = float("inf"),
@@ -147,7 +149,7 @@ class Organization:
         return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
 
 
-def _result(kind: Kind, row: Used, group_by: tuple[str, ...]) -> dict[str, object]:
+def _result(kind: Endpoint, row: UsageRow, group_by: tuple[str, ...]) -> dict[str, object]:
     shown: dict[str, object] = {
         name: row.dims.get(name) if name in group_by else None for name in kind.group_by
     }
@@ -179,7 +181,7 @@ class FakeClient(Client):
         priority: int = 0,
     ) -> T:
         """As `Client.read`, without retries."""
-        kind = next(kind for kind in KINDS.values() if kind.path == endpoint)
+        kind = next(kind for kind in ENDPOINTS.values() if kind.path == endpoint)
         now = self._time()
         status, body = self._organization.answer(kind, params, now)
         call = f"GET {path}"
@@ -199,7 +201,7 @@ def server(organization: Organization, now: Callable[[], float]) -> web.Applicat
 
     async def answer(request: web.Request) -> web.Response:
         path = request.match_info["path"]
-        kind = next((kind for kind in KINDS.values() if kind.path == path), None)
+        kind = next((kind for kind in ENDPOINTS.values() if kind.path == path), None)
         if kind is None:
             return web.Response(status=404, body=b'{"error": {"message": "Invalid URL"}}')
         status, body = organization.answer(kind, list(request.query.items()), now())

@@ -13,21 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage import pipeline
-from otel_openai_usage.core.book import Book
-from otel_openai_usage.core.display import RESTATED, Display
-from otel_openai_usage.core.kinds import COST_LIMIT, COSTS, KINDS, LIMITS, Kind
-from otel_openai_usage.core.ledger import total
-from otel_openai_usage.core.model import Amounts, Bucket, Dims, Rows, Width, Window, floor
-from otel_openai_usage.core.ports import Source
-from otel_openai_usage.core.shape import Look
-from otel_openai_usage.core.snapshot import Board
-from otel_openai_usage.core.windows import Rules
+from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, ENDPOINTS, LIMITS, Endpoint
+from otel_openai_usage.domain.model import Amounts, Bucket, Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.reconciliation import total
+from otel_openai_usage.domain.snapshot import Board
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.domain.windows import Rules
+from otel_openai_usage.engine import recording
+from otel_openai_usage.engine.failure_log import FailureLog
+from otel_openai_usage.engine.loop import Loop
+from otel_openai_usage.engine.recorder import Clock, Recorder
+from otel_openai_usage.engine.usage_poll import UsagePoll
 from otel_openai_usage.errors import Unavailable
-from otel_openai_usage.poller import Clock, Keeper, Loop, Trouble, UsagePoll
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.storage.ports import Source
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.snapshot_builder import RESTATED, SnapshotBuilder
 
 GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")
 MINUTE = 60
@@ -78,10 +81,10 @@ class WorldSource:
     """
 
     world: World
-    kind: Kind
+    kind: Endpoint
     time: VirtualClock
     skew: float = 0.0
-    trouble: float = 0.0
+    failure_log: float = 0.0
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     zeros: bool = False
     asked: list[tuple[Window, Width]] = field(default_factory=list)
@@ -93,7 +96,7 @@ class WorldSource:
             COST_LIMIT if self.kind is COSTS else LIMITS[width]
         )
         self.asked.append((window, width))
-        if self.rng.random() < self.trouble:
+        if self.rng.random() < self.failure_log:
             raise Unavailable("GET usage: 503", status=503)
         now = self.time.true + self.skew
         window = Window(window.start, min(window.end, max(int(now) + 1, window.start + 1)))
@@ -149,7 +152,7 @@ class Options:
     reconcile_interval: float = 900
     width: Width = Width.MINUTE
     group_by: tuple[str, ...] = GROUP_BY
-    look: Look = field(default_factory=lambda: Look(name_wait=0))
+    policy: AttributePolicy = field(default_factory=lambda: AttributePolicy(name_wait=0))
     start: int = 0
 
 
@@ -169,19 +172,21 @@ class Run:
         self.store = Store(path)
         self.board = Board()
         self.telemetry = Nobody()
-        display = Display(options.look, self.store.folds(), self.store.floors(), cost_days=2)
-        self.keeper = Keeper(
-            self.store, display, self.board, time.clock, self.telemetry, otlp=False
+        snapshot_builder = SnapshotBuilder(
+            options.policy, self.store.folds(), self.store.floors(), cost_days=2
         )
-        self.books: list[Book] = []
+        self.recorder = Recorder(
+            self.store, snapshot_builder, self.board, time.clock, self.telemetry, otlp=False
+        )
+        self.source_states: list[SourceState] = []
         self.loops: list[Loop] = []
         for (organization, name), source in sources.items():
-            self._add(organization, KINDS[name], source)
-        self.keeper.books = self.books
-        self.keeper.load({})
-        self.keeper.publish()
+            self._add(organization, ENDPOINTS[name], source)
+        self.recorder.source_states = self.source_states
+        self.recorder.load({})
+        self.recorder.publish()
 
-    def _add(self, organization: str, kind: Kind, source: Source) -> None:
+    def _add(self, organization: str, kind: Endpoint, source: Source) -> None:
         options = self.options
         now = int(self.time.now)
         epoch = options.start or floor(now, DAY)
@@ -192,31 +197,31 @@ class Run:
                 Width.DAY, options.reconcile, options.reconcile, {Width.DAY: COST_LIMIT}, DAY
             )
         grouping = kind.grouping(options.group_by)
-        book = self.store.book(organization, kind, epoch, grouping)
-        pipeline.regroup(self.store, book, grouping, now)
+        source_state = self.store.source_state(organization, kind, epoch, grouping)
+        recording.regroup(self.store, source_state, grouping, now)
         poll = UsagePoll(
-            self.keeper,
+            self.recorder,
             source,
-            book,
+            source_state,
             rules,
             options.reconcile_interval,
             group_by=grouping,
             cost_days=2 if kind is COSTS else 0,
         )
-        self.books.append(book)
+        self.source_states.append(source_state)
 
         def status(up: bool) -> None:
-            book.up = up
+            source_state.up = up
 
         self.loops.append(
-            Loop(kind.source, 60, poll.poll, self.keeper, status, Trouble(organization))
+            Loop(kind.source, 60, poll.poll, self.recorder, status, FailureLog(organization))
         )
 
     async def poll(self) -> None:
         """One poll of everything, and what is then to be shown."""
         for loop in self.loops:
             await loop.once()
-        await self.keeper.do(self.keeper.publish)
+        await self.recorder.do(self.recorder.publish)
 
     def points(self) -> dict[tuple[str, str], float]:
         """What stands on the Board, by instrument and attributes."""
@@ -232,7 +237,7 @@ class Run:
 
     def stop(self) -> None:
         """End this life. Nothing is written on the way out: a kill would not do so either."""
-        self.keeper._thread.shutdown()
+        self.recorder._thread.shutdown()
         self.store.close()
 
 
@@ -242,27 +247,27 @@ COUNTERS = {
 }  # fmt: skip
 
 
-def truth(world: World, book: Book, now: float) -> dict[Dims, Amounts]:
+def truth(world: World, source_state: SourceState, now: float) -> dict[Dims, Amounts]:
     """What the world says was used since the book's epoch, each stretch by the grouping that it was
     read with.
     """
-    starts = [since for since, _ in book.groupings[1:]]
+    starts = [since for since, _ in source_state.groupings[1:]]
     edges = [
-        book.progress.epoch,
+        source_state.progress.epoch,
         *starts,
-        floor(int(now), book.kind.widths[0]) + (DAY if book.kind is COSTS else 0),
+        floor(int(now), source_state.kind.widths[0]) + (DAY if source_state.kind is COSTS else 0),
     ]
     return added(
-        _stretch(world, book.kind, start, end, grouping, now)
+        _stretch(world, source_state.kind, start, end, grouping, now)
         for (start, end), (_, grouping) in zip(
-            itertools.pairwise(edges), book.groupings, strict=True
+            itertools.pairwise(edges), source_state.groupings, strict=True
         )
         if start < end
     )
 
 
 def _stretch(
-    world: World, kind: Kind, start: int, end: int, grouping: tuple[str, ...], now: float
+    world: World, kind: Endpoint, start: int, end: int, grouping: tuple[str, ...], now: float
 ) -> Rows:
     if kind is not COSTS:
         return world.totals(kind.name, Window(start, end), grouping)
@@ -281,9 +286,13 @@ def added(buckets: Iterable[Rows]) -> dict[Dims, Amounts]:
     return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
 
 
-def counted(book: Book) -> dict[Dims, Amounts]:
+def counted(source_state: SourceState) -> dict[Dims, Amounts]:
     """What the book says that OpenAI reports."""
-    return {dims: leaf.total for dims, leaf in book.leaves.items() if any(leaf.total)}
+    return {
+        dims: stored_series.total
+        for dims, stored_series in source_state.series.items()
+        if any(stored_series.total)
+    }
 
 
 class Life:
@@ -299,7 +308,7 @@ class Life:
         kinds: Sequence[str] = ("completions",),
         organizations: Sequence[str] = ("default",),
         begin: int = MONDAY + 9 * HOUR + 17 * MINUTE + 31,
-        trouble: float = 0.0,
+        failure_log: float = 0.0,
         seed: int = 1,
         options: Options | None = None,
     ) -> None:
@@ -310,7 +319,7 @@ class Life:
         self.options = options or Options()
         self.kinds = list(kinds)
         self.organizations = list(organizations)
-        self.trouble = trouble
+        self.failure_log = failure_log
         self.skew = 0.0
         self.zeros = False
         self.seen: dict[tuple[str, str], float] = {}
@@ -328,7 +337,13 @@ class Life:
     def source(self, kind: str) -> Source:
         """Where usage is read from."""
         return WorldSource(
-            self.world, KINDS[kind], self.time, self.skew, self.trouble, self.rng, self.zeros
+            self.world,
+            ENDPOINTS[kind],
+            self.time,
+            self.skew,
+            self.failure_log,
+            self.rng,
+            self.zeros,
         )
 
     def calm(self) -> None:
@@ -336,7 +351,7 @@ class Life:
         self.world.lateness = PROMPT
         for source in self.sources.values():
             if isinstance(source, WorldSource):
-                source.trouble = 0
+                source.failure_log = 0
 
     async def live(
         self, seconds: float, *, pauses: Sequence[int] = (60, 60, 300, 300, 900), kills: float = 0.0
@@ -410,8 +425,10 @@ class Life:
         """Every series of every book is the world's own, and what is shown less what is pending
         adds up to it.
         """
-        for book in self.run.books:
-            assert counted(book) == truth(self.world, book, self.time.true), book.kind.name
+        for source_state in self.run.source_states:
+            assert counted(source_state) == truth(self.world, source_state, self.time.true), (
+                source_state.kind.name
+            )
         points = self.run.points()
         for instrument in sorted(COUNTERS):
             shown = sum(value for (name, _), value in points.items() if name == instrument)
@@ -422,10 +439,10 @@ class Life:
             ]
             pending = sum(value for name, value in told if name == instrument)
             expected = sum(
-                float(leaf.total[index])
-                for book in self.run.books
-                for leaf in book.leaves.values()
-                for index, measure in enumerate(book.kind.measures)
+                float(stored_series.total[index])
+                for source_state in self.run.source_states
+                for stored_series in source_state.series.values()
+                for index, measure in enumerate(source_state.kind.measures)
                 if measure.instrument == instrument
             )
             assert shown - pending == (

@@ -13,13 +13,13 @@ from decimal import Decimal
 from pathlib import Path
 from unittest import mock
 
-from otel_openai_usage import app
-from otel_openai_usage.core.book import Book
-from otel_openai_usage.core.kinds import KINDS, Kind
-from otel_openai_usage.core.model import Width
+from otel_openai_usage.composition import app
+from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Width
+from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.simulator.server import running
 from otel_openai_usage.testing import Harness
-from tests.conservation.organization import Organization, Used, at, fake_client, server
+from tests.conservation.organization import Organization, UsageRow, at, fake_client, server
 
 MINUTE = 60
 HOUR = 3600
@@ -244,7 +244,7 @@ class Machine:
 
     async def _upkeep(self) -> None:
         if self.harness is not None:
-            await self.harness.upkeep()
+            await self.harness.maintenance()
             self._tell("upkeep")
 
     async def _weather(self) -> None:
@@ -309,9 +309,9 @@ class Machine:
             self.harness.kill()
         await self.harness.close()
 
-    def _books(self) -> list[Book]:
+    def _source_states(self) -> list[SourceState]:
         assert self.harness is not None
-        return self.harness._running().keeper.books
+        return self.harness._running().recorder.source_states
 
     async def _poll(self) -> None:
         assert self.harness is not None
@@ -336,20 +336,24 @@ class Machine:
         self.seen = now
         if self.taken_back:
             return
-        for book in self._books():
-            most = self._truth(book, self.clock.true)
+        for source_state in self._source_states():
+            most = self._truth(source_state, self.clock.true)
             for key, value in now.items():
-                if key[0] in INSTRUMENTS_OF[book.kind.name] and _is_of(book.kind, key[1]):
+                if key[0] in INSTRUMENTS_OF[source_state.kind.name] and _is_of(
+                    source_state.kind, key[1]
+                ):
                     assert value <= most.get(key, 0), f"{key} is {value}, used {most.get(key)}"
 
     def _watch_groupings(self) -> None:
         """Every bucket is read again with the grouping that it was first read with."""
         assert self.harness is not None
-        store = self.harness._running().keeper.store
-        for book in self._books():
-            for row in store.rows_within(book, Width, book.progress.epoch, int(self.clock.true)):
-                place = (book.kind.name, row.start)
-                now = book.group_by(row.start)
+        store = self.harness._running().recorder.store
+        for source_state in self._source_states():
+            for row in store.rows_within(
+                source_state, Width, source_state.progress.epoch, int(self.clock.true)
+            ):
+                place = (source_state.kind.name, row.start)
+                now = source_state.group_by(row.start)
                 first = self.first_grouping.setdefault(place, now)
                 assert first == now, f"{place} was read by {first}, now by {now}"
 
@@ -369,20 +373,26 @@ class Machine:
             self.clock.pass_(1900)
             await self._poll()
 
-    def _truth(self, book: Book, now: float = float("inf")) -> Series:
+    def _truth(self, source_state: SourceState, now: float = float("inf")) -> Series:
         """What the counters of a book must show."""
         found: Series = {}
-        used = self.organization.truth(book.kind, book.progress.epoch, book.group_by, now)
+        used = self.organization.truth(
+            source_state.kind, source_state.progress.epoch, source_state.group_by, now
+        )
         for dims, amounts in used.items():
             labels = {
                 name: value
-                for name, value in zip(book.kind.dimensions, dims, strict=True)
+                for name, value in zip(source_state.kind.dimensions, dims, strict=True)
                 if value is not None
             }
-            for measure, amount in zip(book.kind.measures, amounts, strict=True):
+            for measure, amount in zip(source_state.kind.measures, amounts, strict=True):
                 if not measure.instrument:
                     continue
-                more = {"operation": book.kind.name} if book.kind.name != "costs" else {}
+                more = (
+                    {"operation": source_state.kind.name}
+                    if source_state.kind.name != "costs"
+                    else {}
+                )
                 if measure.token_type:
                     more["token_type"] = measure.token_type
                 key = (PROMETHEUS[measure.instrument], frozenset((labels | more).items()))
@@ -400,8 +410,8 @@ class Machine:
                 if counter is not None:
                     pending[counter, frozenset(of.items())] = value
         used: Series = {}
-        for book in self._books():
-            used |= self._truth(book)
+        for source_state in self._source_states():
+            used |= self._truth(source_state)
         shown = {
             key: value - pending.get(key, Decimal(0))
             for key, value in page.items()
@@ -435,15 +445,15 @@ INSTRUMENTS_OF = {
         for measure in kind.measures
         if measure.instrument in PROMETHEUS
     }
-    for kind in KINDS.values()
+    for kind in ENDPOINTS.values()
 }
 
 
-def _is_of(kind: Kind, labels: Labels) -> bool:
+def _is_of(kind: Endpoint, labels: Labels) -> bool:
     return kind.name == "costs" or ("operation", kind.name) in labels
 
 
-def _final(row: Used) -> float:
+def _final(row: UsageRow) -> float:
     return max(*row.known.values(), row.until if row.until != float("inf") else 0.0)
 
 

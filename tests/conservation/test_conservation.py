@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.model import Width, Window
-from otel_openai_usage.core.shape import Look
+from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.simulator.lateness import HARSH, PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.view.series import AttributePolicy
 from tests.conservation.rig import (
     COUNTERS,
     DAY,
@@ -39,7 +39,7 @@ async def test_a_day_and_a_half_of_trouble_end_exact(tmp_path: Path, start: int)
         tmp_path / "state.db",
         world(),
         kinds=("completions", "costs"),
-        trouble=0.15,
+        failure_log=0.15,
         options=Options(settle=SHORT, start=start),
     )
     await life.live(36 * HOUR, kills=0.02)
@@ -58,7 +58,7 @@ async def test_weeks_of_trouble_end_exact(tmp_path: Path, start: int) -> None:
         tmp_path / "state.db",
         World.tiny(3, lateness=HARSH),
         kinds=kinds,
-        trouble=0.15,
+        failure_log=0.15,
         seed=5,
         options=Options(start=start),
     )
@@ -72,7 +72,7 @@ async def test_two_organizations(tmp_path: Path) -> None:
         tmp_path / "state.db",
         world(),
         organizations=("one", "two"),
-        trouble=0.3,
+        failure_log=0.3,
         options=Options(settle=SHORT),
     )
     await life.live(8 * HOUR, kills=0.05)
@@ -100,9 +100,9 @@ async def test_a_changed_grouping_waits_for_midnight(tmp_path: Path) -> None:
     await life.live(14 * HOUR, pauses=(900,))
     life.restart(group_by=GROUP_BY)
     await life.live(26 * HOUR, pauses=(1800,))
-    assert [grouping for _, grouping in life.run.books[0].groupings][1:] == [
+    assert [grouping for _, grouping in life.run.source_states[0].groupings][1:] == [
         ("project_id", "model"),
-        life.run.books[0].groupings[0][1],
+        life.run.source_states[0].groupings[0][1],
     ]
     await life.end()
 
@@ -130,17 +130,17 @@ async def test_another_look_changes_no_sum(tmp_path: Path) -> None:
     higher, at every restart.
     """
     life = Life(tmp_path / "state.db", world(), options=Options(settle=SHORT))
-    plain = Look(name_wait=0)
-    for look in (
+    plain = AttributePolicy(name_wait=0)
+    for policy in (
         plain,
-        Look(name_wait=0, drop=frozenset({"user_id", "api_key_id", "api_key_name"})),
-        Look(name_wait=0, rename={"model": "gen_ai.response.model"}),
-        Look(name_wait=0, max_series=8),
-        Look(name_wait=0, skip_zero=True),
+        AttributePolicy(name_wait=0, drop=frozenset({"user_id", "api_key_id", "api_key_name"})),
+        AttributePolicy(name_wait=0, rename={"model": "gen_ai.response.model"}),
+        AttributePolicy(name_wait=0, max_series=8),
+        AttributePolicy(name_wait=0, skip_zero=True),
         plain,
     ):
         before = _sums(life)
-        life.restart(look=look, forget=True)
+        life.restart(policy=policy, forget=True)
         assert _sums(life) == before
         await life.live(2 * HOUR, pauses=(300,))
     await life.end()
@@ -158,7 +158,7 @@ async def test_settle_may_be_made_longer_and_shorter(tmp_path: Path) -> None:
     """What was read coarse is read fine again, and the other way round, without counting anything
     twice.
     """
-    life = Life(tmp_path / "state.db", world(), trouble=0.1, options=Options(settle=SHORT))
+    life = Life(tmp_path / "state.db", world(), failure_log=0.1, options=Options(settle=SHORT))
     for settle in (30 * MINUTE, 12 * HOUR, 5 * MINUTE, 30 * HOUR, 2 * HOUR):
         life.restart(settle=settle)
         await life.live(7 * HOUR, pauses=(900,))
@@ -173,7 +173,7 @@ async def test_any_bucket_width_ends_exact(tmp_path: Path, widths: list[str]) ->
     life = Life(
         tmp_path / "state.db",
         world(),
-        trouble=0.1,
+        failure_log=0.1,
         options=Options(settle=SHORT, width=Width.parse(widths[0])),
     )
     for width in widths:
@@ -215,29 +215,34 @@ async def test_downtime_beyond_reconcile_is_told(tmp_path: Path) -> None:
         tmp_path / "state.db", world(PROMPT), options=Options(settle=SHORT, reconcile=2 * DAY)
     )
     await life.live(4 * HOUR, pauses=(900,))
-    stopped = life.run.books[0].progress.horizon
+    stopped = life.run.source_states[0].progress.horizon
     assert stopped is not None
     life.restart(downtime=5 * DAY)
     await life.settle()
-    book = life.run.books[0]
+    source_state = life.run.source_states[0]
     now = life.time.true
     back = int(now // DAY * DAY) - 2 * DAY
     assert life.run.telemetry.gaps["lost"] == pytest.approx(back - stopped, abs=6 * HOUR + DAY)
     days = range(back, int(now // DAY * DAY), DAY)
     rows = {
-        day: sum(row.amounts[0] for row in life.run.store.rows_within(book, Width, day, day + DAY))
+        day: sum(
+            row.amounts[0]
+            for row in life.run.store.rows_within(source_state, Width, day, day + DAY)
+        )
         for day in days
     }
     said = {
         day: sum(
             amounts[0]
-            for amounts in life.world.totals("completions", _day(day), book.group_by(day)).values()
+            for amounts in life.world.totals(
+                "completions", _day(day), source_state.group_by(day)
+            ).values()
         )
         for day in days
     }
     assert rows == said
-    assert sum(leaf.total[0] for leaf in book.leaves.values()) < sum(
-        amounts[0] for amounts in truth(life.world, book, now).values()
+    assert sum(stored_series.total[0] for stored_series in source_state.series.values()) < sum(
+        amounts[0] for amounts in truth(life.world, source_state, now).values()
     )
     life.stop()
 
@@ -259,16 +264,18 @@ async def test_a_day_that_is_completed_five_days_late_becomes_exact(tmp_path: Pa
     late = Lateness(late=0.5, late_by=(timedelta(days=4), timedelta(days=5)))
     life = Life(tmp_path / "state.db", world(late), options=Options(settle=SHORT))
     await life.live(15 * HOUR, pauses=(900,))
-    first = truth(life.world, life.run.books[0], MONDAY + DAY)
+    first = truth(life.world, life.run.source_states[0], MONDAY + DAY)
     missing = sum(amounts[0] for amounts in first.values()) - sum(
-        leaf.total[0] for leaf in life.run.books[0].leaves.values()
+        stored_series.total[0] for stored_series in life.run.source_states[0].series.values()
     )
     assert missing > 0
     await life.live(5 * DAY + 6 * HOUR, pauses=(3600,))
-    book = life.run.books[0]
+    source_state = life.run.source_states[0]
     rows = sum(
         row.amounts[0]
-        for row in life.run.store.rows_within(book, Width, book.progress.epoch, MONDAY + DAY)
+        for row in life.run.store.rows_within(
+            source_state, Width, source_state.progress.epoch, MONDAY + DAY
+        )
     )
     assert rows == sum(amounts[0] for amounts in first.values())
     assert life.run.telemetry.lates["7d"] > 0

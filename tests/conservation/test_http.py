@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.ports import Source
-from otel_openai_usage.openai.client import Client
-from otel_openai_usage.openai.key import Key
-from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.key import Key
+from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.storage.ports import Source
 from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options
 
 FAILING = [
@@ -50,7 +50,7 @@ class WiredLife(Life):
 
     def source(self, kind: str) -> Source:
         """The real one."""
-        return UsageSource(self.client, KINDS[kind])
+        return UsageSource(self.client, ENDPOINTS[kind])
 
     def calm(self) -> None:
         """No more trouble."""

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.model import Width
-from otel_openai_usage.core.ports import Source
-from otel_openai_usage.core.retention import Retention
-from otel_openai_usage.openai.sources import UsageSource
+from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.model import Width
+from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.storage.ports import Source
 from tests.conservation.organization import Organization, at, fake_client
 from tests.conservation.rig import DAY, HOUR, MINUTE, MONDAY, Life, Options, counted
 
 KEY = {"project_id": "proj_a", "api_key_id": "key_a", "model": "gpt-5"}
-COMPLETIONS = KINDS["completions"]
+COMPLETIONS = ENDPOINTS["completions"]
 
 
 class ScriptedLife(Life):
@@ -41,7 +41,7 @@ class ScriptedLife(Life):
     def source(self, kind: str) -> Source:
         """The real one over the script."""
         client = fake_client(self.organization, lambda: self.time.true)
-        return UsageSource(client, KINDS[kind])
+        return UsageSource(client, ENDPOINTS[kind])
 
     def calm(self) -> None:
         """All is well from now on; what is late comes all the same."""
@@ -49,30 +49,37 @@ class ScriptedLife(Life):
     def watch(self) -> None:
         """Scrape."""
         super().watch()
-        for book in self.run.books:
-            used = self.organization.truth(book.kind, book.progress.epoch, book.group_by)
-            for dims, leaf in book.leaves.items():
-                most = used.get(dims, book.kind.zero)
-                assert all(a <= b for a, b in zip(leaf.shown, most, strict=True)), (dims, most)
+        for source_state in self.run.source_states:
+            used = self.organization.truth(
+                source_state.kind, source_state.progress.epoch, source_state.group_by
+            )
+            for dims, stored_series in source_state.series.items():
+                most = used.get(dims, source_state.kind.zero)
+                assert all(a <= b for a, b in zip(stored_series.shown, most, strict=True)), (
+                    dims,
+                    most,
+                )
 
     def compare(self) -> None:
         """Every series is what was used."""
-        for book in self.run.books:
+        for source_state in self.run.source_states:
             now = self.time.true
-            used = self.organization.truth(book.kind, book.progress.epoch, book.group_by, now)
-            assert counted(book) == used, book.kind.name
-            assert {d: x.shown for d, x in book.leaves.items() if any(x.total)} == used
+            used = self.organization.truth(
+                source_state.kind, source_state.progress.epoch, source_state.group_by, now
+            )
+            assert counted(source_state) == used, source_state.kind.name
+            assert {d: x.shown for d, x in source_state.series.items() if any(x.total)} == used
 
     def up(self) -> bool | None:
         """Whether the last poll succeeded."""
-        (book,) = self.run.books
-        return book.up
+        (source_state,) = self.run.source_states
+        return source_state.up
 
     @property
     def tokens(self) -> int:
         """Input tokens (or the cost, rounded) as shown."""
-        (book,) = self.run.books
-        return sum(int(leaf.shown[0]) for leaf in book.leaves.values())
+        (source_state,) = self.run.source_states
+        return sum(int(stored_series.shown[0]) for stored_series in source_state.series.values())
 
     async def step(self, seconds: int) -> int:
         """Let time pass, poll once, and say what is shown."""
@@ -132,10 +139,10 @@ async def test_a_late_row_in_hours_that_history_made_a_day(tmp_path: Path) -> No
         await life.step(DAY)
     now = int(life.time.now)
     keep = Retention.at(now, hours=DAY, days=1100 * DAY, reconcile=DAY)
-    (book,) = life.run.books
-    while life.run.store.tidy(book, keep):
+    (source_state,) = life.run.source_states
+    while life.run.store.maintain(source_state, keep):
         pass
-    assert life.run.store.rows_within(book, (Width.DAY,), 0, now)
+    assert life.run.store.rows_within(source_state, (Width.DAY,), 0, now)
     life.restart(reconcile=14 * DAY)
     life.organization.use("completions", at("2026-11-02 05:20"), KEY, 50, known=life.time.true)
     assert await life.step(HOUR) == 6065

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage import app
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
-from otel_openai_usage.poller import Clock, Keeper
+from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
@@ -113,22 +113,23 @@ class Scene:
         """Wait until all is told and shown; the counters then."""
         self.time.stop()
         self.world.lateness = PROMPT
-        books = [
-            book
-            for book in exporter.keeper.books
-            if book.kind.name in ("completions", "embeddings")
+        source_states = [
+            source_state
+            for source_state in exporter.recorder.source_states
+            if source_state.kind.name in ("completions", "embeddings")
         ]
         await until(
             lambda: all(
-                counted(book) == truth(self.world, book, self.time.now()) for book in books
+                counted(source_state) == truth(self.world, source_state, self.time.now())
+                for source_state in source_states
             ),
             "the totals to be exact",
         )
         wanted = sum(
-            leaf.shown[index]
-            for book in books
-            for leaf in book.leaves.values()
-            for index, measure in enumerate(book.kind.measures)
+            stored_series.shown[index]
+            for source_state in source_states
+            for stored_series in source_state.series.values()
+            for index, measure in enumerate(source_state.kind.measures)
             if measure.instrument == TOKENS
         )
         await until(lambda: sum(shown(exporter).values()) == wanted, "all of it to be shown")
@@ -223,8 +224,10 @@ async def test_deltas_survive_a_restart(
             ) as exporter:
                 version = exporter.board.current().version
 
-                def exported(version: int = version, keeper: Keeper = exporter.keeper) -> bool:
-                    return (keeper.attempted or 0) >= version
+                def exported(
+                    version: int = version, recorder: Recorder = exporter.recorder
+                ) -> bool:
+                    return (recorder.attempted or 0) >= version
 
                 await until(exported, "an export")
                 if not life:

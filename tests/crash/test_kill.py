@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otel_openai_usage.core.model import Window, floor
+from otel_openai_usage.domain.model import Window, floor
 from otel_openai_usage.simulator.world import World
 from tests.conservation.rig import DAY, HASTE, HOUR, MINUTE, MONDAY, Life, Options
 from tests.real.installed import COMMAND, KEY, Samples, Simulator, Surroundings, samples
@@ -19,7 +19,7 @@ from tests.real.processes import Process, free_port, get
 
 SPEED = 1800.0
 """How much faster than ours the time of the simulated world passes."""
-KINDS = ("completions", "costs")
+ENDPOINTS = ("completions", "costs")
 
 
 class Hurry:
@@ -49,7 +49,9 @@ class Kills:
     def life(self) -> Life:
         """The exporter, as of now."""
         options = Options(settle=30 * MINUTE, reconcile_interval=900, start=MONDAY)
-        life = Life(self.path, self.world, kinds=KINDS, begin=int(self.clock.unix), options=options)
+        life = Life(
+            self.path, self.world, kinds=ENDPOINTS, begin=int(self.clock.unix), options=options
+        )
         assert life.run.store.losses == [], "a kill is no loss"
         return life
 

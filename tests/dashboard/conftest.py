@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from otel_openai_usage.commands.showcase import fill
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.server import Server
-from otel_openai_usage.dashboard.showcase import fill
 from otel_openai_usage.simulator.world import World
 from tests.dashboard.scene import NOW
 

@@ -2,7 +2,7 @@
 
 import time
 
-from otel_openai_usage.core.model import Width, floor
+from otel_openai_usage.domain.model import Width, floor
 
 NOW = floor(int(time.time()), Width.DAY) + 15 * 3600
 """This afternoon, UTC."""

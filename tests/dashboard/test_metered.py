@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import controls, pages
 from otel_openai_usage.dashboard.coverage import coverage
 from otel_openai_usage.dashboard.data import Data
@@ -22,7 +21,8 @@ from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.server import Server, content
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import DAY, View
-from otel_openai_usage.state.metered import shares
+from otel_openai_usage.domain.model import utc
+from otel_openai_usage.storage.sqlite.metered import shares
 from tests.dashboard.scene import NOW
 from tests.dashboard.test_page import opened, table
 from tests.dashboard.test_states import text

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from otel_openai_usage.core.model import utc
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.figures import ticks
 from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.server import Server
 from otel_openai_usage.dashboard.view import DAY, View
+from otel_openai_usage.domain.model import utc
 from tests.dashboard.scene import NOW
 
 DRAWN = "(charts => charts.length && charts.every(chart => chart.querySelector('path')))([...document.querySelectorAll('.chart')])"

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.kinds import USAGE_KINDS
-from otel_openai_usage.core.model import Window
 from otel_openai_usage.dashboard import controls
 from otel_openai_usage.dashboard.cube import Column
 from otel_openai_usage.dashboard.data import Data
@@ -18,8 +16,10 @@ from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import TOP, Report
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import View
+from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
+from otel_openai_usage.domain.model import Window
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.state.history import history
+from otel_openai_usage.storage.sqlite.history import history
 from tests.dashboard.scene import NOW
 
 
@@ -63,7 +63,7 @@ def test_counts_are_what_was_used(world: World, data: Data, by: str, dimension: 
     report = Report(data, View(by=by, period="7d"))
     window = Window(report.asked.start, report.today)
     truth: dict[str | None, list[int]] = {}
-    for kind in USAGE_KINDS.values():
+    for kind in USAGE_ENDPOINTS.values():
         if kind.level or dimension not in kind.group_by:
             continue
         for dims, amounts in world.totals(kind.name, window, (dimension,)).items():
@@ -239,13 +239,13 @@ def test_the_store_is_read_while_it_is_written(path: Path, tmp_path: Path) -> No
         library.refresh()
         before = Report(library.shelf().data["default"], View(by="project")).cost or 0.0
         (source,) = db.execute("SELECT id FROM sources WHERE kind = 'costs'").fetchone()
-        (leaf,) = db.execute(
+        (stored_series,) = db.execute(
             "SELECT dims FROM readings WHERE source_id = ? LIMIT 1", (source,)
         ).fetchone()
         day = NOW - 15 * 3600
         db.execute(
             "INSERT INTO readings (source_id, width, start, dims, cost) VALUES (?, 86400, ?, ?, '12.5')",
-            (source, day, leaf),
+            (source, day, stored_series),
         )
         db.commit()
         db.execute("UPDATE sources SET horizon = 1")  # a transaction that is open meanwhile

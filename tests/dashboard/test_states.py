@@ -8,10 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from otel_openai_usage.core.book import Commit, leaves_after
-from otel_openai_usage.core.kinds import STORED
-from otel_openai_usage.core.ledger import replace as replacing
-from otel_openai_usage.core.model import Width, floor, utc
 from otel_openai_usage.dashboard import pages, units
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.figures import month, stacked
@@ -20,7 +16,11 @@ from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.server import content, report
 from otel_openai_usage.dashboard.view import DAY, View
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.domain.endpoints import STORED
+from otel_openai_usage.domain.model import Width, floor, utc
+from otel_openai_usage.domain.reconciliation import replace as replacing
+from otel_openai_usage.domain.source_state import Commit, series_after
+from otel_openai_usage.storage.sqlite.store import Store
 from tests.dashboard.scene import NOW
 
 
@@ -73,15 +73,15 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.db")
     kind = STORED["legacy"]
     today = floor(NOW, Width.DAY)
-    book = store.book("default", kind, 0, ())
+    source_state = store.source_state("default", kind, 0, ())
     named = {"operation": "completion", "model": "gpt-4o-2024-08-06"}
     dims = tuple(named.get(name) for name in kind.dimensions)
     amounts = {"requests": 12, "input": 7786, "output": 120}
     row = tuple(amounts.get(measure.name, 0) for measure in kind.measures)
     hours = {today - Width.DAY * day + 3600: {dims: row} for day in range(5)}
     change = replacing(Width.HOUR, hours, (), 0, kind.zero)
-    new, moved = leaves_after(book, change, NOW)
-    store.commit(book, Commit(book.progress, change, new, moved))
+    new, moved = series_after(source_state, change, NOW)
+    store.commit(source_state, Commit(source_state.progress, change, new, moved))
     store.close()
     library = Library(tmp_path / "state.db", clock=lambda: NOW)
     library.refresh()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from otel_openai_usage.core.spreadsheet import safe
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.figures import ticks
 from otel_openai_usage.dashboard.items import Item, split
+from otel_openai_usage.domain.spreadsheet import safe
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     }
     prometheus = {}
     for path in PATHS:
-        (own := folder / path).mkdir()
-        prometheus[path] = Prometheus(own, [targets[path]], rules=quick_rules(own))
+        (self_metrics := folder / path).mkdir()
+        prometheus[path] = Prometheus(
+            self_metrics, [targets[path]], rules=quick_rules(self_metrics)
+        )
     running = Rig(simulator, exporter, collector, prometheus, started)
     try:
         for server in prometheus.values():

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from otel_openai_usage.core.model import Window, floor
-from otel_openai_usage.metrics.own import OWN, SHOWN
+from otel_openai_usage.domain.model import Window, floor
+from otel_openai_usage.exporters.self_metrics import OWN, SHOWN
 from tests.deploy.conftest import PATHS, RULES, Rig
 from tests.real.processes import wait_for
 from tests.real.prometheus import Prometheus

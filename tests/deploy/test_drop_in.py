@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.core.model import Window, floor
+from otel_openai_usage.domain.model import Window, floor
 from otel_openai_usage.simulator.world import World
 from tests.deploy.conftest import Rig
 from tests.real.installed import KEY, SEED, Exporter, Simulator, Surroundings, samples

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.metrics.own import OWN
+from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.exporters.self_metrics import OWN
 from tests.real.processes import Process, free_port, wait_for
 from tests.real.servers import ROOT, program
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.openai.upstream import payload
+from tests.providers.openai.upstream import payload
 
 WIDTHS = {"1m": 60, "1h": 3600, "1d": 86400}
 ODD_VALUES: Sequence[Any] = (

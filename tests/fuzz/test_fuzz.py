@@ -101,19 +101,19 @@ async def fuzz(seed: int, answers: int, path: Path, caplog: pytest.LogCaptureFix
                 assert not isinstance(loop.error, Bug), (loop.source, loop.error)
                 if loop.organization == "sound":
                     assert loop.error is None, (loop.source, loop.error)
-            for book in exporter.keeper.books:
-                if book.organization == "sound":
-                    assert book.up
-                    assert book.last_success is not None
-                    assert book.last_success >= int(began)
+            for source_state in exporter.recorder.source_states:
+                if source_state.organization == "sound":
+                    assert source_state.up
+                    assert source_state.last_success is not None
+                    assert source_state.last_success >= int(began)
             if len(server.fuzzer.made) - seen > 500:
                 seen = len(server.fuzzer.made)
                 gc.collect()
                 assert rss() - before < BUDGET + SLACK
         booked = {
             value
-            for book in exporter.keeper.books
-            for dims in book.leaves
+            for source_state in exporter.recorder.source_states
+            for dims in source_state.series
             for value in dims
             if value is not None
         }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from otel_openai_usage.core.identity import Identity, Verdict, compare, from_header, mark
+from otel_openai_usage.domain.identity import Identity, Verdict, compare, from_header, mark
 
 A = Identity(frozenset({"org-a"}))
 B = Identity(frozenset({"org-b"}))

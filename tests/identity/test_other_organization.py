@@ -14,9 +14,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from otel_openai_usage import app, check
+from otel_openai_usage.commands import check
+from otel_openai_usage.commands.verify import Refused, verdicts
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import Settings, load_mapping
-from otel_openai_usage.poller import Clock as RunClock
+from otel_openai_usage.engine.recorder import Clock as RunClock
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.lateness import PROMPT
 from otel_openai_usage.simulator.server import (
@@ -29,7 +31,6 @@ from otel_openai_usage.simulator.server import (
 )
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.testing import Harness
-from otel_openai_usage.verify import Refused, verdicts
 
 MIDNIGHT = int(datetime(2026, 11, 4, tzinfo=UTC).timestamp())
 HOUR = 3600
@@ -483,8 +484,8 @@ async def test_a_state_of_an_older_release(stage: Stage, version: int) -> None:
 
 def test_nothing_of_a_key_is_stored(tmp_path: Path) -> None:
     """The state holds marks of keys, from which no key can be found."""
-    from otel_openai_usage.core.identity import Identity, mark
-    from otel_openai_usage.state.sqlite import Store
+    from otel_openai_usage.domain.identity import Identity, mark
+    from otel_openai_usage.storage.sqlite.store import Store
 
     store = Store(tmp_path / "state.db")
     made = mark(store.instance_id, "https://api.example/v1", "sk-admin-secret")

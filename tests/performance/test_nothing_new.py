@@ -7,19 +7,20 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_openai_usage.core.catalogue import INSTRUMENTS
-from otel_openai_usage.core.display import Display
-from otel_openai_usage.core.kinds import LIMITS, USAGE_KINDS, Kind
-from otel_openai_usage.core.model import Bucket, Rows, Width, Window
-from otel_openai_usage.core.shape import Look
-from otel_openai_usage.core.snapshot import Board, Point, Series, Snapshot
-from otel_openai_usage.core.windows import Rules
-from otel_openai_usage.metrics.batches import batches
-from otel_openai_usage.metrics.own import Own
-from otel_openai_usage.metrics.producer import produce
-from otel_openai_usage.metrics.prometheus import PrometheusReader
-from otel_openai_usage.poller import Clock, Keeper, UsagePoll
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.domain.endpoints import LIMITS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.domain.model import Bucket, Rows, Width, Window
+from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
+from otel_openai_usage.domain.windows import Rules
+from otel_openai_usage.engine.recorder import Clock, Recorder
+from otel_openai_usage.engine.usage_poll import UsagePoll
+from otel_openai_usage.exporters.otlp.batches import batches
+from otel_openai_usage.exporters.otlp.producer import produce
+from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 NOON = 1_795_219_200
 TOKENS = "openai.api.tokens"
@@ -36,9 +37,9 @@ class Scripted:
         self.organization_id: str | None = None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Endpoint:
         """Embeddings."""
-        return USAGE_KINDS["embeddings"]
+        return USAGE_ENDPOINTS["embeddings"]
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         """Every bucket; the content is its own fingerprint."""
@@ -68,34 +69,36 @@ class House:
         self.board = Board()
         self.store = Store(folder / "state.db")
         self.prometheus = PrometheusReader(self.board)
-        self.own = Own(self.board, Resource({}), [self.prometheus])
-        display = Display(Look(name_wait=0))
-        self.keeper = Keeper(
+        self.self_metrics = SelfMetrics(self.board, Resource({}), [self.prometheus])
+        snapshot_builder = SnapshotBuilder(AttributePolicy(name_wait=0))
+        self.recorder = Recorder(
             self.store,
-            display,
+            snapshot_builder,
             self.board,
             Clock(lambda: self.now, lambda: self.now),
-            self.own,
+            self.self_metrics,
             otlp=False,
         )
-        book = self.store.book("default", self.source.kind, NOON - 7200, self.source.kind.group_by)
+        source_state = self.store.source_state(
+            "default", self.source.kind, NOON - 7200, self.source.kind.group_by
+        )
         rules = Rules(Width.MINUTE, 3 * 3600, 7 * 86400, LIMITS)
-        self._poll = UsagePoll(self.keeper, self.source, book, rules, 900)
-        self.keeper.books.append(book)
-        self.keeper.load({})
+        self._poll = UsagePoll(self.recorder, self.source, source_state, rules, 900)
+        self.recorder.source_states.append(source_state)
+        self.recorder.load({})
 
     async def poll(self) -> int:
         """One poll, published and rendered; how many rows of the state were written."""
         before = self.store._db.total_changes
         await self._poll.poll()
-        await self.keeper.do(self.keeper.publish)
+        await self.recorder.do(self.recorder.publish)
         self.prometheus.refresh()
         return self.store._db.total_changes - before
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self.keeper.close()
-        self.own.shutdown()
+        await self.recorder.close()
+        self.self_metrics.shutdown()
         self.store.close()
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from otel_openai_usage.core.model import Window
+from otel_openai_usage.domain.model import Window
 from tests.real.processes import Process, free_port, get
 
 COMMAND = Path(sys.executable).with_name("otel-openai-usage")

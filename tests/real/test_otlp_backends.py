@@ -20,11 +20,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_openai_usage.config import Otlp
-from otel_openai_usage.metrics.otlp import Outcome, exporter
-from otel_openai_usage.metrics.own import Own
-from otel_openai_usage.metrics.readers import Sender
-from otel_openai_usage.metrics.resource import resource
-from tests.metrics.boards import Rows, board
+from otel_openai_usage.exporters.otlp.sender import Sender
+from otel_openai_usage.exporters.otlp.transport import Outcome, exporter
+from otel_openai_usage.exporters.resource import resource
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
+from tests.exporters.boards import Rows, board
 from tests.real.collector import Collector
 from tests.real.installed import samples
 from tests.real.processes import wait_for
@@ -52,18 +52,18 @@ def send(url: str, protocol: str) -> None:
     """
     shown = board(TWO_ORGANIZATIONS)
     who = resource(STATE, {})
-    own = Own(shown, who, exporters=["otlp"])
+    self_metrics = SelfMetrics(shown, who, exporters=["otlp"])
     sender = Sender(
         exporter(Otlp.model_validate({"endpoint": url, "protocol": protocol})),
         shown,
-        own,
+        self_metrics,
         who,
         interval=3600,
         to_resource=["organization"],
     )
     assert sender.flush()
     sender.shutdown()
-    own.shutdown()
+    self_metrics.shutdown()
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from otel_openai_usage.core.kinds import COSTS, KINDS, USAGE_KINDS, Kind
-from otel_openai_usage.core.model import Width, Window
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.server import ADMIN_KEY
 from tests.simulator.conftest import DAY, HOUR, THURSDAY, Api
@@ -31,13 +31,13 @@ async def pages(method: Any, **params: Any) -> list[Any]:
     return found
 
 
-def value(row: Any, kind: Kind, name: str) -> str | None:
+def value(row: Any, kind: Endpoint, name: str) -> str | None:
     """A dimension of the client's row as ours."""
     found = getattr(row, name, None)
     return {True: "true", False: "false"}[found] if name == "batch" and found is not None else found
 
 
-def totals(found: list[Any], kind: Kind) -> dict[tuple[str | None, ...], tuple[int, ...]]:
+def totals(found: list[Any], kind: Endpoint) -> dict[tuple[str | None, ...], tuple[int, ...]]:
     """The sums over all buckets of all pages."""
     sums: dict[tuple[str | None, ...], tuple[int, ...]] = {}
     for row in (row for page in found for bucket in page.data for row in bucket.results):
@@ -48,10 +48,10 @@ def totals(found: list[Any], kind: Kind) -> dict[tuple[str | None, ...], tuple[i
     return sums
 
 
-@pytest.mark.parametrize("kind", USAGE_KINDS.values(), ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("kind", USAGE_ENDPOINTS.values(), ids=lambda kind: str(kind.name))
 @pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "ungrouped"])
 async def test_the_client_reads_all_usage(
-    api: Api, client: AsyncOpenAI, kind: Kind, grouped: bool
+    api: Api, client: AsyncOpenAI, kind: Endpoint, grouped: bool
 ) -> None:
     """The client reads a day of every endpoint over several pages, and its sums are the world's
     true totals.
@@ -212,11 +212,11 @@ async def test_the_client_reads_spend_limits(api: Api, client: AsyncOpenAI) -> N
     statuses = {}
     for project in company.projects:
         if project.limit_cents is not None:
-            own = await organization.projects.spend_limit.retrieve(project.id)
-            assert own.threshold_amount == project.limit_cents
+            self_metrics = await organization.projects.spend_limit.retrieve(project.id)
+            assert self_metrics.threshold_amount == project.limit_cents
             spent = api.simulation.world.spent(project.id, api.now)
-            statuses[project.name] = own.enforcement.status
-            assert own.enforcement.status == (
+            statuses[project.name] = self_metrics.enforcement.status
+            assert self_metrics.enforcement.status == (
                 "enforcing" if spent * 100 >= project.limit_cents else "inactive"
             )
     without = next(
@@ -257,5 +257,5 @@ def test_all_kinds_are_methods_of_the_client() -> None:
         for name in vars(openai.resources.admin.organization.Usage)
         if not name.startswith(("_", "with_"))
     }
-    assert offered == set(KINDS)
+    assert offered == set(ENDPOINTS)
     assert COSTS.widths == (Width.DAY,)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-from otel_openai_usage.core.model import Width, Window
-from otel_openai_usage.openai.legacy import Day, parse
+from otel_openai_usage.domain.model import Width, Window
+from otel_openai_usage.providers.openai.legacy.source import Day, parse
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.legacy import ORDINARY_KEY
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from otel_openai_usage.core.kinds import KINDS, USAGE_KINDS
+from otel_openai_usage.domain.endpoints import ENDPOINTS, USAGE_ENDPOINTS
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.server import USAGE, Simulation
 from otel_openai_usage.simulator.world import World
@@ -88,7 +88,7 @@ async def test_every_answer_is_as_the_document_says(api: Api, path: str) -> None
     nothing, at each width.
     """
     name = concrete(path, api.simulation.world)
-    kind = KINDS.get(name.removeprefix("usage/"))
+    kind = ENDPOINTS.get(name.removeprefix("usage/"))
     asked: list[dict[str, Any]] = [{}]
     if kind is not None:
         dates = {"start_time": THURSDAY - 2 * DAY, "end_time": THURSDAY}
@@ -115,7 +115,7 @@ def rows(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["costs", *(kind.path for kind in USAGE_KINDS.values() if kind.name != "decisions")]
+    "name", ["costs", *(kind.path for kind in USAGE_ENDPOINTS.values() if kind.name != "decisions")]
 )
 async def test_rows_have_all_declared_fields_and_no_others(api: Api, name: str) -> None:
     """A row has every field that the document declares for it, and beyond them only those known

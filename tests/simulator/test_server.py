@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.model import Window
+from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.model import Window
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.simulator.faults import ANSWERS, CHANGES, Fault, Faults
 from otel_openai_usage.simulator.lateness import HARSH
@@ -113,7 +113,7 @@ async def test_costs_come_in_whole_utc_days(api: Api) -> None:
 
 async def test_what_comes_over_http_is_the_truth(api: Api) -> None:
     """The rows of an hour by minutes, grouped by all, add up to the world's totals."""
-    kind = KINDS["completions"]
+    kind = ENDPOINTS["completions"]
     reply = await api.get(COMPLETIONS, **MORNING, group_by=list(kind.group_by))
     sums: dict[tuple[object, ...], list[int]] = {}
     for row in rows(reply):
@@ -577,7 +577,7 @@ async def test_the_truth_over_http(api: Api) -> None:
         ("group_by", "project_id,model"),
     ]
     reply = await api.raw("/simulator/totals", pairs, key=None)
-    kind = KINDS["completions"]
+    kind = ENDPOINTS["completions"]
     told: Any = reply.json["rows"]
     found = {
         tuple(row["dims"][name] for name in kind.dimensions): tuple(

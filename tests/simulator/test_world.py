@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_openai_usage.core.kinds import KINDS, USAGE_KINDS, Kind
-from otel_openai_usage.core.model import Amounts, Dims, Rows, Width, Window, utc
+from otel_openai_usage.domain.endpoints import ENDPOINTS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width, Window, utc
 from otel_openai_usage.simulator.lateness import DEMO, HARSH, PROMPT, Delays, Fate, Lateness
 from otel_openai_usage.simulator.world import World
 
 THURSDAY = 1795046400
 HOUR = 3600
 DAY = 86400
-FLOWS = [kind for kind in USAGE_KINDS.values() if not kind.level]
+FLOWS = [kind for kind in USAGE_ENDPOINTS.values() if not kind.level]
 LATE = World.tiny(5, lateness=HARSH)
 LATER = utc(THURSDAY + 40 * DAY)
 
@@ -49,7 +49,7 @@ def test_every_kind_is_used_even_in_a_tiny_world(tiny: World) -> None:
     day = Window(THURSDAY, THURSDAY + DAY)
     used = {
         kind: [sum(int(amounts[0]) for amounts in tiny.totals(kind, day).values())]
-        for kind in USAGE_KINDS
+        for kind in USAGE_ENDPOINTS
     }
     assert [kind for kind, (amount,) in used.items() if amount <= 0] == []
     assert sum(amounts[0] for amounts in tiny.cost_totals(day).values()) > 10
@@ -57,7 +57,7 @@ def test_every_kind_is_used_even_in_a_tiny_world(tiny: World) -> None:
 
 @pytest.mark.parametrize("kind", FLOWS, ids=lambda kind: str(kind.name))
 def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(
-    company: World, kind: Kind
+    company: World, kind: Endpoint
 ) -> None:
     """Whatever the width, the buckets of two days add up to the truth about them, series by series."""
     days = Window(THURSDAY, THURSDAY + 2 * DAY)
@@ -67,12 +67,14 @@ def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(
         assert summed(company.visible(kind.name, days, width, kind.group_by, LATER)) == truth
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ENDPOINTS)
 def test_grouping_loses_nothing(company: World, name: str) -> None:
     """The sum over all groups is the ungrouped total, for each dimension and for all of them."""
     day = Window(THURSDAY, THURSDAY + DAY)
     (whole,) = company.totals(name, day).values()
-    for group_by in [(dimension,) for dimension in KINDS[name].group_by] + [KINDS[name].group_by]:
+    for group_by in [(dimension,) for dimension in ENDPOINTS[name].group_by] + [
+        ENDPOINTS[name].group_by
+    ]:
         parts = company.totals(name, day, group_by).values()
         total = tuple(sum(column) for column in zip(*parts, strict=True))
         itemised = "line_item" in group_by
@@ -102,7 +104,7 @@ def test_parts_of_tokens_lie_within_the_whole(company: World) -> None:
         "completions",
         Window(THURSDAY, THURSDAY + DAY),
         Width.MINUTE,
-        KINDS["completions"].group_by,
+        ENDPOINTS["completions"].group_by,
         LATER,
     )
     rows = [flow for _, found in readings for _, flow in found]
@@ -146,7 +148,7 @@ def test_what_is_visible_becomes_the_truth(
     """
     window = Window(THURSDAY + start * 60, THURSDAY + (start + length) * 60)
     now = utc(window.end) + LATE.settles_after + timedelta(seconds=extra)
-    group_by = KINDS[kind].group_by
+    group_by = ENDPOINTS[kind].group_by
     assert summed(LATE.visible(kind, window, width, group_by, now)) == LATE.totals(
         kind, window, group_by
     )
@@ -173,7 +175,7 @@ def test_each_lateness_shows_something_else_first(
     """
     tiny.lateness = lateness
     hour = Window(THURSDAY + 10 * HOUR, THURSDAY + 11 * HOUR)
-    group_by = KINDS["completions"].group_by
+    group_by = ENDPOINTS["completions"].group_by
     truth = tiny.visible("completions", hour, Width.MINUTE, group_by, LATER)
     seen = [
         tiny.visible("completions", hour, Width.MINUTE, group_by, utc(hour.end + after * 60))

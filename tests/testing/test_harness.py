@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 from otel_openai_usage.config import load
-from otel_openai_usage.core.kinds import KINDS
-from otel_openai_usage.core.model import Window
+from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.model import Window
 from otel_openai_usage.errors import ConfigError, StateInUse
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.lateness import PROMPT
@@ -68,7 +68,7 @@ class Scene:
         """The requests of all endpoints in whole minutes."""
         now = int(self.clock.time) // 60 * 60
         found = 0
-        for kind in KINDS.values():
+        for kind in ENDPOINTS.values():
             names = [measure.name for measure in kind.measures]
             if "requests" in names:
                 place = names.index("requests")
@@ -339,7 +339,7 @@ async def test_it_says_when_it_is_not_running(stage: Scene) -> None:
     await harness.start()
     with pytest.raises(RuntimeError, match="running"):
         await harness.start()
-    await harness.upkeep()
+    await harness.maintenance()
     await harness.close()
     await harness.close()
     with pytest.raises(RuntimeError, match="start"):

@@ -23,11 +23,11 @@ from typing import TypeAlias
 import psutil
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
-from otel_openai_usage.core.kinds import COSTS, USAGE_KINDS, Kind
-from otel_openai_usage.core.metered import METERED
-from otel_openai_usage.core.model import Width, floor
-from otel_openai_usage.state import rows
-from otel_openai_usage.state.sqlite import Store
+from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.metered import METERED
+from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.storage.sqlite import rows
+from otel_openai_usage.storage.sqlite.store import Store
 from tools.bench.processes import ROOT
 from tools.bench.table import machine, write
 
@@ -87,12 +87,12 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
     rng = random.Random(1)  # noqa: S311 - no secret
     today = floor(int(time.time()), Width.DAY)
     store = Store(path)
-    kind = USAGE_KINDS["completions"]
-    usage = store.book(
+    kind = USAGE_ENDPOINTS["completions"]
+    usage = store.source_state(
         "default", kind, today, ("project_id", "user_id", "api_key_id", "model", "batch")
     )
-    costs = store.book("default", COSTS, today, ("project_id", "line_item"))
-    events = store.book("default", METERED, today, ())
+    costs = store.source_state("default", COSTS, today, ("project_id", "line_item"))
+    events = store.source_state("default", METERED, today, ())
     store.close()
     db = sqlite3.connect(path)
     sql = "INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, {}) VALUES (?, ?, '[]', '[]', 1, 0, 0, {})"
@@ -106,7 +106,7 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                 "model": MODELS[(project + key) % len(MODELS)],
                 "batch": "false",
             }
-            id_ = _leaf(db, sql, usage.id, kind, named)
+            id_ = _stored_series(db, sql, usage.id, kind, named)
             size = rng.randrange(1000, 100_000)
             stretches = [
                 (Width.DAY, today - days * Width.DAY, today - hours * Width.DAY),
@@ -133,14 +133,14 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                     "line_item": f"{named['model']}, {part}",
                     "currency": "usd",
                 }
-                id_ = _leaf(db, sql, costs.id, COSTS, item)
+                id_ = _stored_series(db, sql, costs.id, COSTS, item)
                 db.executemany(
                     "INSERT INTO readings (source_id, width, start, dims, cost, quantity) VALUES (?, 86400, ?, ?, ?, ?)",
                     ((costs.id, day, id_, f"{size / 3e5:.6f}", str(size)) for day in every),
                 )
                 count += days
     for customer in range(200):
-        id_ = _leaf(
+        id_ = _stored_series(
             db,
             sql,
             events.id,
@@ -160,7 +160,9 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
     return count
 
 
-def _leaf(db: sqlite3.Connection, sql: str, source: int, kind: Kind, named: dict[str, str]) -> int:
+def _stored_series(
+    db: sqlite3.Connection, sql: str, source: int, kind: Endpoint, named: dict[str, str]
+) -> int:
     values = [named.get(name) for name in kind.dimensions]
     columns = ", ".join(kind.dimensions)
     marks = ", ".join("?" * len(values))

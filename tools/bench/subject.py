@@ -20,11 +20,11 @@ from typing import Any
 
 import psutil
 
-from otel_openai_usage import app
+from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
-from otel_openai_usage.core.model import Names
-from otel_openai_usage.memory import frugal
-from otel_openai_usage.poller import Clock
+from otel_openai_usage.domain.model import Names
+from otel_openai_usage.engine.recorder import Clock
+from otel_openai_usage.memory import tune_allocator
 from tools.bench.series import Titles
 
 BEAT = 0.005
@@ -148,7 +148,7 @@ def settings(upstream: str, otlp: str | None, extra: dict[str, object]) -> dict[
 
 async def main() -> None:
     """Run until standard input ends."""
-    frugal()
+    tune_allocator()
     asked = json.loads(sys.argv[1])
     ahead = [0.0]
     heart = Heart()
@@ -159,9 +159,11 @@ async def main() -> None:
         clock = Clock(lambda: time.time() + ahead[0], lambda: time.monotonic() + ahead[0])
         async with AsyncExitStack() as stack:
             exporter = await app.wire(loaded, stack, clock=clock, env=env)
-            display = exporter.keeper.display
+            snapshot_builder = exporter.recorder.snapshot_builder
             names = Names(Titles("project"), Titles("key"), Titles("user"))
-            await exporter.keeper.do(lambda: display.named("default", names, clock.now()))
+            await exporter.recorder.do(
+                lambda: snapshot_builder.named("default", names, clock.now())
+            )
             beating = asyncio.create_task(heart.forever())
             subject = Subject(exporter, heart, ahead, f"{folder}/state.db")
             _say({"url": exporter.server.url if exporter.server else None})

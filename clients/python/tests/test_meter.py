@@ -28,7 +28,7 @@ from otel_openai_metering.sender import Sender
 from otel_openai_metering.spool import Spool
 from otel_openai_metering.usage import Context, NoUsage, event
 from otel_openai_metering.worker import Flush, Job, Worker
-from otel_openai_usage.events import Parser
+from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.simulator.server import running
 
 TOLD = Context("alice", "app", "openai", 1_795_305_600.0)

@@ -14,7 +14,7 @@ import yaml
 
 from clients.python.tests.conftest import Endpoint
 from otel_openai_usage.config import load
-from tests.events.conftest import House, open_house
+from tests.ingest.conftest import House, open_house
 from tests.real.servers import program
 
 __all__ = ["open_house"]

@@ -1,0 +1,306 @@
+"""The verb `backfill`: past usage and costs into the store, and from there to OpenMetrics or OTLP."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from typing import IO
+
+from otel_openai_usage.composition import app
+from otel_openai_usage.composition.parts import legacy_owner, prices, retention
+from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS
+from otel_openai_usage.domain.model import Width, floor, midnight, utc
+from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.recorder import Clock
+from otel_openai_usage.errors import (
+    ConfigError,
+    ExporterError,
+    MissingScope,
+    Rejected,
+    SourceError,
+    StateInUse,
+)
+from otel_openai_usage.providers.openai.admin import openai_client
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.guard import Guard, StateVault
+from otel_openai_usage.providers.openai.legacy.poll import Pace
+from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
+from otel_openai_usage.providers.openai.names import OpenAINames
+from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.reports import backfill, legacy_backfill, openmetrics, past, past_otlp
+from otel_openai_usage.reports.backfill import Call
+from otel_openai_usage.reports.past import Past
+from otel_openai_usage.storage.sqlite.file import MEMORY
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.sqlite.units import QuantityUnits
+
+log = logging.getLogger(__name__)
+
+SYSTEM_CLOCK = Clock(time.time, time.monotonic)
+Told = Callable[[str, int, int], None]
+"""Told of what is read: organization and source, calls made, calls in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The days, both included; without `until` all before counting began."""
+
+    since: date
+    until: date | None = None
+
+    @property
+    def start(self) -> int:
+        """Unix seconds."""
+        return midnight(self.since)
+
+    def end(self, now: int) -> int:
+        """Unix seconds; where counting began ends it earlier."""
+        return min(midnight(self.until) + Width.DAY if self.until else now, now)
+
+
+async def read(
+    settings: Settings,
+    env: Mapping[str, str],
+    asked: Asked,
+    now: int,
+    told: Told,
+    clock: Clock = SYSTEM_CLOCK,
+) -> int:
+    """Read what is missing into the store. How many rows came. Raises ConfigError, SourceError or
+    StateError.
+
+    The exporter must not be running: the store has one writer. A source that fails does not stop
+    the others.
+    """
+    path = state_file(settings, env)
+    if str(path) == MEMORY:
+        raise ConfigError(
+            [f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"]
+        )
+    if asked.start >= asked.end(now):
+        raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
+    if asked.start < (kept := retention(settings, now).days):
+        log.warning(
+            "what is older than history.days is let go when the exporter runs",
+            extra={"kept_from": f"{utc(kept):%Y-%m-%d}"},
+        )
+    try:
+        store = Store(path)
+    except StateInUse as error:
+        raise StateInUse(
+            f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause"
+        ) from error
+    with closing(store):
+        source_states = {
+            one.name: list(_source_states(settings, one, store, now))
+            for one in settings.organizations
+        }
+        began = max(
+            (
+                source_state.progress.epoch
+                for each in source_states.values()
+                for source_state in each
+            ),
+            default=now,
+        )
+        if asked.start >= began:
+            raise ConfigError(
+                [
+                    f"--from {asked.since}: expected a day before counting began, which was {utc(began):%Y-%m-%d %H:%M} UTC"
+                ]
+            )
+        done = [
+            await _organization(settings, one, store, source_states[one.name], asked, now, told)
+            for one in settings.organizations
+            if source_states[one.name]
+        ]
+        if settings.reads_legacy:
+            done.append(await _legacy(settings, store, asked, now, told, clock))
+    if failed := next((error for _, error in done if error), None):
+        raise SourceError(
+            f"{failed}. What was read is kept: run the same again to read the rest"
+        ) from failed
+    return sum(rows for rows, _ in done)
+
+
+async def _organization(
+    settings: Settings,
+    one: Organization,
+    store: Store,
+    source_states: list[SourceState],
+    asked: Asked,
+    now: int,
+    told: Told,
+) -> tuple[int, SourceError | None]:
+    """How many rows came, and the first thing that failed."""
+    rows = 0
+    list_prices = prices(settings)
+    failed = None
+
+    async def run(work: Callable[[], None]) -> None:
+        work()
+
+    async with openai_client(settings, one) as client:
+        vault = StateVault(run, store, one.name, one.base_url)
+        client.guard = Guard(client, vault, now=lambda: now, mono=time.monotonic)
+        await _names(settings, one, store, client)
+        for source_state in source_states:
+            source = UsageSource(client, source_state.kind, QuantityUnits(store, one.name).learn)
+            hours_from = now - int(settings.history.hours.total_seconds())
+            calls = backfill.plan(
+                source_state,
+                asked.start,
+                asked.end(now),
+                hours_from,
+                store.backfilled(source_state),
+            )
+            try:
+                rows += await _source(store, source_state, source, calls, now, told, list_prices)
+            except SourceError as error:
+                where = {
+                    "organization": one.name,
+                    "source": source_state.kind.source,
+                    "error": str(error),
+                }
+                log.warning("the past of a source was not read to its end", extra=where)
+                failed = failed or error
+                if isinstance(error, Rejected) and not isinstance(error, MissingScope):
+                    break  # the key itself is refused: the others would be, too
+    return rows, failed
+
+
+async def _legacy(
+    settings: Settings, store: Store, asked: Asked, now: int, told: Told, clock: Clock
+) -> tuple[int, SourceError | None]:
+    """Past days by the legacy endpoint. How many rows came, and what failed."""
+    first = settings.organizations[0]
+    source_state = store.source_state(first.name, LEGACY, 0, ())
+    wanted = legacy_backfill.days(asked.start, asked.end(now), store.backfilled(source_state))
+
+    async def run(work: Callable[[], float]) -> float:
+        return work()
+
+    pace = Pace(store, settings.legacy.requests_per_minute, clock, run)
+    name = f"{first.name} legacy"
+    made = 0
+    told(name, 0, len(wanted))
+
+    def report(_: int) -> None:
+        nonlocal made
+        made += 1
+        told(name, made, len(wanted))
+
+    async with legacy_client(settings) as client:
+        users = settings.legacy.user_public_ids
+        source = LegacySource(client, pace.turn, users, first.id)
+        try:
+            admit = legacy_owner(settings, store, source_state).admit
+            list_prices = prices(settings)
+            rows = await legacy_backfill.read(
+                store, source_state, source, wanted, now, report, list_prices, clock.sleep, admit
+            )
+        except SourceError as error:
+            facts = {"organization": first.name, "source": "legacy", "error": str(error)}
+            log.warning("the past of a source was not read to its end", extra=facts)
+            return 0, error
+    return rows, None
+
+
+async def _source(
+    store: Store,
+    source_state: SourceState,
+    source: UsageSource,
+    calls: list[Call],
+    now: int,
+    told: Told,
+    list_prices: PriceList | None,
+) -> int:
+    name = f"{source_state.organization} {source_state.kind.source}"
+    made = 0
+    told(name, 0, len(calls))
+
+    def one_more(_: Call) -> None:
+        nonlocal made
+        made += 1
+        told(name, made, len(calls))
+
+    return await backfill.read(store, source_state, source, calls, now, one_more, list_prices)
+
+
+def _source_states(
+    settings: Settings, one: Organization, store: Store, now: int
+) -> Iterator[SourceState]:
+    """The books of what is enabled; counting begins as `run` would begin it, if it has not begun."""
+    began = app.epoch(settings.usage.start, now)
+    if settings.costs.enabled:
+        yield store.source_state(
+            one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by)
+        )
+    for name in settings.usage.endpoints if settings.usage.enabled else ():
+        kind = USAGE_ENDPOINTS[name]
+        yield store.source_state(one.name, kind, began, kind.grouping(settings.usage.group_by))
+
+
+async def _names(settings: Settings, one: Organization, store: Store, client: Client) -> None:
+    """Names for what is written out; if there were none before, and they may be read."""
+    if settings.names.enabled and not store.names(one.name).projects:
+        try:
+            store.keep_names(one.name, await OpenAINames(client).read())
+        except SourceError as error:
+            log.warning(
+                "names are not known", extra={"organization": one.name, "error": str(error)}
+            )
+
+
+def series(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> Iterator[Past]:
+    """What is stored of those days, before counting began, as series. Raises StateError."""
+    path = state_file(settings, env)
+    policy = app.policy(settings, once=True)
+    every = [
+        found
+        for one in settings.organizations
+        for found in past.series(path, one.name, asked.start, asked.end(now), policy)
+    ]
+    order = list(dict.fromkeys(found.instrument.name for found in every))
+    return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
+
+
+def write_openmetrics(
+    settings: Settings, env: Mapping[str, str], asked: Asked, now: int, out: IO[str]
+) -> None:
+    """Write the past for promtool. Raises StateError or OSError."""
+    out.writelines(openmetrics.lines(series(settings, env, asked, now)))
+
+
+def require_collector(settings: Settings) -> None:
+    """Raises ConfigError if there is none to send to."""
+    if not settings.otlp.endpoint:
+        raise ConfigError(
+            ["--otlp: no collector is known; set past_otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"]
+        )
+
+
+def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:
+    """Send the past to the collector. How many points. Raises ExporterError."""
+    from otel_openai_usage.exporters.otlp.transport import exporter
+    from otel_openai_usage.exporters.resource import resource
+
+    require_collector(settings)
+    with closing(Store(state_file(settings, env))) as store:
+        instance = store.instance_id
+    who = resource(instance, settings.attributes.resource)
+    sender = exporter(settings.otlp)
+    try:
+        sent = past_otlp.send(series(settings, env, asked, now), sender, who)
+    finally:
+        sender.shutdown()
+    if sent.rejected or sent.left_out:
+        raise ExporterError(
+            f"sent the past over OTLP: of {sent.points} points the backend rejected {sent.rejected},"
+            f" and {sent.left_out} could not be encoded; {sent.notice or 'it gave no reason'}"
+        )
+    return sent.points

@@ -1,0 +1,464 @@
+"""What `check` looks at: the key, the collector, the state file. Changes nothing; one finding for
+each.
+"""
+
+import asyncio
+import http.client
+import re
+import shutil
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+from urllib.parse import quote
+
+import aiohttp
+from opentelemetry.sdk.metrics.export import MetricsData
+
+from otel_openai_usage.config import Organization, Settings, needs_key, state_file
+from otel_openai_usage.config.secrets import redact
+from otel_openai_usage.errors import (
+    ConfigError,
+    ListenError,
+    MissingScope,
+    NotOffered,
+    OtherOrganization,
+    PortInUse,
+    RateLimited,
+    Rejected,
+    SourceError,
+    StateError,
+)
+from otel_openai_usage.exporters.otlp.transport import exporter
+from otel_openai_usage.http.toolkit import read as read_web_config
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.guard import Guard, LookingVault
+from otel_openai_usage.providers.openai.key import Key
+from otel_openai_usage.providers.openai.legacy.source import legacy_client
+from otel_openai_usage.sockets import bind
+from otel_openai_usage.storage.sqlite.describe import describe
+from otel_openai_usage.storage.sqlite.examine import at
+from otel_openai_usage.storage.sqlite.file import inspect
+from otel_openai_usage.storage.sqlite.reader import reading
+
+Level = Literal["ok", "warn", "fail"]
+
+SKEW = 30.0
+"""Seconds that our clock may be off before it matters: the freshest bucket is read soon after it
+ends.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    subject: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.subject}: {self.told}"
+
+
+def _undocumented(settings: Settings) -> list[str]:
+    if not settings.reads_legacy:
+        return []
+    return [
+        "legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"
+    ]
+
+
+def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
+    """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices
+    cannot be understood.
+    """
+    if settings.prices.enabled:
+        from otel_openai_usage.providers.openai.prices import Prices
+
+        Prices(settings.prices.overrides)
+    yield Finding(
+        "ok",
+        "configuration",
+        f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}",
+    )
+    for warning in (*settings.warnings, *_undocumented(settings)):
+        yield Finding("warn", "configuration", warning)
+    for one in settings.organizations if needs_key(settings) else ():
+        yield from asyncio.run(_asked(settings, one, offline, state_file(settings, env)))
+    if settings.reads_legacy:
+        yield asyncio.run(_legacy(settings, offline))
+    if settings.otlp.on:
+        yield _otlp(settings, offline)
+    state = state_file(settings, env)
+    yield _state(state, strict=settings.state.strict)
+    if str(state) != ":memory:":
+        yield _disk(state)
+    yield from _listeners(settings, runs=_runs(state))
+
+
+async def _legacy(settings: Settings, offline: bool) -> Finding:
+    """Ask the legacy endpoint once, as `run` would."""
+    subject = "legacy: key"
+    if offline:
+        return Finding("ok", subject, "an ordinary key is set; it was not tried")
+    users = settings.legacy.user_public_ids
+    path = "usage"
+    params = [("date", datetime.now(UTC).date().isoformat())]
+    if users == ("*",):
+        path = f"organizations/{quote(settings.organizations[0].id or '', safe='')}/users"
+        params = []
+    elif users:
+        params.append(("user_public_id", users[0]))
+    async with legacy_client(settings) as client:
+        try:
+            await client.get(path, params, endpoint=path)
+        except RateLimited as error:
+            return Finding("warn", subject, str(error))
+        except SourceError as error:
+            return Finding("fail", subject, str(error))
+    return Finding("ok", subject, f"{path} answers")
+
+
+async def _asked(
+    settings: Settings, one: Organization, offline: bool, state: Path
+) -> list[Finding]:
+    uses = [probe for probe in _PROBES if getattr(settings, probe.section).enabled]
+    if not uses:
+        return []
+    try:
+        key = Key(
+            one.admin_key.get_secret_value() if one.admin_key else "", path=one.admin_key_file
+        )
+        kind = _kind(one.name, await key.current())
+    except ConfigError as error:
+        return [Finding("fail", f"{one.name}: key", str(error))]
+    if offline or kind.level == "fail":
+        return [kind]
+    return [kind, *[finding async for finding in _answers(settings, one, key, uses, state)]]
+
+
+_ORDINARY = ("sk-proj-", "sk-svcacct-", "sk-None-")
+
+
+_LONG = 40
+"""A key of so many characters stays secret when four of them are shown."""
+
+
+def _kind(name: str, secret: str) -> Finding:
+    """What can be told from the key's first letters; its last four name it, as OpenAI's page of keys
+    does.
+    """
+    named = f" (…{secret[-4:]})" if len(secret) >= _LONG else ""
+    if secret.startswith(_ORDINARY):
+        what = "this is a key of a project, which cannot read usage; an owner of the organization makes an admin key (sk-admin-…)"
+        return Finding("fail", f"{name}: key", what + named)
+    if not secret.startswith("sk-admin-"):
+        return Finding(
+            "warn", f"{name}: key", f"it does not begin with sk-admin-, as admin keys do{named}"
+        )
+    return Finding("ok", f"{name}: key", f"an admin key{named}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """One cheap call that shows whether a source may be read. `needed`: without it the exporter is
+    of little use.
+    """
+
+    section: str
+    path: str
+    params: Callable[[int], tuple[tuple[str, str], ...]]
+    needed: bool
+
+
+def _yesterday(today: int) -> tuple[tuple[str, str], ...]:
+    return (("start_time", str(today - 86400)), ("bucket_width", "1d"), ("limit", "1"))
+
+
+def _one(_: int) -> tuple[tuple[str, str], ...]:
+    return (("limit", "1"),)
+
+
+def _nothing(_: int) -> tuple[tuple[str, str], ...]:
+    return ()
+
+
+_PROBES = (
+    _Probe("usage", "organization/usage/completions", _yesterday, needed=True),
+    _Probe("costs", "organization/costs", _yesterday, needed=True),
+    _Probe("names", "organization/projects", _one, needed=False),
+    _Probe("names", "organization/users", _one, needed=False),
+    _Probe("limits", "organization/spend_limit", _nothing, needed=False),
+)
+
+
+async def _answers(
+    settings: Settings, one: Organization, key: Key, probes: list[_Probe], state: Path
+) -> AsyncIterator[Finding]:
+    dates: list[tuple[float, str]] = []
+    async with Client(
+        name=one.name,
+        base_url=one.base_url,
+        key=key,
+        timeout=settings.api.timeout.total_seconds(),
+        retries=1,
+        session=_session_that_notes(dates),
+    ) as client:
+        today = int(time.time()) // 86400 * 86400
+        for probe in probes:
+            try:
+                body = await client.get(probe.path, probe.params(today), endpoint=probe.path)
+            except SourceError as error:
+                yield _failure_log(one.name, probe, error)
+                if isinstance(error, Rejected) and not isinstance(
+                    error, MissingScope
+                ):  # it will be for all
+                    break
+                continue
+            yield Finding("ok", f"{one.name}: {probe.section}", f"{probe.path} answers")
+            if probe.section == "costs":
+                for finding in _organization(one, body):
+                    yield finding
+        else:
+            for finding in await _owner(client, one, state):
+                yield finding
+    if dates:
+        yield _clock(one.name, *dates[-1])
+
+
+async def _owner(client: Client, one: Organization, state: Path) -> list[Finding]:
+    """Whether the key is of the organization whose data the state has; nothing if it has none."""
+    subject = f"{one.name}: organization"
+    try:
+        with reading(state) as reader:
+            vault = LookingVault(reader, one.name, one.base_url)
+            client.guard = Guard(client, vault, now=time.time, mono=time.monotonic)
+            await client.check_key()
+            counted = reader.owner(one.name).counted
+    except OtherOrganization as error:
+        return [Finding("fail", subject, str(error))]
+    except (SourceError, StateError):
+        return []  # there is no state, or what is wrong is said where it is tested
+    return [Finding("ok", subject, "the key is of the state's organization")] if counted else []
+
+
+def _failure_log(name: str, probe: _Probe, error: SourceError) -> Finding:
+    """What an error says of a source, or of the key."""
+    subject = f"{name}: {probe.section}"
+    level: Level = "fail" if probe.needed else "warn"
+    match error:
+        case MissingScope():
+            lacks = f"the key lacks {', '.join(error.scopes) or 'a scope'} for {probe.path}"
+            return Finding(
+                level, subject, f"{lacks}; grant it, or set {probe.section}.enabled: false"
+            )
+        case Rejected():
+            return Finding("fail", f"{name}: key", str(error))
+        case NotOffered() if probe.section == "limits":
+            return Finding("ok", subject, "no limit is set")
+        case NotOffered():
+            return Finding(
+                "warn", subject, f"OpenAI does not offer {probe.path} here; see base_url"
+            )
+        case RateLimited():
+            return Finding("warn", subject, str(error))
+        case _:
+            return Finding(level, subject, str(error))
+
+
+def _organization(one: Organization, body: bytes) -> Iterator[Finding]:
+    """Whose costs these are; nothing if there were none."""
+    ids = sorted(
+        {match.decode() for match in re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)}
+    )
+    if ids and one.id and ids != [one.id]:
+        yield Finding(
+            "warn",
+            f"{one.name}: organization",
+            f"the key is one of {', '.join(ids)}, but organizations[].id is {one.id}",
+        )
+    elif ids:
+        yield Finding("ok", f"{one.name}: organization", ", ".join(ids))
+
+
+def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp.ClientSession]:
+    """A ClientSession that notes the Date of each answer beside our own time."""
+
+    async def note(
+        _: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestEndParams
+    ) -> None:
+        if date := end.response.headers.get("Date"):
+            dates.append((time.time(), date))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(note)
+
+    def session(**options: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(trace_configs=[trace], **options)
+
+    return session
+
+
+def _clock(name: str, ours: float, date: str) -> Finding:
+    """Compare our time with an HTTP Date, which is of whole seconds."""
+    try:
+        skew = (
+            datetime.fromtimestamp(ours, UTC) - parsedate_to_datetime(date).astimezone(UTC)
+        ).total_seconds()
+    except ValueError:
+        return Finding("warn", f"{name}: clock", f"the answer's Date is {date!r}, which is no time")
+    if abs(skew) > SKEW:
+        return Finding(
+            "warn",
+            f"{name}: clock",
+            f"ours is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; set it by NTP",
+        )
+    return Finding("ok", f"{name}: clock", "agrees with OpenAI's")
+
+
+def _otlp(settings: Settings, offline: bool) -> Finding:
+    """Send an empty export, as `run` would send it."""
+    otlp = settings.otlp
+    endpoint = (otlp.endpoint or "").partition("?")[0]  # a query may hold a key
+    if offline:
+        return Finding("ok", "otlp", f"{endpoint} was not tried")
+    try:
+        sender = exporter(otlp, attempts=1)
+        try:
+            outcome = sender.export(MetricsData([]))
+        finally:
+            sender.shutdown()
+    except (OSError, ValueError) as error:
+        return Finding("fail", "otlp", f"preparing to send to {endpoint}: {error}; see otlp.tls")
+    if not outcome.ok:
+        return Finding(
+            "fail",
+            "otlp",
+            f"sending an empty export to {endpoint}: {redact(outcome.error)}; is the collector running, and otlp.endpoint right?",
+        )
+    if outcome.notice:
+        return Finding("warn", "otlp", f"{endpoint} takes exports, and says: {outcome.notice}")
+    return Finding("ok", "otlp", f"{endpoint} takes exports")
+
+
+def _state(path: Path, *, strict: bool) -> Finding:
+    if str(path) == ":memory:":
+        return Finding(
+            "warn", "state", "kept in memory, so totals begin anew with every start; set state.path"
+        )
+    try:
+        said = inspect(path)
+        if not path.exists() or not path.stat().st_size:
+            return Finding("ok", "state", said)
+        found = describe(path)
+    except StateError as error:
+        return Finding("fail", "state", str(error))
+    if found.doubts:
+        what = f"{said}: {'; '.join(found.doubts)}; restore a backup, or use `state accept`"
+        return Finding("fail" if strict else "warn", "state", what)
+    if found.position.began:
+        said += f", counting since {at(found.position.began)}"
+    if found.running:
+        said += ", in use by a running exporter"
+    return Finding("ok", "state", said)
+
+
+def _disk(state: Path) -> Finding:
+    folder = next(parent for parent in state.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1e6:,.0f} MB are free at {folder}"
+    if free < _ROOM:
+        return Finding("warn", "disk", f"{said}; make room, or set state.path to another disk")
+    return Finding("ok", "disk", said)
+
+
+_ROOM = 100_000_000
+"""Bytes that a state may need soon."""
+
+
+def _runs(state: Path) -> bool:
+    """Whether an exporter runs with this state."""
+    with suppress(StateError):
+        return state.exists() and state.stat().st_size > 0 and describe(state).running
+    return False
+
+
+def _listeners(settings: Settings, *, runs: bool) -> Iterator[Finding]:
+    """Whether `run` could listen where it should; if it runs already, whether it does."""
+    prometheus, events = settings.prometheus, settings.events
+    ours: list[bool] = []
+    if prometheus.enabled and not settings.sdk_disabled:
+        tls = False
+        if prometheus.web_config_file:
+            try:
+                tls = read_web_config(prometheus.web_config_file).tls is not None
+            except ConfigError as error:
+                yield Finding("fail", "prometheus", str(error))
+        finding, is_ours = _port("prometheus", prometheus.host, prometheus.port, tls=tls, runs=runs)
+        ours.append(is_ours)
+        yield finding
+    if events.enabled:
+        finding, is_ours = _port("events", events.host, events.port, tls=False, runs=runs)
+        ours.append(is_ours)
+        yield finding
+    if runs:
+        yield _running(ours)
+
+
+def _running(ours: list[bool]) -> Finding:
+    if ours and all(ours):
+        return Finding(
+            "ok", "running exporter", "it has this state and these ports; a second `run` would end"
+        )
+    where = "and does not listen as this configuration says" if ours else "so a second one cannot"
+    return Finding(
+        "fail" if ours else "warn",
+        "running exporter",
+        f"an exporter runs with this state, {where}; stop it, or set another state.path",
+    )
+
+
+def _port(subject: str, host: str, port: int, *, tls: bool, runs: bool) -> tuple[Finding, bool]:
+    """The finding, and whether the exporter that runs listens there."""
+    where = f"{host}:{port}"
+    if port == 0:
+        return Finding("ok", subject, f"{host}, any free port"), runs
+    try:
+        for listening in bind(host, port):
+            listening.close()
+    except PortInUse as error:
+        if not _is_exporter(host, port, tls=tls):
+            return Finding("fail", subject, f"{error}; it is no otel-openai-usage"), False
+        if runs:
+            return Finding("ok", subject, f"the running exporter listens on {where}"), True
+        other = f"an otel-openai-usage with another state listens on {where}; stop it, or choose another port"
+        return Finding("fail", subject, other), False
+    except ListenError as error:
+        return Finding("fail", subject, str(error)), False
+    return Finding("ok", subject, f"{where} is free"), False
+
+
+def _is_exporter(host: str, port: int, *, tls: bool) -> bool:
+    """Whether our own server answers there. It is asked as a stranger: nothing secret is sent."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    try:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                name, port, timeout=3, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(name, port, timeout=3)
+        connection.request("GET", "/healthz")
+        return connection.getresponse().headers.get("Server") == "otel-openai-usage"
+    except (OSError, http.client.HTTPException):
+        return False

@@ -1,0 +1,41 @@
+"""What the demo shows: a simulated company's last months in a store, and the dashboard over it."""
+
+from pathlib import Path
+
+from otel_openai_usage.domain.metered import METERED
+from otel_openai_usage.domain.model import Width, Window, floor
+from otel_openai_usage.domain.reconciliation import replace
+from otel_openai_usage.domain.source_state import Commit, series_after
+from otel_openai_usage.providers.openai.prices import Prices
+from otel_openai_usage.simulator import customers, past
+from otel_openai_usage.simulator.world import World
+from otel_openai_usage.storage.sqlite.store import Store
+
+
+def fill(path: Path, world: World, organization: str, now: float, days: int = 90) -> None:
+    """Keep the last days before today in a new store at `path`, events of today, too; counting
+    begins with today. Raises StateError.
+    """
+    today = floor(int(now), Width.DAY)
+    store = Store(path)
+    try:
+        past.fill(store, world, organization, today - days * Width.DAY, today, Prices())
+        store.keep_limits(organization, past.limits(world))
+        _meter(
+            store, world, organization, today - days * Width.DAY, floor(int(now), Width.HOUR), today
+        )
+    finally:
+        store.close()
+
+
+def _meter(store: Store, world: World, organization: str, start: int, end: int, epoch: int) -> None:
+    source_state = store.source_state(organization, METERED, epoch, ())
+    hours = {
+        hour: customers.metered(world, Window(hour, hour + Width.HOUR))
+        for hour in range(start, end, Width.HOUR)
+    }
+    change = replace(Width.HOUR, hours, (), epoch, METERED.zero)
+    store.commit(
+        source_state,
+        Commit(source_state.progress, change, *series_after(source_state, change, epoch)),
+    )

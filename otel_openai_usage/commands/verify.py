@@ -1,0 +1,190 @@
+"""The verb `verify`: what we counted for past days against OpenAI's own daily totals, series by
+series.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from otel_openai_usage.composition.parts import retention
+from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.domain import windows
+from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.model import Amounts, Dims, Width, floor, midnight, utc
+from otel_openai_usage.domain.reconciliation import total
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.errors import ConfigError, OtherOrganization
+from otel_openai_usage.providers.openai.admin import openai_client
+from otel_openai_usage.providers.openai.guard import Guard, LookingVault
+from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.storage.sqlite.reader import Reader, reading
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One day of one source. `differences` has OpenAI's and our amounts of each attribute set that
+    differs.
+    """
+
+    day: date
+    source_state: SourceState
+    compared: int
+    differences: Mapping[Dims, tuple[Amounts, Amounts]]
+
+    def __str__(self) -> str:
+        head = f"{self.day} {self.source_state.organization} {self.source_state.kind.source}"
+        if not self.differences:
+            return f"ok    {head}: {self.compared} attribute sets equal"
+        lines = [
+            f"  {self._named(dims)}: {self._compared(*pair)}"
+            for dims, pair in self.differences.items()
+        ]
+        return "\n".join(
+            [
+                f"fail  {head}: {len(self.differences)} of {self.compared} attribute sets differ",
+                *lines,
+            ]
+        )
+
+    def _named(self, dims: Dims) -> str:
+        pairs = zip(self.source_state.kind.dimensions, dims, strict=True)
+        return (
+            " ".join(f"{name}={value}" for name, value in pairs if value is not None)
+            or "(no dimensions)"
+        )
+
+    def _compared(self, theirs: Amounts, ours: Amounts) -> str:
+        names = [measure.name for measure in self.source_state.kind.measures]
+        return ", ".join(
+            f"{name} OpenAI {their} ours {our} ({our - their:+})"
+            for name, their, our in zip(names, theirs, ours, strict=True)
+            if their != our
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An organization whose key is of another one than the state, so that nothing is compared."""
+
+    organization: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"fail  {self.organization}: {self.told}"
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Days of one source, both included, whose rows are kept no more."""
+
+    first: date
+    last: date
+    source_state: SourceState
+
+    def __str__(self) -> str:
+        head = f"{self.first} to {self.last} {self.source_state.organization} {self.source_state.kind.source}"
+        return (
+            f"skip  {head}: the rows were let go after history.days, so there is nothing to compare"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TotalsDiffer:
+    """Totals in the state that are not the sum of their rows, whatever OpenAI says."""
+
+    told: str
+
+    def __str__(self) -> str:
+        return f"fail  state: {self.told}"
+
+
+async def verdicts(
+    settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
+) -> AsyncIterator[Verdict | Purged | Refused | TotalsDiffer]:
+    """Compare the totals in the state with their rows; then the days from `since` (else the first
+    within reach of `reconcile`) to `until` (else yesterday), both included.
+
+    Only whole past UTC days, and of the first only what was counted. Raises ConfigError,
+    SourceError or StateError.
+    """
+    if since and since > (until or utc(now).date()):
+        raise ConfigError(
+            [f"--from {since} lies after --to {until or 'today'}: there is no day in between"]
+        )
+    end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
+    kept = retention(settings, now).days
+    with reading(state_file(settings, env)) as reader:
+        if wrong := reader.totals_disagreeing():
+            yield TotalsDiffer(wrong)
+        for organization in settings.organizations:
+            reach = settings.usage.reconcile.total_seconds()
+            start = midnight(since) if since else floor(now - int(reach), Width.DAY)
+            async for verdict in _of(settings, organization, reader, start, end, kept):
+                yield verdict
+
+
+async def _of(
+    settings: Settings, organization: Organization, reader: Reader, start: int, end: int, kept: int
+) -> AsyncIterator[Verdict | Purged | Refused]:
+    wanted = {
+        name
+        for name in settings.usage.endpoints
+        if settings.usage.enabled and not USAGE_ENDPOINTS[name].level
+    }
+    wanted |= {COSTS.name} if settings.costs.enabled else set()
+    async with openai_client(settings, organization) as client:
+        vault = LookingVault(reader, organization.name, organization.base_url)
+        client.guard = Guard(client, vault, now=lambda: end, mono=time.monotonic)
+        try:
+            await client.check_key()
+        except OtherOrganization as error:
+            yield Refused(organization.name, str(error))
+            return
+        for source_state in reader.source_states(organization.name):
+            if source_state.kind.name in wanted:
+                oldest = max(kept, source_state.purged_before)
+                first = max(start, source_state.progress.epoch)
+                last = min(end, oldest)
+                if first < last:
+                    yield Purged(utc(first).date(), utc(last - 1).date(), source_state)
+                source = UsageSource(client, source_state.kind)
+                try:
+                    found = await _days(source, source_state, reader, max(start, oldest), end)
+                except OtherOrganization as error:
+                    yield Refused(organization.name, str(error))
+                    return
+                for verdict in found:
+                    yield verdict
+
+
+async def _days(
+    source: UsageSource, source_state: SourceState, reader: Reader, start: int, end: int
+) -> list[Verdict]:
+    limits = {Width.DAY: COST_LIMIT} if source_state.kind is COSTS else LIMITS
+    theirs: dict[int, dict[Dims, Amounts]] = {}
+    for step in windows.past_days(source_state.progress, start, end, limits, source_state.cuts):
+        for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
+            theirs.setdefault(day, {})
+        for bucket in await source.read(
+            step.window, step.width, source_state.group_by(step.window.start)
+        ):
+            day_sums = theirs[floor(bucket.start, Width.DAY)]
+            for dims, amounts in source.parse(bucket.results).items():
+                day_sums[dims] = total(day_sums.get(dims, source_state.kind.zero), amounts)
+    return [_verdict(source_state, day, said, reader) for day, said in theirs.items()]
+
+
+def _verdict(
+    source_state: SourceState, day: int, theirs: Mapping[Dims, Amounts], reader: Reader
+) -> Verdict:
+    ours = reader.counted(source_state, max(day, source_state.progress.epoch), day + Width.DAY)
+    zero = source_state.kind.zero
+    keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
+    pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
+    return Verdict(
+        utc(day).date(),
+        source_state,
+        len(pairs),
+        {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]},
+    )

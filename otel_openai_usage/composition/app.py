@@ -1,0 +1,598 @@
+"""The composition root: settings in, a running exporter out. Wires; decides nothing."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import otel_openai_usage
+from otel_openai_usage import stopping
+from otel_openai_usage.composition import parts
+from otel_openai_usage.config import Settings, needs_key, state_file
+from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
+from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.snapshot import Board
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.domain.windows import Rules
+from otel_openai_usage.engine import recording
+from otel_openai_usage.engine.failure_log import FailureLog
+from otel_openai_usage.engine.loop import Loop
+from otel_openai_usage.engine.maintenance import Maintenance
+from otel_openai_usage.engine.names_poll import LimitsPoll, NamesPoll
+from otel_openai_usage.engine.recorder import Clock, Recorder
+from otel_openai_usage.engine.state_watch import StateCare, read_again, report
+from otel_openai_usage.engine.usage_poll import UsagePoll, load_days
+from otel_openai_usage.errors import ExporterError, StateError
+from otel_openai_usage.exporters.otlp import transport
+from otel_openai_usage.exporters.otlp.sender import Sender
+from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
+from otel_openai_usage.exporters.resource import resource
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
+from otel_openai_usage.http.server import Server
+from otel_openai_usage.ingest.coverage import CoveragePoll
+from otel_openai_usage.ingest.intake import Intake, metered_sources
+from otel_openai_usage.ingest.listener import Ingest
+from otel_openai_usage.ingest.parser import Parser
+from otel_openai_usage.ingest.tokens import Tokens
+from otel_openai_usage.memory import Shelf, tune_allocator
+from otel_openai_usage.providers.openai.admin import openai_client
+from otel_openai_usage.providers.openai.budget import Budget
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.limits import OpenAILimits
+from otel_openai_usage.providers.openai.names import OpenAINames
+from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.sockets import bind
+from otel_openai_usage.storage.sqlite.file import MEMORY, unwritable
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.sqlite.units import QuantityUnits
+from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
+
+log = logging.getLogger(__name__)
+
+COMPARED_EVERY = 10.0
+"""Seconds between two comparisons of the day's usage with its events, at the least; else as often
+as usage is read.
+"""
+OTLP_SHUTDOWN = 5.0
+"""Seconds that the last export may take; stopping may take 10 in all."""
+FORGET = timedelta(days=14)
+"""How long a series may be silent before it is let go, at the least; it returns with its kept
+total.
+"""
+
+
+@dataclass(slots=True)
+class Exporter:
+    """Everything that runs, wired."""
+
+    store: Store
+    recorder: Recorder
+    self_metrics: SelfMetrics
+    board: Board
+    prometheus: PrometheusReader
+    loops: list[Loop]
+    names: list[NamesPoll]
+    server: Server | None = None
+    prices: PriceList | None = None
+    maintenance: Maintenance | None = None
+    ingest: Ingest | None = None
+    sender: Sender | None = None
+    shelf: Shelf = field(default_factory=Shelf)
+    reread: list[tuple[SourceState, int]] = field(default_factory=list)
+    """Books, and how many seconds of each can be read again."""
+
+    @property
+    def care(self) -> StateCare:
+        """What looks after the state itself."""
+        return StateCare(self.recorder, self.store)
+
+    def not_ready(self) -> list[str]:
+        """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
+        not tell.
+        """
+        disk = []
+        if gone := self.store.gone():
+            disk = [f"{gone}; put it back, or stop this program and restore it from a backup"]
+        elif self.store.path != MEMORY and (refused := unwritable(Path(self.store.path).parent)):
+            disk = [f"the state file {self.store.path} cannot be written: {refused}"]
+        untried = [
+            f"{loop.organization} {loop.source}: not polled yet"
+            for loop in self.loops
+            if not loop.tried
+        ]
+        bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
+        return disk + untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
+
+    def abandon(self) -> None:
+        """End as a killed process does: nothing more is stored or sent. Taking the parts apart
+        afterwards, as after an orderly end, does no harm.
+        """
+        if self.sender:
+            self.sender.abandon()
+        self.recorder.abandon()
+        self.store.abandon()
+
+    async def publish(self) -> None:
+        """Show what is new now."""
+        await self.recorder.publish_once(self.render)
+
+    def publish_and_wait(self) -> None:
+        """As `publish`, for a caller that cannot await. Blocks for some milliseconds."""
+        if self.recorder.do_and_wait(self.recorder.publish):
+            self._render()
+
+    async def render(self) -> None:
+        """Make what is shown ready for scrapes."""
+        await asyncio.to_thread(self._render)
+
+    def _render(self) -> None:
+        self.prometheus.refresh()
+        self.shelf.grew(sum(map(len, self.board.current().points.values())))
+
+
+def to_stdout(page: bytes) -> None:
+    """Print a page. Raises ExporterError; a reader that went away, as in `| head`, is no error."""
+    try:
+        sys.stdout.write(page.decode())
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be written at exit, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise ExporterError(
+                f"printed the page to stdout: {error.strerror or error}; check what stdout is"
+            ) from error
+
+
+def run(
+    settings: Settings,
+    *,
+    once: bool = False,
+    write: Callable[[bytes], None] | None = to_stdout,
+) -> int:
+    """Run the exporter until SIGTERM, SIGINT or SIGHUP, or for one poll of everything. The exit
+    code.
+
+    `write` takes the page of that one poll; None: nobody does. Raises ExporterError.
+    """
+    tune_allocator()
+    raise_limit()
+    return asyncio.run(_run(settings, once=once, write=write))
+
+
+async def _run(
+    settings: Settings, *, once: bool, write: Callable[[bytes], None] | None = to_stdout
+) -> int:
+    asyncio.get_running_loop().set_exception_handler(ExhaustionHandler(time.monotonic))
+    for warning in settings.warnings:
+        log.warning(warning)
+    async with AsyncExitStack() as stack:
+        exporter = await wire(
+            settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once
+        )
+        if once:
+            return await _once(exporter, write)
+        return await forever(exporter)
+
+
+async def _once(exporter: Exporter, write: Callable[[bytes], None] | None) -> int:
+    """Poll everything, then export. A new series is 0 in that export, and released for the next run."""
+    # Names come last: they are looked up for the ids that usage brought.
+    last = [loop for loop in exporter.loops if loop.source in ("names", "coverage")]
+    first = [loop for loop in exporter.loops if loop not in last]
+    await asyncio.gather(*(loop.once() for loop in first))
+    await asyncio.gather(*(loop.once() for loop in last))
+    await asyncio.gather(*(names.try_look_up() for names in exporter.names))
+    await exporter.publish()
+    if write is not None:
+        page = b"".join(await asyncio.to_thread(exporter.prometheus.page))
+        await asyncio.to_thread(write, page)
+    sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
+    if write is not None or (sent and exporter.sender is not None):
+        await exporter.recorder.do(exporter.recorder.release_zeros)
+    failed = any(loop.error and not loop.is_expected for loop in exporter.loops)
+    return 0 if sent and not failed else 1
+
+
+async def forever(exporter: Exporter) -> int:
+    """Poll and show until SIGTERM, SIGINT or SIGHUP. Raises ExporterError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        with stopping.calling(lambda: loop.call_soon_threadsafe(_stopping, stop)):
+            await _until(stop, exporter)
+    except BaseExceptionGroup as group:
+        error = _first(group)
+        raise error from (None if error is group else group)
+    log.info("stopped", extra={"event": "stopped"})
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What is to be told of several things that ended the run: a trouble that we foresaw, else all
+    of them as a bug.
+    """
+    foreseen = group.subgroup(ExporterError)
+    while foreseen is not None:
+        error = foreseen.exceptions[0]
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        foreseen = error
+    return group
+
+
+async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
+        tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
+        tasks.append(group.create_task(exporter.recorder.publish_forever(exporter.render)))
+        tasks.append(group.create_task(exporter.care.forever()))
+        tasks += [group.create_task(exporter.maintenance.forever())] if exporter.maintenance else []
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+def _stopping(stop: asyncio.Event) -> None:
+    log.info("stopping", extra={"event": "stopping"})
+    stop.set()
+
+
+async def wire(
+    settings: Settings,
+    stack: AsyncExitStack,
+    *,
+    clock: Clock,
+    env: Mapping[str, str],
+    once: bool = False,
+) -> Exporter:
+    """Make every part and join them; `stack` takes them apart again, last made first. Raises
+    ExporterError.
+    """
+    board = Board()
+    listeners = await _listen(settings, stack, board) if not once else _Listeners()
+    # A large state takes a while to read. That is done in threads, so that the listeners answer.
+    store = await asyncio.to_thread(
+        Store, state_file(settings, env), now=clock.now, strict=settings.state.strict
+    )
+    stack.callback(store.close)
+    report(store)
+    who = resource(store.instance_id, settings.attributes.resource)
+    prometheus = PrometheusReader(board)
+    sends = settings.otlp.on and not settings.sdk_disabled
+    self_metrics = SelfMetrics(
+        board,
+        who,
+        [prometheus],
+        exporters=["otlp"] if sends else [],
+        state_size=lambda: size(store.path),
+        state_lost=lambda: store.lost_seconds,
+    )
+    stack.callback(self_metrics.shutdown)
+    seen = policy(settings, once=once)
+    snapshot_builder = SnapshotBuilder(
+        seen,
+        store.folds(),
+        store.floors(),
+        cost_days=settings.costs.days,
+        ids=settings.organization_ids,
+    )
+    recorder = Recorder(store, snapshot_builder, board, clock, self_metrics, otlp=sends)
+    prometheus.before_page = recorder.before_page
+    stack.push_async_callback(recorder.close)
+    exporter = Exporter(
+        store, recorder, self_metrics, board, prometheus, [], [], prices=parts.prices(settings)
+    )
+    budget = Budget(settings.api.max_bytes)
+    for organization in settings.organizations if needs_key(settings) else ():
+        client = openai_client(
+            settings,
+            organization,
+            _observer(self_metrics, organization.name),
+            budget=budget,
+            odd=partial(self_metrics.odd_values, organization.name),
+        )
+        client.guard = parts.guard(client, organization, recorder, store)
+        await stack.enter_async_context(client)
+        await asyncio.to_thread(
+            _add_organization, exporter, settings, organization.name, client, int(clock.now())
+        )
+        self_metrics.expect(
+            organization.name,
+            [loop.source for loop in exporter.loops if loop.organization == organization.name],
+        )
+    if settings.reads_legacy:
+        client, loop = await asyncio.to_thread(
+            parts.legacy,
+            settings,
+            recorder,
+            store,
+            self_metrics,
+            exporter.prices,
+            once=once,
+            budget=budget,
+        )
+        await stack.enter_async_context(client)
+        exporter.loops.append(loop)
+    read_again(store, exporter.reread, int(clock.now()))
+    ingest = None
+    if settings.events.enabled:
+        ingest = await asyncio.to_thread(_ingest, exporter, settings, store, listeners.events)
+    exporter.maintenance = parts.maintenance(settings, recorder, store, self_metrics)
+    await asyncio.to_thread(_load, exporter, settings)
+    await exporter.publish()
+    if sends:
+        exporter.sender = Sender(
+            transport.exporter(settings.otlp),
+            board,
+            self_metrics,
+            who,
+            interval=settings.otlp.interval.total_seconds(),
+            to_resource=[
+                settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource
+            ],
+            before_page=recorder.before_page,
+            attempted=recorder.sent,
+        )
+        if not once:
+            exporter.sender.start()
+        stack.push_async_callback(asyncio.to_thread, exporter.sender.shutdown, OTLP_SHUTDOWN)
+    if listeners.server:
+        exporter.server = listeners.server
+        exporter.server.show(prometheus, exporter.not_ready)
+        stack.push_async_callback(exporter.server.stop)
+    if ingest and not once:
+        await ingest.start()
+        stack.push_async_callback(ingest.stop)
+        log.info("listening for events", extra={"event": "listening", "url": ingest.url})
+        exporter.ingest = ingest
+    return exporter
+
+
+@dataclass(slots=True)
+class _Listeners:
+    """What listens before the state is read."""
+
+    server: Server | None = None
+    events: Sequence[socket.socket] = ()
+
+
+async def _listen(settings: Settings, stack: AsyncExitStack, board: Board) -> _Listeners:
+    """Take every address, so that a taken one ends the start before the state is begun; then answer
+    /healthz, and show our own health until the state is read. Raises ListenError.
+    """
+    listeners = _Listeners()
+    if settings.prometheus.enabled and not settings.sdk_disabled:
+        health = PrometheusReader(Board())
+        self_metrics = SelfMetrics(board, resource(None, settings.attributes.resource), [health])
+        stack.callback(self_metrics.shutdown)
+        listeners.server = Server(
+            health,
+            board,
+            lambda: ["the state is being read"],
+            host=settings.prometheus.host,
+            port=settings.prometheus.port,
+            path=settings.prometheus.path,
+            web_config_file=settings.prometheus.web_config_file,
+            version=otel_openai_usage.__version__,
+        )
+        stack.push_async_callback(listeners.server.stop)
+        await listeners.server.bind()
+    if settings.events.enabled:
+        listeners.events = await asyncio.to_thread(bind, settings.events.host, settings.events.port)
+        for listening in listeners.events:
+            stack.callback(listening.close)
+    if listeners.server:
+        await listeners.server.start()
+        url = listeners.server.url + settings.prometheus.path
+        log.info("listening", extra={"event": "listening", "url": url})
+    return listeners
+
+
+def _load(exporter: Exporter, settings: Settings) -> None:
+    """Show what is stored."""
+    names = {
+        organization.name: exporter.store.names(organization.name)
+        for organization in settings.organizations
+    }
+    exporter.recorder.load(names)
+
+
+def _ingest(
+    exporter: Exporter, settings: Settings, store: Store, sockets: Sequence[socket.socket]
+) -> Ingest:
+    """The listener for events, and their books."""
+    recorder = exporter.recorder
+    self_metrics = exporter.self_metrics
+    events = settings.events
+    organizations = [organization.name for organization in settings.organizations]
+    source_states = metered_sources(
+        store, organizations, events.attributes, int(recorder.clock.now())
+    )
+    recorder.source_states += source_states.values()
+    self_metrics.expect_events()
+    intake = Intake(
+        recorder, store, source_states, self_metrics, dedupe=int(events.dedupe.total_seconds())
+    )
+    if settings.usage.enabled:
+        compare = CoveragePoll(recorder, store).poll
+        every = max(COMPARED_EVERY, settings.usage.interval.total_seconds())
+        exporter.loops.append(
+            Loop("coverage", every, compare, recorder, lambda _: None, FailureLog(organizations[0]))
+        )
+    return Ingest(
+        intake.take,
+        lambda: self_metrics.event("refused"),
+        parser=Parser(events.attributes, next(iter(source_states.values())).kind.dimensions),
+        tokens=Tokens([token.get_secret_value() for token in events.tokens], events.tokens_file),
+        host=events.host,
+        port=events.port,
+        max_body=events.max_body,
+        sockets=sockets,
+    )
+
+
+def size(path: str) -> int:
+    """Bytes of the state on disk, what waits to be written back included."""
+    return sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
+
+
+def _observer(self_metrics: SelfMetrics, organization: str) -> Callable[[str, str, float], None]:
+    def observe(endpoint: str, status: str, seconds: float) -> None:
+        self_metrics.request(
+            organization, endpoint, int(status) if status.isdigit() else None, seconds
+        )
+
+    return observe
+
+
+def _add_organization(
+    exporter: Exporter, settings: Settings, name: str, client: Client, now: int
+) -> None:
+    recorder = exporter.recorder
+    source_states = []
+    failure_log = FailureLog(name)
+    kinds = (
+        [USAGE_ENDPOINTS[endpoint] for endpoint in settings.usage.endpoints]
+        if settings.usage.enabled
+        else []
+    )
+    for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
+        poll, interval = _usage_poll(exporter, settings, name, kind, client, now)
+        source_states.append(poll.source_state)
+        exporter.loops.append(
+            Loop(
+                kind.source,
+                interval,
+                poll.poll,
+                recorder,
+                _shown_in(poll.source_state),
+                failure_log,
+            )
+        )
+    recorder.source_states += source_states
+    if settings.names.enabled:
+        names = NamesPoll(recorder, OpenAINames(client), name, source_states)
+        exporter.names.append(names)
+        exporter.loops.append(
+            Loop(
+                "names",
+                settings.names.interval.total_seconds(),
+                names.poll,
+                recorder,
+                names.status,
+                failure_log,
+            )
+        )
+    if settings.limits.enabled:
+        limits = LimitsPoll(recorder, OpenAILimits(client), name)
+        exporter.loops.append(
+            Loop(
+                "limits",
+                settings.limits.interval.total_seconds(),
+                limits.poll,
+                recorder,
+                limits.status,
+                failure_log,
+            )
+        )
+
+
+def _shown_in(source_state: SourceState) -> Callable[[bool], None]:
+    def status(up: bool) -> None:
+        source_state.up = up
+
+    return status
+
+
+def _usage_poll(
+    exporter: Exporter,
+    settings: Settings,
+    organization: str,
+    kind: Endpoint,
+    client: Client,
+    now: int,
+) -> tuple[UsagePoll, float]:
+    recorder = exporter.recorder
+    prices = exporter.prices if kind is not COSTS else None
+    began = epoch(settings.usage.start, now)
+    part = settings.costs if kind is COSTS else settings.usage
+    grouping = kind.grouping(part.group_by)
+    if kind is COSTS:
+        reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
+        rules = Rules(
+            Width.DAY,
+            int(reconcile),
+            int(reconcile),
+            {Width.DAY: COST_LIMIT},
+            (settings.costs.days - 1) * Width.DAY,
+        )
+        began = floor(began, Width.DAY)
+    else:
+        width = Width.parse(settings.usage.bucket_width)
+        rules = Rules(
+            width,
+            int(settings.usage.settle.total_seconds()),
+            int(settings.usage.reconcile.total_seconds()),
+            LIMITS,
+        )
+    source_state = recorder.store.source_state(organization, kind, began, grouping)
+    recording.regroup(recorder.store, source_state, grouping, now)
+    cost_days = settings.costs.days if kind is COSTS else 0
+    exporter.reread.append((source_state, rules.reconcile))
+    if cost_days:
+        load_days(recorder.store, source_state, now, cost_days)
+    if prices:
+        recording.price(source_state, prices, now)
+    every = settings.usage.reconcile_interval.total_seconds()
+    units = QuantityUnits(recorder.store, organization)
+    poll = UsagePoll(
+        recorder,
+        UsageSource(client, kind, units.learn),
+        source_state,
+        rules,
+        every,
+        group_by=grouping,
+        cost_days=cost_days,
+        prices=prices,
+    )
+    return poll, part.interval.total_seconds()
+
+
+def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
+    """How series look, as configured."""
+    attributes = settings.attributes
+    reconcile = max(
+        settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile
+    ).total_seconds()
+    return AttributePolicy(
+        rename=attributes.rename,
+        drop=frozenset(attributes.drop),
+        skip_zero=attributes.skip_zero,
+        zero_hold=attributes.zero_hold.total_seconds(),
+        max_series=attributes.max_series,
+        name_wait=30.0 if settings.names.enabled and not once else 0.0,
+        # A revision may come as late as `reconcile`; a series that is still read again is never let
+        # go for good.
+        forget=max(2 * reconcile, FORGET.total_seconds()),
+        make_room=max(reconcile, Width.DAY),
+    )
+
+
+def epoch(start: str | timedelta, now: int) -> int:
+    """When counting begins on the very first start, Unix seconds, a whole minute."""
+    if start == "today":
+        return floor(now, Width.DAY)
+    back = start.total_seconds() if isinstance(start, timedelta) else 0
+    return floor(now - int(back), Width.MINUTE)

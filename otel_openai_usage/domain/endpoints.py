@@ -1,0 +1,174 @@
+"""The usage kinds and costs, as table rows. A new endpoint is one row here.
+
+Field and dimension names: OpenAI's own OpenAPI document (openai/openai-openapi 2.3.0) and, where
+that is behind, the types of its Python client 3.54.0 (`decisions`, `api_source`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from otel_openai_usage.domain.model import Width
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number of a result: `name` is ours (and the store's column), `field` OpenAI's."""
+
+    name: str
+    field: str
+    instrument: str
+    token_type: str | None = None
+    required: bool = True
+    money: bool = False
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint: where it is, what a result is called, what it counts, how it can be grouped.
+
+    `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A
+    `level` is a value to show (bytes stored), not a flow to add up. With `from_zero` nothing was
+    used before the exporter counted it, so that every series begins at 0. `free` dimensions are named by
+    the configuration: the store has no columns for them.
+    """
+
+    name: str
+    path: str
+    object: str
+    measures: tuple[Measure, ...]
+    group_by: tuple[str, ...]
+    level: bool = False
+    widths: tuple[Width, ...] = (Width.MINUTE, Width.HOUR, Width.DAY)
+    derived: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+    from_zero: bool = False
+
+    @cached_property
+    def dimensions(self) -> tuple[str, ...]:
+        """Every dimension a row may have, in the order of `Dims`."""
+        return self.group_by + self.derived + self.free
+
+    @cached_property
+    def source(self) -> str:
+        """The value of the attribute `source`."""
+        return self.path
+
+    def grouping(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """The part of a wanted `group_by` that this endpoint has, in the table's order."""
+        return tuple(dimension for dimension in self.group_by if dimension in wanted)
+
+    @cached_property
+    def zero(self) -> tuple[int, ...]:
+        """Amounts of nothing."""
+        return (0,) * len(self.measures)
+
+
+LIMITS = {Width.MINUTE: 1440, Width.HOUR: 168, Width.DAY: 31}
+"""How many buckets one call may ask for (SPEC: usage endpoints, parameter `limit`)."""
+COST_LIMIT = 180
+
+_TOKENS = "openai.api.tokens"
+_WHO = ("project_id", "user_id", "api_key_id")
+_REQUESTS = Measure("requests", "num_model_requests", "openai.api.requests")
+_INPUT = Measure("input", "input_tokens", _TOKENS, "input")
+_MODEL_TOKENS = (
+    _INPUT,
+    Measure("output", "output_tokens", _TOKENS, "output"),
+    Measure("input_cached", "input_cached_tokens", _TOKENS, "input_cached", required=False),
+    Measure("input_audio", "input_audio_tokens", _TOKENS, "input_audio", required=False),
+    Measure("output_audio", "output_audio_tokens", _TOKENS, "output_audio", required=False),
+    Measure(
+        "input_cache_write",
+        "input_cache_write_tokens",
+        _TOKENS,
+        "input_cache_write",
+        required=False,
+    ),
+    _REQUESTS,
+)
+_MODEL_GROUPS = (*_WHO, "model", "batch", "service_tier", "api_source")
+
+
+def _usage(
+    name: str,
+    measures: tuple[Measure, ...],
+    group_by: tuple[str, ...],
+    result: str = "",
+    level: bool = False,
+) -> Endpoint:
+    return Endpoint(
+        name,
+        f"usage/{name}",
+        f"organization.usage.{result or name}.result",
+        measures,
+        group_by,
+        level,
+    )
+
+
+USAGE_ENDPOINTS: dict[str, Endpoint] = {
+    kind.name: kind
+    for kind in (
+        _usage("completions", _MODEL_TOKENS, _MODEL_GROUPS),
+        _usage("embeddings", (_INPUT, _REQUESTS), (*_WHO, "model")),
+        _usage("moderations", (_INPUT, _REQUESTS), (*_WHO, "model")),
+        _usage("images", (Measure("images", "images", "openai.api.images"), _REQUESTS), (*_WHO, "model", "size", "source")),
+        _usage("audio_speeches", (Measure("characters", "characters", "openai.api.characters"), _REQUESTS), (*_WHO, "model")),
+        _usage("audio_transcriptions", (Measure("audio", "seconds", "openai.api.audio"), _REQUESTS), (*_WHO, "model")),
+        _usage("vector_stores", (Measure("bytes", "usage_bytes", "openai.api.vector_store.usage"),), ("project_id",), level=True),
+        _usage("code_interpreter_sessions", (Measure("sessions", "num_sessions", "openai.api.sessions"),), ("project_id",)),
+        _usage("file_search_calls", (Measure("searches", "num_requests", "openai.api.searches"),),
+               (*_WHO, "vector_store_id"), "file_searches"),
+        _usage("web_search_calls", (Measure("searches", "num_requests", "openai.api.searches"), _REQUESTS),
+               (*_WHO, "model", "context_level", "api_source"), "web_searches"),
+        _usage("decisions", _MODEL_TOKENS, _MODEL_GROUPS),
+    )
+}  # fmt: skip
+
+COSTS = Endpoint(
+    name="costs",
+    path="costs",
+    object="organization.costs.result",
+    measures=(
+        Measure("cost", "amount", "openai.api.cost", money=True),
+        Measure("quantity", "quantity", "", required=False, money=True),
+    ),
+    group_by=("project_id", "line_item", "api_key_id", "user_id", "api_source"),
+    widths=(Width.DAY,),
+    derived=("currency",),
+)
+
+LEGACY = Endpoint(
+    name="legacy",
+    path="legacy",
+    object="list",
+    measures=(
+        Measure("requests", "n_requests", ""),
+        Measure("input", "n_context_tokens_total", ""),
+        Measure("output", "n_generated_tokens_total", ""),
+        Measure("input_cached", "n_cached_context_tokens_total", "", required=False),
+        Measure("images", "num_images", "", required=False),
+        Measure("characters", "num_characters", "", required=False),
+        Measure("audio", "num_seconds", "", required=False),
+    ),
+    group_by=(),
+    widths=(Width.HOUR,),
+    derived=(
+        "organization_id",
+        "organization_name",
+        "operation",
+        "model",
+        "project_id",
+        "api_key_id",
+        "user_id",
+    ),
+)
+"""What the undocumented `/v1/usage` says (openai-api.md section 6); kept as history only, so no
+measure has an instrument.
+"""
+
+ENDPOINTS: dict[str, Endpoint] = {**USAGE_ENDPOINTS, COSTS.name: COSTS}
+"""Every kind by its name; the path below `/v1/organization/` is `kind.path`."""
+
+STORED: dict[str, Endpoint] = {**ENDPOINTS, LEGACY.name: LEGACY}
+"""Every kind that may have rows in the store."""

@@ -1,0 +1,25 @@
+"""How long rows are kept at which width."""
+
+from dataclasses import dataclass
+
+from otel_openai_usage.domain.model import Width, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Hours that began before `hours` become days, days before `days` go; Unix seconds, UTC
+    midnights.
+    """
+
+    hours: int
+    days: int
+
+    @classmethod
+    def at(cls, now: int, *, hours: int, days: int, reconcile: int) -> "Retention":
+        """For rows to be kept so many seconds; what may be read again within `reconcile` is kept as
+        it is.
+        """
+        reach = reconcile + Width.DAY
+        return cls(
+            floor(now - max(hours, reach), Width.DAY), floor(now - max(days, reach), Width.DAY)
+        )

@@ -1,0 +1,253 @@
+"""What is known of one source between two commits: the store's own content, kept in memory.
+
+Written only by the pipeline, in its one thread, after a commit; read by nobody else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
+from otel_openai_usage.domain.pricing import add
+from otel_openai_usage.domain.reconciliation import Change, highest, total
+from otel_openai_usage.domain.windows import Progress
+
+
+@dataclass(slots=True, eq=False)
+class StoredSeries:
+    """One attribute set of a source: OpenAI's total since the epoch, and the highest that it ever
+    was.
+
+    `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it
+    has only rows from before the epoch, so that no counter speaks of it. For a level `total` and
+    `shown` are the newest value, and `changed` is its bucket. `estimate` is what it costs by the
+    price list, None while nothing of it has a price.
+    """
+
+    id: int
+    dims: Dims
+    total: Amounts
+    shown: Amounts
+    released: bool
+    first_seen: int
+    changed: int
+    estimate: Decimal | None = None
+    estimate_shown: Decimal | None = None
+
+
+@dataclass(slots=True)
+class Status:
+    """How a source is doing. `up` is None until it was tried; times are Unix seconds."""
+
+    organization: str
+    source: str
+    up: bool | None = None
+    last_success: int | None = None
+    newest_bucket: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class SourceState:
+    """Everything kept of one source of one organization. Times are Unix seconds.
+
+    Rows of buckets that began before `purged_before` were deleted because of their age. Their usage
+    stays in the totals, so such buckets are never booked again.
+    """
+
+    id: int
+    organization: str
+    kind: Endpoint
+    progress: Progress
+    groupings: list[tuple[int, tuple[str, ...]]]
+    series: dict[Dims, StoredSeries] = field(default_factory=dict)
+    by_id: dict[int, StoredSeries] = field(default_factory=dict)
+    days: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
+    fingerprints: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    last_success: int | None = None
+    newest_bucket: int | None = None
+    organization_id: str | None = None
+    kept_at: int = 0
+    compacted: int = 0
+    purged_before: int = 0
+    up: bool | None = None
+
+    @property
+    def status(self) -> Status:
+        """How this source is doing."""
+        return Status(
+            self.organization, self.kind.source, self.up, self.last_success, self.newest_bucket
+        )
+
+    def group_by(self, start: int) -> tuple[str, ...]:
+        """The grouping that the buckets from `start` on are read with, for ever."""
+        chosen = self.groupings[0][1]
+        for since, grouping in self.groupings:
+            if since <= start:
+                chosen = grouping
+        return chosen
+
+    def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
+        """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True
+        if that changed the groupings.
+        """
+        before = list(self.groupings)
+        if not self.series and not self.progress.complete:
+            self.groupings = [(0, wanted)]
+            return before != self.groupings
+        self.groupings = [
+            (since, grouping) for since, grouping in self.groupings if since < midnight
+        ]
+        if self.groupings[-1][1] != wanted:
+            self.groupings.append((midnight, wanted))
+        return before != self.groupings
+
+    def forget_fingerprints(self, start: int, end: int) -> None:
+        """The rows of [start, end) are no longer what a reading left: decode the next one anew."""
+        for key in [key for key in self.fingerprints if start <= key[1] < end]:
+            del self.fingerprints[key]
+
+    def leave_out(self, dimensions: Iterable[str], start: int, end: int) -> bool:
+        """Let the buckets from `start` to `end` (UTC midnights) be read without some dimensions.
+        True if that changed the groupings.
+        """
+        before = list(self.groupings)
+        less = set(dimensions)
+        edges = sorted({since for since, _ in before} | {start, end})
+        after: list[tuple[int, tuple[str, ...]]] = []
+        for edge in edges:
+            grouping = self.group_by(edge)
+            if start <= edge < end:
+                grouping = tuple(name for name in grouping if name not in less)
+            if not after or after[-1][1] != grouping:
+                after.append((edge, grouping))
+        self.groupings = after
+        return after != before
+
+    def next_midnight(self, now: int) -> int:
+        """The first UTC midnight after `now` and after every bucket that may have been read.
+
+        `now` alone does not do: the machine's clock may be days behind, and a bucket keeps the
+        grouping that it was first read with.
+        """
+        read_until = max(self.progress.horizon or 0, self.newest_bucket or 0)
+        return max(floor(now, Width.DAY) + Width.DAY, -(-read_until // Width.DAY) * Width.DAY)
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The instants at which the grouping changes."""
+        return tuple(since for since, _ in self.groupings[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One transaction: what a reading changed, the leaves that it made and moved, and how far
+    reading has come.
+
+    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become
+    hours. `estimates` is what estimated costs grow by, by attribute set and UTC day.
+    """
+
+    progress: Progress
+    change: Change = field(default_factory=Change)
+    new: Sequence[StoredSeries] = ()
+    moved: Sequence[StoredSeries] = ()
+    compact_before: int | None = None
+    estimates: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
+
+
+def grown(stored_series: StoredSeries, moved: Amounts, now: int) -> StoredSeries:
+    """The leaf after its total moved."""
+    after = total(stored_series.total, moved)
+    top = highest(stored_series.shown, after)
+    shown = after if top == after else top  # nearly always; there are many leaves, so they share it
+    return StoredSeries(
+        stored_series.id,
+        stored_series.dims,
+        after,
+        shown,
+        stored_series.released,
+        stored_series.first_seen,
+        now,
+        stored_series.estimate,
+        stored_series.estimate_shown,
+    )
+
+
+def priced(stored_series: StoredSeries, growth: Decimal | None) -> None:
+    """Let the estimated cost of a leaf that is not committed yet grow."""
+    if growth is not None:
+        stored_series.estimate = add(stored_series.estimate or Decimal(0), growth)
+        stored_series.estimate_shown = max(
+            stored_series.estimate_shown or Decimal(0), stored_series.estimate
+        )
+
+
+def series_after(
+    source_state: SourceState, change: Change, now: int
+) -> tuple[list[StoredSeries], list[StoredSeries]]:
+    """The leaves that a change makes, and those that it moves. New leaves have id 0 until they are
+    stored.
+    """
+    new = []
+    moved = []
+    for dims, growth in change.growth.items():
+        stored_series = source_state.series.get(dims)
+        if stored_series is None:
+            fresh = StoredSeries(
+                0, dims, source_state.kind.zero, source_state.kind.zero, False, now, now
+            )
+            new.append(grown(fresh, growth, now))
+        elif any(growth):
+            moved.append(grown(stored_series, growth, now))
+    older = change.before_epoch - change.growth.keys() - source_state.series.keys()
+    new += [
+        StoredSeries(0, dims, source_state.kind.zero, source_state.kind.zero, False, now, 0)
+        for dims in older
+    ]
+    return new, moved
+
+
+def levels_after(
+    source_state: SourceState, latest: Mapping[Dims, tuple[int, Amounts]], now: int
+) -> tuple[list[StoredSeries], list[StoredSeries]]:
+    """The same for a level: the newest bucket's value, whatever it was before."""
+    new = []
+    moved = []
+    for dims, (start, amounts) in latest.items():
+        stored_series = source_state.series.get(dims)
+        if stored_series is None:
+            new.append(StoredSeries(0, dims, amounts, amounts, True, now, start))
+        elif start >= stored_series.changed and (start, amounts) != (
+            stored_series.changed,
+            stored_series.shown,
+        ):
+            moved.append(
+                StoredSeries(
+                    stored_series.id, dims, amounts, amounts, True, stored_series.first_seen, start
+                )
+            )
+    return new, moved
+
+
+def accept(
+    source_state: SourceState, new: Iterable[StoredSeries], moved: Iterable[StoredSeries]
+) -> list[StoredSeries]:
+    """Make committed leaves the book's own; an existing leaf stays the same object. The leaves now
+    held.
+    """
+    held = []
+    for stored_series in new:
+        source_state.series[stored_series.dims] = source_state.by_id[stored_series.id] = (
+            stored_series
+        )
+        held.append(stored_series)
+    for stored_series in moved:
+        known = source_state.series[stored_series.dims]
+        known.total = stored_series.total
+        known.shown = stored_series.shown
+        known.changed = stored_series.changed
+        known.estimate = stored_series.estimate
+        known.estimate_shown = stored_series.estimate_shown
+        held.append(known)
+    return held

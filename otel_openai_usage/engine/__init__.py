@@ -1,0 +1,1 @@
+"""Polls sources and records what they say, in one thread."""

@@ -1,0 +1,104 @@
+"""Looks after what is stored: old rows become coarser or go, and estimated cost is compared with
+what OpenAI billed.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import Protocol
+
+from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.recorder import Recorder
+from otel_openai_usage.errors import StateError
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 600.0
+"""Seconds between two rounds."""
+PAUSE = 0.05
+"""Seconds between two small transactions of a round, so that polls are not kept waiting."""
+BILLED_AFTER = Width.DAY
+"""Seconds after which a day's costs count as settled: OpenAI adds to them for hours."""
+SPANS = {"day": 1, "week": 7}
+
+
+class HistoryStore(Protocol):
+    """What survives, as this room needs it. Every method raises StateError."""
+
+    def maintain(self, source_state: SourceState, keep: Retention) -> bool:
+        """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
+        ...
+
+    def spent(
+        self, organization: str, start: int, end: int
+    ) -> Mapping[int, tuple[Decimal, Decimal]]:
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both
+        are known, by day.
+        """
+        ...
+
+
+class Telemetry(Protocol):
+    """Whom to tell how well costs are estimated."""
+
+    def estimate_difference(self, organization: str, span: str, amount: float) -> None: ...
+
+
+class Maintenance:
+    """Looks after the history of the keeper's books, and of others that are only kept. Times in
+    seconds.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        store: HistoryStore,
+        telemetry: Telemetry,
+        organizations: Sequence[str],
+        keep: Callable[[int], Retention],
+        *,
+        also: Sequence[SourceState] = (),
+    ) -> None:
+        self._recorder = recorder
+        self._store = store
+        self._telemetry = telemetry
+        self._organizations = organizations
+        self._also = tuple(also)
+        self._keep = keep
+
+    async def forever(self) -> None:
+        """A round every few minutes; what goes wrong is told, and tried again in the next."""
+        while True:
+            await self._recorder.clock.sleep(INTERVAL)
+            try:
+                await self.once()
+            except StateError as error:
+                log.warning("looking after the history", extra={"error": str(error)})
+            except Exception:  # a bug here must not end the run; at most one trace a round
+                log.exception("looking after the history", extra={"event": "upkeep_bug"})
+
+    async def once(self) -> None:
+        """Do all that is to be done. Raises StateError."""
+        await self._recorder.do(self._recorder.keep_times)
+        keep = self._keep(int(self._recorder.earliest()))
+        for source_state in (*self._recorder.source_states, *self._also):
+            work = partial(self._store.maintain, source_state, keep)
+            while await self._recorder.do(work):
+                await self._recorder.clock.sleep(PAUSE)
+        now = int(self._recorder.clock.now())
+        for organization in self._organizations:
+            await self._compare(organization, now)
+
+    async def _compare(self, organization: str, now: int) -> None:
+        end = floor(now - BILLED_AFTER, Width.DAY)
+        days = await self._recorder.do(
+            lambda: self._store.spent(organization, end - 7 * Width.DAY, end)
+        )
+        for span, count in SPANS.items():
+            within = [pair for day, pair in days.items() if day >= end - count * Width.DAY]
+            if len(within) == count:
+                difference = sum((estimated - billed for estimated, billed in within), Decimal(0))
+                self._telemetry.estimate_difference(organization, span, float(difference))

@@ -1,0 +1,1 @@
+"""Turn a snapshot into what readers understand."""

@@ -1,0 +1,1 @@
+"""Sending the snapshot over OTLP."""

@@ -1,0 +1,1 @@
+"""The snapshot as observable instruments of any MeterProvider."""

@@ -1,0 +1,1 @@
+"""Events that meter single responses: parser, listener, tokens, intake, coverage."""

@@ -1,0 +1,29 @@
+"""Who used the rest? What the organization used today beside what events explain of it."""
+
+from typing import Protocol
+
+from otel_openai_usage.domain.metered import Share
+from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.engine.recorder import Recorder
+
+
+class Shares(Protocol):
+    """A store that can compare."""
+
+    def shares(self, day: int) -> list[Share]: ...
+
+
+class CoveragePoll:
+    """Compares the current UTC day's usage with its events, by model. Raises StateError."""
+
+    def __init__(self, recorder: Recorder, store: Shares) -> None:
+        self._recorder = recorder
+        self._store = store
+
+    async def poll(self) -> None:
+        """Compare once."""
+        await self._recorder.do(self._compare)
+
+    def _compare(self) -> None:
+        today = floor(int(self._recorder.latest()), Width.DAY)
+        self._recorder.snapshot_builder.shares = self._store.shares(today)

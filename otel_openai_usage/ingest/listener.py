@@ -1,0 +1,251 @@
+"""The events listener: POST /api/v1/events, OpenMeter's ingest contract."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from otel_openai_usage.domain.metered import Event
+from otel_openai_usage.errors import Busy, StateError
+from otel_openai_usage.http.listener import IDLE, LINGER, Listener
+from otel_openai_usage.ingest.encodings import ENCODINGS, plain
+from otel_openai_usage.ingest.parser import Parser, Refused
+from otel_openai_usage.ingest.tokens import Tokens
+from otel_openai_usage.sockets import bind
+
+PATH = "/api/v1/events"
+SLOWEST = 10.0
+"""Seconds in which a body must have arrived."""
+SLOW = 1.0
+"""Seconds after which a body that is still arriving makes room for others where there is none."""
+IN_FLIGHT = 64 * 2**20
+"""Bytes of bodies that may be held at once; only what has arrived counts."""
+
+_NO_ROOM = Busy("too many bodies at once; send this again in a second")
+
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    503: "Service Unavailable",
+}
+
+
+class Ingest:
+    """Listens for events and hands them to `take`, which returns when they are safe and raises Busy
+    or StateError. `sockets` are listening ones, where the address was taken before.
+
+    `refused` is told of each request that was not taken for what it was. `port` 0 takes a free one;
+    `url` tells which.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Sequence[Event]], Awaitable[None]],
+        refused: Callable[[], None],
+        *,
+        parser: Parser,
+        tokens: Tokens,
+        host: str,
+        port: int,
+        max_body: int,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
+        self._take = take
+        self._refused = refused
+        self._tokens = tokens
+        self._host = host
+        self._port = port
+        self._max_body = max_body
+        self._parse: dict[str, Callable[[bytes], list[Event]]] = {
+            "application/cloudevents+json": parser.one,
+            "application/cloudevents-batch+json": parser.many,
+            "application/json": parser.either,
+        }
+        self._held = 0
+        self._arriving: dict[asyncio.Timeout, None] = {}
+        self._runner: web.AppRunner | None = None
+        self._listener = Listener()
+        self._sockets = list(sockets)
+        if self._sockets:
+            self._port = self._sockets[0].getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a trailing slash."""
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+
+    async def bind(self) -> None:
+        """Take the address; who connects is answered after `start`. Raises ListenError."""
+        if not self._sockets:
+            self._sockets = await asyncio.to_thread(bind, self._host, self._port)
+            self._port = self._sockets[0].getsockname()[1]
+
+    async def start(self) -> None:
+        """Listen. Raises ListenError if the address cannot be had."""
+        await self.bind()
+        app = web.Application(client_max_size=self._max_body, middlewares=[self._listener.track])
+        app.router.add_route("*", PATH, self._events)
+        app.router.add_route("*", "/{path:.*}", _elsewhere)
+        app.on_response_prepare.append(_head)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=2.0,
+            lingering_time=LINGER,
+            keepalive_timeout=IDLE,
+            auto_decompress=False,
+        )
+        await self._listener.start(self._runner, self._sockets)
+
+    async def stop(self) -> None:
+        """Stop listening, and give requests that are on their way two seconds."""
+        self._listener.close()
+        for listening in self._sockets:
+            listening.close()
+        if self._runner:
+            await self._runner.cleanup()
+        self._listener.abort()
+
+    async def _events(self, request: web.Request) -> web.Response:
+        response = self._refusal(request)
+        if response is None:
+            response = await self._taken(request)
+        if response.status not in (204, 503):
+            self._refused()
+        return response
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """What can be said before the body is read."""
+        if not self._tokens.allow(request.headers.get("Authorization", "")):
+            return problem(
+                401,
+                "a Bearer token is needed that this server knows",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if request.method != "POST":
+            return problem(405, f"{request.method}: events are sent with POST", {"Allow": "POST"})
+        if unsupported := self._unsupported(request):
+            return problem(415, unsupported)
+        if (request.content_length or 0) > self._max_body:
+            return self._too_large()
+        return None
+
+    def _unsupported(self, request: web.Request) -> str | None:
+        if request.content_type.lower() not in self._parse:
+            return f"Content-Type: expected one of {', '.join(self._parse)}, got {request.headers.get('Content-Type', '')!r}"
+        if (encoding := _encoding(request)) not in ENCODINGS:
+            return f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
+        return None
+
+    async def _taken(self, request: web.Request) -> web.Response:
+        pieces: list[bytes] = []
+        try:
+            await self._receive(request, pieces)
+            # no name for the plain body, which is counted nowhere: it must not live as long as the
+            # disk takes
+            await self._take(
+                self._parse[request.content_type.lower()](
+                    plain(b"".join(pieces), _encoding(request), self._max_body)
+                )
+            )
+        except TimeoutError:
+            return problem(408, f"the body did not arrive within {SLOWEST:.0f} seconds")
+        except web.HTTPRequestEntityTooLarge:
+            return self._too_large()
+        except Refused as error:
+            if error.index is None:
+                return problem(400, str(error))
+            return problem(400, f"event {error.index}: {error}", index=error.index)
+        except (Busy, StateError) as error:
+            return _later(
+                str(error)
+                if isinstance(error, Busy)
+                else "the events cannot be kept now; this server's log says why"
+            )
+        finally:
+            self._held -= sum(map(len, pieces))
+        return web.Response(status=204)
+
+    async def _receive(self, request: web.Request, pieces: list[bytes]) -> None:
+        """Read the body into `pieces` and count what came of it. Raises TimeoutError, Busy, and as
+        aiohttp does for a body that is too large.
+
+        A body that was only announced takes no room from others. Where there is no more room, the
+        body that has been arriving for the longest time is given up, if that is longer than `SLOW`.
+        """
+        size = 0
+        deadline = asyncio.timeout(SLOWEST)
+        try:
+            async with deadline:
+                self._arriving[deadline] = None
+                with self._listener.receiving(request):
+                    async for piece in request.content.iter_any():
+                        pieces.append(piece)
+                        size += len(piece)
+                        self._held += len(piece)
+                        if size > self._max_body:
+                            raise web.HTTPRequestEntityTooLarge(self._max_body, size)
+                        self._make_room(deadline)
+        except TimeoutError:
+            if deadline not in self._arriving:  # another request needed the room
+                raise _NO_ROOM from None
+            raise
+        finally:
+            self._arriving.pop(deadline, None)
+
+    def _make_room(self, deadline: asyncio.Timeout) -> None:
+        if self._held <= IN_FLIGHT:
+            return
+        now = asyncio.get_running_loop().time()
+        longest = next(iter(self._arriving))
+        if longest is deadline or (longest.when() or now) > now + SLOWEST - SLOW:
+            raise _NO_ROOM
+        del self._arriving[longest]
+        longest.reschedule(now)
+
+    def _too_large(self) -> web.Response:
+        return problem(
+            413,
+            f"the body is larger than {self._max_body} bytes (events.max_body); send smaller batches",
+        )
+
+
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, **more: object
+) -> web.Response:
+    """An answer as RFC 9457 describes it."""
+    body = {
+        "type": "about:blank",
+        "title": _TITLES[status],
+        "status": status,
+        "detail": detail,
+        **more,
+    }
+    response = web.json_response(
+        body, status=status, headers=headers, content_type="application/problem+json"
+    )
+    if status in (401, 408, 413, 415):
+        response.force_close()  # else the rest of the body would have to be read
+    return response
+
+
+def _encoding(request: web.Request) -> str:
+    return request.headers.get("Content-Encoding", "").lower() or "identity"
+
+
+def _later(why: str) -> web.Response:
+    return problem(503, why, {"Retry-After": "1"})
+
+
+async def _elsewhere(request: web.Request) -> web.Response:
+    return problem(404, f"{request.path}: events are sent to {PATH}")
+
+
+async def _head(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "otel-openai-usage"

@@ -1,0 +1,476 @@
+"""A CloudEvents 1.0 body becomes events, or a sentence about what is wrong with it. Pure.
+
+The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data:
+what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tokens, model, type}`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from otel_openai_usage.domain.metered import METERED, Event
+from otel_openai_usage.domain.model import Amounts
+
+MAX_COUNT = 10**12
+"""The most tokens that one event may tell of; more is a mistake, and could overflow the store."""
+LONGEST = 512
+"""Characters that a value may have which becomes an attribute."""
+
+Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Short: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+
+_TYPES: Mapping[str, int] = {
+    "input": 0, "prompt": 0, "system": 0, "output": 1, "completion": 1, "input_cached": 2, "cached": 2, "reasoning": 3,
+}  # fmt: skip
+"""Values of OpenMeter's `type` beside `tokens`, and the measure that they mean."""
+
+
+class Refused(ValueError):
+    """The body cannot be taken. `index` is the place in a batch of what is wrong, None for a single
+    event.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        self.index = index
+        super().__init__(message)
+
+
+_NOTHING = msgspec.Raw()
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    id: Text
+    source: Text
+    specversion: Literal["1.0"]
+    type: Short
+    subject: Short
+    time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    datacontenttype: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    data_base64: str | None = None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: Any = None
+    reasoning_tokens: Any = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """Counts as OpenAI and compatible servers spell them. Whatever is no count is told apart later:
+    a field of another type must not make the whole object unreadable.
+    """
+
+    tokens: Any = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    input_tokens: Any = None
+    output_tokens: Any = None
+    total_tokens: Any = None
+    cached_tokens: Any = None
+    input_cached_tokens: Any = None
+    cached_input_tokens: Any = None
+    prompt_cache_hit_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    reasoning_tokens: Any = None
+    prompt_tokens_details: msgspec.Raw = _NOTHING
+    input_tokens_details: msgspec.Raw = _NOTHING
+    input_token_details: msgspec.Raw = _NOTHING
+    completion_tokens_details: msgspec.Raw = _NOTHING
+    output_tokens_details: msgspec.Raw = _NOTHING
+    output_token_details: msgspec.Raw = _NOTHING
+
+
+class _Data(_Usage, gc=False):
+    """The data of an event, or an object in it that may carry the usage."""
+
+    object: Any = None
+    status: Any = None
+    model: Any = None
+    type: Any = None
+    estimated: Any = None
+    organization: Any = None
+    usage: msgspec.Raw = _NOTHING
+    response: msgspec.Raw = _NOTHING
+    body: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+    x_groq: msgspec.Raw = _NOTHING
+
+
+_ONE = msgspec.json.Decoder(_Envelope)
+_MANY = msgspec.json.Decoder(list[_Envelope])
+_DATA = msgspec.json.Decoder(_Data | None)
+_USAGE = msgspec.json.Decoder(_Usage)
+_DETAILS = msgspec.json.Decoder(_Details)
+_ANY = msgspec.json.Decoder()
+_AT = re.compile(r" - at `\$(?:\[(\d+)\])?\.?(.*)`$")
+_MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
+_NEVER = datetime.fromisoformat(
+    "0001-01-01T00:00:00+00:00"
+)  # Go's zero time, which OpenMeter takes as no time
+
+
+_BOM = b"\xef\xbb\xbf"
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    rb"|\\."  # so that an escaped backslash begins no escape
+)
+_RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+"""What a Batch says while its usage is still to come."""
+
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+_UNREADABLE = (*_NO_JSON, RecursionError)
+
+
+class Parser:
+    """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data
+    (`team`, `$.user.plan`).
+
+    `dimensions` is the order in which an event's `dims` are wanted.
+    """
+
+    def __init__(
+        self, attributes: Mapping[str, str] | None = None, dimensions: Sequence[str] | None = None
+    ) -> None:
+        paths = {name: _path(path) for name, path in (attributes or {}).items()}
+        wanted = METERED.group_by + tuple(paths) if dimensions is None else dimensions
+        self._paths = tuple((name, paths.get(name)) for name in wanted[len(METERED.group_by) :])
+
+    def one(self, body: bytes) -> list[Event]:
+        """The event of a body that holds one; none of a Batch that still runs. Raises Refused."""
+        return _tolerant(self._one, body)
+
+    def many(self, body: bytes) -> list[Event]:
+        """The events of a batch that has at least one. Raises Refused, with the place of the first
+        that is not right.
+        """
+        return _tolerant(self._many, body)
+
+    def either(self, body: bytes) -> list[Event]:
+        """One event or a batch, as the body shows. Raises Refused."""
+        return self.many(body) if body.lstrip()[:1] == b"[" else self.one(body)
+
+    def _one(self, body: bytes) -> list[Event]:
+        try:
+            event = self._event(_ONE.decode(body))
+        except _UNREADABLE as error:
+            raise _refused(error) from error
+        return [] if event is None else [event]
+
+    def _many(self, body: bytes) -> list[Event]:
+        try:
+            envelopes = _MANY.decode(body)
+        except _UNREADABLE as error:
+            raise _refused(error) from error
+        if not envelopes:
+            raise Refused("the batch is empty; send at least one event")
+        found = []
+        for index, envelope in enumerate(envelopes):
+            try:
+                event = self._event(envelope)
+            except _UNREADABLE as error:
+                raise Refused(str(_refused(error)), index) from error
+            except Refused as error:
+                raise Refused(str(error), index) from error
+            if event is not None:
+                found.append(event)
+        return found
+
+    def _event(self, envelope: _Envelope) -> Event | None:
+        """The event in an envelope; None if it is of a Batch that still runs."""
+        if envelope.data_base64 is not None:
+            raise Refused("data_base64: expected data, a JSON object")
+        if envelope.datacontenttype is not None and not _MEDIA.match(envelope.datacontenttype):
+            raise Refused(
+                f"datacontenttype: expected application/json, got {envelope.datacontenttype!r}"
+            )
+        try:
+            data = _DATA.decode(envelope.data) or _Data()
+        except msgspec.ValidationError as error:
+            raise Refused(_sentence(error, "data")) from error
+        if data.object == "batch" and data.status in _RUNNING:
+            return None  # counted now, it would be zeros for ever: its id is known then
+        holders = _holders(data)
+        amounts = _amounts(data, holders)
+        organization = data.organization if isinstance(data.organization, str) else None
+        extra = self._extra(envelope.data) if self._paths else ()
+        dims = (
+            envelope.subject,
+            _model(holders),
+            envelope.type,
+            "true" if data.estimated is True else None,
+            *extra,
+        )
+        time = (
+            None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
+        )
+        content = blake2b(
+            f"{time} {dims} {amounts} {organization}".encode(), digest_size=8
+        ).digest()
+        identity = blake2b(
+            f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
+        ).digest()
+        return Event(
+            identity,
+            content,
+            None if time is None else int(time // 1),
+            dims,
+            amounts,
+            organization,
+        )
+
+    def _extra(self, raw: msgspec.Raw) -> tuple[str | None, ...]:
+        data = _ANY.decode(raw)
+        return tuple(
+            None if path is None else _value(name, data, path) for name, path in self._paths
+        )
+
+
+def _path(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.removeprefix("$").split(".") if part)
+
+
+def _value(name: str, data: object, path: Sequence[str]) -> str | None:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    if data is None or isinstance(data, dict | list):
+        return None
+    text = str(data).lower() if isinstance(data, bool) else str(data)
+    if len(text) > LONGEST:
+        raise Refused(
+            f"data: the value of {name} has {len(text)} characters, expected at most {LONGEST}"
+        )
+    return text or None
+
+
+def _tolerant(parse: Callable[[bytes], list[Event]], body: bytes) -> list[Event]:
+    """The events of a body. Text that is no Unicode is replaced where JSON fails over it: a string
+    that was cut within a character must not cost the tokens beside it.
+    """
+    try:
+        return parse(body)
+    except Refused as error:
+        cause = error.__cause__
+        if isinstance(cause, msgspec.ValidationError) or not isinstance(cause, _NO_JSON):
+            raise
+        repaired = _repaired(body)
+        if repaired == body:
+            raise
+    return parse(repaired)
+
+
+def _repaired(body: bytes) -> bytes:
+    text = body.removeprefix(_BOM).decode("utf-8", "replace").encode()
+    return _ESCAPES.sub(lambda escape: b"\\ufffd" if escape[1] else escape[0], text)
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(decoder: msgspec.json.Decoder[_Read], raw: msgspec.Raw) -> _Read | None:
+    """What an inner object says; None if it is missing, or no object at all."""
+    if raw is _NOTHING:
+        return None
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None
+
+
+def _holders(data: _Data) -> list[_Data]:
+    """The data, and the objects in it that may carry usage: `response.done` of a realtime session,
+    a line of a batch's output file, an event of a stream.
+    """
+    found = [data]
+    response = _read(_DATA, data.response)
+    if response is not None:
+        found.append(response)
+        body = _read(_DATA, response.body)
+        if body is not None:
+            found.append(body)
+    for raw in (data.message, data.x_groq):
+        inner = _read(_DATA, raw)
+        if inner is not None:
+            found.append(inner)
+    return found
+
+
+def _model(holders: Sequence[_Data]) -> str | None:
+    for holder in holders:
+        model = holder.model
+        if isinstance(model, str) and model:
+            if len(model) > LONGEST:
+                raise Refused(
+                    f"data.model: it has {len(model)} characters, expected at most {LONGEST}"
+                )
+            return model
+    return None
+
+
+def _amounts(data: _Data, holders: Sequence[_Data]) -> Amounts:
+    """What is counted. The first object that knows input or output is taken; one that says 0 only
+    if no other says more. OpenMeter's `tokens` count where nothing else is known.
+    """
+    best: Amounts | None = None
+    for usage in _usages(holders):
+        found = _split(usage)
+        if found is None:
+            continue
+        if found[0] or found[1]:
+            return found
+        best = best or found
+    return _typed(data) or best or (0, 0, 0, 0, 1)
+
+
+def _usages(holders: Sequence[_Data]) -> Iterator[_Usage]:
+    for holder in holders:
+        yield holder
+        inner = _read(_USAGE, holder.usage)
+        if inner is not None:
+            yield inner
+
+
+def _split(usage: _Usage) -> Amounts | None:
+    """Input, output and their parts; None if the object says neither input nor output."""
+    given = _largest("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
+    made = _largest(
+        "output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens
+    )
+    if given is None and made is None:
+        return None
+    if given is None or made is None:
+        total = _number("total_tokens", usage.total_tokens) or 0
+        given = max(total - (made or 0), 0) if given is None else given
+        made = max(total - given, 0) if made is None else made
+    if usage.prompt_tokens is None and usage.total_tokens is None:
+        # Anthropic's input leaves out what came from its cache or went into it
+        cache = (usage.cache_read_input_tokens, usage.cache_creation_input_tokens)
+        given += sum(_detail(value) for value in cache)
+    return (given, made, _cached(usage), _reasoning(usage), 1)
+
+
+def _cached(usage: _Usage) -> int:
+    flat = (
+        usage.cached_tokens,
+        usage.input_cached_tokens,
+        usage.cached_input_tokens,
+        usage.prompt_cache_hit_tokens,
+        usage.cache_read_input_tokens,
+    )
+    found = max((_detail(value) for value in flat if value is not None), default=0)
+    for raw in (usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details):
+        if raw is not _NOTHING:
+            details = _read(_DETAILS, raw)
+            found = max(found, _detail(details.cached_tokens) if details else 0)
+    return found
+
+
+def _reasoning(usage: _Usage) -> int:
+    found = _detail(usage.reasoning_tokens)
+    for raw in (
+        usage.completion_tokens_details,
+        usage.output_tokens_details,
+        usage.output_token_details,
+    ):
+        if raw is not _NOTHING:
+            details = _read(_DETAILS, raw)
+            found = max(found, _detail(details.reasoning_tokens) if details else 0)
+    return found
+
+
+def _typed(data: _Data) -> Amounts | None:
+    """OpenMeter's `tokens` of one `type`; None if there are none, or of a type that we do not
+    know: which of our counters they belong to cannot be told then.
+    """
+    measure = _TYPES.get(data.type) if isinstance(data.type, str) else None
+    if measure is None:
+        return None
+    tokens = _number("tokens", data.tokens)
+    if tokens is None:
+        return None
+    amounts = [0, 0, 0, 0, 1]
+    amounts[measure] = tokens
+    return tuple(amounts)
+
+
+def _largest(name: str, value: Any, other: str, instead: Any) -> int | None:
+    """The larger of what two dialects say: where both stand in one object, the one that does not
+    speak says 0.
+    """
+    one = None if value is None else _number(name, value)
+    two = None if instead is None else _number(other, instead)
+    if one is None or two is None:
+        return two if one is None else one
+    return max(one, two)
+
+
+def _number(name: str, value: Any) -> int | None:
+    """A count; None if the field is missing or of a type that no count has. Raises Refused for a
+    number, or a text, that is no count.
+    """
+    if type(value) is int or (isinstance(value, int | float | str) and not isinstance(value, bool)):
+        return _count(name, value)
+    return None
+
+
+def _detail(value: Any) -> int:
+    """A part of input or output; 0 if it is no count: nothing is lost, the whole is counted."""
+    if value is None:
+        return 0
+    try:
+        return _number("", value) or 0
+    except Refused:
+        return 0
+
+
+def _count(name: str, value: float | str) -> int:
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
+    text = str(value)
+    try:
+        number = Decimal(text)  # it takes digits of any script, and 1_000
+        if (
+            text.isascii()
+            and "_" not in text
+            and number.is_finite()
+            and 0 <= number <= MAX_COUNT
+            and number == number.to_integral_value()
+        ):
+            return int(number)
+    except InvalidOperation:
+        pass
+    raise Refused(
+        f"data.{name}: expected a whole number from 0 to {MAX_COUNT}, got {_short(value)}"
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _refused(error: Exception) -> Refused:
+    at = _AT.search(str(error))
+    return Refused(_sentence(error), int(at[1]) if at and at[1] else None)
+
+
+def _sentence(error: Exception, prefix: str = "") -> str:
+    """msgspec's message with the path first: `type: Expected `str`, got `int``."""
+    if isinstance(error, RecursionError):
+        return "the body is nested too deeply"
+    if not isinstance(error, msgspec.ValidationError):
+        return f"the body is not JSON: {error}"
+    text = str(error)
+    at = _AT.search(text)
+    place = ".".join(part for part in (prefix, at[2] if at else "") if part)
+    what = (text[: at.start()] if at else text).replace("Invalid enum value", "expected '1.0', got")
+    what = f"{what[0].lower()}{what[1:]}".replace(
+        "invalid RFC3339 encoded datetime", "expected a time as in RFC 3339"
+    )
+    return f"{place}: {what}" if place else what

@@ -1,1 +1,0 @@
-"""OpenAI's organization API: HTTP, retries, rate and key; JSON to rows; the sources over them."""

@@ -1,0 +1,1 @@
+"""OpenAI: its endpoints, client, decoding, names, limits, prices and keys."""

@@ -1,0 +1,368 @@
+"""GETs JSON bodies from OpenAI. Knows HTTP; knows nothing of ledgers."""
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import metadata
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import aiohttp
+
+from otel_openai_usage.errors import Rejected, SourceError, Unavailable
+from otel_openai_usage.providers.openai import answers, retry
+from otel_openai_usage.providers.openai.answers import ADMIN, Advice, Body
+from otel_openai_usage.providers.openai.budget import Budget, HeldBody
+from otel_openai_usage.providers.openai.gate import Gate
+from otel_openai_usage.providers.openai.inflate import unpacked
+from otel_openai_usage.providers.openai.key import Key
+from otel_openai_usage.providers.openai.proxy import proxy_for
+from otel_openai_usage.providers.openai.text import Odd, mend
+
+log = logging.getLogger(__name__)
+
+Observe = Callable[[str, str, float], None]
+"""Told of every request: endpoint, HTTP status (or "timeout", "connection"), seconds."""
+
+NoteOdd = Callable[[str, str, int], None]
+"""Told of values that could not be read: endpoint, what became of them (`replaced`, `left_out`), how
+many.
+"""
+
+T = TypeVar("T")
+
+_LARGE = 2**18
+"""Bytes of a body that is read off the event loop."""
+_LOG_ODD_AGAIN_AFTER = 3600.0
+_ERROR_BODY = 2**16
+"""Bytes that are read of the body of a refusal."""
+_HEADER_LINE = 2**16
+"""Bytes of one header line; proxies and gateways add long ones."""
+_HEADERS = 256
+
+
+class Guard(Protocol):
+    """Keeps answers for another organization's key out: see `openai.guard`. Each method raises a
+    SourceError or StateError to do so.
+    """
+
+    async def admit(self, secret: str) -> None: ...
+    async def answered(self, secret: str, header: str | None) -> None: ...
+    async def named(self, ids: Collection[str]) -> None: ...
+
+
+_headers: ContextVar[list[str] | None] = ContextVar("headers", default=None)
+"""Collects the header `openai-organization` while it is found out whose a key is; else None."""
+
+
+class Client:
+    """Asks one organization, for all sources of it.
+
+    One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0
+    goes first (usage, costs), then 1 (names in use), then 2 (limits), then 3 (all other names).
+    `timeout` in seconds is for one request from connecting to the last byte; `retries` is how often
+    one is asked again. `budget` bounds the memory of answers; clients may share it. Proxies are
+    those of the environment `env`. To be entered with `async with`. Raises ConfigError for a proxy
+    that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        key: Key,
+        timeout: float = 30.0,
+        max_concurrency: int = 4,
+        requests_per_minute: int = 60,
+        retries: int = 5,
+        observe: Observe | None = None,
+        advice: Advice = ADMIN,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        session: Callable[..., aiohttp.ClientSession] = aiohttp.ClientSession,
+        budget: Budget | None = None,
+        odd: NoteOdd | None = None,
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.name = name
+        self._base = base_url.rstrip("/")
+        self._proxy = proxy_for(self._base, env)
+        self._budget = budget or Budget()
+        self._odd = odd
+        self._odd_logged: dict[tuple[str, str], float] = {}
+        self._key = key
+        self._timeout = timeout
+        self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
+        self._retries = retries
+        self._observe = observe
+        self._advice = advice
+        self._sleep = sleep
+        self._now = now
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._make_session = session
+        self._session: aiohttp.ClientSession | None = None
+        self.guard: Guard | None = None
+        """Asked before a key is used, and told what answers say of the organization."""
+
+    def __repr__(self) -> str:
+        return f"Client({self.name!r}, {answers.redact(self._base)!r})"
+
+    async def __aenter__(self) -> Self:
+        proxy = self._proxy
+        self._session = self._make_session(
+            timeout=aiohttp.ClientTimeout(total=None),  # `_exchange` has a deadline for all of it
+            proxy=proxy and proxy.url,
+            headers={
+                "User-Agent": f"otel-openai-usage/{_version()}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+            },
+            auto_decompress=False,
+            read_bufsize=2**18,
+            max_line_size=_HEADER_LINE,
+            max_field_size=_HEADER_LINE,
+            max_headers=_HEADERS,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(
+        self, path: str, params: Sequence[tuple[str, str]] = (), *, endpoint: str, priority: int = 0
+    ) -> bytes:
+        """The body at `path` below the base URL: JSON, whole. As `read` in all else."""
+        return await self.read(path, answers.whole, params, endpoint=endpoint, priority=priority)
+
+    async def read(
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]] = (),
+        *,
+        endpoint: str,
+        priority: int = 0,
+    ) -> T:
+        """What `reading` makes of the body at `path` below the base URL. Asks again what may pass.
+        Raises SourceError.
+
+        `reading` raises BadResponse for what it cannot read; it is called in a thread where the
+        body is large. `endpoint` names it in telemetry and logs; it holds no ids, so that there are
+        few of them.
+        """
+        for attempt in itertools.count():
+            try:
+                return await self._with_key(path, reading, params, endpoint, priority)
+            except SourceError as error:
+                wait = retry.delay(error, attempt, limit=self._retries, rng=self._rng)
+                if wait is None:
+                    raise
+                log.debug(
+                    "asking again",
+                    extra={
+                        "organization": self.name,
+                        "endpoint": endpoint,
+                        "wait": wait,
+                        "error": str(error),
+                    },
+                )
+            await self._sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _with_key(
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]],
+        endpoint: str,
+        priority: int,
+    ) -> T:
+        secret = await self._key.current()
+        await self._admit(secret)
+        try:
+            return await self._once(path, reading, params, endpoint, priority, secret)
+        except Rejected:
+            fresh = await self._key.reread()
+            if fresh == secret:
+                raise
+        log.info("key changed", extra={"organization": self.name})
+        await self._admit(fresh)
+        return await self._once(path, reading, params, endpoint, priority, fresh)
+
+    async def _once(
+        self,
+        path: str,
+        reading: Callable[[Body], T],
+        params: Sequence[tuple[str, str]],
+        endpoint: str,
+        priority: int,
+        secret: str,
+    ) -> T:
+        call = f"GET {path}"
+        async with self._gate.slot(priority):
+            status, headers, body = await self._exchange(call, path, params, endpoint, secret)
+        error = answers.trouble(
+            call, status, headers, body, now=self._now(), secret=secret, advice=self._advice
+        )
+        if error is not None:
+            self._budget.drop(body)
+            raise error
+        await self._note_organization(secret, headers.get("openai-organization"))
+
+        def read() -> tuple[T, int]:
+            replaced = mend(body)
+            return answers.read(call, status, body, reading, secret=secret), replaced
+
+        try:
+            result, replaced = read() if len(body) < _LARGE else await asyncio.to_thread(read)
+        except BaseException:
+            # The error lives on, and its frames hold the body: it must not hold the memory.
+            self._budget.drop(body)
+            raise
+        self.note_odd(endpoint, Odd(replaced=replaced))
+        return result
+
+    def note_odd(self, endpoint: str, odd: Odd) -> None:
+        """Count values of an answer that were replaced or left out, and log it once an hour. Safe in
+        any thread.
+        """
+        for outcome, count in (("replaced", odd.replaced), ("left_out", odd.left_out)):
+            if not count:
+                continue
+            if self._odd is not None:
+                self._odd(endpoint, outcome, count)
+            now = time.monotonic()
+            last = self._odd_logged.get((endpoint, outcome))
+            if last is None or now - last >= _LOG_ODD_AGAIN_AFTER:
+                self._odd_logged[endpoint, outcome] = now
+                log.warning(
+                    "values of an answer cannot be read; they are replaced or left out",
+                    extra={
+                        "event": "odd_values",
+                        "organization": self.name,
+                        "endpoint": endpoint,
+                        "outcome": outcome,
+                        "values": count,
+                    },
+                )
+
+    @contextmanager
+    def probing(self) -> Iterator[list[str]]:
+        """Requests inside are not guarded: they find out whose the key is. What the header
+        `openai-organization` of their answers says comes into the list.
+        """
+        found: list[str] = []
+        token = _headers.set(found)
+        try:
+            yield found
+        finally:
+            _headers.reset(token)
+
+    async def check_key(self) -> None:
+        """Raise what the guard raises for the key that would be used now."""
+        await self._admit(await self._key.current())
+
+    async def check_organization(self, ids: Collection[str]) -> None:
+        """Raise OtherOrganization if an answer that names these is not of the state's."""
+        if self.guard is not None and _headers.get() is None:
+            await self.guard.named(ids)
+
+    async def _admit(self, secret: str) -> None:
+        if self.guard is not None and _headers.get() is None:
+            await self.guard.admit(secret)
+
+    async def _note_organization(self, secret: str, header: str | None) -> None:
+        collected = _headers.get()
+        if collected is not None:
+            collected += [header] if header else []
+        elif self.guard is not None:
+            await self.guard.answered(secret, header)
+
+    async def _exchange(
+        self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str
+    ) -> tuple[int, Mapping[str, str], HeldBody]:
+        if self._session is None:
+            raise RuntimeError("a Client must be entered before it is used")
+        started = time.perf_counter()
+        outcome = "connection"
+        headers = {"Authorization": f"Bearer {secret}"}
+        login = self._proxy.login if self._proxy else {}
+        is_tunnelled = self._base.startswith("https:")
+        if not is_tunnelled:  # the proxy reads the request itself
+            headers |= login
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._session.get(
+                    f"{self._base}/{path}",
+                    params=list(params),
+                    headers=headers,
+                    proxy_headers=login if is_tunnelled else None,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                outcome = str(response.status)
+                return response.status, response.headers, await self._body(response, call)
+        except TimeoutError as error:
+            outcome = "timeout"
+            raise Unavailable(
+                f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on"
+            ) from error
+        except aiohttp.ClientPayloadError as error:  # what it says of itself looks like a status
+            outcome = "connection"
+            raise Unavailable(
+                f"{call}: the answer broke off or could not be unpacked; check base_url and the network"
+            ) from error
+        # ValueError: a host or a header that the libraries below cannot encode
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            outcome = "connection"
+            raise Unavailable(f"{call}: {self._reason(error, secret)}") from error
+        finally:
+            if self._observe is not None:
+                self._observe(endpoint, outcome, time.perf_counter() - started)
+
+    async def _body(self, response: aiohttp.ClientResponse, call: str) -> HeldBody:
+        """All of a good answer's body, the beginning of a refusal's."""
+        body = self._budget.body()
+        encoding = response.headers.get("Content-Encoding", "")
+        is_refusal = not 200 <= response.status < 300
+        async for piece in unpacked(response.content.iter_any(), encoding, call):
+            await self._budget.extend(body, piece, call)
+            if is_refusal and len(body) >= _ERROR_BODY:
+                response.close()
+                break
+        await self._budget.finish(body, call)
+        return body
+
+    def _reason(self, error: Exception, secret: str) -> str:
+        """Why there was no answer, and what to check."""
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            said = f"the proxy answered {error.status} {error.message}"
+        elif isinstance(error, aiohttp.ClientResponseError):  # its text has a status of its own
+            said = f"the answer is no HTTP that can be read: {error.message}"
+        else:
+            said = str(error) or type(error).__name__
+        look_at = f"base_url, {self._proxy.variable} and" if self._proxy else "base_url and"
+        return f"{answers.redact(said, secret)[:300]}; check {look_at} the network"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("otel-openai-usage")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,326 @@
+"""Keeps the data of another organization out of the state.
+
+Before a key (or a base URL) is used for the first time on a state that has data, it is found out
+whose it is; until then nothing that it brings is given to anybody.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from functools import partial
+from typing import Protocol
+
+from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.identity import Identity, Owner, Verdict, compare, from_header, mark
+from otel_openai_usage.domain.model import Width, Window, floor
+from otel_openai_usage.errors import (
+    BadRequest,
+    MissingScope,
+    NotOffered,
+    OtherOrganization,
+    SourceError,
+)
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.projects import listed
+from otel_openai_usage.providers.openai.sources import UsageSource
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Callable[[], None]], Awaitable[None]]
+"""Runs work on the state in the thread that may do so."""
+
+LOOK_AGAIN_AFTER = 300.0
+"""Seconds after which a key that was found to be of another organization is looked at again."""
+SOURCES = 3
+"""Usage endpoints that are asked at most."""
+DAYS = 30
+"""Days before the newest stored bucket that are asked for."""
+
+
+class Vault(Protocol):
+    """Where it is kept whose data a state has. Every method but `mark` may raise StateError."""
+
+    def mark(self, secret: str) -> str:
+        """What stands for this key with the configured base URL."""
+        ...
+
+    async def owner(self) -> Owner:
+        """What the state knows of the organization."""
+        ...
+
+    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Remember what the organization says of itself, and the keys that are of it."""
+        ...
+
+
+class Looked(Protocol):
+    """A state that can be looked at. May raise StateError."""
+
+    @property
+    def instance_id(self) -> str: ...
+    def owner(self, organization: str) -> Owner: ...
+
+
+class Kept(Looked, Protocol):
+    """A state that can be written, too."""
+
+    def note_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None: ...
+
+
+class LookingVault:
+    """The vault of a command that only reads: it remembers nothing."""
+
+    def __init__(self, state: Looked, organization: str, base_url: str) -> None:
+        self._state = state
+        self._organization = organization
+        self._base_url = base_url
+        self._instance_id = state.instance_id
+
+    def mark(self, secret: str) -> str:
+        """What stands for this key with the configured base URL."""
+        return mark(self._instance_id, self._base_url, secret)
+
+    async def owner(self) -> Owner:
+        """What the state knows of the organization."""
+        return self._state.owner(self._organization)
+
+    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Nothing is remembered."""
+
+
+class StateVault:
+    """The vault of whoever writes the state; `run` does work in the thread that may."""
+
+    def __init__(self, run: Run, state: Kept, organization: str, base_url: str) -> None:
+        self._run = run
+        self._state = state
+        self._organization = organization
+        self._base_url = base_url
+
+    def mark(self, secret: str) -> str:
+        """What stands for this key with the configured base URL."""
+        return mark(self._state.instance_id, self._base_url, secret)
+
+    async def owner(self) -> Owner:
+        """What the state knows of the organization."""
+        found: list[Owner] = []
+        await self._run(lambda: found.append(self._state.owner(self._organization)))
+        return found[0]
+
+    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Remember what the organization says of itself, and the keys that are of it."""
+        await self._run(lambda: self._state.note_owner(self._organization, seen, marks))
+
+
+class Guard:
+    """Admits keys of one organization. `mono` and `now` are clocks, in seconds."""
+
+    def __init__(
+        self,
+        client: Client,
+        vault: Vault,
+        *,
+        now: Callable[[], float],
+        mono: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._vault = vault
+        self._now = now
+        self._mono = mono
+        self._lock = asyncio.Lock()
+        self._identity = Identity()
+        self._marks: tuple[str, ...] = ()
+        self._admitted: set[str] = set()
+        self._refused: dict[str, tuple[str, float]] = {}
+
+    async def admit(self, secret: str) -> None:
+        """Let a key pass if it is of the state's organization. Raises OtherOrganization if not,
+        and any other SourceError, or StateError, if that can't be found out now.
+        """
+        mark = self._vault.mark(secret)
+        if mark in self._admitted:
+            return
+        async with self._lock:
+            if mark not in self._admitted:
+                await self._look(mark)
+
+    async def answered(self, secret: str, header: str | None) -> None:
+        """An answer came with this header `openai-organization`. Raises as `admit`."""
+        said = from_header(header)
+        mark = self._vault.mark(secret)
+        if said == Identity():
+            return
+        if mark not in self._admitted:  # another answer said in the meantime that it is not
+            await self.admit(secret)
+        known = self._identity
+        if known.ids and said.ids and not known.ids & said.ids:
+            await self._refuse(mark, said)
+        if known.alias and said.alias and known.alias != said.alias:
+            # Renamed, or another one behind the same base URL.
+            async with self._lock:
+                self._admitted.discard(mark)
+                await self._look(mark, anew=True)
+        elif not (said.ids <= known.ids and said.alias in (None, known.alias)):
+            await self._remember(said)
+
+    async def named(self, ids: Collection[str]) -> None:
+        """Costs named these organization ids. Raises OtherOrganization."""
+        said = Identity(ids=frozenset(ids))
+        known = self._identity
+        if said.ids and known.ids and not known.ids & said.ids:
+            for mark in tuple(self._admitted):
+                await self._refuse(mark, said)
+        self._identity = known | said
+
+    async def _look(self, mark: str, *, anew: bool = False) -> None:
+        text, since = self._refused.get(mark, ("", 0.0))
+        if text and self._mono() - since < LOOK_AGAIN_AFTER:
+            raise OtherOrganization(text)
+        owner = await self._vault.owner()
+        self._identity = owner.identity
+        self._marks = owner.marks
+        known = mark in owner.marks and not anew
+        if not known:
+            if not owner.is_open:
+                await self._compare(owner, mark)
+            self._marks = (*(each for each in self._marks if each != mark), mark)
+            await self._vault.note(self._identity, self._marks)
+        self._refused.pop(mark, None)
+        self._admitted.add(mark)
+
+    async def _compare(self, owner: Owner, mark: str) -> None:
+        verdict, seen = await identify(self._client, owner, int(self._now()))
+        facts = {"organization": self._client.name}
+        if verdict is Verdict.OTHER:
+            await self._refuse(mark, seen)
+        if verdict is Verdict.UNKNOWN:
+            log.warning(
+                "nothing says whether the key is of the organization whose data the state has;"
+                " it is taken to be",
+                extra={"event": "organization_unknown", **facts},
+            )
+        elif owner.marks:
+            log.info(
+                "the key or base_url changed; it is of the same organization",
+                extra={"event": "organization_same", **facts},
+            )
+        # Of an alias the newest counts: an organization may be renamed.
+        self._identity = Identity(
+            owner.identity.ids | seen.ids,
+            seen.alias or owner.identity.alias,
+            owner.identity.members,
+        )
+
+    async def _remember(self, said: Identity) -> None:
+        self._identity = self._identity | said
+        await self._vault.note(self._identity, self._marks)
+
+    async def _refuse(self, mark: str, seen: Identity) -> None:
+        text = _sentence(self._client.name, self._identity, seen)
+        self._refused[mark] = (text, self._mono())
+        self._admitted.discard(mark)
+        if mark in self._marks:
+            self._marks = tuple(each for each in self._marks if each != mark)
+            await self._vault.note(self._identity, self._marks)
+        raise OtherOrganization(text)
+
+
+def _sentence(name: str, known: Identity, seen: Identity) -> str:
+    if known.ids and seen.ids:
+        told = f"of {seen.name}, and the state has the data of {known.name}"
+    else:
+        told = (
+            "of another organization than the one whose data the state has"
+            " (they have no project or API key in common)"
+        )
+    return (
+        f"organization {name!r}: the key, with this base_url, is {told}. Nothing of it is counted:"
+        " set state.path to a new file, or give this organization another name;"
+        " or put the former key and base_url back"
+    )
+
+
+async def identify(client: Client, owner: Owner, now: int) -> tuple[Verdict, Identity]:
+    """Ask whose data the client's key reads, in few requests, and compare. Raises SourceError if
+    that can't be told now.
+    """
+    seen = Identity()
+    failed: SourceError | None = None
+    with client.probing() as headers:
+        async for found in _evidence(client, owner, now):
+            if isinstance(found, SourceError):
+                failed = failed or found
+                continue
+            for header in headers:
+                seen |= from_header(header)
+            seen |= found
+            verdict = compare(owner.identity, seen)
+            if verdict is Verdict.SAME or (owner.identity.ids and seen.ids):
+                return verdict, seen
+    verdict = compare(owner.identity, seen)
+    something = owner.identity.members or owner.identity.ids or owner.identity.alias
+    if failed is not None and something:
+        raise failed
+    if owner.identity.members and owner.counted:
+        return Verdict.OTHER, seen
+    return verdict, seen
+
+
+async def _evidence(
+    client: Client, owner: Owner, now: int
+) -> AsyncIterator[Identity | SourceError]:
+    """What answers say, or what went wrong; nothing where the key may not ask or there is no such
+    endpoint.
+    """
+    asking: list[Callable[[], Awaitable[Identity]]] = [partial(_costs, client, owner, now)]
+    newest = [pair for pair in owner.newest if pair[0] in USAGE_ENDPOINTS][:SOURCES]
+    asking += [partial(_usage, client, name, end) for name, end in newest]
+    asking.append(partial(_projects, client))
+    for ask in asking:
+        try:
+            yield await ask()
+        except (MissingScope, NotOffered, BadRequest) as error:
+            log.debug("whose key it is", extra={"error": str(error)})
+        except SourceError as error:
+            yield error
+
+
+async def _costs(client: Client, owner: Owner, now: int) -> Identity:
+    """Costs say the organization's id, where anything does."""
+    today = floor(now, Width.DAY)
+    newest = dict(owner.newest).get(COSTS.name)
+    first = min(today, floor(newest - 1, Width.DAY)) if newest else today
+    end = today + Width.DAY
+    start = max(first - DAYS * Width.DAY, end - COST_LIMIT * Width.DAY)
+    source = UsageSource(client, COSTS)
+    buckets = await source.read(Window(start, end), Width.DAY, ("project_id",))
+    ids = {source.organization_id} if source.organization_id else set()
+    members = [
+        dims[COSTS.dimensions.index("project_id")]
+        for bucket in buckets
+        for dims in source.parse(bucket.results)
+    ]
+    return Identity(frozenset(ids), None, frozenset(filter(None, members)))
+
+
+async def _usage(client: Client, name: str, newest: int) -> Identity:
+    """Usage of days that the state has rows of: of the same organization, it names the same ids."""
+    kind = USAGE_ENDPOINTS[name]
+    end = floor(newest - 1, Width.DAY) + Width.DAY
+    source = UsageSource(client, kind)
+    wanted = kind.grouping(("project_id", "api_key_id"))
+    buckets = await source.read(Window(end - DAYS * Width.DAY, end), Width.DAY, wanted)
+    places = [kind.dimensions.index(each) for each in wanted]
+    members = {
+        dims[place]
+        for bucket in buckets
+        for dims in source.parse(bucket.results)
+        for place in places
+    }
+    return Identity(members=frozenset(filter(None, members)))
+
+
+async def _projects(client: Client) -> Identity:
+    """The projects, archived ones included."""
+    found = await listed(client, priority=0, archived=True)
+    return Identity(members=frozenset(project.id for project in found))

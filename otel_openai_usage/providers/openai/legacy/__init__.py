@@ -1,0 +1,1 @@
+"""The old usage endpoint, `GET /v1/usage`, for an ordinary key."""

@@ -1,0 +1,68 @@
+"""Objects of a list read one by one and field by field: one odd value costs at most itself."""
+
+import types
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from otel_openai_usage.providers.openai.text import Odd, mend
+
+T = TypeVar("T", bound=msgspec.Struct)
+_ANY = msgspec.json.Decoder()
+
+
+def objects(items: list[msgspec.Raw], series_index: type[T], odd: Odd) -> list[T]:
+    """Those of the items that can be read. A field that cannot be is left at its default, an item
+    without a field that it must have is left out; both are counted in `odd`.
+    """
+    found = []
+    for raw in items:
+        item = _object(_decoded(bytes(raw), odd), series_index, odd)
+        if item is None:
+            odd.left_out += 1
+        else:
+            found.append(item)
+    return found
+
+
+def _decoded(raw: bytes, odd: Odd) -> Any:
+    text = bytearray(raw.decode("utf-8", "replace").encode())
+    odd.replaced += mend(text) + (text != raw)
+    try:
+        return _ANY.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _object(value: Any, series_index: type[T], odd: Odd) -> T | None:
+    if not isinstance(value, dict):
+        return None
+    hints = get_type_hints(series_index)
+    given: dict[str, Any] = {}
+    for field in msgspec.structs.fields(series_index):
+        said = value.get(field.encode_name)
+        if said is None:
+            continue
+        read = _field(said, hints[field.name], odd)
+        if read is not None:
+            given[field.name] = read
+        elif said not in ([], {}):  # PHP's empty object says nothing, as null does
+            odd.replaced += 1
+    try:
+        return series_index(**given)
+    except TypeError:  # a field that it must have
+        return None
+
+
+def _field(said: Any, hint: Any, odd: Odd) -> Any:
+    """The value as one of the types of a field; None where it is none of them."""
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    for kind in get_args(hint) if is_union else (hint,):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return _object(said, kind, odd)
+        if kind is not type(None) and isinstance(kind, type):
+            if isinstance(said, kind) and not isinstance(said, bool):
+                return said
+            if kind is str and isinstance(said, int | float) and not isinstance(said, bool):
+                return str(said)
+    return None

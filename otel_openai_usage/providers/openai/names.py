@@ -1,0 +1,299 @@
+"""Names of projects, API keys and users."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from otel_openai_usage.domain.model import Names
+from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, Rejected, SourceError
+from otel_openai_usage.providers.openai import lists
+from otel_openai_usage.providers.openai.client import Client
+from otel_openai_usage.providers.openai.projects import Project, listed
+from otel_openai_usage.providers.openai.text import Odd, cut
+
+log = logging.getLogger(__name__)
+
+IN_USE = 1
+"""Priority of names that usage speaks of, and of the list of projects, which names most of them."""
+PRIORITY = 3
+WORKERS = 4
+T = TypeVar("T")
+S = TypeVar("S", bound=lists.Identified)
+Found = Callable[[Names], Awaitable[None]]
+
+
+class _Person(lists.Identified):
+    name: str | None = None
+    email: str | None = None
+
+
+class _Owner(msgspec.Struct):
+    user: _Person | None = None
+    service_account: _Person | None = None
+
+
+class _ApiKey(lists.Identified):
+    name: str | None = None
+    owner: _Owner | None = None
+
+
+async def _nobody(_: Names) -> None:
+    """Whom nobody asked for what is found meanwhile."""
+
+
+class OpenAINames:
+    """Names of one organization, as its administration API lists them.
+
+    A full reading costs one call per 100 projects, one per 100 users and one per project that is
+    not archived (there is no list of all keys, and children of archived projects are refused): with
+    500 projects some 510 calls, which is 13 minutes at 60 requests per minute, of which lists may
+    use 40. Names that usage speaks of are looked up before, with priority. Service accounts are
+    named by the keys that they own, which saves another call per project.
+
+    What the key may not list stays unnamed and is logged once; `missing_scopes` says what to grant.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        forget_after: float = 600.0,
+    ) -> None:
+        self._client = client
+        self._now = now
+        self._forget_after = forget_after
+        self._unknown: dict[str, float] = {}
+        self._told: set[tuple[str, int | None]] = set()
+        self._listed: set[str] = set()
+        """Projects whose keys were listed since the last full reading began."""
+        self.missing_scopes: tuple[str, ...] = ()
+        """Scopes that the last reading lacked for a part of the names."""
+
+    async def read(self, found: Found = _nobody) -> Names:
+        """All names that can be listed; `found` is told of each part of them as it comes. Raises
+        MissingScope if nothing may be listed, else SourceError.
+
+        A list that cannot be read fails the reading when all others were read.
+        """
+        refused: list[MissingScope] = []
+        failed: list[SourceError] = []
+        self._listed.clear()
+        projects = await self._part(
+            listed(self._client, priority=IN_USE, archived=True), refused, failed
+        )
+        await found(_names(projects, [], []))
+        people = await self._part(self._users(), refused, failed)
+        await found(_names([], [], people))
+        if len(refused) == 2:
+            raise refused[0]
+        living = (project.id for project in projects if project.lives)
+        keys = await self._all_keys(living, refused, found)
+        self.missing_scopes = tuple(sorted({scope for error in refused for scope in error.scopes}))
+        if failed:
+            raise failed[0]
+        return _names(projects, keys, people)
+
+    async def lookup(
+        self,
+        projects: Sequence[str],
+        api_keys: Sequence[tuple[str, str]],
+        found: Found = _nobody,
+    ) -> Names:
+        """Names of single ids; None for what OpenAI does not know, which is remembered for ten
+        minutes. `found` is told of each as it comes.
+
+        What cannot be told now (an answer of 500) is left out. Users are those that own the keys.
+        Where two or more keys of a project are wanted, its keys are listed: that is one call.
+        """
+        paths = {id_: _project_path(id_) for id_ in projects}
+        known = await self._found(paths, "organization/projects/{id}", Project, found)
+        wanted: dict[str, list[str]] = {}
+        for project, key in api_keys:
+            wanted.setdefault(project, []).append(key)
+        keys: dict[str, _ApiKey | None] = {}
+        for project, ids in wanted.items():
+            if len(ids) > 1:
+                keys |= {key.id: key for key in await self._try_keys(project)}
+                await found(_names([], [keys[id_] for id_ in ids if id_ in keys], []))
+            rest = {
+                id_: f"{_project_path(project)}/api_keys/{_quoted(id_)}"
+                for id_ in ids
+                if id_ not in keys
+            }
+            keys |= await self._found(
+                rest, "organization/projects/{id}/api_keys/{id}", _ApiKey, found
+            )
+        return Names(
+            {id_: _called(item) for id_, item in known.items()},
+            {id_: _called(item) for id_, item in keys.items()},
+            {owner.id: _person_called(owner) for key in keys.values() for owner in _owners(key)},
+        )
+
+    async def _users(self) -> list[_Person]:
+        return await lists.whole(
+            self._client,
+            "organization/users",
+            _Person,
+            endpoint="organization/users",
+            priority=PRIORITY,
+        )
+
+    async def _keys(self, project: str, priority: int = PRIORITY) -> list[_ApiKey]:
+        # Without `any`, keys whose owner left the project are hidden, and they may still be used.
+        every = [("owner_project_access", "any")]
+        path = f"{_project_path(project)}/api_keys"
+        endpoint = "organization/projects/{id}/api_keys"
+        self._listed.add(project)
+        return await lists.whole(
+            self._client, path, _ApiKey, endpoint=endpoint, priority=priority, params=every
+        )
+
+    async def _try_keys(self, project: str) -> list[_ApiKey]:
+        try:
+            return await self._keys(project, IN_USE)
+        except Rejected:
+            raise
+        except SourceError as error:  # an archived project, or trouble: then one by one
+            log.debug("keys not listed", extra={"project": project, "error": str(error)})
+            return []
+
+    async def _part(
+        self,
+        reading: Awaitable[list[T]],
+        refused: list[MissingScope],
+        failed: list[SourceError],
+    ) -> list[T]:
+        try:
+            return await reading
+        except (Rejected, NotOffered) as error:
+            self._bear(error, refused)
+        except SourceError as error:
+            failed.append(error)
+        return []
+
+    def _bear(self, error: Rejected | NotOffered, refused: list[MissingScope]) -> None:
+        if isinstance(error, MissingScope):
+            refused.append(error)
+        elif isinstance(error, Rejected):
+            raise error
+        self._tell_once(error)
+
+    async def _all_keys(
+        self, projects: Iterator[str], refused: list[MissingScope], found: Found
+    ) -> list[_ApiKey]:
+        every: list[_ApiKey] = []
+        stop: list[Rejected] = []  # what is refused for one project is for all
+
+        async def work() -> None:
+            for project in projects:
+                if stop:
+                    return
+                if project in self._listed:  # a lookup was quicker
+                    continue
+                try:
+                    keys = await self._keys(project)
+                    every.extend(keys)
+                    await found(_names([], keys, []))
+                except Rejected as error:
+                    stop.append(error)
+                except SourceError as error:  # one project may answer 400 or 500 for good
+                    self._tell_once(error)
+
+        await asyncio.gather(*(work() for _ in range(WORKERS)))
+        if stop:
+            self._bear(stop[0], refused)
+        return every
+
+    async def _found(
+        self, paths: Mapping[str, str], endpoint: str, series_index: type[S], found: Found
+    ) -> dict[str, S | None]:
+        items: dict[str, S | None] = {}
+        for id_, path in paths.items():
+            try:
+                body = await self._existing(path, endpoint)
+                item = self._read_one(body, series_index, endpoint) if body is not None else None
+            except Rejected:
+                raise
+            except SourceError as error:
+                log.debug(
+                    "name not read", extra={"endpoint": endpoint, "id": id_, "error": str(error)}
+                )
+                continue
+            items[id_] = item
+            if series_index is Project:
+                await found(Names({id_: _called(item)}, {}, {}))
+            else:
+                await found(Names({}, {id_: _called(item)}, {}))
+        return items
+
+    def _read_one(self, body: bytes, series_index: type[S], endpoint: str) -> S:
+        odd = Odd()
+        item: S = lists.one(body, series_index, endpoint, odd)
+        self._client.note_odd(endpoint, odd)
+        return item
+
+    async def _existing(self, path: str, endpoint: str) -> bytes | None:
+        now = self._now()
+        self._unknown = {known: until for known, until in self._unknown.items() if until > now}
+        if path in self._unknown:
+            return None
+        try:
+            return await self._client.get(path, endpoint=endpoint, priority=IN_USE)
+        except (NotOffered, BadRequest):
+            self._unknown[path] = now + self._forget_after
+            return None
+
+    def _tell_once(self, error: SourceError) -> None:
+        """Log it once for each kind: the text may have a request id in it."""
+        kind = (type(error).__name__, error.status)
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning(
+                "names are incomplete",
+                extra={
+                    "event": "names_incomplete",
+                    "organization": self._client.name,
+                    "error": str(error),
+                },
+            )
+
+
+def _names(
+    projects: Sequence[Project], keys: Sequence[_ApiKey | None], people: Sequence[_Person]
+) -> Names:
+    owners = [owner for key in keys for owner in _owners(key)]
+    return Names(
+        {project.id: _called(project) for project in projects},
+        {key.id: _called(key) for key in keys if key is not None},
+        {person.id: _person_called(person) for person in (*owners, *people)},
+    )
+
+
+def _owners(key: lists.Identified | None) -> list[_Person]:
+    owner = (isinstance(key, _ApiKey) and key.owner) or _Owner()
+    return [person for person in (owner.user, owner.service_account) if person is not None]
+
+
+def _called(item: lists.Identified | None) -> str | None:
+    """The name of a project or key."""
+    name = item.name if isinstance(item, Project | _ApiKey) else None
+    return cut(name) if name else None
+
+
+def _person_called(person: _Person) -> str | None:
+    name = person.name or person.email
+    return cut(name) if name else None
+
+
+def _quoted(id_: str) -> str:
+    return quote(id_, safe="")
+
+
+def _project_path(id_: str) -> str:
+    return f"organization/projects/{_quoted(id_)}"

@@ -1,0 +1,204 @@
+"""List prices of genai-prices as a PriceBook, and prices of your own above them. Works offline: the
+prices come with the package.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+
+from genai_prices import data_snapshot
+from genai_prices.types import ModelPrice, TieredPrices
+
+from otel_openai_usage.domain.endpoints import LEGACY, Endpoint
+from otel_openai_usage.domain.model import utc
+from otel_openai_usage.domain.pricing import Rates
+from otel_openai_usage.errors import ConfigError
+
+EVERY_MODEL = "*"
+MILLION = Decimal(1_000_000)
+_HALF = Decimal("0.5")
+
+DEAREST = 10**9
+"""The highest price of a unit that an override may say."""
+PER = {
+    "input": MILLION, "output": MILLION, "input_cached": MILLION, "input_cache_write": MILLION, "input_audio": MILLION,
+    "output_audio": MILLION, "characters": MILLION, "audio": Decimal(60), "images": Decimal(1), "sessions": Decimal(1),
+    "searches": Decimal(1000),
+}  # fmt: skip
+"""What can be priced, and of how much of it prices are told: a million tokens or characters, a
+minute, a thousand searches.
+"""
+
+_WHOLE = {
+    "input_cached": "input",
+    "input_cache_write": "input",
+    "input_audio": "input",
+    "output_audio": "output",
+}
+_LISTED = {
+    "input": "input_mtok", "output": "output_mtok", "input_cached": "cache_read_mtok", "input_cache_write": "cache_write_mtok",
+    "input_audio": "input_audio_mtok", "output_audio": "output_audio_mtok", "characters": "input_mchars", "searches": "web_searches_kcount",
+}  # fmt: skip
+# File searches name no model; every model that has a price for them has the same.
+_FILE_SEARCH = ("gpt-4o", "storage_searches_kcount")
+
+SelfMetrics = Mapping[str, Decimal]
+
+
+class Prices:
+    """Implements core.estimate.PriceBook.
+
+    `overrides` is by organization, then by model, operation (for what has no model) or `*` for all:
+    prices by the names of `PER`, or a `discount` (0.1 is a tenth off the list), or `batch` (what a
+    batch costs of it; 0.5 if not said). Raises ConfigError with every problem.
+    """
+
+    def __init__(self, overrides: Mapping[str, Mapping[str, object]] | None = None) -> None:
+        self._self_metrics = _parsed(overrides or {})
+        openai = next(
+            provider
+            for provider in data_snapshot.get_snapshot().providers
+            if provider.id == "openai"
+        )
+        self._find = lru_cache(4096)(openai.find_model)
+        self._rates = lru_cache(8192)(self._look_up)
+
+    def rates(
+        self, organization: str, kind: Endpoint, dims: Mapping[str, str], time: int
+    ) -> Rates | None:
+        """The prices of an attribute set at a Unix time; None if they are not known."""
+        tier = dims.get("service_tier", "")
+        # Prices change at whole hours at the earliest.
+        return self._rates(
+            organization,
+            kind,
+            dims.get("model", ""),
+            dims.get("batch") == "true" or tier == "batch",
+            tier,
+            time // 3600,
+        )
+
+    def _look_up(
+        self, organization: str, kind: Endpoint, model: str, batch: bool, tier: str, hour: int
+    ) -> Rates | None:
+        self_metrics = self._own_prices(organization, model or kind.name)
+        prices = (
+            dict(self._listed(kind, model, batch, tier, hour))
+            if model or kind.name in _WITHOUT_MODEL
+            else {}
+        )
+        off = 1 - self_metrics.get("discount", Decimal(0))
+        prices = {name: price * off for name, price in prices.items()}
+        share = self_metrics.get("batch", _HALF) if batch else Decimal(1)
+        prices |= {
+            name: price / PER[name] * share for name, price in self_metrics.items() if name in PER
+        }
+        return _differences(kind, prices)
+
+    def _own_prices(self, organization: str, model: str) -> SelfMetrics:
+        known = self._self_metrics.get(organization, {})
+        return {**known.get(EVERY_MODEL, {}), **known.get(model, {})}
+
+    def _listed(
+        self, kind: Endpoint, model: str, batch: bool, tier: str, hour: int
+    ) -> Mapping[str, Decimal]:
+        """Prices of one unit by measure, as the list has them."""
+        if kind.name == "moderations":
+            return {"input": Decimal(0)}  # free of charge, whatever the model
+        reference, search = (model, "") if kind.name != "file_search_calls" else _FILE_SEARCH
+        found = self._find(reference)
+        if found is None:
+            return {}
+        time = utc(hour * 3600)
+        context = {"service_tier": tier} if tier else {}
+        standard = found.get_prices(time, context)
+        special = found.get_prices(time, {**context, "processing": "batch"}) if batch else standard
+        prices = {}
+        for name, column in _LISTED.items():
+            if (price := _price(special, search or column)) is not None:
+                if batch and name in ("input", "output") and price == _price(standard, column):
+                    # from before the list knew of batches; OpenAI has always taken half for them
+                    price *= _HALF
+                prices[name] = price / PER[name]
+        if (
+            hours := _price(standard, "input_audio_hours") or _price(standard, "audio_hours")
+        ) is not None:
+            prices["audio"] = hours / 3600
+        return prices
+
+
+_WITHOUT_MODEL = ("moderations", "file_search_calls")
+
+
+def _price(prices: ModelPrice, column: str) -> Decimal | None:
+    """A price; of one that depends on the length of a request, the one for short ones: usage does
+    not say how long each was.
+    """
+    price = getattr(prices, column, None)
+    return price.base if isinstance(price, TieredPrices) else price
+
+
+def _differences(kind: Endpoint, prices: Mapping[str, Decimal]) -> Rates | None:
+    """The rates of a kind; None unless everything that it counts as a whole has a price."""
+    rates: list[Decimal | None] = []
+    for measure in kind.measures:
+        whole = _WHOLE.get(measure.name)
+        if whole:
+            rates.append(
+                prices.get(measure.name, prices.get(whole, Decimal(0)))
+                - prices.get(whole, Decimal(0))
+            )
+        elif measure.name in prices:
+            rates.append(prices[measure.name])
+        elif measure.name == "requests":
+            rates.append(Decimal(0))  # nobody charges for asking
+        elif kind is LEGACY:  # one kind for everything: a record has tokens, or images, or seconds
+            rates.append(None)
+        else:
+            return None
+    return tuple(rates) if any(rates) or kind is not LEGACY else None
+
+
+def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, SelfMetrics]]:
+    problems: list[str] = []
+    found: dict[str, dict[str, SelfMetrics]] = {}
+    for organization, models in overrides.items():
+        for model, prices in models.items():
+            path = f"prices.overrides.{organization}.{model}"
+            if not isinstance(prices, Mapping):
+                problems.append(
+                    f"{path}: expected prices such as {{input: 1.25, output: 10}}, got {prices!r}"
+                )
+                continue
+            numbers = {
+                str(name): _number(f"{path}.{name}", str(name), given, problems)
+                for name, given in prices.items()
+            }
+            found.setdefault(organization, {})[model] = {
+                name: number for name, number in numbers.items() if number is not None
+            }
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _number(path: str, name: str, given: object, problems: list[str]) -> Decimal | None:
+    known: Sequence[str] = (*PER, "discount", "batch")
+    if name not in known:
+        problems.append(f"{path}: not known; known are {', '.join(known)}")
+        return None
+    try:
+        number = Decimal(str(given))
+    except InvalidOperation:
+        number = Decimal(-1)
+    if (
+        not number.is_finite()
+        or not 0 <= number <= DEAREST
+        or (name == "discount" and number > 1)
+        or isinstance(given, bool)
+    ):
+        problems.append(
+            f"{path}: expected a number from 0 to {1 if name == 'discount' else DEAREST}, got {given!r}"
+        )
+        return None
+    return number

@@ -1,0 +1,362 @@
+"""JSON to rows: strict on shape, lenient on additions.
+
+Shapes are those of OpenAI's OpenAPI document 2.3.0 and of its Python client 3.54.0. An unknown
+field is ignored, a missing required one is a BadShape that names the endpoint.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from operator import attrgetter
+from sys import intern
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.model import Amount, Amounts, Bucket, Dims
+from otel_openai_usage.errors import BadResponse, BadShape
+from otel_openai_usage.providers.openai import money
+from otel_openai_usage.providers.openai.answers import Body
+from otel_openai_usage.providers.openai.text import LONGEST, Odd, cut, mend, plain
+
+T = TypeVar("T")
+_Results = dict[Dims, Amounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of buckets, oldest first; `next_page` is None where OpenAI sent none."""
+
+    buckets: list[Bucket]
+    has_more: bool
+    next_page: str | None
+
+
+class _Bucket(msgspec.Struct):
+    start_time: int | float
+    results: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()  # the name in OpenAI's document from 2024-12 to 2026-05
+
+
+class _Page(msgspec.Struct):
+    data: list[_Bucket]
+    has_more: bool
+    next_page: str | None = None
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+
+
+def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
+    """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it
+    makes nothing.
+    """
+    try:
+        return decoding(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadShape(f"{endpoint}: not the shape we know: {error}") from error
+
+
+def page(body: Body, kind: Endpoint) -> Page:
+    """The envelope of a page; the results of its buckets stay as they came, views into the body, so
+    that no step takes long.
+    """
+    answer = decode(_PAGE.decode, body, kind.path)
+    return Page(
+        [_bucket(item, kind.path) for item in answer.data],
+        answer.has_more,
+        answer.next_page or None,
+    )
+
+
+def bucket(start: int, content: bytes | memoryview) -> Bucket:
+    """A bucket with the fingerprint of its results."""
+    return Bucket(start, hashlib.sha256(content).digest()[:16], content)
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """Two arrays of results as one."""
+    parts = [part for part in (first.strip()[1:-1].strip(), second.strip()[1:-1].strip()) if part]
+    return b"[" + b",".join(parts) + b"]"
+
+
+def rows(kind: Endpoint, results: bytes, odd: Odd | None = None) -> _Results:
+    """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of
+    one key summed.
+
+    A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are
+    whole and not negative (10.0 is 10); an optional count that is missing or null is 0. Money is an
+    exact Decimal.
+
+    A number that cannot be read is a BadShape: nothing of the bucket is taken. Odd text is replaced,
+    so that its row keeps its numbers, and a result without anything in it is left out; `odd` counts
+    both.
+    """
+    odd = Odd() if odd is None else odd
+    if kind.measures[0].money:
+        costs = money.results(kind, readable_costs(kind, results, odd))
+        return _sum(kind, *_unzipped(costs), money.add)
+    try:
+        dims, amounts = _quick(kind)(results)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        dims, amounts = _unzipped(_slow(kind, _mended(results, odd), odd))
+    return _sum(kind, dims, amounts, _add)
+
+
+REPLACED = "\ufffd"
+"""Stands for a dimension that is neither text nor a number."""
+MAX_COUNT = 10**16
+"""The largest count of one attribute set in one bucket, be it one row or several: a larger one is no
+usage, and would leave the 64 bits of SQLite.
+"""
+
+_ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
+
+
+def organization_id(results: bytes) -> str | None:
+    """The organization's id, which costs results may carry (undeclared, so never to be relied on)."""
+    found = _ORGANIZATION.search(results)
+    return found[1].decode("utf-8", "replace") if found else None
+
+
+def _bucket(item: _Bucket, endpoint: str) -> Bucket:
+    content = memoryview(item.results) or memoryview(item.result)
+    if bytes(content[:1]) != b"[":
+        raise BadShape(
+            f"{endpoint}: bucket {item.start_time}: expected an array `results`, got {_shown(content)}"
+        )
+    if item.start_time != int(item.start_time):
+        raise BadShape(f"{endpoint}: expected start_time in whole seconds, got {item.start_time}")
+    return bucket(int(item.start_time), content)
+
+
+_Columns = tuple[list[Dims], list[Amounts]]
+
+
+def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
+    kept = list(pairs)
+    return [dims for dims, _ in kept], [amounts for _, amounts in kept]
+
+
+def _sum(
+    kind: Endpoint,
+    dims: list[Dims],
+    amounts: list[Amounts],
+    add: Callable[[Amounts, Amounts], Amounts],
+) -> _Results:
+    found = dict(zip(dims, amounts, strict=True))
+    if len(found) == len(dims):
+        return found
+    found = {}
+    for key, value in zip(dims, amounts, strict=True):
+        before = found.get(key)
+        found[key] = value if before is None else add(before, value)
+        if any(not -MAX_COUNT <= amount <= MAX_COUNT for amount in found[key]):
+            raise BadShape(
+                f"{kind.path}: rows of one attribute set add up to more than {MAX_COUNT} in one bucket"
+            )
+    return found
+
+
+def _add(one: Amounts, other: Amounts) -> Amounts:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+# --- the quick way: what OpenAI sends nearly always, decoded in C ---
+
+
+@functools.cache
+def _quick(kind: Endpoint) -> Callable[[bytes], _Columns]:
+    count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+    required = [(m.field, count) for m in kind.measures if m.required]
+    optional = [(m.field, count | None, 0) for m in kind.measures if not m.required]
+    dimensions = [
+        (name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions
+    ]
+    # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
+    series_index: Any = msgspec.defstruct(
+        kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False
+    )
+    decoder = msgspec.json.Decoder(list[series_index])
+    amounts_of = _getter([m.field for m in kind.measures])
+    dims_of = _getter(list(kind.dimensions))
+
+    def read(results: bytes) -> _Columns:
+        items = decoder.decode(results)
+        # Looked up as they came (batch still a boolean), so that a known series costs one look and
+        # no new object.
+        dims = [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)]
+        return dims, [
+            tuple(n or 0 for n in ns) if None in ns else ns for ns in map(amounts_of, items)
+        ]
+
+    return read
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda item: (get(item),)
+
+
+_BATCH: dict[object, str | None] = {
+    True: "true",
+    False: "false",
+    None: None,
+    "": None,
+    "true": "true",
+    "false": "false",
+}
+
+
+_pool: dict[tuple[object, ...], Dims] = {}
+_POOL_SIZE = 200_000
+
+
+def _share(raw: tuple[object, ...]) -> Dims:
+    """One copy of equal dimensions, however many buckets name them; empty is None, and a boolean
+    can only be `batch`.
+    """
+    if len(_pool) >= _POOL_SIZE:
+        _pool.clear()
+    dims = tuple(
+        (intern(cut(value)) or None) if isinstance(value, str) else _BATCH[value] for value in raw
+    )
+    known = _pool.setdefault(dims, dims)
+    return _pool.setdefault(raw, known) if _is_short(raw) else known
+
+
+def _is_short(raw: tuple[object, ...]) -> bool:
+    """Whether no text of it was cut: what is endless is not kept."""
+    return all(len(value) <= LONGEST for value in raw if isinstance(value, str))
+
+
+# --- the slow way: the same with every oddity that we bear, and a message that says what was met
+# ---
+
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
+_RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_SCALAR = msgspec.json.Decoder(bool | int | float | str | None)
+_EMPTY = (b"", b"null", b"[]", b"{}")
+
+
+_UNIT = "quantity_unit"
+
+
+def _known(kind: Endpoint) -> list[str]:
+    """The fields of a result that are read."""
+    measures = [measure.field for measure in kind.measures]
+    return [*measures, *kind.group_by, *([_UNIT] if kind.measures[0].money else [])]
+
+
+@functools.cache
+def _fields(kind: Endpoint) -> Callable[[Body], list[Any]]:
+    """Decodes an array of results whose known fields stay as they came. Null and [] stand for a
+    result without anything.
+    """
+    names = _known(kind)
+    series_index: Any = msgspec.defstruct(
+        kind.name, [(name, msgspec.Raw, msgspec.Raw()) for name in names], kw_only=True, gc=False
+    )
+    return msgspec.json.Decoder(list[series_index | tuple[()] | None]).decode
+
+
+def _mended(results: bytes, odd: Odd) -> bytearray:
+    text = bytearray(results)
+    odd.replaced += mend(text)
+    return text
+
+
+def _results(kind: Endpoint, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
+    """The known fields of each result, as JSON; a result that is null, [] or {} is left out."""
+    names = _known(kind)
+    as_sent: list[msgspec.Raw] = []
+    for index, item in enumerate(decode(_fields(kind), results, kind.path)):
+        fields = {name: bytes(getattr(item, name)) for name in names} if item else {}
+        if fields and not any(fields.values()):
+            as_sent = as_sent or _RAW_ITEMS.decode(results)
+            # Unknown fields only: it says something, and we do not know what.
+            fields = fields if bytes(as_sent[index])[1:-1].strip() else {}
+        if fields:
+            yield fields
+        else:
+            odd.left_out += 1
+
+
+def _slow(kind: Endpoint, results: Body, odd: Odd) -> Iterable[tuple[Dims, Amounts]]:
+    for fields in _results(kind, results, odd):
+        dims = tuple(_dimension(fields[name], name, odd) for name in kind.dimensions)
+        yield (
+            _share(dims),
+            tuple(_count(fields[m.field], m.field, m.required, kind.path) for m in kind.measures),
+        )
+
+
+def readable_costs(kind: Endpoint, results: bytes, odd: Odd) -> bytes:
+    """Costs results whose text can be read: as they are, or else with odd text replaced. Their
+    numbers stay as they came.
+    """
+    try:
+        money.quantity_units(kind, results)
+    except BadResponse:
+        return msgspec.json.encode(
+            [
+                _mended_cost(kind, fields, odd)
+                for fields in _results(kind, _mended(results, odd), odd)
+            ]
+        )
+    return results
+
+
+def _mended_cost(kind: Endpoint, fields: dict[str, bytes], odd: Odd) -> dict[str, object]:
+    texts = {name: _dimension(fields[name], name, odd) for name in (*kind.group_by, _UNIT)}
+    numbers = {
+        measure.field: msgspec.Raw(raw)
+        for measure in kind.measures
+        if (raw := fields[measure.field]) not in _EMPTY
+    }
+    return {**texts, **numbers}
+
+
+def _dimension(raw: bytes, name: str, odd: Odd) -> str | None:
+    """The value of a dimension; where it is none, something in its place, so that the numbers of the
+    row are not lost.
+    """
+    if raw in _EMPTY:
+        return None
+    try:
+        value: bool | int | float | str | None = _SCALAR.decode(raw)
+    except _NOT_JSON:
+        value = plain(raw)
+        odd.replaced += 1
+        return REPLACED if value is None and name != "batch" else value or None
+    if name == "batch":
+        text = str(value).lower()
+        known = {"true": "true", "1": "true", "false": "false", "0": "false", "": None}
+        if text not in known or (isinstance(value, int) and not isinstance(value, bool)):
+            odd.replaced += 1
+        return known.get(text)
+    if isinstance(value, str):
+        return value or None
+    odd.replaced += 1
+    return str(value).lower()
+
+
+def _count(raw: bytes, field: str, required: bool, endpoint: str) -> Amount:
+    if not required and raw in (b"", b"null"):
+        return 0
+    text = raw.decode("ascii", "replace")
+    number = Decimal(text) if _WHOLE.fullmatch(text) else None
+    if number is None or number != int(number) or number > MAX_COUNT:
+        raise BadShape(
+            f"{endpoint}: {field}: expected a whole number from 0 to {MAX_COUNT}, got {_shown(raw)}"
+        )
+    return int(number)
+
+
+def _shown(raw: bytes | memoryview) -> str:
+    return repr(bytes(raw[:60]).decode("utf-8", "replace")) if raw else "nothing"

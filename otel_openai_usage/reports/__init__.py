@@ -1,0 +1,1 @@
+"""History in files: CSV, JSON, FOCUS, OpenMetrics, past OTLP."""

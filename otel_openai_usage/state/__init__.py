@@ -1,1 +1,0 @@
-"""What survives: an SQLite file, one writer, one transaction for rows and cursor."""

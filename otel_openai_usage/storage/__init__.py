@@ -1,0 +1,1 @@
+"""Where totals and rows are kept. Only this package knows a database."""

@@ -1,0 +1,173 @@
+"""Backups of a state, and the way back."""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from otel_openai_usage.errors import StateCorrupt, StateError
+from otel_openai_usage.storage.sqlite.describe import look_at_marker, read_only
+from otel_openai_usage.storage.sqlite.examine import Position, position, totals_disagreeing
+from otel_openai_usage.storage.sqlite.file import (
+    MEMORY,
+    Lock,
+    canonical,
+    identify,
+    refuse_emptied,
+    translate_errors,
+)
+from otel_openai_usage.storage.sqlite.marker import sync_folder
+from otel_openai_usage.storage.sqlite.schema import FIRST_WITH_COMMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy that was made. `aside` is where what was there before is now, `warning` what is odd."""
+
+    path: str
+    size: int
+    position: Position
+    aside: str | None = None
+    warning: str | None = None
+
+
+def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
+    """A consistent copy of a state, also while an exporter writes it. Raises StateError.
+
+    A file that is there is only overwritten with `replace`, and only by a whole copy.
+    """
+    path = _existing(state)
+    file = os.path.realpath(target)
+    if file == path:
+        raise StateError(f"backed up to {file}: that is the state itself; name another file")
+    if Path(file).is_dir():
+        raise StateError(f"backed up to {file}: that is a folder; name a file in it")
+    if Path(file).exists() and not replace:
+        raise StateError(
+            f"backed up to {file}: there is a file already, and it was left as it is; name another"
+            " one, or replace it with --replace"
+        )
+    beside = f"{file}.new"
+    with read_only(path) as db:
+        refuse_emptied(Path(path))
+        if not identify(db, path):
+            raise StateCorrupt(f"backed up {path}: there is no state in it; nothing was written")
+        try:
+            here = _copy(db, path, beside)
+            with translate_errors(file, "wrote"):
+                Path(beside).rename(file)
+                sync_folder(file)
+        except BaseException:
+            _remove(beside)
+            raise
+    return Copied(file, Path(file).stat().st_size, here)
+
+
+def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
+    """Put a copy in the place of a state, after it was checked. Raises StateError.
+
+    What was there is kept beside it, its name ending with `stamp`. The marker stays: if it knows of
+    newer commits, the next start says how much is missing.
+    """
+    path = canonical(state)
+    if path == MEMORY:
+        raise StateError(f"restored a state: state.path is {MEMORY}, which keeps nothing")
+    copy = _existing(source)
+    if copy == path:
+        raise StateError(f"restored {copy}: that is the state itself; name a copy of it")
+    with translate_errors(path, "opened"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(path)
+    with closing(_Released(lock)):
+        if Path(path).exists():
+            with translate_errors(path, "opened"):
+                lock.hold_state()
+        beside = f"{path}.new"
+        with read_only(copy) as db:
+            version = identify(db, copy)
+            if not version:
+                raise StateCorrupt(f"restored {copy}: there is no state in it; nothing was changed")
+            warning = totals_disagreeing(db, copy) if version >= FIRST_WITH_COMMITS else None
+            try:
+                here = _copy(db, copy, beside)
+            except BaseException:
+                _remove(beside)
+                raise
+        with translate_errors(path, "restored"):
+            aside = _set_aside(path, stamp)
+            Path(beside).rename(path)
+            sync_folder(path)
+            lock.began()
+    return Copied(path, Path(path).stat().st_size, here, aside, warning)
+
+
+class _Released:
+    """Lets `closing` release a lock."""
+
+    def __init__(self, lock: Lock) -> None:
+        self.close = lock.release
+
+
+def _existing(path: Path | str) -> str:
+    file = canonical(path)
+    if file == MEMORY:
+        raise StateError(f"looked for a state file: {MEMORY} keeps nothing")
+    if not Path(file).is_file():
+        raise StateError(f"looked for the state file {file}: there is none")
+    return file
+
+
+def _copy(db: sqlite3.Connection, path: str, target: str) -> Position:
+    """Copy a database into a new private file, which is checked, and on the disk afterwards."""
+    _remove(target)
+    with translate_errors(target, "wrote"):
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            with translate_errors(path, "read"):
+                # In one step, which is one snapshot: the exporter writes on meanwhile.
+                db.backup(copy, pages=-1)
+                said = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                here = position(copy)
+            if said != "ok":
+                raise StateCorrupt(
+                    f"copied the state file {path}: it is damaged ({said}); the copy was deleted,"
+                    " and nothing else was changed"
+                )
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        file = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    return here
+
+
+def _set_aside(path: str, stamp: str) -> str | None:
+    """Rename a state and its log. The log goes first: if this ends halfway, a state without its log
+    is reported by its marker, where a log beside another state would be mixed into it.
+    """
+    if not Path(path).exists():
+        for end in ("-wal", "-shm"):
+            _remove(f"{path}{end}")
+        return None
+    aside = f"{path}.replaced-{stamp}"
+    for end in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{end}").rename(f"{aside}{end}")
+    return aside
+
+
+def _remove(path: str) -> None:
+    for end in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{end}").unlink()
+
+
+def missing_after(copied: Copied) -> str | None:
+    """How much of what was counted a restored copy lacks, in a sentence; None if nothing."""
+    marker, _ = look_at_marker(copied.path)
+    here = copied.position
+    if marker is None or here.instance != marker.instance or here.number >= marker.number:
+        return None
+    return f"{marker.time - here.time} s of what was counted here are missing in it"

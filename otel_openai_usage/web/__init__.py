@@ -1,1 +1,0 @@
-"""HTTP: what Prometheus, probes and people ask of us."""

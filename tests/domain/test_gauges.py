@@ -1,0 +1,59 @@
+"""The gauges beside the counters: cost by day, levels."""
+
+from decimal import Decimal
+
+import pytest
+
+from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.model import NO_NAMES, Names, Width
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.view.gauges import daily_cost, levels
+from otel_openai_usage.view.series import AttributePolicy
+from tests.domain.shelf import MIDNIGHT, source_state
+
+PROJECT = ("proj_a", "gpt-5, input", None, None, None, "usd")
+NAMED = Names({"proj_a": "Atlas"}, {}, {})
+
+
+@pytest.fixture
+def costs() -> SourceState:
+    """A day's cost of one project, first seen at midnight."""
+    one = source_state(COSTS)
+    amounts = (Decimal("0E-6176"), Decimal(0))
+    one.series[PROJECT] = StoredSeries(1, PROJECT, amounts, amounts, True, MIDNIGHT, MIDNIGHT)
+    one.days = {MIDNIGHT: {PROJECT: amounts}}
+    return one
+
+
+def test_a_day_that_cost_nothing_is_said(costs: SourceState) -> None:
+    """Zero is a cost like any other, with all its labels."""
+    ((attributes, value),) = daily_cost(
+        costs, costs.days, NAMED, AttributePolicy(), "org-1", MIDNIGHT
+    )
+    assert (
+        attributes["project_name"],
+        attributes["organization_id"],
+        attributes["currency"],
+        value,
+    ) == ("Atlas", "org-1", "usd", 0.0)
+
+
+def test_a_gauge_waits_for_its_name_as_a_counter_does(costs: SourceState) -> None:
+    """Not shown for 30 s while its project has no name, then as `unknown`: else a Collector would
+    keep both.
+    """
+    assert daily_cost(costs, costs.days, NO_NAMES, AttributePolicy(), None, MIDNIGHT + 29) == []
+    ((attributes, _),) = daily_cost(
+        costs, costs.days, NO_NAMES, AttributePolicy(), None, MIDNIGHT + 30
+    )
+    assert attributes["project_name"] == "unknown"
+
+
+def test_a_level_ends_a_day_after_the_last_word_of_it() -> None:
+    """A project whose vector stores were deleted is not shown for ever."""
+    one = source_state(USAGE_ENDPOINTS["vector_stores"])
+    one.series[("proj_a",)] = StoredSeries(1, ("proj_a",), (5,), (5,), True, 0, MIDNIGHT)
+    one.newest_bucket = MIDNIGHT + Width.DAY
+    assert [value for _, value in levels(one, NAMED, AttributePolicy(), MIDNIGHT)] == [5]
+    one.newest_bucket += 1
+    assert levels(one, NAMED, AttributePolicy(), MIDNIGHT) == []

@@ -1,0 +1,134 @@
+"""The loop of one source: what is shown while it is being asked."""
+
+import asyncio
+
+import pytest
+
+from otel_openai_usage.domain.snapshot import Board
+from otel_openai_usage.engine import loop
+from otel_openai_usage.engine.failure_log import FailureLog
+from otel_openai_usage.engine.loop import Loop
+from otel_openai_usage.engine.recorder import Clock, Recorder
+from otel_openai_usage.errors import Bug
+from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
+from tests.conservation.rig import Nobody
+
+
+async def test_a_source_that_does_not_answer_is_shown_as_down_before_the_retries_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dead address turns `openai.api.up` to 0 soon, though asking again goes on; when it answers,
+    it is up.
+    """
+    monkeypatch.setattr(loop, "DOWN_AFTER", 0.05)
+    answered = asyncio.Event()
+    seen: list[bool] = []
+    store = Store(":memory:")
+    recorder = Recorder(
+        store,
+        SnapshotBuilder(AttributePolicy()),
+        Board(),
+        Clock(lambda: 0.0, lambda: 0.0),
+        Nobody(),
+        otlp=False,
+    )
+
+    async def poll() -> None:
+        await answered.wait()
+
+    polling = asyncio.create_task(
+        Loop("costs", 60, poll, recorder, seen.append, FailureLog("acme")).once()
+    )
+    await asyncio.sleep(0.2)
+    assert seen == [False]
+    answered.set()
+    assert await polling
+    assert seen == [False, True]
+    await recorder.close()
+    store.close()
+
+
+async def test_every_poll_is_told() -> None:
+    """What each poll brought is shown soon after it, not only what the first one did."""
+    store = Store(":memory:")
+    recorder = Recorder(
+        store,
+        SnapshotBuilder(AttributePolicy()),
+        Board(),
+        Clock(lambda: 0.0, lambda: 0.0),
+        Nobody(),
+        otlp=False,
+    )
+
+    async def poll() -> None:
+        pass
+
+    one = Loop("costs", 60, poll, recorder, lambda up: None, FailureLog("acme"))
+    before = recorder.notify()
+    for _ in range(3):
+        await one.once()
+    assert recorder.notify() == before + 4
+    await recorder.close()
+    store.close()
+
+
+async def test_a_bug_in_one_source_is_that_source_alone() -> None:
+    """An exception that nobody foresaw makes the source down; at the next poll it is tried again."""
+    store = Store(":memory:")
+    recorder = Recorder(
+        store,
+        SnapshotBuilder(AttributePolicy()),
+        Board(),
+        Clock(lambda: 0.0, lambda: 0.0),
+        Nobody(),
+        otlp=False,
+    )
+    seen: list[bool] = []
+    outcomes: list[Exception | None] = [ZeroDivisionError("x"), RecursionError("y"), None]
+
+    async def poll() -> None:
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+
+    one = Loop("costs", 60, poll, recorder, seen.append, FailureLog("acme"))
+    for up in (False, False, True):
+        assert await one.once() is up
+        assert isinstance(one.error, Bug) is not up
+    assert seen == [False, False, True]
+    await recorder.close()
+    store.close()
+
+
+async def test_a_poll_that_begins_late_says_how_late() -> None:
+    """A poll that takes longer than its interval makes the next one late by the difference."""
+
+    class Hears(Nobody):
+        def poll_began(self, organization: str, source: str, lag: float) -> None:
+            lags.append(lag)
+
+    lags: list[float] = []
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if len(lags) == 4:
+            raise asyncio.CancelledError
+
+    async def poll() -> None:
+        nonlocal now
+        now += durations.pop(0)
+
+    durations = [10.0, 75.0, 10.0, 10.0]
+    store = Store(":memory:")
+    clock = Clock(lambda: now, lambda: now, sleep)
+    recorder = Recorder(
+        store, SnapshotBuilder(AttributePolicy()), Board(), clock, Hears(), otlp=False
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await Loop("costs", 60, poll, recorder, lambda up: None, FailureLog("acme")).forever()
+    assert lags == [0, 0, 15, 0]
+    await recorder.close()
+    store.close()

@@ -1,0 +1,38 @@
+"""A full disk: nothing is torn, scrapes go on, and polling catches up when there is room again."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
+    """On a file system of its own that runs full for two hours every total is exact in the end."""
+    mounted = f'mount -t tmpfs -o size=24m tmpfs "{tmp_path}"'
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            ["unshare", "-rm", "sh", "-c", mounted], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("this user may not mount a small file system; the quota test says the same")
+    done = lived(["unshare", "-rm", "sh", "-c", f'{mounted} && exec "$@"', "sh"], tmp_path, "disk")
+    assert done.stdout.startswith("exact"), done.stdout + done.stderr
+
+
+def test_a_quota_costs_nothing(tmp_path: Path) -> None:
+    """Where files may not grow for two hours every total is exact in the end."""
+    done = lived([], tmp_path, "quota")
+    assert done.stdout.startswith("exact"), done.stdout + done.stderr
+
+
+def lived(before: list[str], folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+    """What tests.storage.full says."""
+    command = [*before, sys.executable, "-m", "tests.storage.full", str(folder), how]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
