@@ -274,7 +274,7 @@ async def test_a_store_that_cannot_write_says_later(
     def full(*_: object) -> None:
         raise StateError("no room")
 
-    monkeypatch.setattr(type(store), "book_events", full)
+    monkeypatch.setattr(type(store), "record_events", full)
     answer = await house.post(event())
     assert (answer.status, answer.headers["Retry-After"], answer.problem["status"]) == (
         503,

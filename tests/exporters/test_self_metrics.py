@@ -188,8 +188,8 @@ def test_a_forked_child_lives() -> None:
 import os
 from opentelemetry.sdk.resources import Resource
 from otel_openai_usage.domain.snapshot import Board
-from otel_openai_usage.exporters.self_metrics import Own
-own = Own(Board(), Resource({}))
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
+metrics = SelfMetrics(Board(), Resource({}))
 child = os.fork()
 if not child:
     from concurrent.futures import ThreadPoolExecutor
