@@ -23,7 +23,7 @@ from otel_openai_usage.view.series import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 from tests.conservation.rig import Nobody
 from tests.domain.shelf import DAY, EMBEDDINGS, MIDNIGHT, read
-from tests.domain.test_shape import of
+from tests.view.test_series_index import of
 
 NOW = MIDNIGHT + DAY
 LOOK = AttributePolicy(name_wait=0, drop=frozenset({"project_id"}))

@@ -7,7 +7,7 @@ import pytest
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.view.series import AttributePolicy
 from tests.domain.shelf import source_state
-from tests.domain.test_shape import QUICK, REQUESTS, TOKENS, Stage, of
+from tests.view.test_series_index import QUICK, REQUESTS, TOKENS, Stage, of
 
 HOUR = 3600
 DAY = 86400
