@@ -167,7 +167,7 @@ def test_the_key_and_the_address_are_all_it_needs(run: Callable[..., Exporter]) 
         if name == "openai_api_up"
     }
     assert up == dict.fromkeys(
-        ["costs", "names", "limits", *(f"usage/{kind}" for kind in USAGE_ENDPOINTS)], 1.0
+        ["costs", "names", "limits", *(f"usage/{endpoint}" for endpoint in USAGE_ENDPOINTS)], 1.0
     )
 
 

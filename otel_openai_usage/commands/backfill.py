@@ -149,7 +149,9 @@ async def _organization(
         client.guard = Guard(client, vault, now=lambda: now, mono=time.monotonic)
         await _names(settings, one, store, client)
         for source_state in source_states:
-            source = UsageSource(client, source_state.kind, QuantityUnits(store, one.name).learn)
+            source = UsageSource(
+                client, source_state.endpoint, QuantityUnits(store, one.name).learn
+            )
             hours_from = now - int(settings.history.hours.total_seconds())
             calls = backfill.plan(
                 source_state,
@@ -163,7 +165,7 @@ async def _organization(
             except SourceError as error:
                 where = {
                     "organization": one.name,
-                    "source": source_state.kind.source,
+                    "source": source_state.endpoint.source,
                     "error": str(error),
                 }
                 log.warning("the past of a source was not read to its end", extra=where)
@@ -219,7 +221,7 @@ async def _source(
     told: Told,
     list_prices: PriceList | None,
 ) -> int:
-    name = f"{source_state.organization} {source_state.kind.source}"
+    name = f"{source_state.organization} {source_state.endpoint.source}"
     made = 0
     told(name, 0, len(calls))
 
@@ -241,8 +243,10 @@ def _source_states(
             one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by)
         )
     for name in settings.usage.endpoints if settings.usage.enabled else ():
-        kind = USAGE_ENDPOINTS[name]
-        yield store.source_state(one.name, kind, began, kind.grouping(settings.usage.group_by))
+        endpoint = USAGE_ENDPOINTS[name]
+        yield store.source_state(
+            one.name, endpoint, began, endpoint.grouping(settings.usage.group_by)
+        )
 
 
 async def _names(settings: Settings, one: Organization, store: Store, client: Client) -> None:

@@ -33,7 +33,7 @@ class Verdict:
     differences: Mapping[Dims, tuple[Amounts, Amounts]]
 
     def __str__(self) -> str:
-        head = f"{self.day} {self.source_state.organization} {self.source_state.kind.source}"
+        head = f"{self.day} {self.source_state.organization} {self.source_state.endpoint.source}"
         if not self.differences:
             return f"ok    {head}: {self.compared} attribute sets equal"
         lines = [
@@ -48,14 +48,14 @@ class Verdict:
         )
 
     def _named(self, dims: Dims) -> str:
-        pairs = zip(self.source_state.kind.dimensions, dims, strict=True)
+        pairs = zip(self.source_state.endpoint.dimensions, dims, strict=True)
         return (
             " ".join(f"{name}={value}" for name, value in pairs if value is not None)
             or "(no dimensions)"
         )
 
     def _compared(self, theirs: Amounts, ours: Amounts) -> str:
-        names = [measure.name for measure in self.source_state.kind.measures]
+        names = [measure.name for measure in self.source_state.endpoint.measures]
         return ", ".join(
             f"{name} OpenAI {their} ours {our} ({our - their:+})"
             for name, their, our in zip(names, theirs, ours, strict=True)
@@ -83,7 +83,7 @@ class Purged:
     source_state: SourceState
 
     def __str__(self) -> str:
-        head = f"{self.first} to {self.last} {self.source_state.organization} {self.source_state.kind.source}"
+        head = f"{self.first} to {self.last} {self.source_state.organization} {self.source_state.endpoint.source}"
         return (
             f"skip  {head}: the rows were let go after history.days, so there is nothing to compare"
         )
@@ -142,13 +142,13 @@ async def _of(
             yield Refused(organization.name, str(error))
             return
         for source_state in reader.source_states(organization.name):
-            if source_state.kind.name in wanted:
+            if source_state.endpoint.name in wanted:
                 oldest = max(kept, source_state.purged_before)
                 first = max(start, source_state.progress.epoch)
                 last = min(end, oldest)
                 if first < last:
                     yield Purged(utc(first).date(), utc(last - 1).date(), source_state)
-                source = UsageSource(client, source_state.kind)
+                source = UsageSource(client, source_state.endpoint)
                 try:
                     found = await _days(source, source_state, reader, max(start, oldest), end)
                 except OtherOrganization as error:
@@ -161,7 +161,7 @@ async def _of(
 async def _days(
     source: UsageSource, source_state: SourceState, reader: Reader, start: int, end: int
 ) -> list[Verdict]:
-    limits = {Width.DAY: COST_LIMIT} if source_state.kind is COSTS else LIMITS
+    limits = {Width.DAY: COST_LIMIT} if source_state.endpoint is COSTS else LIMITS
     theirs: dict[int, dict[Dims, Amounts]] = {}
     for step in windows.past_days(source_state.progress, start, end, limits, source_state.cuts):
         for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
@@ -171,7 +171,7 @@ async def _days(
         ):
             day_sums = theirs[floor(bucket.start, Width.DAY)]
             for dims, amounts in source.parse(bucket.results).items():
-                day_sums[dims] = total(day_sums.get(dims, source_state.kind.zero), amounts)
+                day_sums[dims] = total(day_sums.get(dims, source_state.endpoint.zero), amounts)
     return [_verdict(source_state, day, said, reader) for day, said in theirs.items()]
 
 
@@ -179,7 +179,7 @@ def _verdict(
     source_state: SourceState, day: int, theirs: Mapping[Dims, Amounts], reader: Reader
 ) -> Verdict:
     ours = reader.counted(source_state, max(day, source_state.progress.epoch), day + Width.DAY)
-    zero = source_state.kind.zero
+    zero = source_state.endpoint.zero
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
     pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
     return Verdict(

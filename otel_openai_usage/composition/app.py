@@ -434,7 +434,7 @@ def _ingest(
     return Ingest(
         intake.take,
         lambda: self_metrics.event("refused"),
-        parser=Parser(events.attributes, next(iter(source_states.values())).kind.dimensions),
+        parser=Parser(events.attributes, next(iter(source_states.values())).endpoint.dimensions),
         tokens=Tokens([token.get_secret_value() for token in events.tokens], events.tokens_file),
         host=events.host,
         port=events.port,
@@ -463,17 +463,17 @@ def _add_organization(
     recorder = exporter.recorder
     source_states = []
     failure_log = FailureLog(name)
-    kinds = (
+    endpoints = (
         [USAGE_ENDPOINTS[endpoint] for endpoint in settings.usage.endpoints]
         if settings.usage.enabled
         else []
     )
-    for kind in [*kinds, *([COSTS] if settings.costs.enabled else [])]:
-        poll, interval = _usage_poll(exporter, settings, name, kind, client, now)
+    for endpoint in [*endpoints, *([COSTS] if settings.costs.enabled else [])]:
+        poll, interval = _usage_poll(exporter, settings, name, endpoint, client, now)
         source_states.append(poll.source_state)
         exporter.loops.append(
             Loop(
-                kind.source,
+                endpoint.source,
                 interval,
                 poll.poll,
                 recorder,
@@ -520,16 +520,16 @@ def _usage_poll(
     exporter: Exporter,
     settings: Settings,
     organization: str,
-    kind: Endpoint,
+    endpoint: Endpoint,
     client: Client,
     now: int,
 ) -> tuple[UsagePoll, float]:
     recorder = exporter.recorder
-    prices = exporter.prices if kind is not COSTS else None
+    prices = exporter.prices if endpoint is not COSTS else None
     began = epoch(settings.usage.start, now)
-    part = settings.costs if kind is COSTS else settings.usage
-    grouping = kind.grouping(part.group_by)
-    if kind is COSTS:
+    part = settings.costs if endpoint is COSTS else settings.usage
+    grouping = endpoint.grouping(part.group_by)
+    if endpoint is COSTS:
         reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
         rules = Rules(
             Width.DAY,
@@ -547,9 +547,9 @@ def _usage_poll(
             int(settings.usage.reconcile.total_seconds()),
             LIMITS,
         )
-    source_state = recorder.store.source_state(organization, kind, began, grouping)
+    source_state = recorder.store.source_state(organization, endpoint, began, grouping)
     recording.regroup(recorder.store, source_state, grouping, now)
-    cost_days = settings.costs.days if kind is COSTS else 0
+    cost_days = settings.costs.days if endpoint is COSTS else 0
     exporter.reread.append((source_state, rules.reconcile))
     if cost_days:
         load_days(recorder.store, source_state, now, cost_days)
@@ -559,7 +559,7 @@ def _usage_poll(
     units = QuantityUnits(recorder.store, organization)
     poll = UsagePoll(
         recorder,
-        UsageSource(client, kind, units.learn),
+        UsageSource(client, endpoint, units.learn),
         source_state,
         rules,
         every,

@@ -17,7 +17,7 @@ ATTRIBUTES = frozenset(
     attribute
     for attributes in (
         *(item.attributes for item in INSTRUMENTS.values()),
-        *(kind.dimensions for kind in ENDPOINTS.values()),
+        *(endpoint.dimensions for endpoint in ENDPOINTS.values()),
     )
     for attribute in attributes
 )
@@ -61,7 +61,7 @@ def _usage(settings: Settings) -> Iterator[str]:
     yield from _known(
         "usage.group_by",
         usage.group_by,
-        {name for kind in USAGE_ENDPOINTS.values() for name in kind.group_by},
+        {name for endpoint in USAGE_ENDPOINTS.values() for name in endpoint.group_by},
     )
     if usage.settle > usage.reconcile:
         settle = format_duration(usage.settle)

@@ -38,12 +38,12 @@ class Past(Protocol):
         ...
 
     def stored_series_list(
-        self, source: int, kind: Endpoint
+        self, source: int, endpoint: Endpoint
     ) -> Mapping[int, Mapping[str, str | None]]:
         """The attribute sets of a source, by id."""
         ...
 
-    def rows(self, source: int, kind: Endpoint, since: int) -> Iterable[Sequence[float]]:
+    def rows(self, source: int, endpoint: Endpoint, since: int) -> Iterable[Sequence[float]]:
         """(attribute set, day, the kind's measures) from a day on; a day may come in several parts."""
         ...
 
@@ -176,20 +176,20 @@ def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
 
 
 def _usage(
-    past: Past, sources: Mapping[str, int], start: int, days: int, kinds: Mapping[str, Endpoint]
+    past: Past, sources: Mapping[str, int], start: int, days: int, endpoints: Mapping[str, Endpoint]
 ) -> Cube:
     builder = Builder(DIMENSIONS, start, days, _MONEY)
-    for name, kind in kinds.items():
-        if name not in sources or kind.level:
+    for name, endpoint in endpoints.items():
+        if name not in sources or endpoint.level:
             continue
         stored_series_list = {
-            id_: _stored_series(stored_series, None if kind is METERED else name)
-            for id_, stored_series in past.stored_series_list(sources[name], kind).items()
+            id_: _stored_series(stored_series, None if endpoint is METERED else name)
+            for id_, stored_series in past.stored_series_list(sources[name], endpoint).items()
         }
         places = builder.add(
             stored_series_list,
-            past.rows(sources[name], kind, start),
-            [measure.name for measure in kind.measures],
+            past.rows(sources[name], endpoint, start),
+            [measure.name for measure in endpoint.measures],
         )
         builder.more(
             places,
@@ -207,9 +207,9 @@ def _usage(
 
 
 def _stored_series(
-    stored_series: Mapping[str, str | None], kind: str | None
+    stored_series: Mapping[str, str | None], endpoint: str | None
 ) -> Mapping[str, str | None]:
-    operation = stored_series.get("operation") or kind
+    operation = stored_series.get("operation") or endpoint
     found = {name: stored_series.get(field) for name, field in _FIELDS.items()}
     return {
         **found,

@@ -1,4 +1,4 @@
-"""The usage kinds and costs, as table rows. A new endpoint is one row here.
+"""The usage endpoints and costs, as table rows. A new endpoint is one row here.
 
 Field and dimension names: OpenAI's own OpenAPI document (openai/openai-openapi 2.3.0) and, where
 that is behind, the types of its Python client 3.54.0 (`decisions`, `api_source`).
@@ -107,8 +107,8 @@ def _usage(
 
 
 USAGE_ENDPOINTS: dict[str, Endpoint] = {
-    kind.name: kind
-    for kind in (
+    endpoint.name: endpoint
+    for endpoint in (
         _usage("completions", _MODEL_TOKENS, _MODEL_GROUPS),
         _usage("embeddings", (_INPUT, _REQUESTS), (*_WHO, "model")),
         _usage("moderations", (_INPUT, _REQUESTS), (*_WHO, "model")),
@@ -168,7 +168,7 @@ measure has an instrument.
 """
 
 ENDPOINTS: dict[str, Endpoint] = {**USAGE_ENDPOINTS, COSTS.name: COSTS}
-"""Every kind by its name; the path below `/v1/organization/` is `kind.path`."""
+"""Every endpoint by its name; the path below `/v1/organization/` is `endpoint.path`."""
 
 STORED: dict[str, Endpoint] = {**ENDPOINTS, LEGACY.name: LEGACY}
-"""Every kind that may have rows in the store."""
+"""Every endpoint that may have rows in the store."""

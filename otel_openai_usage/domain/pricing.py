@@ -28,7 +28,7 @@ class PriceList(Protocol):
     """Knows prices."""
 
     def rates(
-        self, organization: str, kind: Endpoint, dims: Mapping[str, str], time: int
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int
     ) -> Rates | None:
         """The prices of an attribute set (dimensions by name, without nulls) at a Unix time; None
         if they are not known.
@@ -53,15 +53,17 @@ def add(one: Decimal, other: Decimal) -> Decimal:
     return _EXACT.add(one, other)
 
 
-def dimensions_by_name(kind: Endpoint, dims: Dims) -> dict[str, str]:
+def dimensions_by_name(endpoint: Endpoint, dims: Dims) -> dict[str, str]:
     """Dimensions by name, without nulls."""
     return {
-        name: value for name, value in zip(kind.dimensions, dims, strict=True) if value is not None
+        name: value
+        for name, value in zip(endpoint.dimensions, dims, strict=True)
+        if value is not None
     }
 
 
 def estimate(
-    kind: Endpoint, organization: str, moves: Iterable[Move], prices: PriceList
+    endpoint: Endpoint, organization: str, moves: Iterable[Move], prices: PriceList
 ) -> Estimate:
     """Price what a reading moved."""
     days: dict[tuple[Dims, int], Decimal] = {}
@@ -69,12 +71,12 @@ def estimate(
     unpriced: dict[str, int] = {}
     tokens = [
         index
-        for index, measure in enumerate(kind.measures)
+        for index, measure in enumerate(endpoint.measures)
         if measure.token_type in ("input", "output")
     ]
     for end, dims, moved, counts in moves:
-        named = dimensions_by_name(kind, dims)
-        rates = prices.rates(organization, kind, named, end - 1)
+        named = dimensions_by_name(endpoint, dims)
+        rates = prices.rates(organization, endpoint, named, end - 1)
         if rates is None or any(
             amount and rate is None for amount, rate in zip(moved, rates, strict=True)
         ):

@@ -57,7 +57,7 @@ class SourceState:
 
     id: int
     organization: str
-    kind: Endpoint
+    endpoint: Endpoint
     progress: Progress
     groupings: list[tuple[int, tuple[str, ...]]]
     series: dict[Dims, StoredSeries] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class SourceState:
     def status(self) -> Status:
         """How this source is doing."""
         return Status(
-            self.organization, self.kind.source, self.up, self.last_success, self.newest_bucket
+            self.organization, self.endpoint.source, self.up, self.last_success, self.newest_bucket
         )
 
     def group_by(self, start: int) -> tuple[str, ...]:
@@ -195,14 +195,14 @@ def series_after(
         stored_series = source_state.series.get(dims)
         if stored_series is None:
             fresh = StoredSeries(
-                0, dims, source_state.kind.zero, source_state.kind.zero, False, now, now
+                0, dims, source_state.endpoint.zero, source_state.endpoint.zero, False, now, now
             )
             new.append(grown(fresh, growth, now))
         elif any(growth):
             moved.append(grown(stored_series, growth, now))
     older = change.before_epoch - change.growth.keys() - source_state.series.keys()
     new += [
-        StoredSeries(0, dims, source_state.kind.zero, source_state.kind.zero, False, now, 0)
+        StoredSeries(0, dims, source_state.endpoint.zero, source_state.endpoint.zero, False, now, 0)
         for dims in older
     ]
     return new, moved

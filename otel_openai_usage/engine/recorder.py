@@ -25,7 +25,7 @@ from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REPORTED = frozenset(kind.path for kind in ENDPOINTS.values())
+REPORTED = frozenset(endpoint.path for endpoint in ENDPOINTS.values())
 """Sources whose buckets are OpenAI's word on what time it is."""
 _KNOWN_TIMES = "known_times"
 _PAGE_SERVED = "page_served"
@@ -50,7 +50,7 @@ class Clock:
 
 def _was_shown(source_state: SourceState) -> bool:
     """Whether an older version may have shown the book."""
-    if source_state.kind.path in REPORTED:
+    if source_state.endpoint.path in REPORTED:
         return source_state.progress.complete
     return any(stored_series.changed for stored_series in source_state.series.values())
 
@@ -111,7 +111,7 @@ class Recorder:
         mono = self.clock.mono()
         self._present = Present(wall, mono, self._known_times())
         for source_state in self.source_states:
-            if source_state.kind.path in REPORTED and source_state.newest_bucket:
+            if source_state.endpoint.path in REPORTED and source_state.newest_bucket:
                 # Its width is not stored. No bucket is longer than a day.
                 self._present.reported(source_state.newest_bucket - Width.DAY, wall, mono)
         served = self.store.note(_PAGE_SERVED)

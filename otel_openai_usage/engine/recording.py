@@ -112,7 +112,7 @@ def due(
         source_state.progress, epoch=max(source_state.progress.epoch, source_state.purged_before)
     )
     plan = windows.plan(bookable, now, rules, hours=hours, days=days, cuts=source_state.cuts)
-    if source_state.kind.level:
+    if source_state.endpoint.level:
         plan = replace(
             plan,
             steps=tuple(step for step in plan.steps if not step.coarse),
@@ -131,7 +131,7 @@ def whole_days(store: Store, source_state: SourceState, plan: Plan) -> Sequence[
     Only a comparison of the day can lower it. The running day waits until it is over. Raises
     StateError.
     """
-    if source_state.kind.level or plan.hours_from >= plan.fine_from:
+    if source_state.endpoint.level or plan.hours_from >= plan.fine_from:
         return ()
     rows = store.rows_within(source_state, (Width.DAY,), plan.hours_from, plan.end)
     starts = {row.start for row in rows if row.start + Width.DAY < plan.end}
@@ -182,7 +182,9 @@ def record_reading(
     reading = {bucket.start: parse(bucket.results) for bucket in fresh}
     refine = (
         _disagreeing(store, source_state, reading)
-        if step.coarse and step.width == Width.DAY > min(source_state.kind.widths) and not refined
+        if step.coarse
+        and step.width == Width.DAY > min(source_state.endpoint.widths)
+        and not refined
         else []
     )
     if refine:
@@ -195,18 +197,18 @@ def record_reading(
     _refuse_unstorable(source_state, change)
     new, moved = (
         levels_after(source_state, reconciliation.latest(reading), now)
-        if source_state.kind.level
+        if source_state.endpoint.level
         else series_after(source_state, change, now)
     )
     found = (
-        estimate(source_state.kind, source_state.organization, change.moves, prices)
-        if prices and not source_state.kind.level
+        estimate(source_state.endpoint, source_state.organization, change.moves, prices)
+        if prices and not source_state.endpoint.level
         else Estimate()
     )
     # Where only the price moved: usage is now known to be of another hour.
     dear = found.growth.keys() - {stored_series.dims for stored_series in (*new, *moved)}
     moved += [
-        grown(stored_series, source_state.kind.zero, stored_series.changed)
+        grown(stored_series, source_state.endpoint.zero, stored_series.changed)
         for dims in dear
         if (stored_series := source_state.series.get(dims)) and found.growth[dims]
     ]
@@ -253,7 +255,7 @@ def _refuse_unstorable(source_state: SourceState, change: Change) -> None:
     for row in change.writes:
         if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in row.amounts):
             raise BadResponse(
-                f"{source_state.kind.path}: counts of the bucket {row.start} are too large to be stored"
+                f"{source_state.endpoint.path}: counts of the bucket {row.start} are too large to be stored"
             )
 
 
@@ -267,8 +269,8 @@ def price(source_state: SourceState, prices: PriceList, now: int) -> None:
             and stored_series.changed
             and prices.rates(
                 source_state.organization,
-                source_state.kind,
-                dimensions_by_name(source_state.kind, stored_series.dims),
+                source_state.endpoint,
+                dimensions_by_name(source_state.endpoint, stored_series.dims),
                 now,
             )
         ):
@@ -305,7 +307,7 @@ def keep(store: Store, source_state: SourceState, now: int) -> None:
 def _tokens(source_state: SourceState) -> list[int]:
     return [
         index
-        for index, measure in enumerate(source_state.kind.measures)
+        for index, measure in enumerate(source_state.endpoint.measures)
         if measure.token_type in ("input", "output")
     ]
 
@@ -323,7 +325,7 @@ def _replace(
     others = set(Width) - {step.width}
     stored += store.rows_within(source_state, others, start, step.window.end)
     change = reconciliation.replace(
-        step.width, reading, stored, source_state.progress.epoch, source_state.kind.zero
+        step.width, reading, stored, source_state.progress.epoch, source_state.endpoint.zero
     )
     wider = [row for row in _wider(store, source_state, step.width, [start]) if row.start < start]
     reconciliation.draw_down(change, wider, source_state.progress.epoch)
@@ -343,7 +345,7 @@ def _make_good(
         pending_decreases,
         now,
         source_state.progress.epoch,
-        source_state.kind.zero,
+        source_state.endpoint.zero,
     )
     wider = _wider(store, source_state, step.width, reading)
     reconciliation.draw_down(change, wider, source_state.progress.epoch)
@@ -355,7 +357,7 @@ def _wider(
 ) -> list[reconciliation.Row]:
     """The rows of wider buckets that hold any of these buckets. Levels do not add up: none."""
     found: list[reconciliation.Row] = []
-    if source_state.kind.level:
+    if source_state.endpoint.level:
         return found
     for wide in Width:
         if wide > width:
@@ -377,14 +379,17 @@ def _parts(
 
 def _disagreeing(store: Store, source_state: SourceState, reading: Mapping[int, Rows]) -> list[int]:
     return reconciliation.disagreeing(
-        Width.DAY, reading, _parts(store, source_state, Width.DAY, reading), source_state.kind.zero
+        Width.DAY,
+        reading,
+        _parts(store, source_state, Width.DAY, reading),
+        source_state.endpoint.zero,
     )
 
 
 def _compactable(source_state: SourceState, fine_from: int) -> bool:
     return (
         floor(fine_from, Width.HOUR) > source_state.compacted
-        and min(source_state.kind.widths) < Width.HOUR
+        and min(source_state.endpoint.widths) < Width.HOUR
     )
 
 
@@ -518,7 +523,7 @@ def record_range(
         < source_state.purged_before  # counted, then deleted because of its age
     }
     change = reconciliation.replace(
-        width, reading, stored, source_state.progress.epoch, source_state.kind.zero
+        width, reading, stored, source_state.progress.epoch, source_state.endpoint.zero
     )
     wider = [
         row
@@ -529,8 +534,8 @@ def record_range(
     if change.writes or change.drops:
         new, moved = series_after(source_state, change, now)
         found = (
-            estimate(source_state.kind, source_state.organization, change.moves, prices)
-            if prices and not source_state.kind.level
+            estimate(source_state.endpoint, source_state.organization, change.moves, prices)
+            if prices and not source_state.endpoint.level
             else Estimate()
         )
         for stored_series in (*new, *moved):

@@ -67,7 +67,7 @@ def read_again(store: Store, source_states: Iterable[tuple[SourceState, int]], n
         progress = source_state.progress
         start = max(progress.epoch, floor(now - reconcile, Width.DAY))
         end = progress.horizon
-        if source_state.kind.level or end is None or end <= start:
+        if source_state.endpoint.level or end is None or end <= start:
             continue
         older = tuple(
             Window(window.start, min(window.end, start))

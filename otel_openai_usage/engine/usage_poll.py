@@ -84,7 +84,7 @@ class UsagePoll:
         }
         await self._recorder.do(lambda: self._finish(now))
         self._recorder.telemetry.polled(
-            source_state.organization, source_state.kind.source, clock.mono() - began, rows
+            source_state.organization, source_state.endpoint.source, clock.mono() - began, rows
         )
 
     def _plan(self, now: int, *, hours: bool, days: bool) -> Plan:
@@ -140,7 +140,7 @@ class UsagePoll:
             self._told_refused |= set(left_out.news)
             log.warning(
                 refused.summary,
-                extra=refused.facts(source_state.organization, source_state.kind.source),
+                extra=refused.facts(source_state.organization, source_state.endpoint.source),
             )
         rows = 0
         for window in windows.pieces(step.window, source_state.cuts):
@@ -175,7 +175,7 @@ class UsagePoll:
             recorder.telemetry.unpriced(source_state.organization, model, tokens)
         for lag, tokens in absorbed.late.items():
             recorder.telemetry.late(
-                source_state.organization, source_state.kind.source, lag, tokens
+                source_state.organization, source_state.endpoint.source, lag, tokens
             )
         return absorbed
 
@@ -193,13 +193,13 @@ class UsagePoll:
         for window in lost:
             facts = {
                 "organization": self.source_state.organization,
-                "source": self.source_state.kind.source,
+                "source": self.source_state.endpoint.source,
                 "window": str(window),
             }
             log.warning("usage lies further back than can be read: it is not counted", extra=facts)
             self._recorder.telemetry.gap(
                 self.source_state.organization,
-                self.source_state.kind.source,
+                self.source_state.endpoint.source,
                 "lost",
                 window.end - window.start,
             )
@@ -210,12 +210,12 @@ class UsagePoll:
             return
         facts = {
             "organization": self.source_state.organization,
-            "source": self.source_state.kind.source,
+            "source": self.source_state.endpoint.source,
             "seconds": seconds,
         }
         log.info("a gap was read", extra=facts)
         self._recorder.telemetry.gap(
-            self.source_state.organization, self.source_state.kind.source, "healed", seconds
+            self.source_state.organization, self.source_state.endpoint.source, "healed", seconds
         )
 
     def _tell_lookback(self, step: Step, error: LookbackExceeded) -> None:
@@ -223,7 +223,7 @@ class UsagePoll:
             self._told_lookback = True
             facts = {
                 "organization": self.source_state.organization,
-                "source": self.source_state.kind.source,
+                "source": self.source_state.endpoint.source,
                 "window": str(step.window),
                 "error": str(error),
             }

@@ -38,9 +38,9 @@ def metered_sources(
     store: Books, organizations: Iterable[str], attributes: Iterable[str], now: int
 ) -> dict[str, SourceState]:
     """The books of metered events, by organization, all with one kind; new ones begin to count now."""
-    kind = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
+    endpoint = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
     source_states = {
-        name: store.source_state(name, kind, now, kind.group_by) for name in organizations
+        name: store.source_state(name, endpoint, now, endpoint.group_by) for name in organizations
     }
     for source_state in source_states.values():
         if (

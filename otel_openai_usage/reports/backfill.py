@@ -37,7 +37,7 @@ def plan(
     Days before `hours_from`, hours after it, and the minutes of the hour in which counting began.
     """
     end = min(end, source_state.progress.epoch)
-    if source_state.kind is COSTS:
+    if source_state.endpoint is COSTS:
         return list(_tiles(start, end, Width.DAY, COST_LIMIT, done))
     days_to = min(max(floor(hours_from, Width.DAY), start), floor(end, Width.DAY))
     hours_to = floor(end, Width.HOUR)
@@ -96,7 +96,7 @@ async def read(
             call.width,
             reading,
             now,
-            prices if source_state.kind is not COSTS else None,
+            prices if source_state.endpoint is not COSTS else None,
         )
         store.mark_backfilled(source_state, call.window)
         rows += sum(map(len, reading.values()))
@@ -107,7 +107,7 @@ async def read(
         except (LookbackExceeded, NotOffered) as error:
             log.warning(
                 "the past of a source ends here",
-                extra={"source": source_state.kind.source, "error": str(error)},
+                extra={"source": source_state.endpoint.source, "error": str(error)},
             )
             for rest in calls[place:]:
                 told(rest)
@@ -129,7 +129,8 @@ def _parts(
         raise error
     if left_out.news:
         log.warning(
-            error.summary, extra=error.facts(source_state.organization, source_state.kind.source)
+            error.summary,
+            extra=error.facts(source_state.organization, source_state.endpoint.source),
         )
     return [Call(window, call.width) for window in windows.pieces(call.window, source_state.cuts)]
 

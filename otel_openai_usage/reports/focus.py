@@ -44,7 +44,7 @@ def accounts(past: History, ids: Mapping[str, str]) -> dict[str, str]:
     told = {
         one.organization: one.organization_id
         for one in past.origins()
-        if one.organization_id and one.kind is not LEGACY
+        if one.organization_id and one.endpoint is not LEGACY
     }
     return {**ids, **told}
 

@@ -76,7 +76,7 @@ async def read(
         except (BadRequest, NotOffered) as error:
             log.warning(
                 "OpenAI does not report days that are older",
-                extra={"source": source_state.kind.source, "error": str(error)},
+                extra={"source": source_state.endpoint.source, "error": str(error)},
             )
             for older in wanted[place:]:
                 report(older)

@@ -101,8 +101,8 @@ def _add(
         raw = named(
             {
                 "organization": source_state.organization,
-                "operation": source_state.kind.name,
-                **dimensions_by_name(source_state.kind, dims),
+                "operation": source_state.endpoint.name,
+                **dimensions_by_name(source_state.endpoint, dims),
                 **more,
             },
             names,
@@ -119,7 +119,7 @@ def _add(
 
     known: dict[tuple[Dims, int], Past] = {}
     for row in reader.rows(source_state, start, end):
-        for index, measure in enumerate(source_state.kind.measures):
+        for index, measure in enumerate(source_state.endpoint.measures):
             if measure.instrument:
                 if (row.dims, index) not in known:
                     known[row.dims, index] = of(

@@ -76,7 +76,7 @@ def page(
     if query.start < until:
         rows = (
             _costs(world, query, until, now, style, kinds)
-            if query.kind is COSTS
+            if query.endpoint is COSTS
             else _usage(world, query, until, now, style, kinds, shelf)
         )
         buckets = [
@@ -111,7 +111,7 @@ def _usage(
     shelf: Shelf,
 ) -> list[tuple[int, str]]:
     question = (
-        query.kind.name,
+        query.endpoint.name,
         query.width,
         query.group_by,
         frozenset(query.filters.items()),
@@ -139,13 +139,13 @@ def _read(
     world: World, query: Query, window: Window, now: datetime, style: Style, kinds: set[str]
 ) -> list[tuple[int, str]]:
     readings = world.readings(
-        query.kind.name, window, query.width, query.group_by, now, query.filters
+        query.endpoint.name, window, query.width, query.group_by, now, query.filters
     )
     if "null_dims" in kinds:
         lost = {
-            query.kind.dimensions.index(name)
+            query.endpoint.dimensions.index(name)
             for name in ("user_id", "api_key_id")
-            if name in query.kind.dimensions
+            if name in query.endpoint.dimensions
         }
         readings = [
             (start, [(_without(dims, lost), flow) for dims, flow in rows])
@@ -153,7 +153,7 @@ def _read(
         ]
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled(rows)) for start, rows in readings]
-    renderer = wire.Renderer(query.kind, style)
+    renderer = wire.Renderer(query.endpoint, style)
     return [(start, renderer.rows(rows)) for start, rows in readings]
 
 
@@ -163,7 +163,7 @@ def _costs(
     readings = world.cost_readings(Window(query.start, until), query.group_by, now, query.filters)
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled_costs(rows)) for start, rows in readings]
-    return [(start, wire.cost_rows(query.kind, rows, style)) for start, rows in readings]
+    return [(start, wire.cost_rows(query.endpoint, rows, style)) for start, rows in readings]
 
 
 def _without(dims: Dims, lost: set[int]) -> Dims:

@@ -81,7 +81,7 @@ _BILLS: dict[str, Callable[[Stream, Flow], Iterator[Charge]]] = {
 
 def charges(stream: Stream, flow: Flow) -> list[Charge]:
     """The lines of what a stream used; none for an endpoint that has no price here."""
-    bill = _BILLS.get(stream.work.kind)
+    bill = _BILLS.get(stream.work.endpoint)
     return list(bill(stream, flow)) if bill else []
 
 

@@ -71,13 +71,13 @@ class Costs:
     def _charges(self, day: int, known: int) -> Iterator[tuple[Dims, bill.Charge]]:
         yield (None, "priority support", None, None, None, "usd"), bill.support(known - day // 60)
         for stream in self._streams:
-            who = dict(zip(ENDPOINTS[stream.work.kind].dimensions, stream.dims, strict=True))
+            who = dict(zip(ENDPOINTS[stream.work.endpoint].dimensions, stream.dims, strict=True))
             for charge in self._of(stream, day, known):
                 whose = (who.get("api_key_id"), who.get("user_id"), who.get("api_source"))
                 yield (who["project_id"], charge.line_item, *whose, "usd"), charge
 
     def _of(self, stream: Stream, day: int, known: int) -> list[bill.Charge]:
-        if ENDPOINTS[stream.work.kind].level:
+        if ENDPOINTS[stream.work.endpoint].level:
             hours = range(day // 60, known, 60)
             return [bill.storage(sum(self._traffic.level(stream, minute) for minute in hours))]
         flow = self._traffic.between(stream, day // 60, known)

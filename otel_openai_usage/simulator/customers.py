@@ -20,13 +20,15 @@ _SHARES = (55, 30, 15)
 
 
 def metered(world: World, window: Window) -> dict[Dims, Amounts]:
-    """What events tell of a window, as rows of the kind `metered`."""
-    kind = USAGE_ENDPOINTS["completions"]
+    """What events tell of a window, as rows of the endpoint `metered`."""
+    endpoint = USAGE_ENDPOINTS["completions"]
     names = {project.id: project.name for project in world.company.projects}
     found: dict[Dims, Amounts] = {}
-    for dims, amounts in world.totals(kind.name, window, ("project_id", "model")).items():
-        named = dict(zip(kind.dimensions, dims, strict=True))
-        used = {each.name: int(amount) for each, amount in zip(kind.measures, amounts, strict=True)}
+    for dims, amounts in world.totals(endpoint.name, window, ("project_id", "model")).items():
+        named = dict(zip(endpoint.dimensions, dims, strict=True))
+        used = {
+            each.name: int(amount) for each, amount in zip(endpoint.measures, amounts, strict=True)
+        }
         for place, share in enumerate(_SHARES):
             part = share * _REPORTED.get(names.get(str(named["project_id"]), ""), 0)
             given, made, cached, requests = (

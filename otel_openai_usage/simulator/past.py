@@ -32,9 +32,9 @@ def fill(
     """
     store.keep_names(organization, names(world))
     return [
-        _fill(store, world, organization, kind, start, end, prices)
-        for kind in ENDPOINTS.values()
-        if not kind.level
+        _fill(store, world, organization, endpoint, start, end, prices)
+        for endpoint in ENDPOINTS.values()
+        if not endpoint.level
     ]
 
 
@@ -42,22 +42,22 @@ def _fill(
     store: Store,
     world: World,
     organization: str,
-    kind: Endpoint,
+    endpoint: Endpoint,
     start: int,
     end: int,
     prices: PriceList | None,
 ) -> SourceState:
-    grouping = kind.grouping(COSTS_GROUP_BY if kind.name == "costs" else GROUP_BY)
-    source_state = store.source_state(organization, kind, end, grouping)
+    grouping = endpoint.grouping(COSTS_GROUP_BY if endpoint.name == "costs" else GROUP_BY)
+    source_state = store.source_state(organization, endpoint, end, grouping)
     days = {
-        day: world.totals(kind.name, Window(day, day + Width.DAY), grouping)
+        day: world.totals(endpoint.name, Window(day, day + Width.DAY), grouping)
         for day in range(start, end, Width.DAY)
     }
-    change = reconciliation.replace(Width.DAY, days, (), end, kind.zero)
+    change = reconciliation.replace(Width.DAY, days, (), end, endpoint.zero)
     new, moved = series_after(source_state, change, end)
     found = (
-        estimate(kind, organization, change.moves, prices)
-        if prices and kind.name != "costs"
+        estimate(endpoint, organization, change.moves, prices)
+        if prices and endpoint.name != "costs"
         else Estimate()
     )
     store.commit(

@@ -50,7 +50,7 @@ class Query:
     `asked` is when the first page was asked for, `hash` stands for all parameters but the page.
     """
 
-    kind: Endpoint
+    endpoint: Endpoint
     start: int
     end: int
     width: Width
@@ -80,26 +80,26 @@ def values(parameters: Parameters, name: str) -> list[str]:
     )
 
 
-def query(kind: Endpoint, parameters: Parameters, now: int) -> Query:
+def query(endpoint: Endpoint, parameters: Parameters, now: int) -> Query:
     """The question of a request made at `now`. Raises Refused."""
     sent = dict(parameters)
-    _known(kind, parameters)
-    width = _width(kind, sent.get("bucket_width"))
+    _known(endpoint, parameters)
+    width = _width(endpoint, sent.get("bucket_width"))
     start = _integer(sent, "start_time")
     if start is None:
         raise Refused(
             "Missing required parameter: 'start_time'.", "start_time", "missing_required_parameter"
         )
     found = Query(
-        kind=kind,
+        endpoint=endpoint,
         start=start,
         end=-1,
         width=width,
-        limit=_limit(kind, width, _integer(sent, "limit")),
-        group_by=_group_by(kind, values(parameters, "group_by")),
-        filters=_filters(kind, parameters),
+        limit=_limit(endpoint, width, _integer(sent, "limit")),
+        group_by=_group_by(endpoint, values(parameters, "group_by")),
+        filters=_filters(endpoint, parameters),
         asked=now,
-        hash=_hash(kind, parameters),
+        hash=_hash(endpoint, parameters),
         page=sent.get("page"),
     )
     if found.page is not None:
@@ -107,13 +107,13 @@ def query(kind: Endpoint, parameters: Parameters, now: int) -> Query:
     return _bounded(found, start, _integer(sent, "end_time"), now)
 
 
-def _known(kind: Endpoint, parameters: Parameters) -> None:
-    allowed = _SINGLE - ({"batch"} if "batch" not in kind.dimensions else set())
+def _known(endpoint: Endpoint, parameters: Parameters) -> None:
+    allowed = _SINGLE - ({"batch"} if "batch" not in endpoint.dimensions else set())
     for name, _ in parameters:
         plain = name.removesuffix("[]")
         dimension = _FILTERS.get(plain)
-        if plain in _NO_FILTER.get(kind.name, ()) or not (
-            plain in allowed or plain == "group_by" or dimension in kind.dimensions
+        if plain in _NO_FILTER.get(endpoint.name, ()) or not (
+            plain in allowed or plain == "group_by" or dimension in endpoint.dimensions
         ):
             raise Refused(f"Unknown parameter: '{plain}'.", plain, "unknown_parameter")
 
@@ -141,14 +141,14 @@ def _one_of(name: str, text: str, allowed: Iterable[str]) -> str:
     return text
 
 
-def _width(kind: Endpoint, text: str | None) -> Width:
+def _width(endpoint: Endpoint, text: str | None) -> Width:
     return Width.parse(
-        _one_of("bucket_width", text or Width.DAY.text, (width.text for width in kind.widths))
+        _one_of("bucket_width", text or Width.DAY.text, (width.text for width in endpoint.widths))
     )
 
 
-def _limit(kind: Endpoint, width: Width, limit: int | None) -> int:
-    most = COST_LIMIT if kind is COSTS else LIMITS[width]
+def _limit(endpoint: Endpoint, width: Width, limit: int | None) -> int:
+    most = COST_LIMIT if endpoint is COSTS else LIMITS[width]
     if limit is None:
         return _DEFAULTS[width]
     if not 1 <= limit <= most:
@@ -160,13 +160,13 @@ def _limit(kind: Endpoint, width: Width, limit: int | None) -> int:
     return limit
 
 
-def _group_by(kind: Endpoint, wanted: list[str]) -> tuple[str, ...]:
+def _group_by(endpoint: Endpoint, wanted: list[str]) -> tuple[str, ...]:
     for name in wanted:
-        _one_of("group_by", name, kind.group_by)
-    return kind.grouping(tuple(wanted))
+        _one_of("group_by", name, endpoint.group_by)
+    return endpoint.grouping(tuple(wanted))
 
 
-def _filters(kind: Endpoint, parameters: Parameters) -> Filters:
+def _filters(endpoint: Endpoint, parameters: Parameters) -> Filters:
     found = {
         dimension: frozenset(wanted)
         for name, dimension in _FILTERS.items()
@@ -177,9 +177,9 @@ def _filters(kind: Endpoint, parameters: Parameters) -> Filters:
     return found
 
 
-def _hash(kind: Endpoint, parameters: Parameters) -> int:
+def _hash(endpoint: Endpoint, parameters: Parameters) -> int:
     return crc32(
-        repr((kind.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode()
+        repr((endpoint.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode()
     )
 
 
@@ -201,7 +201,7 @@ def _bounded(found: Query, first: int, end: int | None, now: int) -> Query:
         raise Refused(
             "Invalid 'end_time': expected a time after 'start_time'.", "end_time", "invalid_value"
         )
-    if found.kind is not COSTS:
+    if found.endpoint is not COSTS:
         return replace(
             found,
             start=floor(found.start, 60),

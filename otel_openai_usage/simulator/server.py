@@ -93,17 +93,19 @@ class Simulation:
             "admin_api_keys": lists.admin_keys,
             "admin_api_keys/{key_id}": lists.admin_key,
         }
-        found = [Route(kind.path, USAGE, self._buckets(kind)) for kind in ENDPOINTS.values()]
+        found = [
+            Route(endpoint.path, USAGE, self._buckets(endpoint)) for endpoint in ENDPOINTS.values()
+        ]
         return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
 
-    def _buckets(self, kind: Endpoint) -> Answer:
+    def _buckets(self, endpoint: Endpoint) -> Answer:
         style = Style(organization=self.world.company.id)
         shelf = answers.Shelf()
 
         def answer(ask: Ask) -> Body:
             return answers.page(
                 self.world,
-                query(kind, ask.parameters, int(ask.now.timestamp())),
+                query(endpoint, ask.parameters, int(ask.now.timestamp())),
                 ask.now,
                 style,
                 shelf,
@@ -284,23 +286,23 @@ class _Control:
         """The truth: /simulator/totals?kind=&start=&end=&group_by= (Unix seconds)."""
         asked = request.query
         try:
-            kind = ENDPOINTS[asked["kind"]]
+            endpoint = ENDPOINTS[asked["kind"]]
             window = Window(int(asked["start"]), int(asked["end"]))
             group_by = values(list(asked.items()), "group_by")
-            found = self._simulation.world.totals(kind.name, window, group_by)
+            found = self._simulation.world.totals(endpoint.name, window, group_by)
         except (KeyError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"totals: {error!r}") from error
-        names = [measure.name for measure in kind.measures]
+        names = [measure.name for measure in endpoint.measures]
         rows = [
             {
-                "dims": dict(zip(kind.dimensions, dims, strict=True)),
+                "dims": dict(zip(endpoint.dimensions, dims, strict=True)),
                 "amounts": dict(zip(names, map(str, amounts), strict=True)),
             }
             for dims, amounts in found.items()
         ]
         settles = self._simulation.world.settles_after.total_seconds()
         return web.json_response(
-            {"kind": kind.name, "window": str(window), "settles_after": settles, "rows": rows}
+            {"kind": endpoint.name, "window": str(window), "settles_after": settles, "rows": rows}
         )
 
     async def faults(self, request: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from otel_openai_usage.simulator.chance import draw, noise
 from otel_openai_usage.simulator.workloads import Sizes, Stream
 
 Flow: TypeAlias = tuple[int, ...]
-"""The kind's measures, and for token kinds image tokens in and out after them."""
+"""The endpoint's measures, and for token endpoints image tokens in and out after them."""
 
 MINUTE = 60
 HOUR = 3600
@@ -63,13 +63,13 @@ def _counted(count: int, _sizes: Sizes, _salt: int) -> Flow:
     return (count,)
 
 
-def _plain(count: int, kind: Endpoint) -> Flow:
+def _plain(count: int, endpoint: Endpoint) -> Flow:
     """The flow of an endpoint that has no shape of its own: so many for each request, by the place
     of the measure.
     """
     return tuple(
         count if measure.name == "requests" else count * place
-        for place, measure in enumerate(kind.measures, 2)
+        for place, measure in enumerate(endpoint.measures, 2)
     )
 
 
@@ -85,8 +85,8 @@ _SHAPES: dict[str, Callable[[int, Sizes, int], Flow]] = {
     "file_search_calls": _counted,
     "web_search_calls": _several,
 }
-WIDE = {kind: 2 if shape is _tokens else 0 for kind, shape in _SHAPES.items()}
-"""By how many numbers a flow of a kind is longer than its measures."""
+WIDE = {endpoint: 2 if shape is _tokens else 0 for endpoint, shape in _SHAPES.items()}
+"""By how many numbers a flow of an endpoint is longer than its measures."""
 
 
 def plus(one: Flow, other: Flow) -> Flow:
@@ -128,7 +128,7 @@ class Traffic:
     def between(self, stream: Stream, first: int, last: int) -> Flow | None:
         """What a stream used in the minutes from `first` up to `last`, or None for nothing."""
         used: Flow = (0,) * (
-            len(ENDPOINTS[stream.work.kind].measures) + WIDE.get(stream.work.kind, 0)
+            len(ENDPOINTS[stream.work.endpoint].measures) + WIDE.get(stream.work.endpoint, 0)
         )
         while first < last:
             day = first // 1440
@@ -149,9 +149,9 @@ class Traffic:
         return base + grown + base * (draw(stream.seed, minute // 60) % 64) // 4096
 
     def _at(self, stream: Stream, day: int, count: int) -> Flow:
-        shape = _SHAPES.get(stream.work.kind)
+        shape = _SHAPES.get(stream.work.endpoint)
         if shape is None:
-            return _plain(count, ENDPOINTS[stream.work.kind])
+            return _plain(count, ENDPOINTS[stream.work.endpoint])
         return shape(count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF)
 
     def _whole(self, stream: Stream, day: int) -> Flow:

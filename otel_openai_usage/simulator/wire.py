@@ -61,21 +61,23 @@ def _token_fields(flow: Flow) -> tuple[int, ...]:
 
 
 class Renderer:
-    """Writes rows of one kind in one style; what it wrote of dimensions it keeps, for they come
+    """Writes rows of one endpoint in one style; what it wrote of dimensions it keeps, for they come
     again every minute.
     """
 
-    def __init__(self, kind: Endpoint, style: Style) -> None:
-        self._kind = kind
+    def __init__(self, endpoint: Endpoint, style: Style) -> None:
+        self._endpoint = endpoint
         self._style = style
-        self._tokens = kind.name in ("completions", "decisions")
+        self._tokens = endpoint.name in ("completions", "decisions")
         self._count = _REQUIRED_TOKEN_FIELDS if self._tokens and style.missing_optional else None
         names = (
-            _ONE_TOKEN_FIELDS if self._tokens else tuple(measure.field for measure in kind.measures)
+            _ONE_TOKEN_FIELDS
+            if self._tokens
+            else tuple(measure.field for measure in endpoint.measures)
         )
         number = "%d.0" if style.integral_floats else "%d"
         body = ",".join(f'"{name}":{number}' for name in names[: self._count])
-        self._head = f'{{"object":"{kind.object}",{body},'
+        self._head = f'{{"object":"{endpoint.object}",{body},'
         self._tails: dict[Dims, str] = {}
 
     def rows(self, rows: Iterable[tuple[Dims, Flow]]) -> str:
@@ -90,7 +92,7 @@ class Renderer:
 
     def _tail(self, dims: Dims) -> str:
         """The dimensions of a row, and its end."""
-        fields: dict[str, object] = dict(zip(self._kind.dimensions, dims, strict=True))
+        fields: dict[str, object] = dict(zip(self._endpoint.dimensions, dims, strict=True))
         if fields.get("batch") is not None:
             fields["batch"] = fields["batch"] == "true"
         if self._style.missing_optional:
@@ -103,13 +105,13 @@ class Renderer:
         return tail
 
 
-def cost_rows(kind: Endpoint, rows: Iterable[CostRow], style: Style) -> str:
+def cost_rows(endpoint: Endpoint, rows: Iterable[CostRow], style: Style) -> str:
     """The `results` of one day of costs; amounts are exact decimals, also as JSON numbers."""
-    return ",".join([_cost_row(kind, row, style) for row in rows])
+    return ",".join([_cost_row(endpoint, row, style) for row in rows])
 
 
-def _cost_row(kind: Endpoint, row: CostRow, style: Style) -> str:
-    fields: dict[str, object] = dict(zip(kind.dimensions, row.dims, strict=True))
+def _cost_row(endpoint: Endpoint, row: CostRow, style: Style) -> str:
+    fields: dict[str, object] = dict(zip(endpoint.dimensions, row.dims, strict=True))
     currency = fields.pop("currency")
     quantity = "null" if row.quantity is None else money(row.quantity, "number")
     tail = {**fields, "quantity_unit": row.unit}
@@ -118,9 +120,7 @@ def _cost_row(kind: Endpoint, row: CostRow, style: Style) -> str:
     if style.unknown_fields:
         tail["billing_cycle"] = {"day": 1}
     amount = f'{{"value":{money(row.cost, style.money)},"currency":"{currency}"}}'
-    return (
-        f'{{"object":"{kind.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
-    )
+    return f'{{"object":"{endpoint.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
 
 
 def money(value: Decimal, style: str) -> str:

@@ -87,7 +87,7 @@ class Sizes:
 class Work:
     """One thing that the holder of a key does: so many requests on an ordinary weekday."""
 
-    kind: str
+    endpoint: str
     per_day: int
     rhythm: Rhythm
     sizes: Sizes
@@ -96,7 +96,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A `Work` of somebody: `dims` are aligned to the kind's dimensions, `seed` makes its chance
+    """A `Work` of somebody: `dims` are aligned to the endpoint's dimensions, `seed` makes its chance
     its own.
     """
 
@@ -107,7 +107,7 @@ class Stream:
 
     @property
     def model(self) -> str | None:
-        """The model, where the kind has one."""
+        """The model, where the endpoint has one."""
         return self.work.dims.get("model")
 
 
@@ -119,10 +119,10 @@ def _chat(
     batch: str = "false",
     tier: str = "default",
     source: str = "unlabeled",
-    kind: str = "completions",
+    endpoint: str = "completions",
 ) -> Work:
     return Work(
-        kind,
+        endpoint,
         per_day,
         rhythm,
         sizes,
@@ -130,8 +130,10 @@ def _chat(
     )
 
 
-def _other(kind: str, per_day: int, rhythm: Rhythm, sizes: Sizes = Sizes(), **dims: str) -> Work:
-    return Work(kind, per_day, rhythm, sizes, dims)
+def _other(
+    endpoint: str, per_day: int, rhythm: Rhythm, sizes: Sizes = Sizes(), **dims: str
+) -> Work:
+    return Work(endpoint, per_day, rhythm, sizes, dims)
 
 
 _COPILOT = Sizes(2600, 380, cached=560, cache_write=60)
@@ -165,7 +167,7 @@ _WORK: tuple[tuple[Work, ...], ...] = (
     (
         _chat("gpt-4o-2024-08-06", 5200, NIGHTLY, _EXTRACT, batch="true"),
         _chat("gpt-image-1", 260, OFFICE, _PICTURE),
-        _chat("gpt-5-nano-2025-08-07", 700, NIGHTLY, _EXTRACT, kind="decisions"),
+        _chat("gpt-5-nano-2025-08-07", 700, NIGHTLY, _EXTRACT, endpoint="decisions"),
         _other("embeddings", 16000, NIGHTLY, Sizes(610), model=_LARGE),
         _other(
             "images",
@@ -213,7 +215,9 @@ _WORK: tuple[tuple[Work, ...], ...] = (
     (
         _chat("gpt-5-mini-2025-08-07", 1900, OFFICE, _EXTRACT, batch="true"),
         _chat("gpt-5-mini-2025-08-07", 800, OFFICE, _EXTRACT),
-        _chat("gpt-5-mini-2025-08-07", 500, OFFICE, _EXTRACT, kind="decisions", tier="priority"),
+        _chat(
+            "gpt-5-mini-2025-08-07", 500, OFFICE, _EXTRACT, endpoint="decisions", tier="priority"
+        ),
     ),
     (
         _chat("gpt-4o-audio-preview-2025-06-03", 340, OFFICE, _VOICE),
@@ -303,20 +307,20 @@ def _plain_works(
     """Some use, by every key, of the endpoints that no work above uses: a new row of the endpoint
     table is served without a line here.
     """
-    used = {work.kind for works in _WORK for work in works} | {_STORE.kind}
-    for kind in USAGE_ENDPOINTS.values():
-        if kind.name in used:
+    used = {work.endpoint for works in _WORK for work in works} | {_STORE.endpoint}
+    for endpoint in USAGE_ENDPOINTS.values():
+        if endpoint.name in used:
             continue
         for index, key in enumerate(company.keys):
             who = {"project_id": key.project.id, "user_id": key.owner.id, "api_key_id": key.id}
             dims: dict[str, str | None] = {
-                name: f"{name}-{index % 3}" for name in kind.group_by if name not in who
+                name: f"{name}-{index % 3}" for name in endpoint.group_by if name not in who
             }
             if "model" in dims:
                 dims["model"] = names[index % len(names)]
             if "batch" in dims:
                 dims["batch"] = "false"
-            yield _other(kind.name, 240, PUBLIC), {**who, **dims}
+            yield _other(endpoint.name, 240, PUBLIC), {**who, **dims}
 
 
 def streams(
@@ -335,7 +339,7 @@ def streams(
             Stream(
                 index,
                 busy,
-                tuple(dims.get(name) for name in ENDPOINTS[work.kind].dimensions),
+                tuple(dims.get(name) for name in ENDPOINTS[work.endpoint].dimensions),
                 draw(seed, "stream", index),
             )
         )

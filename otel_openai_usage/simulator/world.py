@@ -28,7 +28,7 @@ _NO_FILTERS: Filters = {}
 class _View:
     """The streams that a question is about, each with the dimensions it is reported under."""
 
-    kind: Endpoint
+    endpoint: Endpoint
     kept: tuple[bool, ...]
     members: tuple[tuple[Stream, Dims], ...]
 
@@ -72,7 +72,7 @@ class World:
 
     @classmethod
     def tiny(cls, seed: int = 1, *, lateness: Lateness = DEMO, activity: float = 1.0) -> Self:
-        """Two projects, two keys and two users that still use every kind."""
+        """Two projects, two keys and two users that still use every endpoint."""
         return cls(
             seed, projects=2, keys=2, users=2, models=4, activity=activity, lateness=lateness
         )
@@ -95,7 +95,7 @@ class World:
 
     def totals(
         self,
-        kind: str,
+        endpoint: str,
         window: Window,
         group_by: Sequence[str] = (),
         filters: Filters = _NO_FILTERS,
@@ -103,9 +103,9 @@ class World:
         """What was really used in a window, by the dimensions grouped by; of a level, its value in
         the last minute.
         """
-        if kind == COSTS.name:
+        if endpoint == COSTS.name:
             return self.cost_totals(window, group_by, filters)
-        view = self._view(kind, group_by, filters)
+        view = self._view(endpoint, group_by, filters)
         return _trimmed(view, self._truth(view, _minute(window.start), -(-window.end // 60)))
 
     def cost_totals(
@@ -125,7 +125,7 @@ class World:
 
     def visible(
         self,
-        kind: str,
+        endpoint: str,
         window: Window,
         width: Width,
         group_by: Sequence[str],
@@ -135,20 +135,20 @@ class World:
         """What the API shows of a window at `now`, by bucket start; rows of one key are summed.
         Buckets without rows are there, empty.
         """
-        if kind == COSTS.name:
+        if endpoint == COSTS.name:
             return {
                 start: summed(rows)
                 for start, rows in self.cost_readings(window, group_by, now, filters)
             }
-        view = self._view(kind, group_by, filters)
+        view = self._view(endpoint, group_by, filters)
         return {
             start: _trimmed(view, _summed(rows))
-            for start, rows in self.readings(kind, window, width, group_by, now, filters)
+            for start, rows in self.readings(endpoint, window, width, group_by, now, filters)
         }
 
     def readings(
         self,
-        kind: str,
+        endpoint: str,
         window: Window,
         width: Width,
         group_by: Sequence[str],
@@ -158,13 +158,13 @@ class World:
         """As `visible`, but as the API says it: rows of one key may come as two, and token rows
         have image tokens after the measures.
         """
-        view = self._view(kind, group_by, filters)
+        view = self._view(endpoint, group_by, filters)
         time = now.timestamp()
         found: dict[int, dict[Dims, Flow]] = {start: {} for start in _starts(window, width)}
         final = min(
             max(int(time - self._delays.settles) // 60, _minute(window.start)), -(-window.end // 60)
         )
-        if view.kind.level:
+        if view.endpoint.level:
             self._show_levels(view, window, width, time, found)
         elif width is Width.MINUTE:
             self._show_minutes(
@@ -178,7 +178,9 @@ class World:
                 if until > start:
                     found[start] = self._truth(view, _minute(start), until // 60)
             self._show_minutes(view, final, -(-window.end // 60), final, time, width, found)
-        return [(start, self._split(view.kind.name, start, rows)) for start, rows in found.items()]
+        return [
+            (start, self._split(view.endpoint.name, start, rows)) for start, rows in found.items()
+        ]
 
     def cost_readings(
         self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS
@@ -217,9 +219,9 @@ class World:
 
     # --- inside
 
-    def _view(self, kind: str, group_by: Sequence[str], filters: Filters) -> _View:
+    def _view(self, endpoint: str, group_by: Sequence[str], filters: Filters) -> _View:
         return self._views(
-            kind,
+            endpoint,
             tuple(group_by),
             tuple(sorted((name, tuple(values)) for name, values in filters.items())),
         )
@@ -227,19 +229,21 @@ class World:
     def _build_view(
         self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]
     ) -> _View:
-        kind = ENDPOINTS[name]
-        if strangers := [dimension for dimension in group_by if dimension not in kind.group_by]:
+        endpoint = ENDPOINTS[name]
+        if strangers := [dimension for dimension in group_by if dimension not in endpoint.group_by]:
             raise ValueError(f"{name} cannot be grouped by {', '.join(strangers)}")
-        wanted = [(kind.dimensions.index(dimension), values) for dimension, values in filters]
-        shell = _View(kind, tuple(dimension in group_by for dimension in kind.dimensions), ())
-        members = (stream for stream in self.streams if stream.work.kind == name)
+        wanted = [(endpoint.dimensions.index(dimension), values) for dimension, values in filters]
+        shell = _View(
+            endpoint, tuple(dimension in group_by for dimension in endpoint.dimensions), ()
+        )
+        members = (stream for stream in self.streams if stream.work.endpoint == name)
         chosen = (
             stream
             for stream in members
             if all(stream.dims[place] in values for place, values in wanted)
         )
         return _View(
-            kind, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen)
+            endpoint, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen)
         )
 
     def _truth(self, view: _View, first: int, last: int) -> dict[Dims, Flow]:
@@ -247,7 +251,7 @@ class World:
         for stream, dims in view.members:
             used = (
                 (self.traffic.level(stream, last - 1),)
-                if view.kind.level
+                if view.endpoint.level
                 else self.traffic.between(stream, first, last)
             )
             if used:
@@ -304,7 +308,7 @@ class World:
 
     def _elsewhere(self, view: _View, stream: Stream, fate: Fate, minute: int) -> Dims:
         """Where a minute that is not yet put to the right key stands."""
-        names = view.kind.dimensions
+        names = view.endpoint.dimensions
         others = [other for other, _ in view.members if other is not stream]
         stranger = (
             others[spread(len(others), stream.seed, "moved", minute)]
@@ -336,14 +340,14 @@ class World:
             if last > _minute(start):
                 rows.update(self._truth(view, _minute(start), last))
 
-    def _split(self, kind: str, start: int, rows: dict[Dims, Flow]) -> list[tuple[Dims, Flow]]:
+    def _split(self, endpoint: str, start: int, rows: dict[Dims, Flow]) -> list[tuple[Dims, Flow]]:
         share = round(self.lateness.split * 1024)
         if not share:
             return list(rows.items())
         found = []
         for dims, flow in rows.items():
             part = tuple(amount // 3 for amount in flow)
-            if any(part) and spread(1024, self.seed, kind, start, dims) < share:
+            if any(part) and spread(1024, self.seed, endpoint, start, dims) < share:
                 found += [(dims, part), (dims, tuple(map(sub, flow, part)))]
             else:
                 found.append((dims, flow))
@@ -371,5 +375,5 @@ def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
 
 
 def _trimmed(view: _View, rows: dict[Dims, Flow]) -> dict[Dims, Amounts]:
-    extra = WIDE.get(view.kind.name, 0)
+    extra = WIDE.get(view.endpoint.name, 0)
     return {dims: flow[: len(flow) - extra] for dims, flow in rows.items()}

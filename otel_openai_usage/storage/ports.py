@@ -15,7 +15,7 @@ class Source(Protocol):
     """A usage endpoint (or costs) of one organization."""
 
     @property
-    def kind(self) -> Endpoint: ...
+    def endpoint(self) -> Endpoint: ...
 
     @property
     def organization_id(self) -> str | None:
@@ -69,7 +69,7 @@ class Store(Protocol):
     """What survives. Every method raises StateError."""
 
     def source_state(
-        self, organization: str, kind: Endpoint, epoch: int, group_by: tuple[str, ...]
+        self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
         """The book of a source; a new one begins counting at `epoch`."""
         ...

@@ -78,7 +78,7 @@ def daily_cost(
             }
             raw |= {
                 key: value
-                for key, value in zip(source_state.kind.dimensions, dims, strict=True)
+                for key, value in zip(source_state.endpoint.dimensions, dims, strict=True)
                 if value is not None and key in shown
             }
             if organization_id:

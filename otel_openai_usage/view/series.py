@@ -137,7 +137,7 @@ def dimensions(source_state: SourceState, stored_series: StoredSeries) -> dict[s
     """The leaf's dimensions by name, without nulls."""
     return {
         name: value
-        for name, value in zip(source_state.kind.dimensions, stored_series.dims, strict=True)
+        for name, value in zip(source_state.endpoint.dimensions, stored_series.dims, strict=True)
         if value is not None
     }
 

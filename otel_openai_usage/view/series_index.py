@@ -200,7 +200,7 @@ class SeriesIndex:
             folds = self._price(source_state, stored_series, now)
             self._dirty.update(dict.fromkeys(self._of_leaf[stored_series.id]))
             return folds
-        if not stored_series.changed or source_state.kind.level:
+        if not stored_series.changed or source_state.endpoint.level:
             return []
         dims = dimensions(source_state, stored_series)
         names = self._names.get(source_state.organization, NO_NAMES)
@@ -215,18 +215,18 @@ class SeriesIndex:
         raw = named(
             {
                 "organization": source_state.organization,
-                "operation": source_state.kind.name,
+                "operation": source_state.endpoint.name,
                 **dims,
             },
             names,
         )
         folds = []
-        for index, measure in enumerate(source_state.kind.measures):
+        for index, measure in enumerate(source_state.endpoint.measures):
             if measure.instrument:
                 typed = {**raw, "token_type": measure.token_type} if measure.token_type else raw
                 need = sum(
                     other.instrument == measure.instrument
-                    for other in source_state.kind.measures[index:]
+                    for other in source_state.endpoint.measures[index:]
                 )
                 folds += self._join(
                     self._entry(
@@ -270,7 +270,7 @@ class SeriesIndex:
         raw = named(
             {
                 "organization": source_state.organization,
-                "operation": source_state.kind.name,
+                "operation": source_state.endpoint.name,
                 **dimensions(source_state, stored_series),
             },
             names,
@@ -328,7 +328,7 @@ class SeriesIndex:
                 Series(attributes, start),
                 instrument.floating,
                 floor=self._floors.get((name, key), 0),
-                from_zero=source_state.kind.from_zero,
+                from_zero=source_state.endpoint.from_zero,
             )
         return entry, folds
 

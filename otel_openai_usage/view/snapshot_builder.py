@@ -118,7 +118,7 @@ class SnapshotBuilder:
                 rows["openai.api.daily_cost"] += daily_cost(
                     source_state, shown, names, policy, id_, now
                 )
-            if source_state.kind.level:
+            if source_state.endpoint.level:
                 rows[LEVEL] += levels(source_state, names, policy, now)
         for organization, limits in self.limits.items():
             amounts, enforcing = spend_limits(

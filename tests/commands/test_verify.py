@@ -84,7 +84,7 @@ async def test_what_is_kept_is_compared_and_what_was_let_go_is_named(scene: Scen
     usage = [
         verdict
         for verdict in compared
-        if isinstance(verdict, Verdict) and verdict.source_state.kind.name == "completions"
+        if isinstance(verdict, Verdict) and verdict.source_state.endpoint.name == "completions"
     ]
     assert str(gone) == (
         "skip  2026-11-10 to 2026-11-15 default usage/completions: the rows were let go after history.days, so there is nothing to compare"
@@ -97,7 +97,9 @@ async def test_what_is_kept_is_compared_and_what_was_let_go_is_named(scene: Scen
         "skip  2026-11-10 to 2026-11-15 default costs"
     ]
     alone = await scene.verify(date(2026, 11, 1), date(2026, 11, 12))
-    assert [verdict.source_state.kind.name for verdict in alone if isinstance(verdict, Purged)] == [
+    assert [
+        verdict.source_state.endpoint.name for verdict in alone if isinstance(verdict, Purged)
+    ] == [
         "completions",
         "costs",
     ]
@@ -124,7 +126,7 @@ async def test_a_difference_is_found(scene: Scene) -> None:
         for one in await scene.verify(date(2026, 11, 16))
         if isinstance(one, Verdict) and one.differences
     )
-    assert (verdict.day, verdict.source_state.kind.name) == (date(2026, 11, 17), "completions")
+    assert (verdict.day, verdict.source_state.endpoint.name) == (date(2026, 11, 17), "completions")
     assert f"(-{tokens})" in str(verdict)
 
 

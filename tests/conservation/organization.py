@@ -33,7 +33,7 @@ class UsageRow:
     A row with `until` is gone after that time: OpenAI took it back.
     """
 
-    kind: str
+    endpoint: str
     minute: int
     dims: Mapping[str, str | None]
     amounts: Amounts
@@ -63,7 +63,7 @@ class Organization:
 
     def use(
         self,
-        kind: str,
+        endpoint: str,
         when: float,
         dims: Mapping[str, str | None],
         *amounts: Amount,
@@ -74,14 +74,14 @@ class Organization:
         if known is None:
             known = when
         times = known if isinstance(known, Mapping) else dict.fromkeys(Width, known)
-        zeros = len(ENDPOINTS[kind].measures) - len(amounts)
+        zeros = len(ENDPOINTS[endpoint].measures) - len(amounts)
         row = UsageRow(
-            kind, floor(int(when), 60), dict(dims), (*amounts, *(0,) * zeros), times, until
+            endpoint, floor(int(when), 60), dict(dims), (*amounts, *(0,) * zeros), times, until
         )
         self.rows.append(row)
 
     def answer(
-        self, kind: Endpoint, params: Sequence[tuple[str, str]], now: float
+        self, endpoint: Endpoint, params: Sequence[tuple[str, str]], now: float
     ) -> tuple[int, bytes]:
         """The status and the body of an answer."""
         sent = dict(params)
@@ -89,13 +89,13 @@ class Organization:
         start = int(sent["start_time"])
         end = int(sent["end_time"])
         group_by = tuple(value for name, value in params if name == "group_by")
-        self.asked.append((kind.name, width, start, end, group_by))
+        self.asked.append((endpoint.name, width, start, end, group_by))
         # Drawn from the question, so that it does not matter in which order sources ask.
-        rng = random.Random(f"{self.seed} {kind.name} {params} {now}")
+        rng = random.Random(f"{self.seed} {endpoint.name} {params} {now}")
         if rng.random() < self.trouble:
             return 503, b'{"error": {"message": "trouble"}}'
         for name in group_by:
-            if start < self.refused.get((kind.name, name), float("-inf")):
+            if start < self.refused.get((endpoint.name, name), float("-inf")):
                 text = f"Unsupported group_by: {name}"
                 return 400, json.dumps({"error": {"message": text, "param": "group_by"}}).encode()
         starts = list(range(start, min(end, max(int(now) + 1, start + 1)), width))
@@ -106,7 +106,7 @@ class Organization:
             first = max(0, first - rng.randint(1, 3))
         data = [
             {"object": "bucket", "start_time": begin, "end_time": begin + width, "results": results}
-            for begin, results in self._buckets(kind, width, starts[first:last], group_by, now)
+            for begin, results in self._buckets(endpoint, width, starts[first:last], group_by, now)
         ]
         body = {
             "object": "page",
@@ -117,18 +117,23 @@ class Organization:
         return 200, json.dumps(body).encode()
 
     def _buckets(
-        self, kind: Endpoint, width: Width, starts: list[int], group_by: tuple[str, ...], now: float
+        self,
+        endpoint: Endpoint,
+        width: Width,
+        starts: list[int],
+        group_by: tuple[str, ...],
+        now: float,
     ) -> list[tuple[int, list[dict[str, object]]]]:
         found: dict[int, list[dict[str, object]]] = {begin: [] for begin in starts}
         for row in self.rows:
             begin = floor(row.minute, width)
-            if row.kind == kind.name and begin in found and row.seen(width, now):
-                found[begin].append(_result(kind, row, group_by))
+            if row.endpoint == endpoint.name and begin in found and row.seen(width, now):
+                found[begin].append(_result(endpoint, row, group_by))
         return list(found.items())
 
     def truth(
         self,
-        kind: Endpoint,
+        endpoint: Endpoint,
         epoch: int,
         group_by: Callable[[int], tuple[str, ...]],
         now: float = float("inf"),
@@ -136,31 +141,31 @@ class Organization:
         """What was used since `epoch`, by the grouping that applies at each minute."""
         sums: dict[Dims, Amounts] = {}
         for row in self.rows:
-            if row.kind != kind.name or row.minute < epoch or row.until != float("inf"):
+            if row.endpoint != endpoint.name or row.minute < epoch or row.until != float("inf"):
                 continue
             if min(row.known.values()) > now:
                 continue
             grouping = group_by(row.minute)
             dims = tuple(
-                row.dims.get(name) if name in grouping or name in kind.derived else None
-                for name in kind.dimensions
+                row.dims.get(name) if name in grouping or name in endpoint.derived else None
+                for name in endpoint.dimensions
             )
             sums[dims] = total(sums[dims], row.amounts) if dims in sums else row.amounts
         return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
 
 
-def _result(kind: Endpoint, row: UsageRow, group_by: tuple[str, ...]) -> dict[str, object]:
+def _result(endpoint: Endpoint, row: UsageRow, group_by: tuple[str, ...]) -> dict[str, object]:
     shown: dict[str, object] = {
-        name: row.dims.get(name) if name in group_by else None for name in kind.group_by
+        name: row.dims.get(name) if name in group_by else None for name in endpoint.group_by
     }
-    if kind is COSTS:
+    if endpoint is COSTS:
         cost, quantity = row.amounts
         amount = {"value": str(cost), "currency": row.dims.get("currency") or "usd"}
-        return {"object": kind.object, **shown, "amount": amount, "quantity": str(quantity)}
+        return {"object": endpoint.object, **shown, "amount": amount, "quantity": str(quantity)}
     if "batch" in shown:
         shown["batch"] = {"true": True, "false": False}.get(str(shown["batch"]))
-    counts = {m.field: a for m, a in zip(kind.measures, row.amounts, strict=True)}
-    return {"object": kind.object, **shown, **counts}
+    counts = {m.field: a for m, a in zip(endpoint.measures, row.amounts, strict=True)}
+    return {"object": endpoint.object, **shown, **counts}
 
 
 class FakeClient(Client):
@@ -181,9 +186,9 @@ class FakeClient(Client):
         priority: int = 0,
     ) -> T:
         """As `Client.read`, without retries."""
-        kind = next(kind for kind in ENDPOINTS.values() if kind.path == endpoint)
+        asked = next(each for each in ENDPOINTS.values() if each.path == endpoint)
         now = self._time()
-        status, body = self._organization.answer(kind, params, now)
+        status, body = self._organization.answer(asked, params, now)
         call = f"GET {path}"
         error = answers.trouble(call, status, {}, body, now=now)
         if error is not None:
@@ -201,10 +206,12 @@ def server(organization: Organization, now: Callable[[], float]) -> web.Applicat
 
     async def answer(request: web.Request) -> web.Response:
         path = request.match_info["path"]
-        kind = next((kind for kind in ENDPOINTS.values() if kind.path == path), None)
-        if kind is None:
+        endpoint = next(
+            (endpoint for endpoint in ENDPOINTS.values() if endpoint.path == path), None
+        )
+        if endpoint is None:
             return web.Response(status=404, body=b'{"error": {"message": "Invalid URL"}}')
-        status, body = organization.answer(kind, list(request.query.items()), now())
+        status, body = organization.answer(endpoint, list(request.query.items()), now())
         return web.Response(status=status, body=body, content_type="application/json")
 
     made = web.Application()

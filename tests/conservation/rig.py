@@ -81,7 +81,7 @@ class WorldSource:
     """
 
     world: World
-    kind: Endpoint
+    endpoint: Endpoint
     time: VirtualClock
     skew: float = 0.0
     failure_log: float = 0.0
@@ -93,7 +93,7 @@ class WorldSource:
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         assert window.start % width == 0
         assert (window.end - window.start) <= width * (
-            COST_LIMIT if self.kind is COSTS else LIMITS[width]
+            COST_LIMIT if self.endpoint is COSTS else LIMITS[width]
         )
         self.asked.append((window, width))
         if self.rng.random() < self.failure_log:
@@ -101,10 +101,10 @@ class WorldSource:
         now = self.time.true + self.skew
         window = Window(window.start, min(window.end, max(int(now) + 1, window.start + 1)))
         seen = self.world.visible(
-            self.kind.name, window, width, tuple(group_by), datetime.fromtimestamp(now, UTC)
+            self.endpoint.name, window, width, tuple(group_by), datetime.fromtimestamp(now, UTC)
         )
         if self.zeros:
-            everybody = {dims: self.kind.zero for rows in seen.values() for dims in rows}
+            everybody = {dims: self.endpoint.zero for rows in seen.values() for dims in rows}
             seen = {start: {**everybody, **rows} for start, rows in seen.items()}
         return [self._bucket(start, rows) for start, rows in seen.items()]
 
@@ -115,7 +115,7 @@ class WorldSource:
         return Bucket(start, results, results)
 
     def parse(self, results: bytes) -> dict[Dims, Amounts]:
-        number = [Decimal if measure.money else int for measure in self.kind.measures]
+        number = [Decimal if measure.money else int for measure in self.endpoint.measures]
         return {
             tuple(dims): tuple(of(amount) for of, amount in zip(number, amounts, strict=True))
             for dims, amounts in json.loads(results)
@@ -186,18 +186,18 @@ class Run:
         self.recorder.load({})
         self.recorder.publish()
 
-    def _add(self, organization: str, kind: Endpoint, source: Source) -> None:
+    def _add(self, organization: str, endpoint: Endpoint, source: Source) -> None:
         options = self.options
         now = int(self.time.now)
         epoch = options.start or floor(now, DAY)
         rules = Rules(options.width, options.settle, options.reconcile, LIMITS)
-        if kind is COSTS:
+        if endpoint is COSTS:
             epoch = floor(epoch, DAY)
             rules = Rules(
                 Width.DAY, options.reconcile, options.reconcile, {Width.DAY: COST_LIMIT}, DAY
             )
-        grouping = kind.grouping(options.group_by)
-        source_state = self.store.source_state(organization, kind, epoch, grouping)
+        grouping = endpoint.grouping(options.group_by)
+        source_state = self.store.source_state(organization, endpoint, epoch, grouping)
         recording.regroup(self.store, source_state, grouping, now)
         poll = UsagePoll(
             self.recorder,
@@ -206,7 +206,7 @@ class Run:
             rules,
             options.reconcile_interval,
             group_by=grouping,
-            cost_days=2 if kind is COSTS else 0,
+            cost_days=2 if endpoint is COSTS else 0,
         )
         self.source_states.append(source_state)
 
@@ -214,7 +214,7 @@ class Run:
             source_state.up = up
 
         self.loops.append(
-            Loop(kind.source, 60, poll.poll, self.recorder, status, FailureLog(organization))
+            Loop(endpoint.source, 60, poll.poll, self.recorder, status, FailureLog(organization))
         )
 
     async def poll(self) -> None:
@@ -255,10 +255,11 @@ def truth(world: World, source_state: SourceState, now: float) -> dict[Dims, Amo
     edges = [
         source_state.progress.epoch,
         *starts,
-        floor(int(now), source_state.kind.widths[0]) + (DAY if source_state.kind is COSTS else 0),
+        floor(int(now), source_state.endpoint.widths[0])
+        + (DAY if source_state.endpoint is COSTS else 0),
     ]
     return added(
-        _stretch(world, source_state.kind, start, end, grouping, now)
+        _stretch(world, source_state.endpoint, start, end, grouping, now)
         for (start, end), (_, grouping) in zip(
             itertools.pairwise(edges), source_state.groupings, strict=True
         )
@@ -267,12 +268,12 @@ def truth(world: World, source_state: SourceState, now: float) -> dict[Dims, Amo
 
 
 def _stretch(
-    world: World, kind: Endpoint, start: int, end: int, grouping: tuple[str, ...], now: float
+    world: World, endpoint: Endpoint, start: int, end: int, grouping: tuple[str, ...], now: float
 ) -> Rows:
-    if kind is not COSTS:
-        return world.totals(kind.name, Window(start, end), grouping)
+    if endpoint is not COSTS:
+        return world.totals(endpoint.name, Window(start, end), grouping)
     seen = world.visible(
-        kind.name, Window(start, end), Width.DAY, grouping, datetime.fromtimestamp(now, UTC)
+        endpoint.name, Window(start, end), Width.DAY, grouping, datetime.fromtimestamp(now, UTC)
     )
     return added(seen.values())
 
@@ -305,7 +306,7 @@ class Life:
         path: Path,
         world: World,
         *,
-        kinds: Sequence[str] = ("completions",),
+        endpoints: Sequence[str] = ("completions",),
         organizations: Sequence[str] = ("default",),
         begin: int = MONDAY + 9 * HOUR + 17 * MINUTE + 31,
         failure_log: float = 0.0,
@@ -317,7 +318,7 @@ class Life:
         self.time = VirtualClock(begin)
         self.rng = random.Random(seed)
         self.options = options or Options()
-        self.kinds = list(kinds)
+        self.endpoints = list(endpoints)
         self.organizations = list(organizations)
         self.failure_log = failure_log
         self.skew = 0.0
@@ -330,15 +331,15 @@ class Life:
         self.sources = {
             (organization, name): self.source(name)
             for organization in self.organizations
-            for name in self.kinds
+            for name in self.endpoints
         }
         return Run(self.path, self.sources, self.time, self.options)
 
-    def source(self, kind: str) -> Source:
+    def source(self, endpoint: str) -> Source:
         """Where usage is read from."""
         return WorldSource(
             self.world,
-            ENDPOINTS[kind],
+            ENDPOINTS[endpoint],
             self.time,
             self.skew,
             self.failure_log,
@@ -427,7 +428,7 @@ class Life:
         """
         for source_state in self.run.source_states:
             assert counted(source_state) == truth(self.world, source_state, self.time.true), (
-                source_state.kind.name
+                source_state.endpoint.name
             )
         points = self.run.points()
         for instrument in sorted(COUNTERS):
@@ -442,7 +443,7 @@ class Life:
                 float(stored_series.total[index])
                 for source_state in self.run.source_states
                 for stored_series in source_state.series.values()
-                for index, measure in enumerate(source_state.kind.measures)
+                for index, measure in enumerate(source_state.endpoint.measures)
                 if measure.instrument == instrument
             )
             assert shown - pending == (

@@ -156,7 +156,7 @@ class Machine:
         until: float = float("inf"),
     ) -> None:
         rng = self.rng
-        kind = rng.choice(["completions", "completions", "completions", "embeddings", "costs"])
+        endpoint = rng.choice(["completions", "completions", "completions", "embeddings", "costs"])
         number = rng.choice([1, 40, 500, 6000])
         project = rng.choice(["proj_a", "proj_b"])
         dims: dict[str, str | None] = {
@@ -174,9 +174,9 @@ class Machine:
             "embeddings": (number, 1),
             "costs": (Decimal(number).scaleb(-4), Decimal(number)),
         }
-        if kind == "costs" and known is not None:
+        if endpoint == "costs" and known is not None:
             known = dict.fromkeys(Width, known[Width.DAY])
-        self.organization.use(kind, when, dims, *counts[kind], known=known, until=until)
+        self.organization.use(endpoint, when, dims, *counts[endpoint], known=known, until=until)
 
     async def _use(self) -> None:
         """Usage of the last minutes; some of it is known a little later."""
@@ -339,8 +339,8 @@ class Machine:
         for source_state in self._source_states():
             most = self._truth(source_state, self.clock.true)
             for key, value in now.items():
-                if key[0] in INSTRUMENTS_OF[source_state.kind.name] and _is_of(
-                    source_state.kind, key[1]
+                if key[0] in INSTRUMENTS_OF[source_state.endpoint.name] and _is_of(
+                    source_state.endpoint, key[1]
                 ):
                     assert value <= most.get(key, 0), f"{key} is {value}, used {most.get(key)}"
 
@@ -352,7 +352,7 @@ class Machine:
             for row in store.rows_within(
                 source_state, Width, source_state.progress.epoch, int(self.clock.true)
             ):
-                place = (source_state.kind.name, row.start)
+                place = (source_state.endpoint.name, row.start)
                 now = source_state.group_by(row.start)
                 first = self.first_grouping.setdefault(place, now)
                 assert first == now, f"{place} was read by {first}, now by {now}"
@@ -377,20 +377,20 @@ class Machine:
         """What the counters of a book must show."""
         found: Series = {}
         used = self.organization.truth(
-            source_state.kind, source_state.progress.epoch, source_state.group_by, now
+            source_state.endpoint, source_state.progress.epoch, source_state.group_by, now
         )
         for dims, amounts in used.items():
             labels = {
                 name: value
-                for name, value in zip(source_state.kind.dimensions, dims, strict=True)
+                for name, value in zip(source_state.endpoint.dimensions, dims, strict=True)
                 if value is not None
             }
-            for measure, amount in zip(source_state.kind.measures, amounts, strict=True):
+            for measure, amount in zip(source_state.endpoint.measures, amounts, strict=True):
                 if not measure.instrument:
                     continue
                 more = (
-                    {"operation": source_state.kind.name}
-                    if source_state.kind.name != "costs"
+                    {"operation": source_state.endpoint.name}
+                    if source_state.endpoint.name != "costs"
                     else {}
                 )
                 if measure.token_type:
@@ -440,17 +440,17 @@ _SHOWN = {"openai.api.tokens", "openai.api.requests", "openai.api.cost"}
 PROMETHEUS = {name: name.replace(".", "_") + "_total" for name in _SHOWN}
 COUNTERS = frozenset(PROMETHEUS.values())
 INSTRUMENTS_OF = {
-    kind.name: {
+    endpoint.name: {
         PROMETHEUS[measure.instrument]
-        for measure in kind.measures
+        for measure in endpoint.measures
         if measure.instrument in PROMETHEUS
     }
-    for kind in ENDPOINTS.values()
+    for endpoint in ENDPOINTS.values()
 }
 
 
-def _is_of(kind: Endpoint, labels: Labels) -> bool:
-    return kind.name == "costs" or ("operation", kind.name) in labels
+def _is_of(endpoint: Endpoint, labels: Labels) -> bool:
+    return endpoint.name == "costs" or ("operation", endpoint.name) in labels
 
 
 def _final(row: UsageRow) -> float:

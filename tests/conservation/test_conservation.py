@@ -38,7 +38,7 @@ async def test_a_day_and_a_half_of_trouble_end_exact(tmp_path: Path, start: int)
     life = Life(
         tmp_path / "state.db",
         world(),
-        kinds=("completions", "costs"),
+        endpoints=("completions", "costs"),
         failure_log=0.15,
         options=Options(settle=SHORT, start=start),
     )
@@ -53,11 +53,11 @@ async def test_weeks_of_trouble_end_exact(tmp_path: Path, start: int) -> None:
     """The same over more than three weeks, with lateness of up to two days, for endpoints of each
     sort.
     """
-    kinds = ("completions", "embeddings", "web_search_calls", "images", "costs")
+    endpoints = ("completions", "embeddings", "web_search_calls", "images", "costs")
     life = Life(
         tmp_path / "state.db",
         World.tiny(3, lateness=HARSH),
-        kinds=kinds,
+        endpoints=endpoints,
         failure_log=0.15,
         seed=5,
         options=Options(start=start),
@@ -112,15 +112,15 @@ async def test_endpoints_come_and_go(tmp_path: Path) -> None:
     one counts from today.
     """
     life = Life(
-        tmp_path / "state.db", world(), kinds=("completions",), options=Options(settle=SHORT)
+        tmp_path / "state.db", world(), endpoints=("completions",), options=Options(settle=SHORT)
     )
-    for kinds in (
+    for endpoints in (
         ["completions"],
         ["completions", "embeddings"],
         ["embeddings"],
         ["completions", "embeddings"],
     ):
-        life.restart(kinds=kinds, forget=True)
+        life.restart(endpoints=endpoints, forget=True)
         await life.live(5 * HOUR, pauses=(900,))
     await life.end()
 

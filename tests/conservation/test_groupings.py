@@ -112,7 +112,7 @@ async def test_costs_by_a_dimension_that_is_refused(
     """
     organization = bill()
     organization.refused["costs", "api_key_id"] = float("inf")
-    life = ScriptedLife(tmp_path / "state.db", organization, kinds=("costs",), group_by=BY_KEY)
+    life = ScriptedLife(tmp_path / "state.db", organization, endpoints=("costs",), group_by=BY_KEY)
     for _ in range(3):
         await life.step(DAY)
         life.restart(downtime=HOUR)
@@ -138,7 +138,7 @@ async def test_costs_by_a_dimension_that_is_refused_before_a_date(
     life = ScriptedLife(
         tmp_path / "state.db",
         organization,
-        kinds=("costs",),
+        endpoints=("costs",),
         group_by=BY_KEY,
         start=MONDAY - 20 * DAY,
     )
@@ -157,7 +157,11 @@ async def test_a_dimension_that_is_refused_after_it_was_read_with(
     """
     organization = bill()
     life = ScriptedLife(
-        tmp_path / "state.db", organization, kinds=("costs",), group_by=BY_KEY, reconcile=2 * DAY
+        tmp_path / "state.db",
+        organization,
+        endpoints=("costs",),
+        group_by=BY_KEY,
+        reconcile=2 * DAY,
     )
     await life.step(0)
     await life.step(12 * HOUR)

@@ -44,13 +44,13 @@ class WiredLife(Life):
         super().__init__(
             path,
             world,
-            kinds=("completions", "web_search_calls", "costs"),
+            endpoints=("completions", "web_search_calls", "costs"),
             options=Options(settle=30 * MINUTE),
         )
 
-    def source(self, kind: str) -> Source:
+    def source(self, endpoint: str) -> Source:
         """The real one."""
-        return UsageSource(self.client, ENDPOINTS[kind])
+        return UsageSource(self.client, ENDPOINTS[endpoint])
 
     def calm(self) -> None:
         """No more trouble."""

@@ -26,22 +26,22 @@ class ScriptedLife(Life):
         path: Path,
         organization: Organization,
         *,
-        kinds: Sequence[str] = ("completions",),
+        endpoints: Sequence[str] = ("completions",),
         **options: object,
     ) -> None:
         self.organization = organization
         super().__init__(
             path,
             World.tiny(),
-            kinds=kinds,
+            endpoints=endpoints,
             begin=MONDAY + 9 * HOUR,
             options=Options(**options),  # type: ignore[arg-type]
         )
 
-    def source(self, kind: str) -> Source:
+    def source(self, endpoint: str) -> Source:
         """The real one over the script."""
         client = fake_client(self.organization, lambda: self.time.true)
-        return UsageSource(client, ENDPOINTS[kind])
+        return UsageSource(client, ENDPOINTS[endpoint])
 
     def calm(self) -> None:
         """All is well from now on; what is late comes all the same."""
@@ -51,10 +51,10 @@ class ScriptedLife(Life):
         super().watch()
         for source_state in self.run.source_states:
             used = self.organization.truth(
-                source_state.kind, source_state.progress.epoch, source_state.group_by
+                source_state.endpoint, source_state.progress.epoch, source_state.group_by
             )
             for dims, stored_series in source_state.series.items():
-                most = used.get(dims, source_state.kind.zero)
+                most = used.get(dims, source_state.endpoint.zero)
                 assert all(a <= b for a, b in zip(stored_series.shown, most, strict=True)), (
                     dims,
                     most,
@@ -65,9 +65,9 @@ class ScriptedLife(Life):
         for source_state in self.run.source_states:
             now = self.time.true
             used = self.organization.truth(
-                source_state.kind, source_state.progress.epoch, source_state.group_by, now
+                source_state.endpoint, source_state.progress.epoch, source_state.group_by, now
             )
-            assert counted(source_state) == used, source_state.kind.name
+            assert counted(source_state) == used, source_state.endpoint.name
             assert {d: x.shown for d, x in source_state.series.items() if any(x.total)} == used
 
     def up(self) -> bool | None:

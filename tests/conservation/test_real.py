@@ -116,7 +116,7 @@ class Scene:
         source_states = [
             source_state
             for source_state in exporter.recorder.source_states
-            if source_state.kind.name in ("completions", "embeddings")
+            if source_state.endpoint.name in ("completions", "embeddings")
         ]
         await until(
             lambda: all(
@@ -129,7 +129,7 @@ class Scene:
             stored_series.shown[index]
             for source_state in source_states
             for stored_series in source_state.series.values()
-            for index, measure in enumerate(source_state.kind.measures)
+            for index, measure in enumerate(source_state.endpoint.measures)
             if measure.instrument == TOKENS
         )
         await until(lambda: sum(shown(exporter).values()) == wanted, "all of it to be shown")

@@ -50,7 +50,7 @@ class Kills:
         """The exporter, as of now."""
         options = Options(settle=30 * MINUTE, reconcile_interval=900, start=MONDAY)
         life = Life(
-            self.path, self.world, kinds=ENDPOINTS, begin=int(self.clock.unix), options=options
+            self.path, self.world, endpoints=ENDPOINTS, begin=int(self.clock.unix), options=options
         )
         assert life.run.store.losses == [], "a kill is no loss"
         return life

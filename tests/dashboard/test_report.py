@@ -63,12 +63,12 @@ def test_counts_are_what_was_used(world: World, data: Data, by: str, dimension: 
     report = Report(data, View(by=by, period="7d"))
     window = Window(report.asked.start, report.today)
     truth: dict[str | None, list[int]] = {}
-    for kind in USAGE_ENDPOINTS.values():
-        if kind.level or dimension not in kind.group_by:
+    for endpoint in USAGE_ENDPOINTS.values():
+        if endpoint.level or dimension not in endpoint.group_by:
             continue
-        for dims, amounts in world.totals(kind.name, window, (dimension,)).items():
-            named = dict(zip((measure.name for measure in kind.measures), amounts, strict=True))
-            sums = truth.setdefault(dims[kind.dimensions.index(dimension)], [0, 0, 0, 0])
+        for dims, amounts in world.totals(endpoint.name, window, (dimension,)).items():
+            named = dict(zip((measure.name for measure in endpoint.measures), amounts, strict=True))
+            sums = truth.setdefault(dims[endpoint.dimensions.index(dimension)], [0, 0, 0, 0])
             for place, name in enumerate(("requests", "input", "input_cached", "output")):
                 sums[place] += int(named.get(name, 0))
     shown = {

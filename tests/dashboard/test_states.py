@@ -71,15 +71,15 @@ def test_days_before_the_first_are_not_drawn_as_free(data: Data) -> None:
 def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     """Somebody with an ordinary key sees requests and tokens by model, and that no cost is known."""
     store = Store(tmp_path / "state.db")
-    kind = STORED["legacy"]
+    endpoint = STORED["legacy"]
     today = floor(NOW, Width.DAY)
-    source_state = store.source_state("default", kind, 0, ())
+    source_state = store.source_state("default", endpoint, 0, ())
     named = {"operation": "completion", "model": "gpt-4o-2024-08-06"}
-    dims = tuple(named.get(name) for name in kind.dimensions)
+    dims = tuple(named.get(name) for name in endpoint.dimensions)
     amounts = {"requests": 12, "input": 7786, "output": 120}
-    row = tuple(amounts.get(measure.name, 0) for measure in kind.measures)
+    row = tuple(amounts.get(measure.name, 0) for measure in endpoint.measures)
     hours = {today - Width.DAY * day + 3600: {dims: row} for day in range(5)}
-    change = replacing(Width.HOUR, hours, (), 0, kind.zero)
+    change = replacing(Width.HOUR, hours, (), 0, endpoint.zero)
     new, moved = series_after(source_state, change, NOW)
     store.commit(source_state, Commit(source_state.progress, change, new, moved))
     store.close()

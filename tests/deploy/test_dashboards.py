@@ -179,9 +179,9 @@ def test_tokens_are_the_worlds(rig: Rig, path: str) -> None:
     def truth(start: int) -> dict[tuple[str, ...], float]:
         window = Window(start, floor(int(time.time()), 60))
         tokens = dict[tuple[str, ...], float]()
-        for kind in ("completions", "decisions", "embeddings", "moderations"):
+        for endpoint in ("completions", "decisions", "embeddings", "moderations"):
             for (project, model), row in rig.simulator.totals(
-                kind, window, "project_id", "model"
+                endpoint, window, "project_id", "model"
             ).items():
                 for token_type in types:
                     key = (project or "", model or "", token_type)

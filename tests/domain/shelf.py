@@ -41,7 +41,7 @@ def who(name: str | None = "a", key: str | None = None) -> Dims:
 
 
 def source_state(
-    kind: Endpoint = EMBEDDINGS,
+    endpoint: Endpoint = EMBEDDINGS,
     *,
     epoch: int = MIDNIGHT,
     complete: bool = True,
@@ -50,7 +50,7 @@ def source_state(
 ) -> SourceState:
     """A book that begins to count at `epoch`."""
     return SourceState(
-        id_, organization, kind, Progress(epoch, complete, epoch), [(0, kind.group_by)]
+        id_, organization, endpoint, Progress(epoch, complete, epoch), [(0, endpoint.group_by)]
     )
 
 
@@ -67,9 +67,9 @@ class Shelf:
     full: bool = False
 
     def source_state(
-        self, organization: str, kind: Endpoint, epoch: int, group_by: tuple[str, ...]
+        self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
-        return source_state(kind, epoch=epoch, organization=organization)
+        return source_state(endpoint, epoch=epoch, organization=organization)
 
     def regroup(self, source_state: SourceState) -> None: ...
 
@@ -130,7 +130,7 @@ class Shelf:
                 del self.readings[source_state.id, row.width, row.start, row.dims]
                 key = (source_state.id, HOUR, floor(row.start, HOUR), row.dims)
                 self.readings[key] = total(
-                    self.readings.get(key, source_state.kind.zero), row.amounts
+                    self.readings.get(key, source_state.endpoint.zero), row.amounts
                 )
 
     def release(self, stored_series_list: Iterable[StoredSeries]) -> None:
@@ -171,7 +171,7 @@ class Shelf:
         sums: dict[Dims, Amounts] = {}
         for row in self._rows(source_state):
             if row.start >= source_state.progress.epoch:
-                sums[row.dims] = total(sums.get(row.dims, source_state.kind.zero), row.amounts)
+                sums[row.dims] = total(sums.get(row.dims, source_state.endpoint.zero), row.amounts)
         return used(sums)
 
 

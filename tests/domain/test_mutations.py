@@ -24,12 +24,13 @@ from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.series import AggregatedSeries
 from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options
-from tests.domain import test_laws, test_pipeline, test_shape
+from tests.domain import test_laws, test_pipeline
 from tests.domain.shelf import MINUTE as ONE_MINUTE
 from tests.domain.shelf import source_state as new_book
 from tests.domain.shelf import who
 from tests.domain.test_laws import MINUTES, Noise
 from tests.storage import test_store
+from tests.view import test_series_index
 
 NOTHING: dict[int, Rows] = {start: {} for start in MINUTES}
 LITTLE: dict[int, Rows] = {**NOTHING, MINUTES[0]: {who("a"): (5, 1)}}
@@ -175,7 +176,7 @@ def test_no_zero_first_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A series that begins with its value is seen: PromQL would miss its first increase."""
     monkeypatch.setattr(AggregatedSeries, "released", property(lambda _: True))
     with pytest.raises(AssertionError):
-        test_shape.test_a_new_series_is_zero_first(new_book())
+        test_series_index.test_a_new_series_is_zero_first(new_book())
 
 
 async def test_a_counter_that_follows_openai_down_is_seen(
@@ -247,9 +248,9 @@ async def test_forgetting_gaps_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path
     """An exporter that begins at `now` after every start loses its downtime."""
 
     def source_state(
-        self: Store, organization: str, kind: Endpoint, epoch: int, group_by: tuple[str, ...]
+        self: Store, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
-        found = opened(self, organization, kind, epoch, group_by)
+        found = opened(self, organization, endpoint, epoch, group_by)
         found.progress = Progress(found.progress.epoch, found.progress.complete)
         return found
 

@@ -28,8 +28,8 @@ class Narrow(WorldSource):
 class NarrowLife(Life):
     """A Life that reads from such a source."""
 
-    def source(self, kind: str) -> Narrow:
-        return Narrow(self.world, USAGE_ENDPOINTS[kind], self.time)
+    def source(self, endpoint: str) -> Narrow:
+        return Narrow(self.world, USAGE_ENDPOINTS[endpoint], self.time)
 
 
 async def test_an_answer_that_is_too_large_is_read_in_shorter_windows(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Scripted:
         self.organization_id: str | None = None
 
     @property
-    def kind(self) -> Endpoint:
+    def endpoint(self) -> Endpoint:
         """Embeddings."""
         return USAGE_ENDPOINTS["embeddings"]
 
@@ -80,7 +80,7 @@ class House:
             otlp=False,
         )
         source_state = self.store.source_state(
-            "default", self.source.kind, NOON - 7200, self.source.kind.group_by
+            "default", self.source.endpoint, NOON - 7200, self.source.endpoint.group_by
         )
         rules = Rules(Width.MINUTE, 3 * 3600, 7 * 86400, LIMITS)
         self._poll = UsagePoll(self.recorder, self.source, source_state, rules, 900)

@@ -111,11 +111,11 @@ class Simulator:
         urllib.request.urlopen(request, timeout=10).close()
 
     def totals(
-        self, kind: str, window: Window, *group_by: str
+        self, endpoint: str, window: Window, *group_by: str
     ) -> dict[tuple[str | None, ...], dict[str, int]]:
         """What was truly used in a window: values of `group_by` to amounts by measure."""
         asked = [
-            ("kind", kind),
+            ("kind", endpoint),
             ("start", window.start),
             ("end", window.end),
             *(("group_by", name) for name in group_by),

@@ -36,8 +36,8 @@ COMPLETIONS = ENDPOINTS["completions"]
 class Reports:
     """Implements ports.Source: something on every bucket, no further back than `since`."""
 
-    def __init__(self, kind: Endpoint, since: int) -> None:
-        self.kind = kind
+    def __init__(self, endpoint: Endpoint, since: int) -> None:
+        self.endpoint = endpoint
         self.since = since
         self.organization_id: str | None = "org-told"
         self.asked: list[Window] = []
@@ -48,9 +48,9 @@ class Reports:
             raise LookbackExceeded(
                 "GET usage: 400; that lies further back than OpenAI reports", status=400
             )
-        dims = (None,) * len(self.kind.dimensions)
+        dims = (None,) * len(self.endpoint.dimensions)
         return [
-            bucket(start, {dims: (1,) * len(self.kind.measures)})
+            bucket(start, {dims: (1,) * len(self.endpoint.measures)})
             for start in range(window.start, window.end, width)
         ]
 
@@ -58,17 +58,17 @@ class Reports:
         return parse(results)
 
 
-@pytest.mark.parametrize("kind", [COMPLETIONS, COSTS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("endpoint", [COMPLETIONS, COSTS], ids=lambda endpoint: endpoint.name)
 @pytest.mark.parametrize("reach", [1, 17, 100])
 async def test_everything_that_openai_still_reports_is_read(
-    tmp_path: Path, kind: Endpoint, reach: int
+    tmp_path: Path, endpoint: Endpoint, reach: int
 ) -> None:
     """Where a window reaches beyond what OpenAI reports, its newer days are read all the same, to
     the day.
     """
     store = Store(tmp_path / "state.db")
-    source_state = store.source_state("default", kind, MIDNIGHT, ())
-    source = Reports(kind, MIDNIGHT - reach * DAY)
+    source_state = store.source_state("default", endpoint, MIDNIGHT, ())
+    source = Reports(endpoint, MIDNIGHT - reach * DAY)
     calls = plan(source_state, MIDNIGHT - 400 * DAY, NOW, MIDNIGHT, [])
     told = list[Call]()
     rows = await read(store, source_state, source, calls, NOW, told.append, None)

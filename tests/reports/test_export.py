@@ -35,24 +35,24 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def dims(kind: Endpoint, **values: str) -> Dims:
+def dims(endpoint: Endpoint, **values: str) -> Dims:
     """Dimensions of a kind, the others null."""
-    assert values.keys() <= set(kind.dimensions)
-    return tuple(values.get(name) for name in kind.dimensions)
+    assert values.keys() <= set(endpoint.dimensions)
+    return tuple(values.get(name) for name in endpoint.dimensions)
 
 
-def keep(store: Store, kind: Endpoint, width: Width, said: Mapping[int, Rows]) -> None:
+def keep(store: Store, endpoint: Endpoint, width: Width, said: Mapping[int, Rows]) -> None:
     """A reading of the past is kept, as a backfill keeps it."""
-    source_state = store.source_state("default", kind, LATE, kind.group_by)
+    source_state = store.source_state("default", endpoint, LATE, endpoint.group_by)
     for start, rows in said.items():
         recording.record_range(
             store, source_state, Window(start, start + width), width, {start: rows}, LATE
         )
 
 
-def amounts(kind: Endpoint, **values: int | Decimal) -> Amounts:
+def amounts(endpoint: Endpoint, **values: int | Decimal) -> Amounts:
     """Measures of a kind, the others 0."""
-    return tuple(values.get(measure.name, 0) for measure in kind.measures)
+    return tuple(values.get(measure.name, 0) for measure in endpoint.measures)
 
 
 def exported(
@@ -71,19 +71,26 @@ def only(found: list[dict[str, object]], *names: str) -> list[tuple[object, ...]
     return [tuple(row.get(name) for name in names) for row in found]
 
 
-@pytest.mark.parametrize("kind", [*STORED.values(), METERED], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "endpoint", [*STORED.values(), METERED], ids=lambda endpoint: endpoint.name
+)
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_every_measure_and_dimension_of_every_kind_is_exported(
-    store: Store, kind: Endpoint, form: str
+    store: Store, endpoint: Endpoint, form: str
 ) -> None:
     """A row of any kind comes out with all that it counts and all that tells it from others."""
     start = MIDNIGHT
-    said = {name: f"a {name}" for name in kind.dimensions}
+    said = {name: f"a {name}" for name in endpoint.dimensions}
     counted = {
         measure.name: Decimal(f"{index}.25") if measure.money else index
-        for index, measure in enumerate(kind.measures, 7)
+        for index, measure in enumerate(endpoint.measures, 7)
     }
-    keep(store, kind, kind.widths[-1], {start: {dims(kind, **said): amounts(kind, **counted)}})
+    keep(
+        store,
+        endpoint,
+        endpoint.widths[-1],
+        {start: {dims(endpoint, **said): amounts(endpoint, **counted)}},
+    )
     (line,) = exported(store, form)
     text = {name: str(value) for name, value in line.items()}
     assert {name: text.get(name) for name in counted} == {
@@ -140,11 +147,11 @@ def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
     """Of a day, and of an hour, of vector stores the last level counts, not the sum; also once the
     hours have become a day.
     """
-    kind = USAGE_ENDPOINTS["vector_stores"]
-    source_state = store.source_state("default", kind, MIDNIGHT, kind.group_by)
+    endpoint = USAGE_ENDPOINTS["vector_stores"]
+    source_state = store.source_state("default", endpoint, MIDNIGHT, endpoint.group_by)
     store.keep_names("default", Names({"a": "Atlas"}, {}, {}))
-    one = dims(kind, project_id="a")
-    other = dims(kind, project_id="b")
+    one = dims(endpoint, project_id="a")
+    other = dims(endpoint, project_id="b")
     for start, rows in (
         (60, {one: (100,), other: (5,)}),
         (120, {one: (90,)}),
@@ -181,7 +188,7 @@ def test_events_are_exported_by_subject(store: Store) -> None:
 
     def event(id_: bytes, time: int, subject: str, given: int, team: str | None) -> Event:
         who = dims(
-            source_state.kind,
+            source_state.endpoint,
             subject=subject,
             model="gpt-4o",
             type="openai",
@@ -240,16 +247,16 @@ def test_hours_hold_what_is_kept_by_the_hour(store: Store) -> None:
     """By the hour a line is an hour where hours are kept, and a day where they are not: the sums
     are the same as by the day.
     """
-    kind = ENDPOINTS["completions"]
-    one = dims(kind, project_id="a", model="m")
-    other = dims(kind, project_id="b", model="m")
-    keep(store, kind, Width.DAY, {MIDNIGHT: {one: amounts(kind, input=1000, requests=1)}})
+    endpoint = ENDPOINTS["completions"]
+    one = dims(endpoint, project_id="a", model="m")
+    other = dims(endpoint, project_id="b", model="m")
+    keep(store, endpoint, Width.DAY, {MIDNIGHT: {one: amounts(endpoint, input=1000, requests=1)}})
     hours = {
-        MIDNIGHT + DAY + hour * HOUR: {one: amounts(kind, input=hour, requests=1)}
+        MIDNIGHT + DAY + hour * HOUR: {one: amounts(endpoint, input=hour, requests=1)}
         for hour in (3, 4)
     }
-    hours[MIDNIGHT + DAY + 4 * HOUR][other] = amounts(kind, input=50, requests=1)
-    keep(store, kind, Width.HOUR, hours)
+    hours[MIDNIGHT + DAY + 4 * HOUR][other] = amounts(endpoint, input=50, requests=1)
+    keep(store, endpoint, Width.HOUR, hours)
     keep(
         store,
         COSTS,

@@ -31,33 +31,35 @@ async def pages(method: Any, **params: Any) -> list[Any]:
     return found
 
 
-def value(row: Any, kind: Endpoint, name: str) -> str | None:
+def value(row: Any, endpoint: Endpoint, name: str) -> str | None:
     """A dimension of the client's row as ours."""
     found = getattr(row, name, None)
     return {True: "true", False: "false"}[found] if name == "batch" and found is not None else found
 
 
-def totals(found: list[Any], kind: Endpoint) -> dict[tuple[str | None, ...], tuple[int, ...]]:
+def totals(found: list[Any], endpoint: Endpoint) -> dict[tuple[str | None, ...], tuple[int, ...]]:
     """The sums over all buckets of all pages."""
     sums: dict[tuple[str | None, ...], tuple[int, ...]] = {}
     for row in (row for page in found for bucket in page.data for row in bucket.results):
-        assert row.object == kind.object
-        dims = tuple(value(row, kind, name) for name in kind.dimensions)
-        amounts = tuple(getattr(row, measure.field) for measure in kind.measures)
-        sums[dims] = tuple(map(sum, zip(sums.get(dims, kind.zero), amounts, strict=True)))
+        assert row.object == endpoint.object
+        dims = tuple(value(row, endpoint, name) for name in endpoint.dimensions)
+        amounts = tuple(getattr(row, measure.field) for measure in endpoint.measures)
+        sums[dims] = tuple(map(sum, zip(sums.get(dims, endpoint.zero), amounts, strict=True)))
     return sums
 
 
-@pytest.mark.parametrize("kind", USAGE_ENDPOINTS.values(), ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize(
+    "endpoint", USAGE_ENDPOINTS.values(), ids=lambda endpoint: str(endpoint.name)
+)
 @pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "ungrouped"])
 async def test_the_client_reads_all_usage(
-    api: Api, client: AsyncOpenAI, kind: Endpoint, grouped: bool
+    api: Api, client: AsyncOpenAI, endpoint: Endpoint, grouped: bool
 ) -> None:
     """The client reads a day of every endpoint over several pages, and its sums are the world's
     true totals.
     """
-    method = getattr(client.admin.organization.usage, kind.name)
-    group_by = kind.group_by if grouped else ()
+    method = getattr(client.admin.organization.usage, endpoint.name)
+    group_by = endpoint.group_by if grouped else ()
     day = Window(THURSDAY - DAY, THURSDAY)
     params = {"group_by": list(group_by)} if group_by else {}
     found = await pages(
@@ -66,17 +68,17 @@ async def test_the_client_reads_all_usage(
     assert [len(page.data) for page in found] == [10, 10, 4]
     buckets = [bucket for page in found for bucket in page.data]
     assert [bucket.start_time for bucket in buckets] == list(range(day.start, day.end, HOUR))
-    truth = api.simulation.world.totals(kind.name, day, group_by)
-    if kind.level:
+    truth = api.simulation.world.totals(endpoint.name, day, group_by)
+    if endpoint.level:
         assert (
             totals(
                 [type(found[-1])(**found[-1].model_dump() | {"data": [buckets[-1].model_dump()]})],
-                kind,
+                endpoint,
             )
             == truth
         )
     else:
-        assert totals(found, kind) == truth
+        assert totals(found, endpoint) == truth
 
 
 async def test_the_client_reads_costs(api: Api, client: AsyncOpenAI) -> None:

@@ -88,24 +88,24 @@ async def test_every_answer_is_as_the_document_says(api: Api, path: str) -> None
     nothing, at each width.
     """
     name = concrete(path, api.simulation.world)
-    kind = ENDPOINTS.get(name.removeprefix("usage/"))
+    endpoint = ENDPOINTS.get(name.removeprefix("usage/"))
     asked: list[dict[str, Any]] = [{}]
-    if kind is not None:
+    if endpoint is not None:
         dates = {"start_time": THURSDAY - 2 * DAY, "end_time": THURSDAY}
         hours = {"start_time": THURSDAY + 12 * HOUR, "end_time": THURSDAY + 14 * HOUR}
         spans = [dates | {"bucket_width": "1d"}] + [
-            hours | {"bucket_width": width.text} for width in kind.widths if width < DAY
+            hours | {"bucket_width": width.text} for width in endpoint.widths if width < DAY
         ]
         asked = [
             span | {"group_by": list(group_by)}
             for span in spans
-            for group_by in ((), kind.group_by)
+            for group_by in ((), endpoint.group_by)
         ]
     for params in asked:
         reply = await api.get(name, **params)
         assert reply.status == 200, reply.text
         assert problems(path, 200, reply.json) == []
-        if kind is not None:
+        if endpoint is not None:
             assert any(bucket["results"] for bucket in reply.json["data"])  # type: ignore[attr-defined]
 
 
@@ -115,7 +115,11 @@ def rows(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["costs", *(kind.path for kind in USAGE_ENDPOINTS.values() if kind.name != "decisions")]
+    "name",
+    [
+        "costs",
+        *(endpoint.path for endpoint in USAGE_ENDPOINTS.values() if endpoint.name != "decisions"),
+    ],
 )
 async def test_rows_have_all_declared_fields_and_no_others(api: Api, name: str) -> None:
     """A row has every field that the document declares for it, and beyond them only those known

@@ -113,19 +113,21 @@ async def test_costs_come_in_whole_utc_days(api: Api) -> None:
 
 async def test_what_comes_over_http_is_the_truth(api: Api) -> None:
     """The rows of an hour by minutes, grouped by all, add up to the world's totals."""
-    kind = ENDPOINTS["completions"]
-    reply = await api.get(COMPLETIONS, **MORNING, group_by=list(kind.group_by))
+    endpoint = ENDPOINTS["completions"]
+    reply = await api.get(COMPLETIONS, **MORNING, group_by=list(endpoint.group_by))
     sums: dict[tuple[object, ...], list[int]] = {}
     for row in rows(reply):
         dims = tuple(
-            str(row[name]).lower() if name == "batch" else row[name] for name in kind.dimensions
+            str(row[name]).lower() if name == "batch" else row[name] for name in endpoint.dimensions
         )
         sums[dims] = [
             before + row[measure.field]
-            for before, measure in zip(sums.get(dims, kind.zero), kind.measures, strict=True)
+            for before, measure in zip(
+                sums.get(dims, endpoint.zero), endpoint.measures, strict=True
+            )
         ]
     truth = api.simulation.world.totals(
-        "completions", Window(THURSDAY + 9 * HOUR, THURSDAY + 10 * HOUR), kind.group_by
+        "completions", Window(THURSDAY + 9 * HOUR, THURSDAY + 10 * HOUR), endpoint.group_by
     )
     assert sums == {dims: list(amounts) for dims, amounts in truth.items()}
 
@@ -577,10 +579,10 @@ async def test_the_truth_over_http(api: Api) -> None:
         ("group_by", "project_id,model"),
     ]
     reply = await api.raw("/simulator/totals", pairs, key=None)
-    kind = ENDPOINTS["completions"]
+    endpoint = ENDPOINTS["completions"]
     told: Any = reply.json["rows"]
     found = {
-        tuple(row["dims"][name] for name in kind.dimensions): tuple(
+        tuple(row["dims"][name] for name in endpoint.dimensions): tuple(
             map(int, row["amounts"].values())
         )
         for row in told

@@ -18,7 +18,7 @@ from otel_openai_usage.simulator.world import World
 THURSDAY = 1795046400
 HOUR = 3600
 DAY = 86400
-FLOWS = [kind for kind in USAGE_ENDPOINTS.values() if not kind.level]
+FLOWS = [endpoint for endpoint in USAGE_ENDPOINTS.values() if not endpoint.level]
 LATE = World.tiny(5, lateness=HARSH)
 LATER = utc(THURSDAY + 40 * DAY)
 
@@ -48,23 +48,25 @@ def test_every_kind_is_used_even_in_a_tiny_world(tiny: World) -> None:
     """On one working day a tiny world uses all eleven kinds and its costs are above zero."""
     day = Window(THURSDAY, THURSDAY + DAY)
     used = {
-        kind: [sum(int(amounts[0]) for amounts in tiny.totals(kind, day).values())]
-        for kind in USAGE_ENDPOINTS
+        endpoint: [sum(int(amounts[0]) for amounts in tiny.totals(endpoint, day).values())]
+        for endpoint in USAGE_ENDPOINTS
     }
-    assert [kind for kind, (amount,) in used.items() if amount <= 0] == []
+    assert [endpoint for endpoint, (amount,) in used.items() if amount <= 0] == []
     assert sum(amounts[0] for amounts in tiny.cost_totals(day).values()) > 10
 
 
-@pytest.mark.parametrize("kind", FLOWS, ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("endpoint", FLOWS, ids=lambda endpoint: str(endpoint.name))
 def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(
-    company: World, kind: Endpoint
+    company: World, endpoint: Endpoint
 ) -> None:
     """Whatever the width, the buckets of two days add up to the truth about them, series by series."""
     days = Window(THURSDAY, THURSDAY + 2 * DAY)
-    truth = company.totals(kind.name, days, kind.group_by)
+    truth = company.totals(endpoint.name, days, endpoint.group_by)
     assert truth
     for width in Width:
-        assert summed(company.visible(kind.name, days, width, kind.group_by, LATER)) == truth
+        assert (
+            summed(company.visible(endpoint.name, days, width, endpoint.group_by, LATER)) == truth
+        )
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
@@ -134,23 +136,23 @@ def test_the_same_seed_is_the_same_world_in_any_order() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from([kind.name for kind in FLOWS]),
+    endpoint=st.sampled_from([endpoint.name for endpoint in FLOWS]),
     start=st.integers(0, 3 * 1440),
     length=st.integers(1, 200),
     width=st.sampled_from(list(Width)),
     extra=st.integers(0, 7200),
 )
 def test_what_is_visible_becomes_the_truth(
-    kind: str, start: int, length: int, width: Width, extra: int
+    endpoint: str, start: int, length: int, width: Width, extra: int
 ) -> None:
     """After `settles_after` any window at any width shows exactly the truth, through all lateness
     at once.
     """
     window = Window(THURSDAY + start * 60, THURSDAY + (start + length) * 60)
     now = utc(window.end) + LATE.settles_after + timedelta(seconds=extra)
-    group_by = ENDPOINTS[kind].group_by
-    assert summed(LATE.visible(kind, window, width, group_by, now)) == LATE.totals(
-        kind, window, group_by
+    group_by = ENDPOINTS[endpoint].group_by
+    assert summed(LATE.visible(endpoint, window, width, group_by, now)) == LATE.totals(
+        endpoint, window, group_by
     )
 
 

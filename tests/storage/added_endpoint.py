@@ -29,9 +29,9 @@ ADDED = [
     _row("new_dimension", SEARCHES, ("project_id", "region")),
     _row("new_both", FRAMES, ("project_id", "region")),
 ]
-for _kind in ADDED:
+for _endpoint in ADDED:
     for _table in (endpoints.USAGE_ENDPOINTS, endpoints.ENDPOINTS, endpoints.STORED):
-        _table[_kind.name] = _kind
+        _table[_endpoint.name] = _endpoint
 
 MIDNIGHT = int(datetime(2026, 11, 2, tzinfo=UTC).timestamp())
 HOUR = 3600
@@ -84,17 +84,17 @@ async def main(path: Path) -> None:
         clock.time += 90
         page = harness.page().decode()
         await harness.close()
-    for kind in ADDED:
-        truth = world.totals(kind.name, Window(MIDNIGHT, end), kind.group_by)
+    for endpoint in ADDED:
+        truth = world.totals(endpoint.name, Window(MIDNIGHT, end), endpoint.group_by)
         expected = sorted(int(amounts[0]) for amounts in truth.values())
-        series = rf"^openai_api_searches_total\{{.*operation=\"{kind.name}\".*\}} (\S+)$"
+        series = rf"^openai_api_searches_total\{{.*operation=\"{endpoint.name}\".*\}} (\S+)$"
         shown = sorted(int(float(text)) for text in re.findall(series, page, re.MULTILINE))
-        assert shown == expected != [], (kind.name, shown, expected)
-        if "region" in kind.group_by:
-            assert re.search(rf'operation="{kind.name}".*region="region-', page), page
+        assert shown == expected != [], (endpoint.name, shown, expected)
+        if "region" in endpoint.group_by:
+            assert re.search(rf'operation="{endpoint.name}".*region="region-', page), page
     with history(path) as past:
         operations = {used.group[0] for used in past.usage(MIDNIGHT, end, by=["operation"])}
-    assert operations >= {kind.name for kind in ADDED}
+    assert operations >= {endpoint.name for endpoint in ADDED}
     sys.stdout.write("exact\n")
 
 

@@ -36,32 +36,32 @@ class Copies:
     stopped: Path
 
 
-def source(store: Store, kind: Endpoint) -> SourceState:
+def source(store: Store, endpoint: Endpoint) -> SourceState:
     """The book of a source."""
-    epoch = 0 if kind is LEGACY else MIDNIGHT
-    return store.source_state("default", kind, epoch, kind.group_by)
+    epoch = 0 if endpoint is LEGACY else MIDNIGHT
+    return store.source_state("default", endpoint, epoch, endpoint.group_by)
 
 
-def dims(kind: Endpoint, number: int) -> Dims:
+def dims(endpoint: Endpoint, number: int) -> Dims:
     """An attribute set."""
     names = {"model": f"model-{number}", "project_id": f"proj_{number % 3}", "currency": "usd"}
-    return tuple(names.get(name) for name in kind.dimensions)
+    return tuple(names.get(name) for name in endpoint.dimensions)
 
 
-def amounts(kind: Endpoint, rng: random.Random) -> Amounts:
+def amounts(endpoint: Endpoint, rng: random.Random) -> Amounts:
     """Some usage, or money."""
     return tuple(
         Decimal(rng.randrange(1, 10**9)) / 10**7 if measure.money else rng.randrange(1, 10**6)
-        for measure in kind.measures
+        for measure in endpoint.measures
     )
 
 
-def poll(store: Store, kind: Endpoint, start: int, width: Width, rng: random.Random) -> None:
+def poll(store: Store, endpoint: Endpoint, start: int, width: Width, rng: random.Random) -> None:
     """Book one bucket."""
-    source_state = source(store, kind)
-    said = {dims(kind, number): amounts(kind, rng) for number in range(12)}
+    source_state = source(store, endpoint)
+    said = {dims(endpoint, number): amounts(endpoint, rng) for number in range(12)}
     window = Window(start, start + width)
-    if kind is METERED:
+    if endpoint is METERED:
         events = [Event(rng.randbytes(16), rng.randbytes(8), start, *item) for item in said.items()]
         recording.record_events(store, {"default": source_state}, events, start + HOUR, 32 * DAY)
         return
@@ -117,11 +117,11 @@ def killed_state(folder: Path, seed: int = 1) -> Copies:
 def content(store: Store) -> object:
     """Every total, what is shown of it, and which events are known."""
     found: dict[object, object] = {}
-    for kind in ENDPOINTS:
-        source_state = source(store, kind)
-        found[kind.name] = source_state.progress
+    for endpoint in ENDPOINTS:
+        source_state = source(store, endpoint)
+        found[endpoint.name] = source_state.progress
         for stored_series in source_state.series.values():
-            found[kind.name, stored_series.dims] = (
+            found[endpoint.name, stored_series.dims] = (
                 stored_series.total,
                 stored_series.shown,
                 stored_series.released,

@@ -39,7 +39,7 @@ async def main(folder: Path, how: str) -> None:
     life = Life(
         folder / "state.db",
         World.tiny(3, lateness=HASTE),
-        kinds=("completions", "costs"),
+        endpoints=("completions", "costs"),
         options=Options(settle=30 * MINUTE),
     )
     await life.live(2 * HOUR, pauses=(300,))

@@ -49,7 +49,7 @@ NEW_MEASURE = endpoint((_FRAMES, _REQUESTS), ("project_id", "model"))
 NEW_DIMENSION = endpoint((_REQUESTS,), ("project_id", "region"))
 NEW_BOTH = endpoint((_FRAMES, _REQUESTS), ("project_id", "region"))
 ENDPOINTS = [KNOWN_COLUMNS, NEW_MEASURE, NEW_DIMENSION, NEW_BOTH]
-KIND_IDS = ["known columns", "new measure", "new dimension", "both"]
+ENDPOINT_IDS = ["known columns", "new measure", "new dimension", "both"]
 
 
 def test_released_migrations_never_change() -> None:
@@ -59,10 +59,10 @@ def test_released_migrations_never_change() -> None:
     assert len(found) == len(RELEASED), "append the hash of the new migration to RELEASED"
 
 
-@pytest.mark.parametrize("kind", ENDPOINTS, ids=KIND_IDS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=ENDPOINT_IDS)
 @pytest.mark.parametrize("script", [None, *SCRIPTS], ids=lambda path: path.stem if path else "new")
 def test_an_added_endpoint_is_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Path | None, kind: Endpoint
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Path | None, endpoint: Endpoint
 ) -> None:
     """An endpoint that is added later counts in a state of every released version and in a new one,
     also after a restart.
@@ -74,19 +74,19 @@ def test_an_added_endpoint_is_stored(
         with sqlite3.connect(path) as db:
             db.executescript(script.read_text())
         db.close()
-    monkeypatch.setitem(STORED, kind.name, kind)
+    monkeypatch.setitem(STORED, endpoint.name, endpoint)
     dims: Dims = ("proj_1", "somewhere")
-    amounts: Amounts = tuple(range(7, 7 + len(kind.measures)))
+    amounts: Amounts = tuple(range(7, 7 + len(endpoint.measures)))
     for _ in range(2):
         store = Store(path)
-        source_state = store.source_state("default", kind, MIDNIGHT, kind.group_by)
+        source_state = store.source_state("default", endpoint, MIDNIGHT, endpoint.group_by)
         read(store, source_state, Width.MINUTE, {NOON: {dims: amounts}}, NOON + 60)
         assert totals(source_state) == sums(store, source_state) == {dims: amounts}
         store.close()
     with sqlite3.connect(path) as db:
-        columns = ", ".join(measure.name for measure in kind.measures)
+        columns = ", ".join(measure.name for measure in endpoint.measures)
         assert db.execute(f"SELECT {columns} FROM readings").fetchall() == [amounts]
-        columns = ", ".join(kind.group_by)
+        columns = ", ".join(endpoint.group_by)
         assert db.execute(f"SELECT {columns} FROM dims").fetchall() == [dims]
     db.close()
 
@@ -146,11 +146,15 @@ def test_endpoints_agree_on_columns() -> None:
     """A measure is money in every endpoint or in none, and no endpoint's column has the name of one
     that every row has.
     """
-    kinds = [*STORED.values(), METERED]
-    money = {measure.name for kind in kinds for measure in kind.measures if measure.money}
-    whole = {measure.name for kind in kinds for measure in kind.measures if not measure.money}
+    endpoints = [*STORED.values(), METERED]
+    money = {
+        measure.name for endpoint in endpoints for measure in endpoint.measures if measure.money
+    }
+    whole = {
+        measure.name for endpoint in endpoints for measure in endpoint.measures if not measure.money
+    }
     assert money & whole == set()
     assert (money | whole) & {"source_id", "width", "start", "dims"} == set()
     fixed = {"id", "source_id", "key", "total", "shown", "released", "first_seen", "changed"}
     fixed |= {"estimate", "estimate_shown"}
-    assert {name for kind in kinds for name in kind.dimensions} & fixed == set()
+    assert {name for endpoint in endpoints for name in endpoint.dimensions} & fixed == set()

@@ -54,7 +54,7 @@ def sums(store: Store, source_state: SourceState) -> dict[Dims, Amounts]:
     """The sum of all rows since the epoch."""
     found: dict[Dims, Amounts] = {}
     for row in store.rows_within(source_state, Width, source_state.progress.epoch, LATER + 9 * DAY):
-        found[row.dims] = total(found.get(row.dims, source_state.kind.zero), row.amounts)
+        found[row.dims] = total(found.get(row.dims, source_state.endpoint.zero), row.amounts)
     return used(found)
 
 

@@ -68,11 +68,11 @@ class Scene:
         """The requests of all endpoints in whole minutes."""
         now = int(self.clock.time) // 60 * 60
         found = 0
-        for kind in ENDPOINTS.values():
-            names = [measure.name for measure in kind.measures]
+        for endpoint in ENDPOINTS.values():
+            names = [measure.name for measure in endpoint.measures]
             if "requests" in names:
                 place = names.index("requests")
-                totals = self.world.totals(kind.name, Window(since, now), ())
+                totals = self.world.totals(endpoint.name, Window(since, now), ())
                 found += sum(int(amounts[place]) for amounts in totals.values())
         return found
 

@@ -87,9 +87,9 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
     rng = random.Random(1)  # noqa: S311 - no secret
     today = floor(int(time.time()), Width.DAY)
     store = Store(path)
-    kind = USAGE_ENDPOINTS["completions"]
+    endpoint = USAGE_ENDPOINTS["completions"]
     usage = store.source_state(
-        "default", kind, today, ("project_id", "user_id", "api_key_id", "model", "batch")
+        "default", endpoint, today, ("project_id", "user_id", "api_key_id", "model", "batch")
     )
     costs = store.source_state("default", COSTS, today, ("project_id", "line_item"))
     events = store.source_state("default", METERED, today, ())
@@ -106,7 +106,7 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
                 "model": MODELS[(project + key) % len(MODELS)],
                 "batch": "false",
             }
-            id_ = _stored_series(db, sql, usage.id, kind, named)
+            id_ = _stored_series(db, sql, usage.id, endpoint, named)
             size = rng.randrange(1000, 100_000)
             stretches = [
                 (Width.DAY, today - days * Width.DAY, today - hours * Width.DAY),
@@ -161,14 +161,14 @@ def fill(path: Path, projects: int, days: int, hours: int) -> int:
 
 
 def _stored_series(
-    db: sqlite3.Connection, sql: str, source: int, kind: Endpoint, named: dict[str, str]
+    db: sqlite3.Connection, sql: str, source: int, endpoint: Endpoint, named: dict[str, str]
 ) -> int:
-    values = [named.get(name) for name in kind.dimensions]
-    columns = ", ".join(kind.dimensions)
+    values = [named.get(name) for name in endpoint.dimensions]
+    columns = ", ".join(endpoint.dimensions)
     marks = ", ".join("?" * len(values))
     return (
         db.execute(
-            sql.format(columns, marks), (source, rows.key(tuple(values), kind), *values)
+            sql.format(columns, marks), (source, rows.key(tuple(values), endpoint), *values)
         ).lastrowid
         or 0
     )

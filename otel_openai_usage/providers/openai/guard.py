@@ -305,12 +305,12 @@ async def _costs(client: Client, owner: Owner, now: int) -> Identity:
 
 async def _usage(client: Client, name: str, newest: int) -> Identity:
     """Usage of days that the state has rows of: of the same organization, it names the same ids."""
-    kind = USAGE_ENDPOINTS[name]
+    endpoint = USAGE_ENDPOINTS[name]
     end = floor(newest - 1, Width.DAY) + Width.DAY
-    source = UsageSource(client, kind)
-    wanted = kind.grouping(("project_id", "api_key_id"))
+    source = UsageSource(client, endpoint)
+    wanted = endpoint.grouping(("project_id", "api_key_id"))
     buckets = await source.read(Window(end - DAYS * Width.DAY, end), Width.DAY, wanted)
-    places = [kind.dimensions.index(each) for each in wanted]
+    places = [endpoint.dimensions.index(each) for each in wanted]
     members = {
         dims[place]
         for bucket in buckets

@@ -42,37 +42,37 @@ _COSTS = msgspec.json.Decoder(list[_Cost])
 _NOTHING = _Amount()
 
 
-def results(kind: Endpoint, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
+def results(endpoint: Endpoint, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
     """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result.
 
     Quantities are of one line item and of one unit, so that no two units are ever added up; any
     other quantity is 0.
     """
-    items = _decoded(kind, body)
+    items = _decoded(endpoint, body)
     units = _units(items)
     for item in items:
         amount = item.amount or _NOTHING
         currency = (amount.currency or "usd").lower()
-        dims = (*(getattr(item, name) or None for name in kind.group_by), currency)
+        dims = (*(getattr(item, name) or None for name in endpoint.group_by), currency)
         yield (
             dims,
             (
-                exact(amount.value, f"{kind.path}: amount"),
-                exact(_of_one_unit(item, units), f"{kind.path}: quantity"),
+                exact(amount.value, f"{endpoint.path}: amount"),
+                exact(_of_one_unit(item, units), f"{endpoint.path}: quantity"),
             ),
         )
 
 
-def quantity_units(kind: Endpoint, body: bytes) -> dict[str, set[str]]:
+def quantity_units(endpoint: Endpoint, body: bytes) -> dict[str, set[str]]:
     """The units in which OpenAI counts line items, by line item. Raises BadResponse."""
-    return _units(_decoded(kind, body))
+    return _units(_decoded(endpoint, body))
 
 
-def _decoded(kind: Endpoint, body: bytes) -> list[_Cost]:
+def _decoded(endpoint: Endpoint, body: bytes) -> list[_Cost]:
     try:
         return _COSTS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadResponse(f"{kind.path}: not the shape we know: {error}") from error
+        raise BadResponse(f"{endpoint.path}: not the shape we know: {error}") from error
 
 
 def _units(items: Iterable[_Cost]) -> dict[str, set[str]]:

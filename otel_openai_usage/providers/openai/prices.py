@@ -64,14 +64,14 @@ class Prices:
         self._rates = lru_cache(8192)(self._look_up)
 
     def rates(
-        self, organization: str, kind: Endpoint, dims: Mapping[str, str], time: int
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int
     ) -> Rates | None:
         """The prices of an attribute set at a Unix time; None if they are not known."""
         tier = dims.get("service_tier", "")
         # Prices change at whole hours at the earliest.
         return self._rates(
             organization,
-            kind,
+            endpoint,
             dims.get("model", ""),
             dims.get("batch") == "true" or tier == "batch",
             tier,
@@ -79,12 +79,12 @@ class Prices:
         )
 
     def _look_up(
-        self, organization: str, kind: Endpoint, model: str, batch: bool, tier: str, hour: int
+        self, organization: str, endpoint: Endpoint, model: str, batch: bool, tier: str, hour: int
     ) -> Rates | None:
-        self_metrics = self._own_prices(organization, model or kind.name)
+        self_metrics = self._own_prices(organization, model or endpoint.name)
         prices = (
-            dict(self._listed(kind, model, batch, tier, hour))
-            if model or kind.name in _WITHOUT_MODEL
+            dict(self._listed(endpoint, model, batch, tier, hour))
+            if model or endpoint.name in _WITHOUT_MODEL
             else {}
         )
         off = 1 - self_metrics.get("discount", Decimal(0))
@@ -93,19 +93,19 @@ class Prices:
         prices |= {
             name: price / PER[name] * share for name, price in self_metrics.items() if name in PER
         }
-        return _differences(kind, prices)
+        return _differences(endpoint, prices)
 
     def _own_prices(self, organization: str, model: str) -> SelfMetrics:
         known = self._self_metrics.get(organization, {})
         return {**known.get(EVERY_MODEL, {}), **known.get(model, {})}
 
     def _listed(
-        self, kind: Endpoint, model: str, batch: bool, tier: str, hour: int
+        self, endpoint: Endpoint, model: str, batch: bool, tier: str, hour: int
     ) -> Mapping[str, Decimal]:
         """Prices of one unit by measure, as the list has them."""
-        if kind.name == "moderations":
+        if endpoint.name == "moderations":
             return {"input": Decimal(0)}  # free of charge, whatever the model
-        reference, search = (model, "") if kind.name != "file_search_calls" else _FILE_SEARCH
+        reference, search = (model, "") if endpoint.name != "file_search_calls" else _FILE_SEARCH
         found = self._find(reference)
         if found is None:
             return {}
@@ -138,10 +138,10 @@ def _price(prices: ModelPrice, column: str) -> Decimal | None:
     return price.base if isinstance(price, TieredPrices) else price
 
 
-def _differences(kind: Endpoint, prices: Mapping[str, Decimal]) -> Rates | None:
-    """The rates of a kind; None unless everything that it counts as a whole has a price."""
+def _differences(endpoint: Endpoint, prices: Mapping[str, Decimal]) -> Rates | None:
+    """The rates of an endpoint; None unless everything that it counts as a whole has a price."""
     rates: list[Decimal | None] = []
-    for measure in kind.measures:
+    for measure in endpoint.measures:
         whole = _WHOLE.get(measure.name)
         if whole:
             rates.append(
@@ -152,11 +152,13 @@ def _differences(kind: Endpoint, prices: Mapping[str, Decimal]) -> Rates | None:
             rates.append(prices[measure.name])
         elif measure.name == "requests":
             rates.append(Decimal(0))  # nobody charges for asking
-        elif kind is LEGACY:  # one kind for everything: a record has tokens, or images, or seconds
+        elif (
+            endpoint is LEGACY
+        ):  # one endpoint for everything: a record has tokens, or images, or seconds
             rates.append(None)
         else:
             return None
-    return tuple(rates) if any(rates) or kind is not LEGACY else None
+    return tuple(rates) if any(rates) or endpoint is not LEGACY else None
 
 
 def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, SelfMetrics]]:

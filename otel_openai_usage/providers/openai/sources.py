@@ -35,20 +35,20 @@ class UsageSource:
     def __init__(
         self,
         client: Client,
-        kind: Endpoint,
+        endpoint: Endpoint,
         learn_units: Callable[[Mapping[str, set[str]]], None] = lambda units: None,
     ) -> None:
         self._client = client
-        self._kind = kind
+        self._endpoint = endpoint
         self._learn_units = learn_units
         self.organization_id: str | None = None
         """As costs results last named it; they may, undeclared. Usage never does."""
         self._refusals: dict[tuple[Window, tuple[str, ...]], GroupingRefused] = {}
 
     @property
-    def kind(self) -> Endpoint:
+    def endpoint(self) -> Endpoint:
         """The table row of this endpoint."""
-        return self._kind
+        return self._endpoint
 
     async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
         """Every bucket that OpenAI has in the window, oldest first, or nothing and a SourceError.
@@ -59,7 +59,7 @@ class UsageSource:
         if window.start % width:
             raise ValueError(f"{window}: does not start on a multiple of {width.text}")
         whole = Window(window.start, window.end + -window.end % width)
-        grouping = self._kind.grouping(tuple(group_by))
+        grouping = self._endpoint.grouping(tuple(group_by))
         found: dict[int, Bucket] = {}
         try:
             async for page in self._pages(whole, width, grouping):
@@ -72,7 +72,7 @@ class UsageSource:
             if error.status != 400:
                 raise
             raise await self._explained(error, whole, width, grouping) from error
-        if self._kind is COSTS:
+        if self._endpoint is COSTS:
             named = [wire.organization_id(found[start].results) for start in sorted(found)]
             ids = [id_ for id_ in named if id_ is not None]
             await self._client.check_organization(ids)
@@ -82,12 +82,12 @@ class UsageSource:
     def parse(self, results: bytes) -> Rows:
         """The rows of one bucket's results. Of costs, `learn_units` is told the units of quantities."""
         odd = Odd()
-        if self._kind is COSTS:
-            results = wire.readable_costs(self._kind, results, odd)
-        rows = wire.rows(self._kind, results, odd)
-        self._client.note_odd(self._kind.path, odd)
-        if self._kind is COSTS:
-            self._learn_units(money.quantity_units(self._kind, results))
+        if self._endpoint is COSTS:
+            results = wire.readable_costs(self._endpoint, results, odd)
+        rows = wire.rows(self._endpoint, results, odd)
+        self._client.note_odd(self._endpoint.path, odd)
+        if self._endpoint is COSTS:
+            self._learn_units(money.quantity_units(self._endpoint, results))
         return rows
 
     def _buckets(self, page: wire.Page, window: Window, width: Width) -> dict[int, Bucket]:
@@ -96,14 +96,14 @@ class UsageSource:
         for bucket in page.buckets:
             if bucket.start % width:
                 raise BadResponse(
-                    f"{self._kind.path}: asked for {width.text} buckets, "
+                    f"{self._endpoint.path}: asked for {width.text} buckets, "
                     f"got one that starts at {bucket.start}"
                 )
             if bucket.start not in window:
                 log.debug(
                     "bucket outside the window",
                     extra={
-                        "source": self._kind.path,
+                        "source": self._endpoint.path,
                         "start": bucket.start,
                         "window": str(window),
                     },
@@ -126,7 +126,7 @@ class UsageSource:
         OpenAI refuses its own cursor, we go on with a window that starts where the last bucket
         ended.
         """
-        path = self._kind.path
+        path = self._endpoint.path
         start = window.start
         reached = window.start
         cursor = ""
@@ -166,16 +166,16 @@ class UsageSource:
         if cursor:
             params.append(("page", cursor))
         return await self._client.read(
-            f"organization/{self._kind.path}", self._read, params, endpoint=self._kind.path
+            f"organization/{self._endpoint.path}", self._read, params, endpoint=self._endpoint.path
         )
 
     def _read(self, body: Body) -> wire.Page:
-        return wire.page(body, self._kind)
+        return wire.page(body, self._endpoint)
 
     def _params(
         self, window: Window, width: Width, grouping: tuple[str, ...]
     ) -> list[tuple[str, str]]:
-        most = COST_LIMIT if self._kind is COSTS else LIMITS[width]
+        most = COST_LIMIT if self._endpoint is COSTS else LIMITS[width]
         return [
             ("start_time", str(window.start)),
             ("end_time", str(window.end)),
@@ -207,12 +207,12 @@ class UsageSource:
         except SourceError as failure_log:
             log.debug(
                 "which grouping is refused cannot be found out now",
-                extra={"source": self._kind.path, "error": str(failure_log)},
+                extra={"source": self._endpoint.path, "error": str(failure_log)},
             )
             return error
         if found is None:
             return error
-        where = "costs.group_by" if self._kind is COSTS else "usage.group_by"
+        where = "costs.group_by" if self._endpoint is COSTS else "usage.group_by"
         names = ", ".join(found.dimensions)
         until = f" before {utc(found.accepted_from):%Y-%m-%d}" if found.accepted_from else ""
         explained = GroupingRefused(

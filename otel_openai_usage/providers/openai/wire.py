@@ -61,13 +61,13 @@ def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
         raise BadShape(f"{endpoint}: not the shape we know: {error}") from error
 
 
-def page(body: Body, kind: Endpoint) -> Page:
+def page(body: Body, endpoint: Endpoint) -> Page:
     """The envelope of a page; the results of its buckets stay as they came, views into the body, so
     that no step takes long.
     """
-    answer = decode(_PAGE.decode, body, kind.path)
+    answer = decode(_PAGE.decode, body, endpoint.path)
     return Page(
-        [_bucket(item, kind.path) for item in answer.data],
+        [_bucket(item, endpoint.path) for item in answer.data],
         answer.has_more,
         answer.next_page or None,
     )
@@ -84,8 +84,8 @@ def joined(first: bytes, second: bytes) -> bytes:
     return b"[" + b",".join(parts) + b"]"
 
 
-def rows(kind: Endpoint, results: bytes, odd: Odd | None = None) -> _Results:
-    """The rows of one bucket's results: amounts in the order of `kind.measures`, several results of
+def rows(endpoint: Endpoint, results: bytes, odd: Odd | None = None) -> _Results:
+    """The rows of one bucket's results: amounts in the order of `endpoint.measures`, several results of
     one key summed.
 
     A dimension that is missing, null or empty is None; `batch` is "true" or "false". Counts are
@@ -97,14 +97,14 @@ def rows(kind: Endpoint, results: bytes, odd: Odd | None = None) -> _Results:
     both.
     """
     odd = Odd() if odd is None else odd
-    if kind.measures[0].money:
-        costs = money.results(kind, readable_costs(kind, results, odd))
-        return _sum(kind, *_unzipped(costs), money.add)
+    if endpoint.measures[0].money:
+        costs = money.results(endpoint, readable_costs(endpoint, results, odd))
+        return _sum(endpoint, *_unzipped(costs), money.add)
     try:
-        dims, amounts = _quick(kind)(results)
+        dims, amounts = _quick(endpoint)(results)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        dims, amounts = _unzipped(_slow(kind, _mended(results, odd), odd))
-    return _sum(kind, dims, amounts, _add)
+        dims, amounts = _unzipped(_slow(endpoint, _mended(results, odd), odd))
+    return _sum(endpoint, dims, amounts, _add)
 
 
 REPLACED = "\ufffd"
@@ -143,7 +143,7 @@ def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
 
 
 def _sum(
-    kind: Endpoint,
+    endpoint: Endpoint,
     dims: list[Dims],
     amounts: list[Amounts],
     add: Callable[[Amounts, Amounts], Amounts],
@@ -157,7 +157,7 @@ def _sum(
         found[key] = value if before is None else add(before, value)
         if any(not -MAX_COUNT <= amount <= MAX_COUNT for amount in found[key]):
             raise BadShape(
-                f"{kind.path}: rows of one attribute set add up to more than {MAX_COUNT} in one bucket"
+                f"{endpoint.path}: rows of one attribute set add up to more than {MAX_COUNT} in one bucket"
             )
     return found
 
@@ -170,20 +170,20 @@ def _add(one: Amounts, other: Amounts) -> Amounts:
 
 
 @functools.cache
-def _quick(kind: Endpoint) -> Callable[[bytes], _Columns]:
+def _quick(endpoint: Endpoint) -> Callable[[bytes], _Columns]:
     count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
-    required = [(m.field, count) for m in kind.measures if m.required]
-    optional = [(m.field, count | None, 0) for m in kind.measures if not m.required]
+    required = [(m.field, count) for m in endpoint.measures if m.required]
+    optional = [(m.field, count | None, 0) for m in endpoint.measures if not m.required]
     dimensions = [
-        (name, bool | None if name == "batch" else str | None, None) for name in kind.dimensions
+        (name, bool | None if name == "batch" else str | None, None) for name in endpoint.dimensions
     ]
     # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
     series_index: Any = msgspec.defstruct(
-        kind.name, [*required, *optional, *dimensions], kw_only=True, gc=False
+        endpoint.name, [*required, *optional, *dimensions], kw_only=True, gc=False
     )
     decoder = msgspec.json.Decoder(list[series_index])
-    amounts_of = _getter([m.field for m in kind.measures])
-    dims_of = _getter(list(kind.dimensions))
+    amounts_of = _getter([m.field for m in endpoint.measures])
+    dims_of = _getter(list(endpoint.dimensions))
 
     def read(results: bytes) -> _Columns:
         items = decoder.decode(results)
@@ -247,20 +247,23 @@ _EMPTY = (b"", b"null", b"[]", b"{}")
 _UNIT = "quantity_unit"
 
 
-def _known(kind: Endpoint) -> list[str]:
+def _known(endpoint: Endpoint) -> list[str]:
     """The fields of a result that are read."""
-    measures = [measure.field for measure in kind.measures]
-    return [*measures, *kind.group_by, *([_UNIT] if kind.measures[0].money else [])]
+    measures = [measure.field for measure in endpoint.measures]
+    return [*measures, *endpoint.group_by, *([_UNIT] if endpoint.measures[0].money else [])]
 
 
 @functools.cache
-def _fields(kind: Endpoint) -> Callable[[Body], list[Any]]:
+def _fields(endpoint: Endpoint) -> Callable[[Body], list[Any]]:
     """Decodes an array of results whose known fields stay as they came. Null and [] stand for a
     result without anything.
     """
-    names = _known(kind)
+    names = _known(endpoint)
     series_index: Any = msgspec.defstruct(
-        kind.name, [(name, msgspec.Raw, msgspec.Raw()) for name in names], kw_only=True, gc=False
+        endpoint.name,
+        [(name, msgspec.Raw, msgspec.Raw()) for name in names],
+        kw_only=True,
+        gc=False,
     )
     return msgspec.json.Decoder(list[series_index | tuple[()] | None]).decode
 
@@ -271,11 +274,11 @@ def _mended(results: bytes, odd: Odd) -> bytearray:
     return text
 
 
-def _results(kind: Endpoint, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
+def _results(endpoint: Endpoint, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
     """The known fields of each result, as JSON; a result that is null, [] or {} is left out."""
-    names = _known(kind)
+    names = _known(endpoint)
     as_sent: list[msgspec.Raw] = []
-    for index, item in enumerate(decode(_fields(kind), results, kind.path)):
+    for index, item in enumerate(decode(_fields(endpoint), results, endpoint.path)):
         fields = {name: bytes(getattr(item, name)) for name in names} if item else {}
         if fields and not any(fields.values()):
             as_sent = as_sent or _RAW_ITEMS.decode(results)
@@ -287,36 +290,39 @@ def _results(kind: Endpoint, results: Body, odd: Odd) -> Iterable[dict[str, byte
             odd.left_out += 1
 
 
-def _slow(kind: Endpoint, results: Body, odd: Odd) -> Iterable[tuple[Dims, Amounts]]:
-    for fields in _results(kind, results, odd):
-        dims = tuple(_dimension(fields[name], name, odd) for name in kind.dimensions)
+def _slow(endpoint: Endpoint, results: Body, odd: Odd) -> Iterable[tuple[Dims, Amounts]]:
+    for fields in _results(endpoint, results, odd):
+        dims = tuple(_dimension(fields[name], name, odd) for name in endpoint.dimensions)
         yield (
             _share(dims),
-            tuple(_count(fields[m.field], m.field, m.required, kind.path) for m in kind.measures),
+            tuple(
+                _count(fields[m.field], m.field, m.required, endpoint.path)
+                for m in endpoint.measures
+            ),
         )
 
 
-def readable_costs(kind: Endpoint, results: bytes, odd: Odd) -> bytes:
+def readable_costs(endpoint: Endpoint, results: bytes, odd: Odd) -> bytes:
     """Costs results whose text can be read: as they are, or else with odd text replaced. Their
     numbers stay as they came.
     """
     try:
-        money.quantity_units(kind, results)
+        money.quantity_units(endpoint, results)
     except BadResponse:
         return msgspec.json.encode(
             [
-                _mended_cost(kind, fields, odd)
-                for fields in _results(kind, _mended(results, odd), odd)
+                _mended_cost(endpoint, fields, odd)
+                for fields in _results(endpoint, _mended(results, odd), odd)
             ]
         )
     return results
 
 
-def _mended_cost(kind: Endpoint, fields: dict[str, bytes], odd: Odd) -> dict[str, object]:
-    texts = {name: _dimension(fields[name], name, odd) for name in (*kind.group_by, _UNIT)}
+def _mended_cost(endpoint: Endpoint, fields: dict[str, bytes], odd: Odd) -> dict[str, object]:
+    texts = {name: _dimension(fields[name], name, odd) for name in (*endpoint.group_by, _UNIT)}
     numbers = {
         measure.field: msgspec.Raw(raw)
-        for measure in kind.measures
+        for measure in endpoint.measures
         if (raw := fields[measure.field]) not in _EMPTY
     }
     return {**texts, **numbers}

@@ -27,7 +27,7 @@ class Disagreement:
     """A total that is not the sum of its rows. `key` is the attribute set as JSON."""
 
     organization: str
-    kind: Endpoint
+    endpoint: Endpoint
     stored_series: int
     key: str
     total: Amounts
@@ -36,10 +36,12 @@ class Disagreement:
     def __str__(self) -> str:
         parts = [
             f"{measure.name} {held} instead of {summed}"
-            for measure, held, summed in zip(self.kind.measures, self.total, self.rows, strict=True)
+            for measure, held, summed in zip(
+                self.endpoint.measures, self.total, self.rows, strict=True
+            )
             if held != summed
         ]
-        return f"{self.organization} {self.kind.source} {self.key}: {', '.join(parts)}"
+        return f"{self.organization} {self.endpoint.source} {self.key}: {', '.join(parts)}"
 
 
 def disagreements(db: sqlite3.Connection) -> list[Disagreement]:
@@ -49,20 +51,22 @@ def disagreements(db: sqlite3.Connection) -> list[Disagreement]:
     found: list[Disagreement] = []
     sources = db.execute("SELECT id, organization, kind, epoch FROM sources ORDER BY id").fetchall()
     for source, organization, name, epoch in sources:
-        kind = ENDPOINTS.get(name)
-        if kind is None:
+        endpoint = ENDPOINTS.get(name)
+        if endpoint is None:
             continue
-        expected = _levels(db, source, kind) if kind.level else _sums(db, source, kind, epoch)
+        expected = (
+            _levels(db, source, endpoint) if endpoint.level else _sums(db, source, endpoint, epoch)
+        )
         keys = dict(db.execute("SELECT id, key FROM dims WHERE source_id = ?", (source,)))
-        for stored_series in rows.stored_series_list(db, source, kind):
+        for stored_series in rows.stored_series_list(db, source, endpoint):
             summed = expected.get(stored_series.id) or (
-                stored_series.total if kind.level else kind.zero
+                stored_series.total if endpoint.level else endpoint.zero
             )
             if not _equal(stored_series.total, summed):
                 found.append(
                     Disagreement(
                         organization,
-                        kind,
+                        endpoint,
                         stored_series.id,
                         keys[stored_series.id],
                         stored_series.total,
@@ -83,40 +87,44 @@ def _same(held: Amount, summed: Amount) -> bool:
     )
 
 
-def counts_from(kind: Endpoint, epoch: int) -> int:
+def counts_from(endpoint: Endpoint, epoch: int) -> int:
     """The start of the first bucket that counts. Events and the legacy source count however late
     they come.
     """
-    return 0 if kind.name in (METERED.name, LEGACY.name) else epoch
+    return 0 if endpoint.name in (METERED.name, LEGACY.name) else epoch
 
 
-def _sums(db: sqlite3.Connection, source: int, kind: Endpoint, epoch: int) -> dict[int, Amounts]:
+def _sums(
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, epoch: int
+) -> dict[int, Amounts]:
     """What counts for each total, by the id of its attribute set."""
-    sums = summed_rows(db, source, kind, counts_from(kind, epoch))
+    sums = summed_rows(db, source, endpoint, counts_from(endpoint, epoch))
     purged = db.execute(
         "SELECT p.dims, p.amounts FROM purged p JOIN dims d ON d.id = p.dims WHERE d.source_id = ?",
         (source,),
     )
     for stored_series, text in purged:
-        sums[stored_series] = total(sums.get(stored_series, kind.zero), rows.amounts(text, kind))
+        sums[stored_series] = total(
+            sums.get(stored_series, endpoint.zero), rows.amounts(text, endpoint)
+        )
     return sums
 
 
 def summed_rows(
-    db: sqlite3.Connection, source: int, kind: Endpoint, start: int, end: int = 1 << 62
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, start: int, end: int = 1 << 62
 ) -> dict[int, Amounts]:
     """The sum of the rows whose bucket begins in [start, end), by the id of the attribute set."""
-    names = [measure.name for measure in kind.measures]
+    names = [measure.name for measure in endpoint.measures]
     where = "FROM readings WHERE source_id = ? AND start >= ? AND start < ?"
     span = (source, start, end)
     sums: dict[int, Amounts] = {}
-    if any(measure.money for measure in kind.measures):  # SQLite would add money up as floats
+    if any(measure.money for measure in endpoint.measures):  # SQLite would add money up as floats
         for stored_series, *values in db.execute(f"SELECT dims, {', '.join(names)} {where}", span):
             amounts = tuple(
                 Decimal(value) if measure.money else _whole(value)
-                for measure, value in zip(kind.measures, values, strict=True)
+                for measure, value in zip(endpoint.measures, values, strict=True)
             )
-            sums[stored_series] = total(sums.get(stored_series, kind.zero), amounts)
+            sums[stored_series] = total(sums.get(stored_series, endpoint.zero), amounts)
         return sums
     added = ", ".join(f"coalesce({rows.added_up(name)}, 0)" for name in names)
     for stored_series, *values in db.execute(f"SELECT dims, {added} {where} GROUP BY dims", span):
@@ -126,9 +134,9 @@ def summed_rows(
     return sums
 
 
-def _levels(db: sqlite3.Connection, source: int, kind: Endpoint) -> dict[int, Amounts]:
+def _levels(db: sqlite3.Connection, source: int, endpoint: Endpoint) -> dict[int, Amounts]:
     """The value of the bucket that each level was read in, where that row is still kept."""
-    names = ", ".join(f"r.{measure.name}" for measure in kind.measures)
+    names = ", ".join(f"r.{measure.name}" for measure in endpoint.measures)
     found: dict[int, Amounts] = {}
     sql = (
         f"SELECT d.id, {names} FROM dims d JOIN readings r ON r.source_id = d.source_id"
@@ -156,9 +164,9 @@ def read_everything(db: sqlite3.Connection) -> None:
             _whole(start)
             _whole(end)
         rows.groupings(db, source)
-        if kind := ENDPOINTS.get(name):
+        if endpoint := ENDPOINTS.get(name):
             known = {
-                stored_series.id for stored_series in rows.stored_series_list(db, source, kind)
+                stored_series.id for stored_series in rows.stored_series_list(db, source, endpoint)
             }
             for table in ("readings", "suspicions", "estimates"):
                 _expect_known(db, table, source, known)
@@ -192,16 +200,16 @@ def _dumped(amounts: Amounts) -> str:
 
 
 def remember_purged(
-    db: sqlite3.Connection, source: int, kind: Endpoint, start: int, end: int
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, start: int, end: int
 ) -> None:
     """Before the rows in [start, end) are deleted: keep what they count for each total. Runs inside
     its caller's transaction.
     """
-    if kind.level:
+    if endpoint.level:
         return
     (epoch,) = db.execute("SELECT epoch FROM sources WHERE id = ?", (source,)).fetchone()
-    first = max(start, counts_from(kind, epoch))
-    _add_purged(db, kind, summed_rows(db, source, kind, first, end))
+    first = max(start, counts_from(endpoint, epoch))
+    _add_purged(db, endpoint, summed_rows(db, source, endpoint, first, end))
 
 
 def assume_purged(db: sqlite3.Connection) -> None:
@@ -209,17 +217,17 @@ def assume_purged(db: sqlite3.Connection) -> None:
     rows counts as purged. Runs inside its caller's transaction.
     """
     for one in disagreements(db):
-        if not one.kind.level:
+        if not one.endpoint.level:
             missing = difference(one.total, one.rows)
-            _add_purged(db, one.kind, {one.stored_series: missing})
+            _add_purged(db, one.endpoint, {one.stored_series: missing})
 
 
-def _add_purged(db: sqlite3.Connection, kind: Endpoint, sums: dict[int, Amounts]) -> None:
+def _add_purged(db: sqlite3.Connection, endpoint: Endpoint, sums: dict[int, Amounts]) -> None:
     for stored_series, amounts in sums.items():
         if not any(amounts):
             continue
         held = db.execute("SELECT amounts FROM purged WHERE dims = ?", (stored_series,)).fetchone()
-        before = rows.amounts(held[0], kind) if held else kind.zero
+        before = rows.amounts(held[0], endpoint) if held else endpoint.zero
         db.execute(
             "INSERT OR REPLACE INTO purged VALUES (?, ?)",
             (stored_series, _dumped(total(before, amounts))),
@@ -236,7 +244,9 @@ def set_totals_to_rows(db: sqlite3.Connection) -> dict[int, tuple[Amounts, Amoun
     for one in found:
         (text,) = db.execute("SELECT shown FROM dims WHERE id = ?", (one.stored_series,)).fetchone()
         shown = (
-            one.rows if one.kind.level else tuple(map(max, rows.amounts(text, one.kind), one.rows))
+            one.rows
+            if one.endpoint.level
+            else tuple(map(max, rows.amounts(text, one.endpoint), one.rows))
         )
         db.execute(
             "UPDATE dims SET total = ?, shown = ? WHERE id = ?",

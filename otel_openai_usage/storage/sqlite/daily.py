@@ -48,8 +48,8 @@ class Daily:
         """How far each source has come, as of the last time that it was written down."""
         sql = "SELECT kind, last_success, newest_bucket FROM sources WHERE organization = ?"
         return [
-            Status(organization, kind, None, success, newest)
-            for kind, success, newest in self._all(sql, (organization,))
+            Status(organization, endpoint, None, success, newest)
+            for endpoint, success, newest in self._all(sql, (organization,))
         ]
 
     def first(self, organization: str) -> int | None:
@@ -63,25 +63,25 @@ class Daily:
         return min((start for start in found if start is not None), default=None)
 
     def stored_series_list(
-        self, source: int, kind: Endpoint
+        self, source: int, endpoint: Endpoint
     ) -> dict[int, Mapping[str, str | None]]:
         """The attribute sets of a source, by id."""
-        names = kind.dimensions
+        names = endpoint.dimensions
         found = self._all(
             f"SELECT id, {', '.join(names)} FROM dims WHERE source_id = ? ORDER BY id", (source,)
         )
         return {id_: dict(zip(names, values, strict=True)) for id_, *values in found}
 
-    def rows(self, source: int, kind: Endpoint, since: int) -> Iterator[tuple[float, ...]]:
+    def rows(self, source: int, endpoint: Endpoint, since: int) -> Iterator[tuple[float, ...]]:
         """(attribute set, day, the kind's measures) from a day on; a day may come in several parts.
         Money is float.
         """
         plain = ", ".join(
-            f"CAST({each.name} AS REAL)" if each.money else each.name for each in kind.measures
+            f"CAST({each.name} AS REAL)" if each.money else each.name for each in endpoint.measures
         )
         sums = ", ".join(
             f"sum(CAST({each.name} AS REAL))" if each.money else added_up(each.name)
-            for each in kind.measures
+            for each in endpoint.measures
         )
         where = "FROM readings WHERE source_id = ? AND width = ? AND start >= ?"
         with translate_errors(str(self._path), "read"):

@@ -31,7 +31,7 @@ are no usage. Never added.
 
 _Key: TypeAlias = tuple[int, tuple[str | None, ...]]
 _MONEY = ("cost", "quantity", "estimate")
-_KINDS = {**STORED, METERED.name: METERED}
+_ENDPOINTS = {**STORED, METERED.name: METERED}
 
 USAGE_DIMENSIONS = (
     "organization", "operation", "project_id", "api_key_id", "user_id", "model", "batch", "service_tier", "organization_id",
@@ -98,7 +98,7 @@ class StoredSource:
     """A source in the store. OpenAI does not always say the organization's id."""
 
     organization: str
-    kind: Endpoint
+    endpoint: Endpoint
     organization_id: str | None
     id: int
 
@@ -114,9 +114,9 @@ class History:
         """Every source in the store: what there is to ask for."""
         sql = "SELECT organization, kind, organization_id, id FROM sources ORDER BY id"
         return [
-            StoredSource(organization, _KINDS[kind], *rest)
-            for organization, kind, *rest in self._rows(sql)
-            if kind in _KINDS
+            StoredSource(organization, _ENDPOINTS[endpoint], *rest)
+            for organization, endpoint, *rest in self._rows(sql)
+            if endpoint in _ENDPOINTS
         ]
 
     def span(self) -> tuple[int, int] | None:
@@ -151,7 +151,7 @@ class History:
         """
         found: dict[_Key, dict[str, Any]] = {}
         for origin in self.origins():
-            if _record(origin.kind) == record:
+            if _record(origin.endpoint) == record:
                 for key, _, values in self._grouped(origin, start, end, by, widths):
                     into = found.setdefault(key, {})
                     for name, value in values.items():
@@ -171,7 +171,7 @@ class History:
         """
         found: dict[tuple[int, tuple[str | None, ...], str], list[Decimal | None]] = {}
         for origin in self.origins():
-            if origin.kind is COSTS:
+            if origin.endpoint is COSTS:
                 for key, currency, values in self._grouped(origin, start, end, by):
                     into = found.setdefault((*key, currency), [Decimal(0), None])
                     into[0] = add(into[0] or Decimal(0), values["cost"])
@@ -217,13 +217,13 @@ class History:
     ) -> Iterator[tuple[_Key, str, dict[str, Any]]]:
         """Sums of one source: (day, group), currency, and by column."""
         self_metrics = {"organization": origin.organization}
-        if origin.kind not in (LEGACY, METERED):
-            self_metrics["operation"] = origin.kind.name
-        sql = _question(origin.kind, [name for name in by if name not in self_metrics], widths)
+        if origin.endpoint not in (LEGACY, METERED):
+            self_metrics["operation"] = origin.endpoint.name
+        sql = _question(origin.endpoint, [name for name in by if name not in self_metrics], widths)
         for at, currency, *rest in self._rows(sql, origin.id, start, end):
             dims = iter(rest)
             group = tuple(self_metrics[name] if name in self_metrics else next(dims) for name in by)
-            amounts = dict(zip(_columns(origin.kind), dims, strict=True))
+            amounts = dict(zip(_columns(origin.endpoint), dims, strict=True))
             yield (
                 (at, group),
                 currency,
@@ -231,23 +231,23 @@ class History:
             )
 
 
-def _record(kind: Endpoint) -> Record | None:
+def _record(endpoint: Endpoint) -> Record | None:
     """None for costs."""
     self_metrics: dict[str, Record | None] = {
         COSTS.name: None,
         LEGACY.name: "legacy_usage",
         METERED.name: "metered",
     }
-    return self_metrics.get(kind.name, "vector_store" if kind.level else "usage")
+    return self_metrics.get(endpoint.name, "vector_store" if endpoint.level else "usage")
 
 
 def _sum(one: Any, other: Any) -> Any:
     return add(one, other) if isinstance(one, Decimal) else one + other
 
 
-def _columns(kind: Endpoint) -> list[str]:
-    measures = [measure.name for measure in kind.measures]
-    return measures if kind is COSTS else [*measures, "estimate", "unpriced"]
+def _columns(endpoint: Endpoint) -> list[str]:
+    measures = [measure.name for measure in endpoint.measures]
+    return measures if endpoint is COSTS else [*measures, "estimate", "unpriced"]
 
 
 def _amount(name: str, value: Any) -> Any:
@@ -262,11 +262,11 @@ def _summed(name: str, table: str = "") -> str:
     return f"decimal_sum({column})" if name in _MONEY else added_up(column)
 
 
-def _question(kind: Endpoint, by: Sequence[str], widths: Collection[int]) -> str:
+def _question(endpoint: Endpoint, by: Sequence[str], widths: Collection[int]) -> str:
     """SQL for (day, currency, dimensions …, sums …) of a source and a stretch of time."""
-    measures = [measure.name for measure in kind.measures]
+    measures = [measure.name for measure in endpoint.measures]
     sums = ", ".join(f'{_summed(name)} AS "{name}"' for name in measures)
-    if kind.level:
+    if endpoint.level:
         # of a level SQLite takes the columns of the row that has the maximum
         sums = f"{', '.join(measures)}, max(start)"
     stored_series_list = (
@@ -274,14 +274,14 @@ def _question(kind: Endpoint, by: Sequence[str], widths: Collection[int]) -> str
         f" AND width IN ({', '.join(str(int(each)) for each in widths)}) AND start >= ?2 AND start < ?3 GROUP BY 1, 2"
     )
     column = {
-        name: f'd."{name}"' if name in (*kind.dimensions, "key") else "NULL"
+        name: f'd."{name}"' if name in (*endpoint.dimensions, "key") else "NULL"
         for name in (*by, "currency")
     }
     picks = ["l.at", f"coalesce({column['currency']}, '')", *(column[name] for name in by)]
     picks += [_summed(name, "l.") for name in measures]
     join = ""
-    priced = kind is not METERED
-    if kind is not COSTS:
+    priced = endpoint is not METERED
+    if endpoint is not COSTS:
         tokens = (
             " + ".join(f'l."{name}"' for name in ("input", "output") if name in measures) or "0"
         )

@@ -19,7 +19,7 @@ def add(
     new: Mapping[Dims, int],
 ) -> None:
     """Add to hours. `new` has the ids of leaves that the book does not know yet."""
-    names = [measure.name for measure in source_state.kind.measures]
+    names = [measure.name for measure in source_state.endpoint.measures]
     db.executemany(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)}) VALUES (?, ?, ?, ?, {', '.join('?' * len(names))})"
         f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in names)}",
@@ -39,10 +39,10 @@ def add(
 def shares(db: sqlite3.Connection, day: int) -> list[Share]:
     """What was used, and what events explain, of each model on the UTC day that begins then."""
     found: dict[tuple[str, str | None], list[int]] = {}
-    for source, organization, kind in db.execute(
+    for source, organization, endpoint in db.execute(
         "SELECT id, organization, kind FROM sources"
     ).fetchall():
-        if kind not in _KINDS:
+        if endpoint not in _ENDPOINTS:
             continue
         for model, given, made in db.execute(
             f"SELECT dims.model, {added_up('readings.input')},"
@@ -51,7 +51,7 @@ def shares(db: sqlite3.Connection, day: int) -> list[Share]:
             (source, day, day + Width.DAY),
         ):
             sums = found.setdefault((organization, model), [0, 0, 0, 0])
-            first = 2 if kind == METERED.name else 0
+            first = 2 if endpoint == METERED.name else 0
             sums[first] += given
             sums[first + 1] += made
     return [
@@ -61,8 +61,8 @@ def shares(db: sqlite3.Connection, day: int) -> list[Share]:
     ]
 
 
-_KINDS = {METERED.name} | {
-    kind.name
-    for kind in USAGE_ENDPOINTS.values()
-    if any(measure.name == "input" for measure in kind.measures)
+_ENDPOINTS = {METERED.name} | {
+    endpoint.name
+    for endpoint in USAGE_ENDPOINTS.values()
+    if any(measure.name == "input" for measure in endpoint.measures)
 }

@@ -28,8 +28,10 @@ def owner(db: sqlite3.Connection, organization: str) -> Owner:
         "SELECT kind, organization_id, newest_bucket FROM sources WHERE organization = ?",
         (organization,),
     ).fetchall()
-    ids = {id_ for kind, id_, _ in sources if id_ is not None and kind in ENDPOINTS}
-    newest = [(kind, end) for kind, _, end in sources if end is not None and kind in ENDPOINTS]
+    ids = {id_ for endpoint, id_, _ in sources if id_ is not None and endpoint in ENDPOINTS}
+    newest = [
+        (endpoint, end) for endpoint, _, end in sources if end is not None and endpoint in ENDPOINTS
+    ]
     newest.sort(key=lambda pair: pair[1], reverse=True)
     values = (organization, *ENDPOINTS)
     members: set[str] = set()

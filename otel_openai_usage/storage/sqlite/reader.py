@@ -36,7 +36,8 @@ class Reader:
                 self._source_state(organization, *row) for row in found if row[1] in ENDPOINTS
             ]
         return sorted(
-            source_states, key=lambda source_state: list(ENDPOINTS).index(source_state.kind.name)
+            source_states,
+            key=lambda source_state: list(ENDPOINTS).index(source_state.endpoint.name),
         )
 
     def _source_state(
@@ -49,10 +50,10 @@ class Reader:
         horizon: int | None,
         unread: str,
     ) -> SourceState:
-        kind = ENDPOINTS[name]
+        endpoint = ENDPOINTS[name]
         stored_series_list = {
             stored_series.dims: stored_series
-            for stored_series in rows.stored_series_list(self._db, id_, kind)
+            for stored_series in rows.stored_series_list(self._db, id_, endpoint)
         }
         progress = Progress(
             epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
@@ -61,7 +62,7 @@ class Reader:
         return SourceState(
             id_,
             organization,
-            kind,
+            endpoint,
             progress,
             rows.groupings(self._db, id_),
             stored_series_list,
@@ -76,7 +77,7 @@ class Reader:
         sums: dict[Dims, Amounts] = {}
         with translate_errors(str(self._path), "read"):
             for row in rows.between(self._db, source_state, tuple(Width), start, end):
-                sums[row.dims] = total(sums.get(row.dims, source_state.kind.zero), row.amounts)
+                sums[row.dims] = total(sums.get(row.dims, source_state.endpoint.zero), row.amounts)
         return {dims: amounts for dims, amounts in sums.items() if any(amounts)}
 
     def rows(self, source_state: SourceState, start: int, end: int) -> list[Row]:

@@ -23,10 +23,10 @@ _PURGED_BEFORE = "purged_before"
 
 
 def step(
-    db: sqlite3.Connection, source: int, kind: Endpoint, progress: Progress, keep: Retention
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
 ) -> Window | None:
     """Do one small piece of what is to be done for a source: the day whose rows it changed, if any."""
-    return _downsample(db, source, kind, progress, keep) or _purge(db, source, kind, keep)
+    return _downsample(db, source, endpoint, progress, keep) or _purge(db, source, endpoint, keep)
 
 
 def purged_before(db: sqlite3.Connection, source: int) -> int:
@@ -38,7 +38,7 @@ def purged_before(db: sqlite3.Connection, source: int) -> int:
 
 
 def _downsample(
-    db: sqlite3.Connection, source: int, kind: Endpoint, progress: Progress, keep: Retention
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
 ) -> Window | None:
     """The oldest day of hours becomes days. The day that counting began in stays: half of it does
     not count.
@@ -51,16 +51,16 @@ def _downsample(
     if oldest is None:
         return None
     day = floor(oldest, _DAY)
-    names = [measure.name for measure in kind.measures]
+    names = [measure.name for measure in endpoint.measures]
     picked = ", ".join(
-        f"{name} AS {name}" if kind.level else f"{added_up(name)} AS {name}" for name in names
+        f"{name} AS {name}" if endpoint.level else f"{added_up(name)} AS {name}" for name in names
     )
     update = ", ".join(
-        f"{name} = excluded.{name}" if kind.level else f"{name} = {name} + excluded.{name}"
+        f"{name} = excluded.{name}" if endpoint.level else f"{name} = {name} + excluded.{name}"
         for name in names
     )
     last = (
-        ", max(start)" if kind.level else ", 0"
+        ", max(start)" if endpoint.level else ", 0"
     )  # of a level SQLite takes the columns of the row that has the maximum
     db.execute(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)})"
@@ -76,7 +76,9 @@ def _downsample(
     return Window(day, day + _DAY)
 
 
-def _purge(db: sqlite3.Connection, source: int, kind: Endpoint, keep: Retention) -> Window | None:
+def _purge(
+    db: sqlite3.Connection, source: int, endpoint: Endpoint, keep: Retention
+) -> Window | None:
     """The oldest day that is older than anybody wants to know. That it went is written down with it."""
     for width in Width:
         (oldest,) = db.execute(
@@ -88,7 +90,7 @@ def _purge(db: sqlite3.Connection, source: int, kind: Endpoint, keep: Retention)
     else:
         return None
     day = floor(oldest, _DAY)
-    remember_purged(db, source, kind, day, day + _DAY)
+    remember_purged(db, source, endpoint, day, day + _DAY)
     for table in ("readings", "suspicions"):
         for width in Width:
             sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"

@@ -12,35 +12,35 @@ from otel_openai_usage.domain.reconciliation import Change, Row
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 
 
-def key(dims: Dims, kind: Endpoint) -> str:
-    """What identifies an attribute set in the file: its dimensions by name, so that a kind may gain
+def key(dims: Dims, endpoint: Endpoint) -> str:
+    """What identifies an attribute set in the file: its dimensions by name, so that an endpoint may gain
     one later.
     """
     return json.dumps(
         {
             name: value
-            for name, value in zip(kind.dimensions, dims, strict=True)
+            for name, value in zip(endpoint.dimensions, dims, strict=True)
             if value is not None
         },
         sort_keys=True,
     )
 
 
-def dims(text: str, kind: Endpoint) -> Dims:
+def dims(text: str, endpoint: Endpoint) -> Dims:
     """The reverse of `key`."""
     values = json.loads(text)
-    return tuple(values.get(name) for name in kind.dimensions)
+    return tuple(values.get(name) for name in endpoint.dimensions)
 
 
 def _text(amounts: Amounts) -> str:
     return json.dumps([amount if isinstance(amount, int) else str(amount) for amount in amounts])
 
 
-def amounts(text: str, kind: Endpoint) -> Amounts:
+def amounts(text: str, endpoint: Endpoint) -> Amounts:
     """The reverse of `_text`: money comes back as the Decimal that it was."""
     return tuple(
         Decimal(value) if measure.money else value
-        for measure, value in zip(kind.measures, json.loads(text), strict=True)
+        for measure, value in zip(endpoint.measures, json.loads(text), strict=True)
     )
 
 
@@ -50,7 +50,7 @@ def amount(text: str) -> Amount:
 
 
 def stored_series_list(
-    db: sqlite3.Connection, source: int, kind: Endpoint
+    db: sqlite3.Connection, source: int, endpoint: Endpoint
 ) -> Iterator[StoredSeries]:
     """Every leaf of a source."""
     for id_, key, total, shown, released, first_seen, changed, *estimated in db.execute(
@@ -60,9 +60,9 @@ def stored_series_list(
         estimates = [Decimal(text) if text is not None else None for text in estimated]
         yield StoredSeries(
             id_,
-            dims(key, kind),
-            amounts(total, kind),
-            amounts(shown, kind),
+            dims(key, endpoint),
+            amounts(total, endpoint),
+            amounts(shown, endpoint),
             bool(released),
             first_seen,
             changed,
@@ -82,7 +82,7 @@ def add_series(
     db: sqlite3.Connection, source_state: SourceState, new: Iterable[StoredSeries]
 ) -> None:
     """Store leaves and give them their ids."""
-    names = source_state.kind.group_by + source_state.kind.derived
+    names = source_state.endpoint.group_by + source_state.endpoint.derived
     sql = (
         f"INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, estimate, estimate_shown, {', '.join(names)})"
         f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {', '.join('?' * len(names))})"
@@ -90,7 +90,7 @@ def add_series(
     for stored_series in new:
         values = (
             source_state.id,
-            key(stored_series.dims, source_state.kind),
+            key(stored_series.dims, source_state.endpoint),
             _text(stored_series.total),
             _text(stored_series.shown),
             stored_series.released,
@@ -150,7 +150,7 @@ def between(
     db: sqlite3.Connection, source_state: SourceState, widths: Sequence[int], start: int, end: int
 ) -> list[Row]:
     """Rows of these widths whose bucket begins in [start, end)."""
-    measures = source_state.kind.measures
+    measures = source_state.endpoint.measures
     columns = ", ".join(measure.name for measure in measures)
     money = [index for index, measure in enumerate(measures) if measure.money]
     found = []
@@ -188,7 +188,7 @@ def write(
     def id_(dims: Dims) -> int:
         return new.get(dims) or source_state.series[dims].id
 
-    measures = [measure.name for measure in source_state.kind.measures]
+    measures = [measure.name for measure in source_state.endpoint.measures]
     db.executemany(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(measures)}) VALUES (?, ?, ?, ?, {', '.join('?' * len(measures))})"
         f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in measures)}",
@@ -234,15 +234,15 @@ def compact(db: sqlite3.Connection, source_state: SourceState, before: int) -> N
     A flow's minutes are added up; of a level the last one stays. No total moves.
     """
     span = (source_state.id, source_state.progress.whole_days_from, before)
-    columns = [measure.name for measure in source_state.kind.measures]
+    columns = [measure.name for measure in source_state.endpoint.measures]
     picked = (
         ", ".join(columns)
-        if source_state.kind.level
+        if source_state.endpoint.level
         else ", ".join(added_up(name) for name in columns)
     )
     update = ", ".join(
         f"{name} = excluded.{name}"
-        if source_state.kind.level
+        if source_state.endpoint.level
         else f"{name} = {name} + excluded.{name}"
         for name in columns
     )
@@ -251,7 +251,7 @@ def compact(db: sqlite3.Connection, source_state: SourceState, before: int) -> N
         f" SELECT ?, {int(Width.HOUR)}, start / 3600 * 3600, dims, {picked} FROM"
         f" (SELECT *, max(start) OVER (PARTITION BY start / 3600, dims) AS last FROM readings"
         f" WHERE source_id = ? AND width = {int(Width.MINUTE)}"
-        f" AND start >= ? AND start < ?) {'WHERE start = last' if source_state.kind.level else ''} GROUP BY start / 3600, dims"
+        f" AND start >= ? AND start < ?) {'WHERE start = last' if source_state.endpoint.level else ''} GROUP BY start / 3600, dims"
         f" ON CONFLICT DO UPDATE SET {update}",
         (source_state.id, *span),
     )

@@ -112,15 +112,15 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
         db.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {kind}')
 
 
-def _columns(kinds: Iterable[Endpoint]) -> Mapping[str, Mapping[str, str]]:
+def _columns(endpoints: Iterable[Endpoint]) -> Mapping[str, Mapping[str, str]]:
     """The columns that these endpoints need: name and type, by table."""
     measures: dict[str, str] = {}
     dimensions: dict[str, str] = {}
-    for kind in kinds:
-        for measure in kind.measures:
+    for endpoint in endpoints:
+        for measure in endpoint.measures:
             # Money is kept as text, so that no digit is lost.
             measures[measure.name] = "TEXT" if measure.money else "INTEGER"
-        for dimension in kind.group_by + kind.derived:
+        for dimension in endpoint.group_by + endpoint.derived:
             dimensions[dimension] = "TEXT"
     return {"readings": measures, "dims": dimensions}
 

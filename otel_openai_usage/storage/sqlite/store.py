@@ -298,18 +298,18 @@ class Store:
             return str(db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
     def source_state(
-        self, organization: str, kind: Endpoint, epoch: int, group_by: tuple[str, ...]
+        self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
         """The book of a source; a new one begins counting at `epoch`."""
         with self._transaction("read") as db:
             db.execute(
                 "INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)",
-                (organization, kind.name, epoch),
+                (organization, endpoint.name, epoch),
             )
             (id_, began, complete, horizon, unread, success, newest, org_id) = db.execute(
                 "SELECT id, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id FROM sources"
                 " WHERE organization = ? AND kind = ?",
-                (organization, kind.name),
+                (organization, endpoint.name),
             ).fetchone()
             db.execute(
                 "INSERT INTO groupings SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = ?)",
@@ -318,7 +318,7 @@ class Store:
             groupings = rows.groupings(db, id_)
             stored_series_list = {
                 stored_series.dims: stored_series
-                for stored_series in rows.stored_series_list(db, id_, kind)
+                for stored_series in rows.stored_series_list(db, id_, endpoint)
             }
             purged_before = retention.purged_before(db, id_)
             # The rows know better than `sources`, which is a commit behind after a kill.
@@ -332,7 +332,7 @@ class Store:
         return SourceState(
             id_,
             organization,
-            kind,
+            endpoint,
             progress,
             groupings,
             stored_series_list,
@@ -374,8 +374,8 @@ class Store:
         """Lower readings that wait for confirmation."""
         with translate_errors(self.path, "read"):
             return {
-                (width, begin, rows.dims(key, source_state.kind)): PendingDecrease(
-                    rows.amounts(text, source_state.kind), since
+                (width, begin, rows.dims(key, source_state.endpoint)): PendingDecrease(
+                    rows.amounts(text, source_state.endpoint), since
                 )
                 for begin, key, text, since in self._db.execute(
                     "SELECT s.start, d.key, s.amounts, s.since FROM suspicions s JOIN dims d ON d.id = s.dims"
@@ -540,7 +540,7 @@ class Store:
         """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
         with self._transaction("tidied") as db:
             changed = retention.step(
-                db, source_state.id, source_state.kind, source_state.progress, keep
+                db, source_state.id, source_state.endpoint, source_state.progress, keep
             )
             purged_before = retention.purged_before(db, source_state.id)
         if changed is None:

@@ -55,17 +55,17 @@ async def read(client: Client, window: Window = HOUR) -> dict[int, int]:
     }
 
 
-@pytest.mark.parametrize("kind", ENDPOINTS.values(), ids=str)
-async def test_what_is_asked(kind: Endpoint, upstream: Upstream, client: Client) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=str)
+async def test_what_is_asked(endpoint: Endpoint, upstream: Upstream, client: Client) -> None:
     """Explicit aligned times, the limit, and only the groupings that the endpoint has, each as a
     parameter of its own.
     """
-    upstream.script = [payload(kind.name) | {"has_more": False}]
-    await UsageSource(client, kind).read(
+    upstream.script = [payload(endpoint.name) | {"has_more": False}]
+    await UsageSource(client, endpoint).read(
         Window(T0, T0 + 2 * 86400 - 5), Width.DAY, ["model", "project_id", "line_item", "batch"]
     )
     (asked,) = upstream.asked
-    assert asked.path == f"organization/{kind.path}"
+    assert asked.path == f"organization/{endpoint.path}"
     assert [asked.one(name) for name in ("start_time", "end_time", "bucket_width", "limit")] == [
         str(T0),
         str(T0 + 2 * 86400),
@@ -73,7 +73,7 @@ async def test_what_is_asked(kind: Endpoint, upstream: Upstream, client: Client)
         "2",
     ]
     assert asked.all("group_by") == [
-        name for name in kind.group_by if name in {"model", "project_id", "line_item", "batch"}
+        name for name in endpoint.group_by if name in {"model", "project_id", "line_item", "batch"}
     ]
     assert not asked.all("page")
 

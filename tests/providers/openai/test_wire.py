@@ -50,13 +50,13 @@ def cost(value: str) -> bytes:
     return b'[{"amount":{"value":%s,"currency":"usd"}}]' % value.encode()
 
 
-@pytest.mark.parametrize("kind", ENDPOINTS.values(), ids=str)
-def test_examples_of_openai(kind: Endpoint) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=str)
+def test_examples_of_openai(endpoint: Endpoint) -> None:
     """Every kind reads OpenAI's own example of it, to the number."""
-    page = wire.page((PAYLOADS / f"{kind.name}.json").read_bytes(), kind)
-    dims, amounts = EXAMPLES[kind.name]
+    page = wire.page((PAYLOADS / f"{endpoint.name}.json").read_bytes(), endpoint)
+    dims, amounts = EXAMPLES[endpoint.name]
     assert [bucket.start for bucket in page.buckets] == [1730419200]
-    assert wire.rows(kind, page.buckets[0].results) == {dims: amounts}
+    assert wire.rows(endpoint, page.buckets[0].results) == {dims: amounts}
 
 
 def test_envelope() -> None:
@@ -174,15 +174,15 @@ def test_text_that_is_no_unicode_is_replaced() -> None:
     assert odd.replaced == 2
 
 
-@pytest.mark.parametrize("kind", [COMPLETIONS, COSTS], ids=str)
+@pytest.mark.parametrize("endpoint", [COMPLETIONS, COSTS], ids=str)
 @pytest.mark.parametrize("empty", [b"null", b"[]", b"{}", b"{ }"])
-def test_a_result_of_nothing_is_left_out(kind: Endpoint, empty: bytes) -> None:
+def test_a_result_of_nothing_is_left_out(endpoint: Endpoint, empty: bytes) -> None:
     """What says nothing, as PHP and JavaScript spell it, is left out; the row beside it counts."""
-    row = encoded(completion() if kind is COMPLETIONS else {"amount": {"value": 1}})[1:-1]
+    row = encoded(completion() if endpoint is COMPLETIONS else {"amount": {"value": 1}})[1:-1]
     odd = Odd()
-    with_it = wire.rows(kind, b"[" + empty + b"," + row + b"]", odd)
-    if kind is COMPLETIONS or not empty.startswith(b"{"):
-        assert with_it == wire.rows(kind, b"[" + row + b"]")
+    with_it = wire.rows(endpoint, b"[" + empty + b"," + row + b"]", odd)
+    if endpoint is COMPLETIONS or not empty.startswith(b"{"):
+        assert with_it == wire.rows(endpoint, b"[" + row + b"]")
         assert odd.left_out == 1
 
 

@@ -32,7 +32,7 @@ class Tariff:
         self.price = Decimal(price)
 
     def rates(
-        self, organization: str, kind: Endpoint, dims: Mapping[str, str], time: int
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int
     ) -> Rates | None:
         return None if dims.get("model") == "unknown" else (self.price, Decimal(0))
 

@@ -18,7 +18,7 @@ def cost(
     model: str,
     organization: str = "acme",
     time: int = NOW,
-    kind: str = "completions",
+    endpoint: str = "completions",
     **amounts: object,
 ) -> Decimal | None:
     """What these amounts cost; None without a price. `batch` and `service_tier` are dimensions."""
@@ -26,10 +26,10 @@ def cost(
         name: str(amounts.pop(name)) for name in ("batch", "service_tier") if name in amounts
     }
     dims["model"] = model
-    rates: Rates | None = prices.rates(organization, ENDPOINTS[kind], dims, time)
+    rates: Rates | None = prices.rates(organization, ENDPOINTS[endpoint], dims, time)
     if rates is None:
         return None
-    names = [measure.name for measure in ENDPOINTS[kind].measures]
+    names = [measure.name for measure in ENDPOINTS[endpoint].measures]
     return sum(
         (
             Decimal(str(amount)) * (rates[names.index(name)] or 0)
@@ -81,13 +81,13 @@ def test_what_is_not_counted_in_tokens(prices: Prices) -> None:
     """Characters, seconds and searches have prices; moderations are free; sessions and old images
     have none.
     """
-    assert cost(prices, "tts-1", kind="audio_speeches", characters=1_000_000) == 15
-    assert cost(prices, "whisper-1", kind="audio_transcriptions", audio=3600) == Decimal("0.36")
-    assert cost(prices, "gpt-5", kind="web_search_calls", searches=1000) == 10
-    assert cost(prices, "", kind="file_search_calls", searches=1000) == Decimal("2.5")
-    assert cost(prices, "omni-moderation-2024-09-26", kind="moderations", input=10**9) == 0
-    assert cost(prices, "dall-e-3", kind="images", images=1) is None
-    assert cost(prices, "", kind="code_interpreter_sessions", sessions=1) is None
+    assert cost(prices, "tts-1", endpoint="audio_speeches", characters=1_000_000) == 15
+    assert cost(prices, "whisper-1", endpoint="audio_transcriptions", audio=3600) == Decimal("0.36")
+    assert cost(prices, "gpt-5", endpoint="web_search_calls", searches=1000) == 10
+    assert cost(prices, "", endpoint="file_search_calls", searches=1000) == Decimal("2.5")
+    assert cost(prices, "omni-moderation-2024-09-26", endpoint="moderations", input=10**9) == 0
+    assert cost(prices, "dall-e-3", endpoint="images", images=1) is None
+    assert cost(prices, "", endpoint="code_interpreter_sessions", sessions=1) is None
 
 
 def test_prices_of_ones_own() -> None:
@@ -102,7 +102,7 @@ def test_prices_of_ones_own() -> None:
     prices = Prices({"acme": self_metrics})
     assert cost(prices, "gpt-5-2025-08-07", input=1_000_000) == Decimal("1.125")
     assert cost(prices, "private", input=1_000_000, output=2_000_000) == 12
-    assert cost(prices, "", kind="code_interpreter_sessions", sessions=2) == Decimal("0.06")
+    assert cost(prices, "", endpoint="code_interpreter_sessions", sessions=2) == Decimal("0.06")
     assert cost(prices, "gpt-5-2025-08-07", organization="other", input=1_000_000) == Decimal(
         "1.25"
     )

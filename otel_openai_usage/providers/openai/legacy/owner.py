@@ -76,7 +76,7 @@ class LegacyOwner:
             )
 
     def _identity(self, found: Iterable[Dims]) -> Identity:
-        dimensions = self._source_state.kind.dimensions
+        dimensions = self._source_state.endpoint.dimensions
         organization = dimensions.index("organization_id")
         places = [dimensions.index(name) for name in ("project_id", "api_key_id")]
         ids: set[str | None] = set()
