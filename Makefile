@@ -30,7 +30,7 @@ demo: setup ## Simulated organization, exporter and dashboard; needs no key
 	$(BIN)/otel-openai-usage demo
 
 test: setup servers check ## Everything that must hold before a push, real servers included
-	$(BIN)/pytest
+	$(BIN)/pytest --cov --cov-report=term
 
 test-long: setup servers ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout 1800

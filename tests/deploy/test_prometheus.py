@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,13 @@ def test_every_alert_is_seen_firing_and_quiet(alert: str) -> None:
 
 @pytest.mark.parametrize("alert", sorted(alerts()))
 def test_every_alert_has_a_page_in_the_runbook(alert: str) -> None:
-    """`runbook` leads to a section of docs/operations.md that bears the alert's name."""
-    page, _, anchor = alerts()[alert]["annotations"]["runbook"].partition("#")
+    """`runbook_url` leads to a section of docs/operations.md, below the repository's URL in
+    pyproject.toml, that bears the alert's name.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    url, _, anchor = alerts()[alert]["annotations"]["runbook_url"].partition("#")
+    page = url.removeprefix(f"{project['urls']['Repository']}/blob/main/")
+    assert page == "docs/operations.md"
     assert anchor == alert.lower()
     assert re.search(rf"^### {alert}$", (ROOT / page).read_text(), re.MULTILINE)
 
@@ -226,11 +232,13 @@ def test_an_alert_travels_to_a_webhook(
         message = wait_for(lambda: next(iter(webhook[1]), None), "the webhook to be called", 60)
     finally:
         process.stop()
-    told = {
-        (alert["labels"]["alertname"], alert["annotations"]["runbook"])
+    ((name, url),) = {
+        (alert["labels"]["alertname"], alert["annotations"]["runbook_url"])
         for alert in message["alerts"]
     }
-    assert told == {("OpenAIExporterDown", "docs/operations.md#openaiexporterdown")}
+    assert name == "OpenAIExporterDown"
+    assert url.startswith("https://")
+    assert url.endswith("/docs/operations.md#openaiexporterdown")
     assert {
         alert["labels"]["alertname"] for message in webhook[1] for alert in message["alerts"]
     } == {"OpenAIExporterDown"}
