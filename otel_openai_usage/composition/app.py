@@ -55,7 +55,7 @@ from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.sqlite.file import MEMORY, unwritable
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.storage.sqlite.units import QuantityUnits
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 log = logging.getLogger(__name__)

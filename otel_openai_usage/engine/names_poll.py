@@ -8,7 +8,7 @@ from otel_openai_usage.domain.source_state import SourceState, Status
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import MissingScope, Rejected, SourceError
 from otel_openai_usage.storage.ports import LimitSource, NameSource
-from otel_openai_usage.view.series import dimensions, unnamed
+from otel_openai_usage.view.attributes import dimensions, unnamed
 
 log = logging.getLogger(__name__)
 

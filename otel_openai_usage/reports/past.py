@@ -13,7 +13,7 @@ from otel_openai_usage.domain.series_marks import Attributes
 from otel_openai_usage.domain.snapshot import AttributeValue
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.storage.sqlite.reader import Reader, reading
-from otel_openai_usage.view.series import AttributePolicy, named
+from otel_openai_usage.view.attributes import AttributePolicy, named
 
 
 @dataclass(slots=True)

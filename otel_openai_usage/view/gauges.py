@@ -1,60 +1,93 @@
-"""The gauges that are small tables made anew: cost by day, spend limits, the state of each source."""
+"""The gauges, as rows: cost by day, levels, spend limits, coverage; and the legacy counters.
 
-from collections.abc import Iterable, Mapping
+Each function returns the rows of one poll. `GaugeTable` turns rows into points.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import add
+from typing import TypeAlias, TypeVar
 
-from otel_openai_usage.domain.legacy_day import COUNTERS, LABELS, Shown
+from otel_openai_usage.domain.legacy_day import COUNTERS, LABELS, Shown, Sums
 from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import Limit, Names, Rows, Width, floor
-from otel_openai_usage.domain.series_marks import Attributes
-from otel_openai_usage.domain.snapshot import AttributeValue, Point, Series
+from otel_openai_usage.domain.series_marks import Attributes, Key
+from otel_openai_usage.domain.snapshot import Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.series import AttributePolicy, dimensions, named, unnamed
+from otel_openai_usage.view.attributes import (
+    AttributePolicy,
+    aggregate,
+    attribute_key,
+    dimensions,
+    named,
+    unnamed,
+)
+
+V = TypeVar("V")
+GaugeRow: TypeAlias = tuple[Attributes, int | float]
+"""The attributes and the value of one point."""
+
+UNMETERED = "openai.unmetered.tokens"
+COVERAGE = "openai.metered.coverage"
+
+LEVEL_LASTS = Width.DAY
+"""Seconds that a level is shown after its last bucket, up to the newest bucket of its source.
+
+OpenAI reports no 0 for a deleted vector store: it stops reporting it.
+"""
+
+_DAILY_COST_DIMENSIONS = ("project_id", "line_item", "currency")
 
 
-class Table:
-    """The points of one gauge. What did not change stays the same object."""
+class GaugeTable:
+    """The points of one gauge.
+
+    A series that is in two successive updates stays the same object, and so does the list of points
+    if nothing changed. Readers rely on that to reuse what they rendered.
+    """
 
     def __init__(self) -> None:
-        self._series: dict[tuple[tuple[str, AttributeValue], ...], Series] = {}
+        self._series: dict[Key, Series] = {}
         self._points: list[Point] = []
         self._start = 0
 
-    def update(self, rows: Iterable[tuple[Attributes, int | float]], start: int = 0) -> list[Point]:
-        """The points for these rows; the list of last time if they say the same. `start` in Unix
-        nanoseconds, for counters.
+    def update(self, rows: Iterable[GaugeRow], start: int = 0) -> list[Point]:
+        """Return the points for these rows: the list of the last call if they are equal.
+
+        `start` is for counters: when counting began, in Unix nanoseconds.
         """
-        known = self._series if start == self._start else {}
-        self._series = {}
+        reusable = self._series if start == self._start else {}
         self._start = start
+        self._series = {}
         points = []
         for attributes, value in rows:
-            key = tuple(sorted(attributes.items()))
-            series = self._series[key] = known.get(key) or Series(attributes, start)
+            key = attribute_key(attributes)
+            series = reusable.get(key) or Series(attributes, start)
+            self._series[key] = series
             points.append(Point(series, value))
-        if [(point.series, point.value) for point in points] != [
-            (point.series, point.value) for point in self._points
-        ]:
+        if points != self._points:
             self._points = points
         return self._points
 
 
-def waits(
+def awaits_name(
     source_state: SourceState,
     stored_series: StoredSeries | None,
     names: Names,
     policy: AttributePolicy,
     now: float,
 ) -> bool:
-    """Whether an attribute set that is new still waits for its name, as a counter's would."""
-    return (
-        stored_series is not None
-        and 0
-        <= now - stored_series.first_seen
-        < policy.name_wait  # not for days after a clock was set back
-        and unnamed(dimensions(source_state, stored_series), names)
-    )
+    """Return whether a new stored series still waits for its name, as it does in the counters.
+
+    Without the wait, a Collector would keep the point called `unknown` beside the named one.
+    """
+    if stored_series is None:
+        return False
+    age = now - stored_series.first_seen
+    # An age below 0 means that the clock was set back: the wait could take days.
+    is_new = 0 <= age < policy.name_wait
+    return is_new and unnamed(dimensions(source_state, stored_series), names)
 
 
 def daily_cost(
@@ -64,138 +97,122 @@ def daily_cost(
     policy: AttributePolicy,
     organization_id: str | None,
     now: float,
-) -> list[tuple[Attributes, int | float]]:
-    """Cost of each of the days, rows that differ only in what is dropped added up."""
-    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, Decimal]] = {}
-    shown = ("project_id", "line_item", "currency")
-    for day in sorted(days):
-        for dims, amounts in days[day].items():
-            if waits(source_state, source_state.series.get(dims), names, policy, now):
-                continue
-            raw: Attributes = {
-                "organization": source_state.organization,
-                "date": f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}",
-            }
-            raw |= {
-                key: value
-                for key, value in zip(source_state.endpoint.dimensions, dims, strict=True)
-                if value is not None and key in shown
-            }
-            if organization_id:
-                raw["organization_id"] = organization_id
-            attributes = policy.attributes(named(raw, names))
-            key = tuple(sorted(attributes.items()))
-            before = found[key][1] if key in found else Decimal(0)
-            found[key] = (attributes, before + amounts[0])
-    return [(attributes, float(amount)) for attributes, amount in found.values()]
+) -> list[GaugeRow]:
+    """Return the cost of each day. `days` is by the Unix time at which the day starts."""
 
+    def rows() -> Iterator[tuple[Attributes, Decimal]]:
+        for day in sorted(days):
+            date = f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"
+            for dims, amounts in days[day].items():
+                stored_series = source_state.series.get(dims)
+                if awaits_name(source_state, stored_series, names, policy, now):
+                    continue
+                raw: Attributes = {"organization": source_state.organization, "date": date}
+                for name, value in zip(source_state.endpoint.dimensions, dims, strict=True):
+                    if value is not None and name in _DAILY_COST_DIMENSIONS:
+                        raw[name] = value
+                if organization_id:
+                    raw["organization_id"] = organization_id
+                yield policy.attributes(named(raw, names)), Decimal(amounts[0])
 
-LEVEL_LASTS = Width.DAY
-"""Seconds that a level is shown after its last bucket, measured by the newest bucket of its source:
-OpenAI says nothing more of what was deleted.
-"""
+    costs = aggregate(rows(), add)
+    return [(attributes, float(cost)) for attributes, cost in costs]
 
 
 def levels(
     source_state: SourceState, names: Names, policy: AttributePolicy, now: float
-) -> list[tuple[Attributes, int | float]]:
-    """The newest value of each attribute set of a level; those that differ only in what is dropped
-    are added up.
-    """
-    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int]] = {}
-    for stored_series in source_state.series.values():
-        if stored_series.changed >= (source_state.newest_bucket or 0) - LEVEL_LASTS and not waits(
-            source_state, stored_series, names, policy, now
-        ):
-            attributes = policy.attributes(
-                named(
-                    {
-                        "organization": source_state.organization,
-                        **dimensions(source_state, stored_series),
-                    },
-                    names,
-                )
-            )
-            key = tuple(sorted(attributes.items()))
-            found[key] = (
-                attributes,
-                int(stored_series.shown[0]) + (found[key][1] if key in found else 0),
-            )
-    return list(found.values())
+) -> list[GaugeRow]:
+    """Return the newest value of each stored series of a level."""
+    oldest_shown = (source_state.newest_bucket or 0) - LEVEL_LASTS
+
+    def rows() -> Iterator[tuple[Attributes, int]]:
+        for stored_series in source_state.series.values():
+            if stored_series.changed < oldest_shown:
+                continue
+            if awaits_name(source_state, stored_series, names, policy, now):
+                continue
+            raw: Attributes = {"organization": source_state.organization}
+            raw.update(dimensions(source_state, stored_series))
+            yield policy.attributes(named(raw, names)), int(stored_series.shown[0])
+
+    return [*aggregate(rows(), add)]
 
 
 def spend_limits(
     organization: str, limits: Iterable[Limit], names: Names, policy: AttributePolicy
-) -> tuple[list[tuple[Attributes, int | float]], list[tuple[Attributes, int | float]]]:
-    """Rows of spend_limit and of spend_limit_enforcing. Where dropping makes two alike, the
-    organization's stays.
+) -> tuple[list[GaugeRow], list[GaugeRow]]:
+    """Return the rows of spend_limit and of spend_limit_enforcing.
+
+    Limits do not add up. If dropped attributes make two rows equal, the organization's limit stays.
     """
-    amounts: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
-    enforcing: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int | float]] = {}
-    for limit in sorted(limits, key=lambda limit: limit.project_id or ""):
+    amounts: list[tuple[Attributes, float]] = []
+    enforcing: list[tuple[Attributes, int]] = []
+    organization_first = sorted(limits, key=lambda limit: limit.project_id or "")
+    for limit in organization_first:
         raw: Attributes = {"organization": organization}
         if limit.project_id:
             raw["project_id"] = limit.project_id
         raw = named(raw, names)
-        attributes = policy.attributes({**raw, "currency": limit.currency})
-        amounts.setdefault(tuple(sorted(attributes.items())), (attributes, float(limit.amount)))
-        attributes = policy.attributes(raw)
-        enforcing.setdefault(tuple(sorted(attributes.items())), (attributes, int(limit.enforcing)))
-    return list(amounts.values()), list(enforcing.values())
+        with_currency = policy.attributes({**raw, "currency": limit.currency})
+        amounts.append((with_currency, float(limit.amount)))
+        enforcing.append((policy.attributes(raw), int(limit.enforcing)))
+    return [*aggregate(amounts, _first)], [*aggregate(enforcing, _first)]
 
 
-def of_day(
-    shown: Shown, policy: AttributePolicy
-) -> dict[str, list[tuple[Attributes, int | float]]]:
-    """Rows of the legacy counters, by instrument; those that differ only in what is dropped added
-    up.
-    """
-    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, list[int]]] = {}
-    for labels, sums in shown.sums.items():
-        attributes = policy.attributes(
-            {name: value for name, value in zip(LABELS, labels, strict=True) if value}
-        )
-        held = found.setdefault(tuple(sorted(attributes.items())), (attributes, [0, 0, 0]))[1]
-        for index, amount in enumerate(sums):
-            held[index] += amount
+def legacy_counters(shown: Shown, policy: AttributePolicy) -> dict[str, list[GaugeRow]]:
+    """Return the rows of the legacy counters, by instrument."""
+
+    def rows() -> Iterator[tuple[Attributes, Sums]]:
+        for labels, sums in shown.sums.items():
+            pairs = zip(LABELS, labels, strict=True)
+            raw: Attributes = {name: value for name, value in pairs if value}
+            yield policy.attributes(raw), sums
+
+    totals = aggregate(rows(), _add_sums)
     return {
-        name: [(attributes, sums[index]) for attributes, sums in found.values()]
+        name: [(attributes, sums[index]) for attributes, sums in totals]
         for index, name in enumerate(COUNTERS)
     }
 
 
-def days_shown(now: int, days: int) -> range:
-    """The starts of the last `days` UTC days, today's included."""
-    today = floor(now, Width.DAY)
-    return range(today - (days - 1) * Width.DAY, today + 1, Width.DAY)
+def coverage(shares: Iterable[Share], policy: AttributePolicy) -> dict[str, list[GaugeRow]]:
+    """Return the rows of the two gauges that compare usage with events.
 
-
-UNMETERED = "openai.unmetered.tokens"
-
-
-COVERAGE = "openai.metered.coverage"
-
-
-def coverage(
-    shares: Iterable[Share], policy: AttributePolicy
-) -> dict[str, list[tuple[Attributes, int | float]]]:
-    """Rows of the two gauges: used minus explained, and explained as a part of used (none where
-    nothing was used).
+    `openai.unmetered.tokens` is used minus explained. `openai.metered.coverage` is explained
+    divided by used; it has no row where nothing was used.
     """
-    found: dict[tuple[tuple[str, AttributeValue], ...], tuple[Attributes, int, int]] = {}
-    for share in shares:
-        raw: Attributes = {"organization": share.organization, "token_type": share.token_type}
-        attributes = policy.attributes(
-            raw if share.model is None else {**raw, "model": share.model}
-        )
-        key = tuple(sorted(attributes.items()))
-        _, used, explained = found.get(key, (attributes, 0, 0))
-        found[key] = (attributes, used + share.used, explained + share.explained)
-    return {
-        UNMETERED: [
-            (attributes, used - explained) for attributes, used, explained in found.values()
-        ],
-        COVERAGE: [
-            (attributes, explained / used) for attributes, used, explained in found.values() if used
-        ],
-    }
+
+    def rows() -> Iterator[tuple[Attributes, tuple[int, int]]]:
+        for share in shares:
+            raw: Attributes = {"organization": share.organization, "token_type": share.token_type}
+            if share.model is not None:
+                raw["model"] = share.model
+            yield policy.attributes(raw), (share.used, share.explained)
+
+    unmetered: list[GaugeRow] = []
+    explained_parts: list[GaugeRow] = []
+    # Divide after the rows are added up: parts of different totals do not add up.
+    for attributes, (used, explained) in aggregate(rows(), _add_pairs):
+        unmetered.append((attributes, used - explained))
+        if used:
+            explained_parts.append((attributes, explained / used))
+    return {UNMETERED: unmetered, COVERAGE: explained_parts}
+
+
+def days_shown(now: int, days: int) -> range:
+    """Return the starts of the last `days` UTC days, today included."""
+    today = floor(now, Width.DAY)
+    first = today - (days - 1) * Width.DAY
+    return range(first, today + 1, Width.DAY)
+
+
+def _first(earlier: V, _: V) -> V:
+    return earlier
+
+
+def _add_sums(one: Sums, other: Sums) -> Sums:
+    return (one[0] + other[0], one[1] + other[1], one[2] + other[2])
+
+
+def _add_pairs(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return (one[0] + other[0], one[1] + other[1])

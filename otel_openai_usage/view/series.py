@@ -1,63 +1,13 @@
-"""A series, what it adds up, and what it is called."""
+"""One exported series, and the stored series that it adds up."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import chain
 
-from otel_openai_usage.domain.model import Amount, Names
-from otel_openai_usage.domain.series_marks import Attributes, Key
+from otel_openai_usage.domain.model import Amount
 from otel_openai_usage.domain.snapshot import Series
-from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import StoredSeries
 
-"""What tells series of an instrument apart: names and values of their attributes, in turn. Flat,
-for there are many.
-"""
-
-UNKNOWN = "unknown"
-OVERFLOW = "otel.metric.overflow"
-_NAMES = (("project_id", "project_name"), ("api_key_id", "api_key_name"))
-_KEPT_IN_OVERFLOW = ("organization", "operation", "token_type", "currency")
 _NOTHING = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class AttributePolicy:
-    """How series look. `max_series` per instrument, times in seconds.
-
-    `name_wait` is how long a new series waits for its name. A series is forgotten when nothing that
-    it adds up has moved for `forget`, or for `make_room` where its instrument is full; it returns
-    with its kept total.
-    """
-
-    rename: Mapping[str, str] = field(default_factory=dict)
-    drop: frozenset[str] = frozenset()
-    skip_zero: bool = False
-    zero_hold: float = 60
-    max_series: int = 100_000
-    name_wait: float = 30
-    forget: float = float("inf")
-    make_room: float = float("inf")
-
-    @property
-    def names_alone(self) -> bool:
-        """Whether a name is shown without its id, so that series of one name are one, and a new
-        name takes something of it away.
-        """
-        return any(id_ in self.drop and name not in self.drop for id_, name in _NAMES)
-
-    def attributes(self, raw: Attributes) -> Attributes:
-        """Renamed, and without what is dropped."""
-        return {
-            self.rename.get(key, key): value for key, value in raw.items() if key not in self.drop
-        }
-
-    def overflow(self, raw: Attributes) -> Attributes:
-        """The attributes of the series that later ones fold into."""
-        return {
-            **self.attributes({key: raw[key] for key in _KEPT_IN_OVERFLOW if key in raw}),
-            OVERFLOW: True,
-        }
 
 
 @dataclass(slots=True, eq=False)
@@ -131,34 +81,3 @@ class EstimatedSeries(AggregatedSeries):
         return self.shown() - sum(
             (stored_series.estimate or _NOTHING for stored_series, _ in self.members), _NOTHING
         )
-
-
-def dimensions(source_state: SourceState, stored_series: StoredSeries) -> dict[str, str]:
-    """The leaf's dimensions by name, without nulls."""
-    return {
-        name: value
-        for name, value in zip(source_state.endpoint.dimensions, stored_series.dims, strict=True)
-        if value is not None
-    }
-
-
-def named(attributes: Attributes, names: Names) -> Attributes:
-    """With project_name and api_key_name; `unknown` where an id has no name."""
-    for (id_key, name_key), known in zip(_NAMES, (names.projects, names.api_keys), strict=True):
-        if id_key in attributes:
-            attributes[name_key] = known.get(str(attributes[id_key])) or UNKNOWN
-    return attributes
-
-
-def unnamed(dims: Mapping[str, str], names: Names) -> bool:
-    """Whether an id of the attribute set has no name yet, and is not known to have none."""
-    project = dims.get("project_id")
-    key = dims.get("api_key_id")
-    return (project is not None and project not in names.projects) or (
-        key is not None and key not in names.api_keys
-    )
-
-
-def flat(attributes: Attributes) -> Key:
-    """The key of these attributes."""
-    return tuple(chain.from_iterable(sorted(attributes.items())))

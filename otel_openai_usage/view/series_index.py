@@ -12,15 +12,14 @@ from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, Key, OverflowMember
 from otel_openai_usage.domain.snapshot import AttributeValue, Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.series import (
-    AggregatedSeries,
+from otel_openai_usage.view.attributes import (
     AttributePolicy,
-    EstimatedSeries,
+    attribute_key,
     dimensions,
-    flat,
     named,
     unnamed,
 )
+from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries
 
 _NANO = 1_000_000_000
 _SWEEP_EVERY = 3600
@@ -132,7 +131,7 @@ class SeriesIndex:
             new[place].follow(old[place])
             if old[place] in held:
                 self._held[new[place]] = None
-        return folds, self._lowered(old, new) if self.policy.names_alone else []
+        return folds, self._lowered(old, new) if self.policy.names_without_ids else []
 
     def _every(self) -> dict[tuple[str, Key], AggregatedSeries]:
         """All series, the forgotten ones that may return with others' parts included."""
@@ -173,7 +172,7 @@ class SeriesIndex:
         without it, if its name alone tells it.
         """
         return stored_series.id in self._of_leaf or (
-            self.policy.names_alone and stored_series.id not in self._waiting
+            self.policy.names_without_ids and stored_series.id not in self._waiting
         )
 
     def resume(self, now: float, mono: float | None = None) -> list[OverflowMember]:
@@ -311,7 +310,7 @@ class SeriesIndex:
         attributes = self.policy.attributes(raw)
         folded = self._folded.setdefault(name, set())
         folds = []
-        key = flat(attributes)
+        key = attribute_key(attributes)
         if stored_series.id in folded or (
             key not in known and not self._has_room(name, stored_series, now, need)
         ):
@@ -319,7 +318,7 @@ class SeriesIndex:
                 folds.append(OverflowMember(name, stored_series.id))
                 folded.add(stored_series.id)
             attributes = self.policy.overflow(raw)
-            key = flat(attributes)
+            key = attribute_key(attributes)
         entry = known.get(key) or self._woken(name, key)
         if entry is None:
             start = source_state.progress.epoch * _NANO if instrument.kind == "counter" else 0
@@ -408,7 +407,7 @@ class SeriesIndex:
             self._dirty.pop(entry, None)
             self._pending.pop(entry, None)
             self._leave(entry)
-            if len(entry.members) > 1 or self.policy.names_alone:
+            if len(entry.members) > 1 or self.policy.names_without_ids:
                 self._asleep[name, key] = entry
         kept = sorted(
             (entry for entry in entries.values() if entry.position >= 0),

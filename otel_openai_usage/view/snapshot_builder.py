@@ -8,18 +8,18 @@ from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
 from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Point, Snapshot
 from otel_openai_usage.domain.source_state import SourceState, Status, StoredSeries
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import (
     COVERAGE,
     UNMETERED,
-    Table,
+    GaugeTable,
     coverage,
     daily_cost,
     days_shown,
+    legacy_counters,
     levels,
-    of_day,
     spend_limits,
 )
-from otel_openai_usage.view.series import AttributePolicy
 from otel_openai_usage.view.series_index import SeriesIndex
 
 
@@ -46,7 +46,7 @@ class SnapshotBuilder:
         self._source_states: list[SourceState] = []
         self._cost_days = cost_days
         self._ids = dict(ids or {})
-        self._tables = {name: Table() for name in _TABLES}
+        self._tables = {name: GaugeTable() for name in _TABLES}
         self._shown: dict[str, Sequence[Point]] = {}
         self._version = 0
 
@@ -134,7 +134,7 @@ class SnapshotBuilder:
                 for attributes, value in pending
             ]
         if self.legacy:
-            rows |= of_day(self.legacy, policy)
+            rows |= legacy_counters(self.legacy, policy)
         return rows
 
     def _add_statuses(self, rows: dict[str, list[tuple[Attributes, int | float]]]) -> None:

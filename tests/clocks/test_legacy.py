@@ -19,7 +19,7 @@ from otel_openai_usage.providers.openai.legacy.poll import TRIES, LegacyPoll, Pa
 from otel_openai_usage.providers.openai.legacy.source import Day
 from otel_openai_usage.storage.sqlite.history import history
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 from tests.conservation.rig import Nobody
 

@@ -5,7 +5,7 @@ import pytest
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Dims, Names
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.series_index import SeriesIndex
 from tests.domain.shelf import MIDNIGHT, source_state
 

@@ -29,7 +29,7 @@ from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.ports import Source
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import RESTATED, SnapshotBuilder
 
 GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")

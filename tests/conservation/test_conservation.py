@@ -8,7 +8,7 @@ import pytest
 from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.simulator.lateness import HARSH, PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from tests.conservation.rig import (
     COUNTERS,
     DAY,

@@ -11,7 +11,7 @@ from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.errors import Bug
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 from tests.conservation.rig import Nobody
 

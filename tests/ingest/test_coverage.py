@@ -7,8 +7,8 @@ from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.simulator.lateness import PROMPT
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import COVERAGE, UNMETERED, coverage
-from otel_openai_usage.view.series import AttributePolicy
 from tests.ingest.conftest import House, event
 
 THURSDAY_NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from otel_openai_usage.exporters.otlp.producer import produce
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 NOON = 1_795_219_200

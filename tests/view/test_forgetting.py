@@ -5,7 +5,7 @@ import random
 import pytest
 
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from tests.domain.shelf import source_state
 from tests.view.test_series_index import QUICK, REQUESTS, TOKENS, Stage, of
 

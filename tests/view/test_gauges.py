@@ -7,8 +7,8 @@ import pytest
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import NO_NAMES, Names, Width
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import daily_cost, levels
-from otel_openai_usage.view.series import AttributePolicy
 from tests.domain.shelf import MIDNIGHT, source_state
 
 PROJECT = ("proj_a", "gpt-5, input", None, None, None, "usd")

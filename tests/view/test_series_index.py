@@ -13,7 +13,7 @@ from otel_openai_usage.domain.model import NO_NAMES, Amounts, Dims, Names
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import AttributeValue
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.series_index import SeriesIndex
 from tests.domain.shelf import MIDNIGHT, source_state
 

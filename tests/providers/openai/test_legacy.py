@@ -22,7 +22,7 @@ from otel_openai_usage.providers.openai.legacy.poll import LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import Day, LegacySource, parse
 from otel_openai_usage.storage.sqlite.history import history
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 DAY = 86_400

@@ -14,7 +14,7 @@ from otel_openai_usage.domain.windows import Step
 from otel_openai_usage.engine import recording
 from otel_openai_usage.storage.sqlite.history import history
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.view.series import AttributePolicy
+from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 DAY = 86_400
