@@ -15,6 +15,7 @@ import click
 from otel_openai_usage import stopping
 from otel_openai_usage.cli.address import address
 from otel_openai_usage.errors import ConfigError, ExporterError
+from otel_openai_usage.reports import formats
 
 if TYPE_CHECKING:
     from otel_openai_usage.config import Settings
@@ -383,9 +384,9 @@ _DAY = click.DateTime(["%Y-%m-%d"])
     "--openmetrics",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write it as OpenMetrics with timestamps; - is stdout.",
+    help=formats.load("openmetrics", formats.SeriesFormat).summary,
 )
-@click.option("--otlp", is_flag=True, help="Send it over OTLP with its own times.")
+@click.option("--otlp", is_flag=True, help=formats.load("otlp", formats.SeriesProtocol).summary)
 def backfill(
     file: Path | None, since: datetime, until: datetime | None, openmetrics: Path | None, otlp: bool
 ) -> int:
@@ -428,6 +429,15 @@ def backfill(
     return 0
 
 
+_TABLE_FORMATS = formats.table_formats()
+
+
+def _format_help() -> str:
+    """What each format gives."""
+    summaries = [f"{name}: {each.summary}" for name, each in _TABLE_FORMATS.items()]
+    return "; ".join(summaries) + "."
+
+
 @_verb(cli, "export")
 @_config
 @click.option(
@@ -437,10 +447,10 @@ def backfill(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "json", "focus"]),
+    type=click.Choice(list(_TABLE_FORMATS)),
     default="csv",
     show_default=True,
-    help="The format.",
+    help=_format_help(),
 )
 @click.option(
     "--by",
@@ -467,9 +477,8 @@ def export(
 ) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
 
-    It needs no key and changes nothing; the exporter may be running. `focus` has the columns of the
-    FinOps cost format and holds billed costs only. By the hour what is older than history.hours
-    stays by the day, as costs do.
+    It needs no key and changes nothing; the exporter may be running. By the hour what is older than
+    history.hours stays by the day, as costs do.
 
     \b
       otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
@@ -483,9 +492,10 @@ def export(
         raise click.BadParameter(
             f"expected a day not before {since:%Y-%m-%d}, got {until:%Y-%m-%d}", param_hint="--to"
         )
-    if form == "focus" and by == "hour":
+    chosen = _TABLE_FORMATS[form]
+    if by == "hour" and chosen.only_by_day:
         raise click.BadParameter(
-            "expected day with --format focus, because OpenAI bills by the day; got hour",
+            f"expected day with --format {form}, because {chosen.only_by_day}; got hour",
             param_hint="--by",
         )
     settings = _settings(file)
@@ -497,8 +507,9 @@ def export(
         by,
         settings.organization_ids,
     )
-    first = next(found, "")  # a state that cannot be read leaves the file of last time as it is
-    rows = 0 if form in ("csv", "focus") else bool(first)  # the first line of CSV has the names
+    # Read first: a state that cannot be read leaves the file of last time as it is.
+    first = next(found, "")
+    rows = 0 if chosen.has_header else bool(first)
     with written(output) as out:
         out.write(first)
         for line in found:

@@ -31,9 +31,9 @@ from otel_openai_usage.providers.openai.legacy.poll import Pace
 from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
 from otel_openai_usage.providers.openai.names import OpenAINames
 from otel_openai_usage.providers.openai.sources import UsageSource
-from otel_openai_usage.reports import backfill, legacy_backfill, openmetrics, past, past_otlp
+from otel_openai_usage.reports import backfill, formats, legacy_backfill, past
 from otel_openai_usage.reports.backfill import Call
-from otel_openai_usage.reports.past import Past
+from otel_openai_usage.reports.past import PastSeries
 from otel_openai_usage.storage.sqlite.file import MEMORY
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.storage.sqlite.units import QuantityUnits
@@ -260,7 +260,9 @@ async def _names(settings: Settings, one: Organization, store: Store, client: Cl
             )
 
 
-def series(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> Iterator[Past]:
+def series(
+    settings: Settings, env: Mapping[str, str], asked: Asked, now: int
+) -> Iterator[PastSeries]:
     """What is stored of those days, before counting began, as series. Raises StateError."""
     path = state_file(settings, env)
     policy = app.policy(settings, once=True)
@@ -277,14 +279,15 @@ def write_openmetrics(
     settings: Settings, env: Mapping[str, str], asked: Asked, now: int, out: IO[str]
 ) -> None:
     """Write the past for promtool. Raises StateError or OSError."""
-    out.writelines(openmetrics.lines(series(settings, env, asked, now)))
+    text = formats.load("openmetrics", formats.SeriesFormat).text
+    out.writelines(text(series(settings, env, asked, now)))
 
 
 def require_collector(settings: Settings) -> None:
     """Raises ConfigError if there is none to send to."""
     if not settings.otlp.endpoint:
         raise ConfigError(
-            ["--otlp: no collector is known; set past_otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"]
+            ["--otlp: no collector is known; set otlp.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"]
         )
 
 
@@ -299,7 +302,8 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
     who = resource(instance, settings.attributes.resource)
     sender = exporter(settings.otlp)
     try:
-        sent = past_otlp.send(series(settings, env, asked, now), sender, who)
+        protocol = formats.load("otlp", formats.SeriesProtocol)
+        sent = protocol.send(series(settings, env, asked, now), sender, who)
     finally:
         sender.shutdown()
     if sent.rejected or sent.left_out:

@@ -1,1 +1,1 @@
-"""History in files: CSV, JSON, FOCUS, OpenMetrics, past OTLP."""
+"""Reports of stored history, their formats, and the reading of the past into the store."""

@@ -1,7 +1,8 @@
 """Reads past usage and costs into the store: only what lies before counting began, so that no
 counter ever moves.
 
-What was read is noted with its rows, so that a stopped backfill goes on where it was.
+Each window that was read is marked together with its rows, so that a stopped backfill continues
+where it was.
 """
 
 import logging
@@ -32,33 +33,42 @@ class Call:
 def plan(
     source_state: SourceState, start: int, end: int, hours_from: int, done: Sequence[Window]
 ) -> list[Call]:
-    """The calls that read [start, end) before counting began, newest first; `done` was read before.
+    """The calls that read [start, end) before counting began, newest first, without the windows in
+    `done`.
 
-    Days before `hours_from`, hours after it, and the minutes of the hour in which counting began.
+    They read days before `hours_from`, hours after it, and the minutes of the hour in which
+    counting began.
     """
     end = min(end, source_state.progress.epoch)
     if source_state.endpoint is COSTS:
-        return list(_tiles(start, end, Width.DAY, COST_LIMIT, done))
-    days_to = min(max(floor(hours_from, Width.DAY), start), floor(end, Width.DAY))
-    hours_to = floor(end, Width.HOUR)
-    calls = [*_tiles(hours_to, end, Width.MINUTE, LIMITS[Width.MINUTE], done)]
-    calls += _tiles(days_to, hours_to, Width.HOUR, LIMITS[Width.HOUR], done)
-    calls += _tiles(start, days_to, Width.DAY, LIMITS[Width.DAY], done)
+        return list(_calls(start, end, Width.DAY, COST_LIMIT, done))
+    days_end = min(max(floor(hours_from, Width.DAY), start), floor(end, Width.DAY))
+    hours_end = floor(end, Width.HOUR)
+    calls = list(_calls(hours_end, end, Width.MINUTE, LIMITS[Width.MINUTE], done))
+    calls += _calls(days_end, hours_end, Width.HOUR, LIMITS[Width.HOUR], done)
+    calls += _calls(start, days_end, Width.DAY, LIMITS[Width.DAY], done)
     return calls
 
 
-def _tiles(
+def _calls(
     start: int, end: int, width: Width, limit: int, done: Sequence[Window]
 ) -> Iterator[Call]:
-    unread: tuple[Window, ...] = (Window(start, end),) if start < end else ()
+    """Calls of at most `limit` buckets for the unread part of [start, end), newest first."""
+    longest = limit * width
+    for window in reversed(unread(start, end, done)):
+        call_end = window.end
+        while call_end > window.start:
+            call_start = max(window.start, call_end - longest)
+            yield Call(Window(call_start, call_end), width)
+            call_end = call_start
+
+
+def unread(start: int, end: int, done: Sequence[Window]) -> tuple[Window, ...]:
+    """The parts of [start, end) that no window in `done` covers, oldest first."""
+    left: tuple[Window, ...] = (Window(start, end),) if start < end else ()
     for window in done:
-        unread = windows.without(unread, window)
-    for window in reversed(unread):
-        high = window.end
-        while high > window.start:
-            low = max(window.start, high - limit * width)
-            yield Call(Window(low, high), width)
-            high = low
+        left = windows.without(left, window)
+    return left
 
 
 async def read(
@@ -67,77 +77,93 @@ async def read(
     source: Source,
     calls: Sequence[Call],
     now: int,
-    told: Callable[[Call], None],
+    report: Callable[[Call], None],
     prices: PriceList | None,
 ) -> int:
-    """Make the calls, and keep each before the next. How many rows came. Raises SourceError or
-    StateError.
+    """Make the calls, and store each before the next. Return the number of rows that came.
 
-    Where OpenAI does not report that far back, or has no such endpoint here, the rest is left.
+    `report` is called with each call that is done. Where OpenAI does not report that far back, or
+    has no such endpoint here, the remaining calls are not made. Raises SourceError or StateError.
     """
-    rows = 0
-
-    async def make(call: Call) -> None:
-        nonlocal rows
+    reader = _CallReader(store, source_state, source, now, prices)
+    for index, call in enumerate(calls):
         try:
-            buckets = await source.read(
-                call.window, call.width, source_state.group_by(call.window.start)
-            )
-        except (GroupingRefused, LookbackExceeded) as error:
-            for part in _parts(store, source_state, call, error):
-                await make(part)
-            return
-        reading = {bucket.start: source.parse(bucket.results) for bucket in buckets}
-        source_state.organization_id = source.organization_id or source_state.organization_id
-        recording.record_range(
-            store,
-            source_state,
-            call.window,
-            call.width,
-            reading,
-            now,
-            prices if source_state.endpoint is not COSTS else None,
-        )
-        store.mark_backfilled(source_state, call.window)
-        rows += sum(map(len, reading.values()))
-
-    for place, call in enumerate(calls):
-        try:
-            await make(call)
+            await reader.read(call)
         except (LookbackExceeded, NotOffered) as error:
             log.warning(
-                "the past of a source ends here",
+                "OpenAI does not report older usage of a source",
                 extra={"source": source_state.endpoint.source, "error": str(error)},
             )
-            for rest in calls[place:]:
-                told(rest)
+            for unmade in calls[index:]:
+                report(unmade)
             break
-        told(call)
-    return rows
+        report(call)
+    return reader.rows
 
 
-def _parts(
+class _CallReader:
+    """Reads and stores the calls of one source, and counts the rows."""
+
+    def __init__(
+        self,
+        store: Store,
+        source_state: SourceState,
+        source: Source,
+        now: int,
+        prices: PriceList | None,
+    ) -> None:
+        self.rows = 0
+        self._store = store
+        self._source_state = source_state
+        self._source = source
+        self._now = now
+        # What OpenAI billed needs no price.
+        self._prices = None if source_state.endpoint is COSTS else prices
+
+    async def read(self, call: Call) -> None:
+        """Read a call, in smaller calls if OpenAI refuses it. Raises SourceError or StateError."""
+        state = self._source_state
+        grouping = state.group_by(call.window.start)
+        try:
+            buckets = await self._source.read(call.window, call.width, grouping)
+        except (GroupingRefused, LookbackExceeded) as error:
+            for smaller in _smaller_calls(self._store, state, call, error):
+                await self.read(smaller)
+            return
+        reading = {bucket.start: self._source.parse(bucket.results) for bucket in buckets}
+        state.organization_id = self._source.organization_id or state.organization_id
+        recording.record_range(
+            self._store, state, call.window, call.width, reading, self._now, self._prices
+        )
+        self._store.mark_backfilled(state, call.window)
+        for rows in reading.values():
+            self.rows += len(rows)
+
+
+def _smaller_calls(
     store: Store, source_state: SourceState, call: Call, error: GroupingRefused | LookbackExceeded
 ) -> Sequence[Call]:
     """The calls to make in place of one that OpenAI refuses. Raises the error if there are none."""
     if isinstance(error, LookbackExceeded):
-        if call.window.end - call.window.start <= call.width:
+        is_one_bucket = call.window.end - call.window.start <= call.width
+        if is_one_bucket:
             raise error
         return _halves(call)
     left_out = recording.leave_out(store, source_state, call.window, error)
     if left_out is None:
         raise error
     if left_out.news:
-        log.warning(
-            error.summary,
-            extra=error.facts(source_state.organization, source_state.endpoint.source),
-        )
-    return [Call(window, call.width) for window in windows.pieces(call.window, source_state.cuts)]
+        facts = error.facts(source_state.organization, source_state.endpoint.source)
+        log.warning(error.summary, extra=facts)
+    parts = windows.pieces(call.window, source_state.cuts)
+    return [Call(part, call.width) for part in parts]
 
 
 def _halves(call: Call) -> tuple[Call, Call]:
-    """The newer half of a call, and the older: OpenAI may report as far back as the one."""
-    middle = call.window.end - (call.window.end - call.window.start) // call.width // 2 * call.width
-    return Call(Window(middle, call.window.end), call.width), Call(
-        Window(call.window.start, middle), call.width
-    )
+    """The newer and the older half: OpenAI may report as far back as the newer one."""
+    window = call.window
+    buckets = (window.end - window.start) // call.width
+    middle = window.end - buckets // 2 * call.width
+    newer = Call(Window(middle, window.end), call.width)
+    older = Call(Window(window.start, middle), call.width)
+    return newer, older

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from otel_openai_usage.domain.instruments import INSTRUMENTS
-from otel_openai_usage.exporters.self_metrics import OWN, RESTATED
+from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
+from otel_openai_usage.exporters.self_metrics import OWN, RESTATED, Row
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One metric, in both worlds."""
+    """One metric, under its OpenTelemetry and its Prometheus name."""
 
     name: str
     kind: str
@@ -28,57 +28,41 @@ _INTRODUCTION = """\
 Every instrument under its OpenTelemetry name and the name that Prometheus scrapes. Attributes are labels in Prometheus; one that has no
 value is absent. They can be renamed, dropped or moved to the resource: see [configuration](configuration.md).
 """
+_OWN_HEALTH = """\
+These live as long as the process. `process_*` (memory, CPU, open files, start time) stand beside them in Prometheus.
+"""
+
+
+def _entry(row: Instrument | Row) -> CatalogueEntry:
+    return CatalogueEntry(
+        row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes
+    )
 
 
 def entries() -> dict[str, list[CatalogueEntry]]:
-    """Every metric by family: what OpenAI says, and our own health."""
-    usage = [
-        CatalogueEntry(
-            item.name, item.kind, item.unit, item.prometheus, item.description, item.attributes
-        )
-        for item in INSTRUMENTS.values()
-    ]
-    self_metrics = [
-        CatalogueEntry(
-            row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes
-        )
-        for row in OWN.values()
-    ]
-    pending = CatalogueEntry(
-        RESTATED.name,
-        RESTATED.kind,
-        RESTATED.unit,
-        RESTATED.prometheus,
-        RESTATED.description,
-        RESTATED.attributes,
-    )
-    return {"openai": usage, "otel_openai_usage": [*self_metrics, pending]}
+    """Every metric by family: usage that OpenAI reports, and the exporter's own health."""
+    usage = [_entry(instrument) for instrument in INSTRUMENTS.values()]
+    health = [_entry(row) for row in OWN.values()]
+    health.append(_entry(RESTATED))
+    return {"openai": usage, "otel_openai_usage": health}
 
 
 def as_json() -> str:
     """A list of objects: name, kind, unit, prometheus, description, attributes."""
-    rows = [
-        {slot: getattr(entry, slot) for slot in CatalogueEntry.__slots__}
-        for family in entries().values()
-        for entry in family
-    ]
+    rows: list[dict[str, object]] = []
+    for family in entries().values():
+        rows += [asdict(entry) for entry in family]
     return json.dumps(rows, indent=2) + "\n"
 
 
 def markdown() -> str:
     """The page docs/metrics.md."""
     families = entries()
-    return "\n".join(
-        [
-            _INTRODUCTION,
-            "## What OpenAI says\n",
-            *_table(families["openai"]),
-            "\n## The exporter's own health\n",
-            "These live as long as the process. `process_*` (memory, CPU, open files, start time) stand beside them in Prometheus.\n",
-            *_table(families["otel_openai_usage"]),
-            "",
-        ]
-    )
+    parts = [_INTRODUCTION, "## What OpenAI says\n"]
+    parts += _table(families["openai"])
+    parts += ["\n## The exporter's own health\n", _OWN_HEALTH]
+    parts += _table(families["otel_openai_usage"])
+    return "\n".join([*parts, ""])
 
 
 def _table(rows: Iterable[CatalogueEntry]) -> Iterator[str]:

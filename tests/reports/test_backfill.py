@@ -19,7 +19,7 @@ from otel_openai_usage.domain.model import Bucket, Rows, Width, Window
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import ConfigError, LookbackExceeded, SourceError
 from otel_openai_usage.reports.backfill import Call, plan, read
-from otel_openai_usage.reports.past import Past
+from otel_openai_usage.reports.past import PastSeries
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
@@ -90,7 +90,7 @@ def test_the_past_of_a_counter_never_falls(kind: str, expected: list[int]) -> No
     given nothing that falls.
     """
     instrument = next(item for item in INSTRUMENTS.values() if item.kind == kind)
-    past = Past(instrument, {}, MIDNIGHT)
+    past = PastSeries(instrument, {}, MIDNIGHT)
     for day, amount in enumerate((3, -5, 2, 4)):
         past.add(MIDNIGHT - (4 - day) * DAY, DAY, Decimal(amount))
     assert [(start, amount) for start, _, amount in past.parts()] == [

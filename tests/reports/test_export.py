@@ -18,7 +18,8 @@ from otel_openai_usage.domain.model import Amounts, Dims, Names, Rows, Width, Wi
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.engine import recording
 from otel_openai_usage.ingest.intake import metered_sources
-from otel_openai_usage.reports import export
+from otel_openai_usage.reports import export, records
+from otel_openai_usage.reports.tables import By
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import DAY, HOUR, MIDNIGHT, read
 
@@ -56,7 +57,7 @@ def amounts(endpoint: Endpoint, **values: int | Decimal) -> Amounts:
 
 
 def exported(
-    store: Store, form: str = "json", by: export.By = "day", days: int = 1
+    store: Store, form: str = "json", by: By = "day", days: int = 1
 ) -> list[dict[str, object]]:
     """The lines of an export, without what is empty."""
     text = "".join(export.lines(Path(store.path), TODAY, TODAY + timedelta(days - 1), form, by))
@@ -108,7 +109,7 @@ def test_columns_keep_their_place() -> None:
     """Whoever reads by position is not surprised: what there was at first comes first, in its
     order.
     """
-    assert export.COLUMNS[:31] == (
+    assert records.COLUMNS[:31] == (
         "record",
         "date",
         "organization",
@@ -328,8 +329,8 @@ def test_an_export_holds_one_stretch_at_a_time(
 
     monkeypatch.setattr("otel_openai_usage.storage.sqlite.history.History.usage", watched)
     exported(store, days=30)
-    assert asked == [DAY] * 30 * len(export.RECORDS)
+    assert asked == [DAY] * 30 * len(records.USAGE_RECORDS)
     asked.clear()
     exported(store, by="hour", days=1)
-    assert len(asked) == 25 * len(export.RECORDS)
+    assert len(asked) == 25 * len(records.USAGE_RECORDS)
     assert sorted(set(asked)) == [HOUR, DAY]

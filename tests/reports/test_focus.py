@@ -19,7 +19,8 @@ import pytest
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Names, Width, Window
 from otel_openai_usage.engine import recording
-from otel_openai_usage.reports import export, focus
+from otel_openai_usage.reports import export
+from otel_openai_usage.reports.formats import focus
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import MIDNIGHT
 from tests.reports.test_export import dims, keep
@@ -185,7 +186,11 @@ def test_the_billing_account_is_openais_id_where_it_is_known(
         store, source_state, Window(MIDNIGHT, MIDNIGHT + Width.DAY), Width.DAY, said, MIDNIGHT
     )
     store.close()
-    text = "".join(export.lines(tmp_path / "state.db", date.min, date.max, "focus", ids=configured))
+    text = "".join(
+        export.lines(
+            tmp_path / "state.db", date.min, date.max, "focus", organization_ids=configured
+        )
+    )
     (line,) = csv.DictReader(io.StringIO(text))
     assert (line["BillingAccountId"], line["BillingAccountName"]) == (expected, "default")
 

@@ -21,9 +21,10 @@ from otel_openai_usage.domain.spreadsheet import safe
 from otel_openai_usage.errors import ExporterError, StateInUse
 from otel_openai_usage.exporters.otlp.transport import exporter
 from otel_openai_usage.exporters.resource import resource
-from otel_openai_usage.reports import export, past_otlp
+from otel_openai_usage.reports import export, records
 from otel_openai_usage.reports.backfill import Call, plan
-from otel_openai_usage.reports.focus import COLUMNS
+from otel_openai_usage.reports.formats import otlp
+from otel_openai_usage.reports.formats.focus import COLUMNS
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
@@ -211,7 +212,7 @@ async def test_otlp_sends_deltas_with_their_own_times(scene: Scene) -> None:
     with grpc_collector() as received:
         sender = exporter(Otlp(endpoint=received.url))
         series = backfill.series(scene.settings, scene.env, Asked(SINCE), NOW)
-        sent = await asyncio.to_thread(past_otlp.send, series, sender, resource("one", {}))
+        sent = await asyncio.to_thread(otlp.send, series, sender, resource("one", {}))
         sender.shutdown()
     found = [(name, attributes, point) for name, attributes, point in received.points()]
     assert len(found) == sent.points
@@ -314,7 +315,7 @@ async def test_exports_hold_the_same_money(scene: Scene) -> None:
     assert sum(
         int(row["input"]) for row in found if row["operation"] == "completions"
     ) == scene.truth(START, TODAY)
-    assert tuple(found[0]) == tuple(lines[0]) == export.COLUMNS
+    assert tuple(found[0]) == tuple(lines[0]) == records.COLUMNS
     assert tuple(focus[0]) == COLUMNS
     assert {row["project_name"] for row in found if row["project_id"]} == {
         project.name for project in scene.world.company.projects
