@@ -293,7 +293,7 @@ def require_collector(settings: Settings) -> None:
 
 def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int) -> int:
     """Send the past to the collector. How many points. Raises ExporterError."""
-    from otel_openai_usage.exporters.otlp.transport import exporter
+    from otel_openai_usage.exporters.otlp.exporter import exporter
     from otel_openai_usage.exporters.resource import resource
 
     require_collector(settings)

@@ -19,7 +19,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import aiohttp
-from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.config.secrets import redact
@@ -35,7 +34,7 @@ from otel_openai_usage.errors import (
     SourceError,
     StateError,
 )
-from otel_openai_usage.exporters.otlp.transport import exporter
+from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.http.toolkit import read as read_web_config
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.guard import Guard, LookingVault
@@ -332,7 +331,7 @@ def _otlp(settings: Settings, offline: bool) -> Finding:
     try:
         sender = exporter(otlp, attempts=1)
         try:
-            outcome = sender.export(MetricsData([]))
+            outcome = sender.export(b"")
         finally:
             sender.shutdown()
     except (OSError, ValueError) as error:

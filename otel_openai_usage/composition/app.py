@@ -33,7 +33,7 @@ from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.state_watch import StateCare, read_again, report
 from otel_openai_usage.engine.usage_poll import UsagePoll, load_days
 from otel_openai_usage.errors import ExporterError, StateError
-from otel_openai_usage.exporters.otlp import transport
+from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
 from otel_openai_usage.exporters.otlp.sender import Sender
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
@@ -334,7 +334,7 @@ async def wire(
     await exporter.publish()
     if sends:
         exporter.sender = Sender(
-            transport.exporter(settings.otlp),
+            otlp_exporter(settings.otlp),
             board,
             self_metrics,
             who,

@@ -14,8 +14,8 @@ from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.usage_poll import UsagePoll
-from otel_openai_usage.exporters.otlp.batches import batches
-from otel_openai_usage.exporters.otlp.producer import produce
+from otel_openai_usage.exporters.otlp.encoder import SnapshotEncoder
+from otel_openai_usage.exporters.otlp.left_out import LeftOut
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.storage.sqlite.store import Store
@@ -159,21 +159,10 @@ def test_no_request_has_more_than_8000_points() -> None:
     """
     series = [Series({"organization": "default", "model": str(nth)}) for nth in range(100_000)]
     snapshot = Snapshot(1, NOON * 10**9, {TOKENS: [Point(each, 1) for each in series]})
-    data = produce(
-        snapshot,
-        INSTRUMENTS,
-        time=NOON * 10**9,
-        resource=Resource({}),
-        scope=InstrumentationScope("x"),
-    )
-    sizes = [
-        sum(
-            len(metric.data.data_points)
-            for one in batch.resource_metrics
-            for scope in one.scope_metrics
-            for metric in scope.metrics
-        )
-        for batch in batches(data)
-    ]
+    encoder = SnapshotEncoder(INSTRUMENTS, Resource({}), InstrumentationScope("x"))
+    sizes = []
+    for request in encoder.requests(snapshot, NOON * 10**9, LeftOut()):
+        sizes.append(request.points)
+        assert len(request.body) < 4 * 2**20
     assert sum(sizes) == 100_000
     assert max(sizes) <= 8_000

@@ -20,8 +20,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_openai_usage.config import Otlp
+from otel_openai_usage.exporters.otlp.exporter import Outcome, exporter
+from otel_openai_usage.exporters.otlp.left_out import LeftOut
+from otel_openai_usage.exporters.otlp.sdk_metrics import sdk_requests
 from otel_openai_usage.exporters.otlp.sender import Sender
-from otel_openai_usage.exporters.otlp.transport import Outcome, exporter
 from otel_openai_usage.exporters.resource import resource
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from tests.exporters.boards import Rows, board
@@ -154,7 +156,9 @@ def send_past(url: str) -> Outcome:
     scopes = [ScopeMetrics(InstrumentationScope("x"), [metric], "")]
     sender = exporter(Otlp(endpoint=url, protocol="http/protobuf"))
     try:
-        return sender.export(MetricsData([ResourceMetrics(Resource({}), scopes, "")]))
+        past = MetricsData([ResourceMetrics(Resource({}), scopes, "")])
+        (request,) = sdk_requests(past, LeftOut())
+        return sender.export(request.body)
     finally:
         sender.shutdown()
 

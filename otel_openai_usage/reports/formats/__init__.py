@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
-    from otel_openai_usage.exporters.otlp.transport import Exporter
+    from otel_openai_usage.exporters.otlp.exporter import Exporter
     from otel_openai_usage.reports.formats.otlp import Outcome
     from otel_openai_usage.reports.past import PastSeries
     from otel_openai_usage.reports.tables import Export, Line

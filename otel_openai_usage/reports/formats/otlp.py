@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from otel_openai_usage.domain.instruments import Instrument
-    from otel_openai_usage.exporters.otlp.transport import Exporter
+    from otel_openai_usage.exporters.otlp.exporter import Exporter
     from otel_openai_usage.reports.past import PastSeries
 
 MARK = "backfill"
@@ -41,6 +41,7 @@ def send(series: "Iterable[PastSeries]", exporter: "Exporter", resource: "Resour
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     import otel_openai_usage
+    from otel_openai_usage.exporters.otlp.request import MAX_POINTS
     from otel_openai_usage.exporters.sdk.instruments import SCOPE
 
     outcome = Outcome()
@@ -48,12 +49,14 @@ def send(series: "Iterable[PastSeries]", exporter: "Exporter", resource: "Resour
     scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
     for instrument, group in groupby(series, lambda past: past.instrument):
         points = _points(instrument, group)
-        if points:
-            metric = _metric(instrument, points)
+        # In parts, because the encoder has the bytes of all points in memory.
+        for first in range(0, len(points), MAX_POINTS):
+            part = points[first : first + MAX_POINTS]
+            metric = _metric(instrument, part)
             scope_metrics = ScopeMetrics(scope, [metric], "")
             data = MetricsData([ResourceMetrics(marked, [scope_metrics], "")])
             _send_metric(data, metric.name, exporter, outcome)
-            outcome.points += len(points)
+            outcome.points += len(part)
     return outcome
 
 
@@ -87,18 +90,20 @@ def _metric(instrument: "Instrument", points: "list[NumberDataPoint]") -> "Metri
 def _send_metric(data: "MetricsData", name: str, exporter: "Exporter", outcome: Outcome) -> None:
     """Send a metric in as many requests as it needs. Raises ExporterError."""
     from otel_openai_usage.config.secrets import redact
-    from otel_openai_usage.exporters.otlp import batches
+    from otel_openai_usage.exporters.otlp.left_out import LeftOut
+    from otel_openai_usage.exporters.otlp.sdk_metrics import sdk_requests
 
-    for batch in batches.batches(data):
-        answer = exporter.export(batch)
+    left_out = LeftOut()
+    for request in sdk_requests(data, left_out):
+        answer = exporter.export(request.body)
         if not answer.ok:
             reason = redact(answer.error) or "the backend gave no reason"
             raise ExporterError(
                 f"sent the past over OTLP: {name} did not arrive, {outcome.points} points did; {reason}"
             )
         outcome.rejected += answer.rejected
-        outcome.left_out += answer.left_out
         outcome.notice = outcome.notice or redact(answer.notice)
+    outcome.left_out += left_out.points
 
 
 FORMAT = SeriesProtocol(summary="Send it over OTLP with its own times.", send=send)

@@ -28,10 +28,10 @@ from pydantic import SecretStr
 from otel_openai_usage import __version__
 from otel_openai_usage.config import Otlp
 from otel_openai_usage.domain.snapshot import Board
-from otel_openai_usage.exporters.otlp.batches import SIZE
+from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.exporters.otlp.http_post import proxy_for
+from otel_openai_usage.exporters.otlp.request import MAX_POINTS
 from otel_openai_usage.exporters.otlp.sender import Sender
-from otel_openai_usage.exporters.otlp.transport import exporter
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from tests.exporters.boards import HOUSE, START, Rows, board, snapshot
 from tests.exporters.collectors import (
@@ -215,7 +215,7 @@ def test_many_points_go_in_batches(collector: Received, protocol: str) -> None:
     house = House(collector.url, protocol, board({"openai.api.tokens": rows}))
     assert house.sender.flush() is True
     sizes = [sum(1 for _ in Received.points(_only(request))) for request in collector.requests]
-    assert max(sizes) <= SIZE <= 8_000
+    assert max(sizes) <= MAX_POINTS <= 8_000
     users = [
         attributes["user_id"]
         for name, attributes, _ in collector.points()
@@ -268,8 +268,8 @@ def test_an_outage_is_said_once(
     collector.refusing = False
     assert [house.sender.flush() for _ in range(2)] == [True] * 2
     assert [record.message for record in caplog.records] == [
-        "OTLP export did not arrive; tried again every interval",
-        "OTLP export arrives again",
+        "OTLP export failed; it is repeated every interval",
+        "OTLP export works again",
     ]
     assert ("PERMISSION_DENIED" if protocol == "grpc" else "403") in vars(caplog.records[0])[
         "error"
@@ -334,7 +334,7 @@ def test_a_process_ends_with_a_request_on_its_way(protocol: str) -> None:
     """A black hole does not keep the interpreter from ending."""
     program = f"""
 import time
-from tests.exporters.test_readers import House, HOUSE, board
+from tests.exporters.otlp.test_sender import House, HOUSE, board
 house = House({{url!r}}, {protocol!r}, board(HOUSE), interval=0.05)
 house.sender.start()
 time.sleep(0.3)
@@ -549,7 +549,7 @@ def test_the_sdks_exporters_are_not_needed(protocol: str) -> None:
 import sys
 for name in ("grpc.exporter", "grpc.metric_exporter", "http.metric_exporter", "grpc", "http"):
     sys.modules["opentelemetry.exporter.otlp.proto." + name] = None
-from tests.exporters.test_readers import House, HOUSE, board
+from tests.exporters.otlp.test_sender import House, HOUSE, board
 house = House({{url!r}}, {protocol!r}, board(HOUSE))
 print(house.sender.flush())
 house.sender.shutdown()

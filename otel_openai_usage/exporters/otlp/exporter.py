@@ -1,7 +1,7 @@
-"""Sends MetricsData over OTLP, and says what became of it.
+"""Sends encoded requests over OTLP, with retries, and returns what became of each.
 
-The SDK's exporters are not used: over HTTP they follow redirects and wait for an answer without
-end, over both protocols they hide partial successes, and only private members of them take bytes
+The SDK's exporters are not used. Over HTTP they follow redirects and wait for an answer without
+end. Over both protocols they hide partial successes, and only private members of them take bytes
 that are encoded already.
 """
 
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
-from opentelemetry.sdk.metrics.export import MetricsData
-
 import otel_openai_usage
 from otel_openai_usage.config import Otlp
 from otel_openai_usage.exporters.otlp.delivery import Answer, wait_before_retry
-from otel_openai_usage.exporters.otlp.encoding import Encoder
 
 USER_AGENT = f"otel-openai-usage/{otel_openai_usage.__version__}"
 ATTEMPTS = 6
@@ -25,36 +22,32 @@ ATTEMPTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an export."""
+    """What became of a request."""
 
     ok: bool
-    """Whether the backend took the request."""
+    """Whether the backend accepted the request."""
     error: str = ""
     """Why it did not."""
     rejected: int = 0
-    """Points that the backend refused of a request that it took."""
+    """Points that the backend rejected of a request that it accepted."""
     notice: str = ""
-    """What the backend said beside taking it."""
-    left_out: int = 0
-    """Points that could not be encoded and were not sent."""
-    left_out_reason: str = ""
-    """Why the first of them could not."""
+    """A message of the backend about a request that it accepted."""
 
 
 class Transport(Protocol):
     """Carries encoded requests. For one thread at a time."""
 
     def send(self, body: bytes, seconds: float) -> Answer:
-        """Send a request once; the whole exchange takes at most so many seconds. Does not raise."""
+        """Send a request once. The whole exchange takes at most `seconds`. Does not raise."""
 
     def close(self) -> None:
-        """End what is on its way, from any thread."""
+        """End the exchange that is in progress. May be called from any thread."""
 
 
 class Exporter:
-    """Encodes and sends, and tries again where the OTLP specification says so.
+    """Sends requests, and retries where the OTLP specification allows it.
 
-    `timeout` in seconds is for an export with all its attempts. For one thread at a time.
+    `timeout` in seconds is for one request with all its attempts. For one thread at a time.
     """
 
     def __init__(
@@ -69,24 +62,20 @@ class Exporter:
         self._timeout = timeout
         self._attempts = attempts
         self._rng = rng or random.Random()  # noqa: S311  # spreads retries, no more
-        self._encode = Encoder()
         self._closing = Event()
 
-    def export(self, data: MetricsData) -> Outcome:
-        """Send these points in one request. Does not raise for what a backend does."""
-        encoded = self._encode(data)
-        answer = self._deliver(encoded.body)
+    def export(self, body: bytes) -> Outcome:
+        """Send one encoded request. Does not raise, whatever the backend does."""
+        answer = self._deliver(body)
         return Outcome(
-            answer.verdict == "taken",
-            answer.error,
-            answer.rejected,
-            answer.notice,
-            encoded.left_out.points,
-            encoded.left_out.reason,
+            ok=answer.verdict == "taken",
+            error=answer.error,
+            rejected=answer.rejected,
+            notice=answer.notice,
         )
 
     def shutdown(self) -> None:
-        """End an export that is on its way, and refuse later ones. May be called from any thread."""
+        """End the request in progress, and refuse later ones. May be called from any thread."""
         self._closing.set()
         self._transport.close()
 
@@ -100,14 +89,17 @@ class Exporter:
             if answer.verdict != "try again":
                 break
             wait = wait_before_retry(answer, attempt, self._rng)
-            if wait >= deadline - time.monotonic() or self._closing.wait(wait):
+            if wait >= deadline - time.monotonic():
+                break
+            if self._closing.wait(wait):
                 break
         return answer
 
 
 def exporter(otlp: Otlp, *, attempts: int = ATTEMPTS) -> Exporter:
-    """The exporter of the wanted protocol. Does not connect. `otlp.endpoint` is complete, for HTTP
-    with its path.
+    """Return the exporter for the protocol of the settings. Does not connect.
+
+    `otlp.endpoint` is complete, for HTTP with its path.
     """
     transport: Transport
     if otlp.protocol == "grpc":
