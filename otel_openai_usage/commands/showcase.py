@@ -4,8 +4,7 @@ from pathlib import Path
 
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, Window, floor
-from otel_openai_usage.domain.reconciliation import replace
-from otel_openai_usage.domain.source_state import Commit, series_after
+from otel_openai_usage.engine import recording
 from otel_openai_usage.providers.openai.prices import Prices
 from otel_openai_usage.simulator import customers, past
 from otel_openai_usage.simulator.world import World
@@ -34,8 +33,4 @@ def _meter(store: Store, world: World, organization: str, start: int, end: int, 
         hour: customers.metered(world, Window(hour, hour + Width.HOUR))
         for hour in range(start, end, Width.HOUR)
     }
-    change = replace(Width.HOUR, hours, (), epoch, METERED.zero)
-    store.commit(
-        source_state,
-        Commit(source_state.progress, change, *series_after(source_state, change, epoch)),
-    )
+    recording.record_range(store, source_state, Window(start, end), Width.HOUR, hours, epoch)

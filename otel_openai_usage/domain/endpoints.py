@@ -58,6 +58,16 @@ class Endpoint:
         return tuple(dimension for dimension in self.group_by if dimension in wanted)
 
     @cached_property
+    def money(self) -> bool:
+        """Whether it reports money: OpenAI's own costs, in whole UTC days."""
+        return any(measure.money for measure in self.measures)
+
+    @cached_property
+    def is_priced(self) -> bool:
+        """Whether a price list gives the cost of its usage."""
+        return not self.level and not self.money
+
+    @cached_property
     def zero(self) -> tuple[int, ...]:
         """Amounts of nothing."""
         return (0,) * len(self.measures)

@@ -52,15 +52,15 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
-    """What events change in one book: the hours that they add to (by start and dimensions), the
-    leaves made and moved.
+class EventCommit:
+    """What events change in one source: the amounts that they add to hours (by start and
+    dimensions), the series that they create and those that they update.
     """
 
     source_state: SourceState
     hours: Mapping[tuple[int, Dims], Amounts]
-    new: Sequence[StoredSeries]
-    moved: Sequence[StoredSeries]
+    created: Sequence[StoredSeries]
+    updated: Sequence[StoredSeries]
 
 
 @dataclass(slots=True)

@@ -3,14 +3,12 @@
 Written only by the pipeline, in its one thread, after a commit; read by nobody else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
-from otel_openai_usage.domain.pricing import add
-from otel_openai_usage.domain.reconciliation import Change, highest, total
 from otel_openai_usage.domain.windows import Progress
 
 
@@ -133,121 +131,22 @@ class SourceState:
         read_until = max(self.progress.horizon or 0, self.newest_bucket or 0)
         return max(floor(now, Width.DAY) + Width.DAY, -(-read_until // Width.DAY) * Width.DAY)
 
+    def add_series(self, stored_series: StoredSeries) -> None:
+        """Add a series that the store has created."""
+        self.series[stored_series.dims] = stored_series
+        self.by_id[stored_series.id] = stored_series
+
+    def update_series(self, after: StoredSeries) -> StoredSeries:
+        """Copy what may change into the known series, and return it: its identity is kept."""
+        known = self.series[after.dims]
+        known.total = after.total
+        known.shown = after.shown
+        known.changed = after.changed
+        known.estimate = after.estimate
+        known.estimate_shown = after.estimate_shown
+        return known
+
     @property
     def cuts(self) -> tuple[int, ...]:
         """The instants at which the grouping changes."""
         return tuple(since for since, _ in self.groupings[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One transaction: what a reading changed, the leaves that it made and moved, and how far
-    reading has come.
-
-    `new` leaves get their id when they are stored. `compact_before` lets finished fine rows become
-    hours. `estimates` is what estimated costs grow by, by attribute set and UTC day.
-    """
-
-    progress: Progress
-    change: Change = field(default_factory=Change)
-    new: Sequence[StoredSeries] = ()
-    moved: Sequence[StoredSeries] = ()
-    compact_before: int | None = None
-    estimates: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
-
-
-def grown(stored_series: StoredSeries, moved: Amounts, now: int) -> StoredSeries:
-    """The leaf after its total moved."""
-    after = total(stored_series.total, moved)
-    top = highest(stored_series.shown, after)
-    shown = after if top == after else top  # nearly always; there are many leaves, so they share it
-    return StoredSeries(
-        stored_series.id,
-        stored_series.dims,
-        after,
-        shown,
-        stored_series.released,
-        stored_series.first_seen,
-        now,
-        stored_series.estimate,
-        stored_series.estimate_shown,
-    )
-
-
-def priced(stored_series: StoredSeries, growth: Decimal | None) -> None:
-    """Let the estimated cost of a leaf that is not committed yet grow."""
-    if growth is not None:
-        stored_series.estimate = add(stored_series.estimate or Decimal(0), growth)
-        stored_series.estimate_shown = max(
-            stored_series.estimate_shown or Decimal(0), stored_series.estimate
-        )
-
-
-def series_after(
-    source_state: SourceState, change: Change, now: int
-) -> tuple[list[StoredSeries], list[StoredSeries]]:
-    """The leaves that a change makes, and those that it moves. New leaves have id 0 until they are
-    stored.
-    """
-    new = []
-    moved = []
-    for dims, growth in change.growth.items():
-        stored_series = source_state.series.get(dims)
-        if stored_series is None:
-            fresh = StoredSeries(
-                0, dims, source_state.endpoint.zero, source_state.endpoint.zero, False, now, now
-            )
-            new.append(grown(fresh, growth, now))
-        elif any(growth):
-            moved.append(grown(stored_series, growth, now))
-    older = change.before_epoch - change.growth.keys() - source_state.series.keys()
-    new += [
-        StoredSeries(0, dims, source_state.endpoint.zero, source_state.endpoint.zero, False, now, 0)
-        for dims in older
-    ]
-    return new, moved
-
-
-def levels_after(
-    source_state: SourceState, latest: Mapping[Dims, tuple[int, Amounts]], now: int
-) -> tuple[list[StoredSeries], list[StoredSeries]]:
-    """The same for a level: the newest bucket's value, whatever it was before."""
-    new = []
-    moved = []
-    for dims, (start, amounts) in latest.items():
-        stored_series = source_state.series.get(dims)
-        if stored_series is None:
-            new.append(StoredSeries(0, dims, amounts, amounts, True, now, start))
-        elif start >= stored_series.changed and (start, amounts) != (
-            stored_series.changed,
-            stored_series.shown,
-        ):
-            moved.append(
-                StoredSeries(
-                    stored_series.id, dims, amounts, amounts, True, stored_series.first_seen, start
-                )
-            )
-    return new, moved
-
-
-def accept(
-    source_state: SourceState, new: Iterable[StoredSeries], moved: Iterable[StoredSeries]
-) -> list[StoredSeries]:
-    """Make committed leaves the book's own; an existing leaf stays the same object. The leaves now
-    held.
-    """
-    held = []
-    for stored_series in new:
-        source_state.series[stored_series.dims] = source_state.by_id[stored_series.id] = (
-            stored_series
-        )
-        held.append(stored_series)
-    for stored_series in moved:
-        known = source_state.series[stored_series.dims]
-        known.total = stored_series.total
-        known.shown = stored_series.shown
-        known.changed = stored_series.changed
-        known.estimate = stored_series.estimate
-        known.estimate_shown = stored_series.estimate_shown
-        held.append(known)
-    return held

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
@@ -152,11 +153,11 @@ class Recorder:
         """Whether a page was served on this state."""
         return self.snapshot_builder.series_index.page_served
 
-    def apply(self, source_state: SourceState, stored_series_list: Iterable[StoredSeries]) -> None:
-        """Show what a reading made or moved. In the thread. Raises StateError."""
+    def apply(self, delta: Delta) -> None:
+        """Let the next snapshot show what a commit changed. In the thread. Raises StateError."""
         self.fold(
             self.snapshot_builder.apply(
-                source_state, stored_series_list, self.earliest(), self.clock.mono()
+                delta.source_state, delta.series, self.earliest(), self.clock.mono()
             )
         )
 

@@ -7,22 +7,23 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from otel_openai_usage.domain import metered, reconciliation, windows
-from otel_openai_usage.domain.metered import Booking, Event
-from otel_openai_usage.domain.model import Bucket, Rows, Width, Window, floor
-from otel_openai_usage.domain.pricing import Estimate, PriceList, dimensions_by_name, estimate
-from otel_openai_usage.domain.reconciliation import Change
-from otel_openai_usage.domain.source_state import (
+from otel_openai_usage.domain.commits import (
     Commit,
-    SourceState,
-    StoredSeries,
-    accept,
-    grown,
-    levels_after,
-    priced,
+    Created,
+    Delta,
+    StoredUsage,
+    apply,
+    apply_series,
+    decide,
     series_after,
 )
+from otel_openai_usage.domain.metered import Event, EventCommit
+from otel_openai_usage.domain.model import Bucket, Rows, Width, Window, floor
+from otel_openai_usage.domain.pricing import PriceList, dimensions_by_name
+from otel_openai_usage.domain.reconciliation import Row
+from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Plan, Step
-from otel_openai_usage.errors import BadResponse, GroupingRefused, StateError
+from otel_openai_usage.errors import GroupingRefused, StateError
 from otel_openai_usage.storage.ports import EventStore, Store
 
 KEEP_EVERY = 900
@@ -33,15 +34,15 @@ than it was.
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a reading brought: leaves that are new or moved, how many rows were looked at, how much
-    of it was late.
+    """What recording a reading changed.
 
-    `newest` is the start of the newest bucket with usage. `finer` has the days that disagree with
-    their hours, so that those should be read before this is absorbed again. `unpriced` has the
-    tokens by model that no price is known of.
+    `rows` counts the rows that were compared with the store. `late` has new tokens by lateness.
+    `refine` has the days that disagree with their hours: read those hours, then record the days
+    again. `unpriced` has the tokens by model that have no price. `newest` is the start of the
+    newest bucket with usage, in Unix seconds.
     """
 
-    stored_series_list: Sequence[StoredSeries] = ()
+    delta: Delta
     rows: int = 0
     late: Mapping[str, int] = field(default_factory=dict)
     refine: Sequence[Window] = ()
@@ -168,95 +169,82 @@ def record_reading(
     refined: bool = False,
     prices: PriceList | None = None,
 ) -> Recorded:
-    """Book one step's reading and keep it, all or nothing.
+    """Record the buckets of one step in one transaction.
 
-    `fine_from` is the plan's. `drilled` says that the hours of its days were just read. Raises
-    BadResponse or StateError; nothing changed then.
+    `fine_from` is the plan's. `refined` says that the hours of its days were just read, so that
+    the days are now recorded even if they disagree. Raises BadResponse or StateError; nothing
+    changed then.
     """
-    fresh = [
+    fresh = _fresh(source_state, step.width, buckets)
+    reading = {bucket.start: parse(bucket.results) for bucket in fresh}
+    refine: Sequence[int] = ()
+    if not refined:
+        refine = _days_to_refine(store, source_state, step, reading)
+        reading = {start: rows for start, rows in reading.items() if start not in refine}
+    compact_before = None
+    if not step.coarse and _has_minutes_to_compact(source_state, fine_from):
+        compact_before = fine_from
+    commit = decide(
+        source_state,
+        _stored_usage(store, source_state, step, reading),
+        step,
+        reading,
+        now,
+        prices=prices,
+        is_complete=not refine,
+        compact_before=compact_before,
+    )
+    delta = _write(store, source_state, commit, now)
+    _update_fingerprints(source_state, step, fresh, reading, commit)
+    _update_newest_bucket(source_state, step, reading)
+    return Recorded(
+        delta=delta,
+        rows=sum(len(rows) for rows in reading.values()),
+        late=_late(source_state, commit, now),
+        refine=[Window(start, start + Width.DAY) for start in sorted(refine)],
+        unpriced=commit.unpriced,
+        newest=_newest_used(reading),
+    )
+
+
+def _write(store: Store, source_state: SourceState, commit: Commit, now: int) -> Delta:
+    """Write a commit and bring the state in memory up to date. Raises StateError.
+
+    If only the progress changed, it is not written now: reading again after a crash does no harm.
+    """
+    created = Created()
+    if not commit.is_empty:
+        created = store.commit(source_state, commit)
+        source_state.kept_at = now
+    return apply(source_state, commit, created)
+
+
+def _fresh(source_state: SourceState, width: Width, buckets: Sequence[Bucket]) -> list[Bucket]:
+    """The buckets whose rows are not known to be stored, without those that were purged."""
+    return [
         bucket
         for bucket in buckets
         if bucket.start >= source_state.purged_before
-        and source_state.fingerprints.get((step.width, bucket.start)) != bucket.fingerprint
+        and source_state.fingerprints.get((width, bucket.start)) != bucket.fingerprint
     ]
-    reading = {bucket.start: parse(bucket.results) for bucket in fresh}
-    refine = (
-        _disagreeing(store, source_state, reading)
-        if step.coarse
-        and step.width == Width.DAY > min(source_state.endpoint.widths)
-        and not refined
-        else []
-    )
-    if refine:
-        reading = {start: rows for start, rows in reading.items() if start not in refine}
-    change = (
-        _make_good(store, source_state, step, reading, now)
-        if step.coarse
-        else _replace(store, source_state, step, reading)
-    )
-    _refuse_unstorable(source_state, change)
-    new, moved = (
-        levels_after(source_state, reconciliation.latest(reading), now)
-        if source_state.endpoint.level
-        else series_after(source_state, change, now)
-    )
-    found = (
-        estimate(source_state.endpoint, source_state.organization, change.moves, prices)
-        if prices and not source_state.endpoint.level
-        else Estimate()
-    )
-    # Where only the price moved: usage is now known to be of another hour.
-    dear = found.growth.keys() - {stored_series.dims for stored_series in (*new, *moved)}
-    moved += [
-        grown(stored_series, source_state.endpoint.zero, stored_series.changed)
-        for dims in dear
-        if (stored_series := source_state.series.get(dims)) and found.growth[dims]
-    ]
-    for stored_series in (*new, *moved):
-        priced(stored_series, found.growth.get(stored_series.dims))
-    progress = (
-        replace(
-            source_state.progress, unread=windows.without(source_state.progress.unread, step.window)
-        )
-        if not refine
-        else source_state.progress
-    )
-    compact = fine_from if not step.coarse and _compactable(source_state, fine_from) else None
-    if (
-        change.writes
-        or change.drops
-        or change.pending_decreases
-        or new
-        or moved
-        or compact is not None
-    ):
-        store.commit(source_state, Commit(progress, change, new, moved, compact, found.days))
-        source_state.kept_at = now
-    source_state.progress = progress
-    _remember(source_state, step, fresh, reading, change, compact)
-    return Recorded(
-        accept(source_state, new, moved),
-        sum(map(len, reading.values())),
-        reconciliation.late(change.grown(), _tokens(source_state), now)
-        if progress.complete
-        else {},
-        [Window(start, start + Width.DAY) for start in sorted(refine)],
-        found.unpriced,
-        max(
-            (start for start, rows in reading.items() if any(map(any, rows.values()))), default=None
-        ),
-    )
 
 
-def _refuse_unstorable(source_state: SourceState, change: Change) -> None:
-    """BadResponse where a row would leave the 64 bits of a database column: a coarse row is the
-    difference between what OpenAI says and the finer rows, which may be many.
-    """
-    for row in change.writes:
-        if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in row.amounts):
-            raise BadResponse(
-                f"{source_state.endpoint.path}: counts of the bucket {row.start} are too large to be stored"
-            )
+def _late(source_state: SourceState, commit: Commit, now: int) -> dict[str, int]:
+    """New tokens by how late they came. At the first poll everything is new, and nothing late."""
+    if not source_state.progress.complete:
+        return {}
+    tokens = [
+        index
+        for index, measure in enumerate(source_state.endpoint.measures)
+        if measure.token_type in ("input", "output")
+    ]
+    return reconciliation.late(commit.change.grown(), tokens, now)
+
+
+def _newest_used(reading: Mapping[int, Rows]) -> int | None:
+    """The start of the newest bucket with usage."""
+    used = [start for start, rows in reading.items() if any(map(any, rows.values()))]
+    return max(used, default=None)
 
 
 def price(source_state: SourceState, prices: PriceList, now: int) -> None:
@@ -304,146 +292,134 @@ def keep(store: Store, source_state: SourceState, now: int) -> None:
     source_state.kept_at = now
 
 
-def _tokens(source_state: SourceState) -> list[int]:
-    return [
-        index
-        for index, measure in enumerate(source_state.endpoint.measures)
-        if measure.token_type in ("input", "output")
-    ]
-
-
-def _replace(
+def _stored_usage(
     store: Store, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
-) -> Change:
-    """Let a fine reading replace its own rows, and those of other widths that it covers.
+) -> StoredUsage:
+    """What is stored where a reading of one step is recorded. Raises StateError."""
+    if step.coarse:
+        return StoredUsage(
+            _rows_inside(store, source_state, step.width, reading),
+            _wider_rows(store, source_state, step.width, reading),
+            store.pending_decreases(source_state, step.width, step.window.start, step.window.end),
+        )
+    same_width = store.rows(source_state, step.width, sorted(reading))
+    other_widths = set(Width) - {step.width}
+    others = store.rows_within(source_state, other_widths, step.window.start, step.window.end)
+    return StoredUsage(
+        same_width + others, _overlapping_rows(store, source_state, step.width, step.window)
+    )
 
-    A wider bucket that begins in the window is covered: the rest of it was read in the same poll,
-    newest first, or lies in the future. One that began before the window is covered in part.
+
+def _overlapping_rows(
+    store: Store, source_state: SourceState, width: Width, window: Window
+) -> list[Row]:
+    """Rows of wider buckets that began before the window and end in it.
+
+    A wider bucket that begins in the window counts as covered: the rest of it was read in the same
+    poll, newest first, or lies in the future.
     """
-    start = step.window.start
-    stored = store.rows(source_state, step.width, sorted(reading))
-    others = set(Width) - {step.width}
-    stored += store.rows_within(source_state, others, start, step.window.end)
-    change = reconciliation.replace(
-        step.width, reading, stored, source_state.progress.epoch, source_state.endpoint.zero
-    )
-    wider = [row for row in _wider(store, source_state, step.width, [start]) if row.start < start]
-    reconciliation.draw_down(change, wider, source_state.progress.epoch)
-    return change
+    wider = _wider_rows(store, source_state, width, [window.start])
+    return [row for row in wider if row.start < window.start]
 
 
-def _make_good(
-    store: Store, source_state: SourceState, step: Step, reading: Mapping[int, Rows], now: int
-) -> Change:
-    pending_decreases = store.pending_decreases(
-        source_state, step.width, step.window.start, step.window.end
-    )
-    change = reconciliation.reconcile(
-        step.width,
-        reading,
-        _parts(store, source_state, step.width, reading),
-        pending_decreases,
-        now,
-        source_state.progress.epoch,
-        source_state.endpoint.zero,
-    )
-    wider = _wider(store, source_state, step.width, reading)
-    reconciliation.draw_down(change, wider, source_state.progress.epoch)
-    return change
-
-
-def _wider(
+def _wider_rows(
     store: Store, source_state: SourceState, width: Width, starts: Iterable[int]
-) -> list[reconciliation.Row]:
-    """The rows of wider buckets that hold any of these buckets. Levels do not add up: none."""
-    found: list[reconciliation.Row] = []
+) -> list[Row]:
+    """The rows of wider buckets that contain any of these buckets; none for a level.
+
+    Levels do not add up, so a wider bucket never contains a part of another.
+    """
+    found: list[Row] = []
     if source_state.endpoint.level:
         return found
-    for wide in Width:
-        if wide > width:
-            held = sorted({floor(start, wide) for start in starts})
-            found += store.rows(source_state, wide, held)
+    starts = list(starts)
+    for wider in Width:
+        if wider > width:
+            wider_starts = {floor(start, wider) for start in starts}
+            found += store.rows(source_state, wider, sorted(wider_starts))
     return found
 
 
-def _parts(
-    store: Store, source_state: SourceState, width: Width, reading: Mapping[int, Rows]
-) -> list[reconciliation.Row]:
+def _rows_inside(
+    store: Store, source_state: SourceState, width: Width, starts: Iterable[int]
+) -> list[Row]:
+    """The rows of these buckets, and of the narrower buckets in them."""
     widths = [each for each in Width if each <= width]
-    return [
-        row
-        for start in reading
-        for row in store.rows_within(source_state, widths, start, start + width)
-    ]
+    found: list[Row] = []
+    for start in starts:
+        found += store.rows_within(source_state, widths, start, start + width)
+    return found
 
 
-def _disagreeing(store: Store, source_state: SourceState, reading: Mapping[int, Rows]) -> list[int]:
-    return reconciliation.disagreeing(
-        Width.DAY,
-        reading,
-        _parts(store, source_state, Width.DAY, reading),
-        source_state.endpoint.zero,
-    )
+def _days_to_refine(
+    store: Store, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
+) -> list[int]:
+    """The days of a coarse reading that differ from what is stored, if hours can explain them."""
+    endpoint = source_state.endpoint
+    has_hours = min(endpoint.widths) < Width.DAY
+    if not step.coarse or step.width != Width.DAY or not has_hours:
+        return []
+    stored = _rows_inside(store, source_state, Width.DAY, reading)
+    return reconciliation.disagreeing(Width.DAY, reading, stored, endpoint.zero)
 
 
-def _compactable(source_state: SourceState, fine_from: int) -> bool:
-    return (
-        floor(fine_from, Width.HOUR) > source_state.compacted
-        and min(source_state.endpoint.widths) < Width.HOUR
-    )
+def _has_minutes_to_compact(source_state: SourceState, fine_from: int) -> bool:
+    has_minutes = min(source_state.endpoint.widths) < Width.HOUR
+    return has_minutes and floor(fine_from, Width.HOUR) > source_state.compacted
 
 
-def _remember(
+def _update_fingerprints(
     source_state: SourceState,
     step: Step,
     fresh: Sequence[Bucket],
     reading: Mapping[int, Rows],
-    change: Change,
-    compact: int | None,
+    commit: Commit,
 ) -> None:
-    """Keep fingerprints of what agrees with the store, so that it need not be decoded again; forget
-    what was outrun.
-    """
-    doubted = {
-        start
-        for (_, start, _), pending_decrease in change.pending_decreases.items()
-        if pending_decrease
+    """Remember the buckets that agree with the store, so that they need not be decoded again."""
+    fingerprints = source_state.fingerprints
+    change = commit.change
+    undecided = {
+        start for (_, start, _), pending in change.pending_decreases.items() if pending is not None
     }
-    for (
-        width,
-        start,
-        _,
-    ) in change.drops:  # what another width superseded must be decoded if it is ever read again
-        source_state.fingerprints.pop((width, start), None)
+    # A row that another width superseded must be decoded if it is ever read again.
+    for width, start, _ in change.drops:
+        fingerprints.pop((width, start), None)
     for bucket in fresh:
-        if bucket.start in reading and bucket.start not in doubted:
-            source_state.fingerprints[step.width, bucket.start] = bucket.fingerprint
-        else:  # an older fingerprint no longer tells what is stored
-            source_state.fingerprints.pop((step.width, bucket.start), None)
-    touched = {row.start for row in change.writes} | {start for _, start, _ in change.drops}
+        if bucket.start in reading and bucket.start not in undecided:
+            fingerprints[step.width, bucket.start] = bucket.fingerprint
+        else:
+            # An older fingerprint no longer stands for what is stored.
+            fingerprints.pop((step.width, bucket.start), None)
+    changed = {row.start for row in change.writes}
+    changed |= {start for _, start, _ in change.drops}
     for width in Width:
         if width > step.width:
-            for start in touched:
-                source_state.fingerprints.pop((width, floor(start, width)), None)
-    if any(rows for rows in reading.values()):
-        end = max(start for start, rows in reading.items() if rows) + step.width
+            for start in changed:
+                fingerprints.pop((width, floor(start, width)), None)
+    if commit.compact_before is not None:
+        source_state.compacted = floor(commit.compact_before, Width.HOUR)
+        for width, start in list(fingerprints):
+            if width == Width.MINUTE and start < commit.compact_before:
+                del fingerprints[width, start]
+
+
+def _update_newest_bucket(
+    source_state: SourceState, step: Step, reading: Mapping[int, Rows]
+) -> None:
+    starts_with_rows = [start for start, rows in reading.items() if rows]
+    if starts_with_rows:
+        end = max(starts_with_rows) + step.width
         source_state.newest_bucket = max(end, source_state.newest_bucket or 0)
-    if compact is not None:
-        source_state.compacted = floor(compact, Width.HOUR)
-        for key in [
-            key for key in source_state.fingerprints if key[0] == Width.MINUTE and key[1] < compact
-        ]:
-            del source_state.fingerprints[key]
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
-    """What became of events, and the leaves that they made or moved."""
+class RecordedEvents:
+    """How many events were new, repeated, or repeated with other content; and what changed."""
 
     accepted: int = 0
     duplicates: int = 0
     conflicts: int = 0
-    stored_series_list: Sequence[tuple[SourceState, Sequence[StoredSeries]]] = ()
+    deltas: Sequence[Delta] = ()
 
 
 def record_events(
@@ -454,34 +430,39 @@ def record_events(
     dedupe: int,
     *,
     until: int | None = None,
-) -> Booked:
-    """Count every event once: those whose identity was seen less than `dedupe` seconds ago are left
-    out. None is booked later than `until` (else `now`), whatever time it names.
+) -> RecordedEvents:
+    """Count every event once, in one transaction.
 
-    `books` has one of each organization; the first is for events that name none of them. Raises
+    Events whose identity was seen less than `dedupe` seconds ago are left out. An event is counted
+    in the hour that it names, but no later than `until` (else `now`). `source_states` has one
+    source for each organization; the first is for events that name none of them. Raises
     StateError; nothing changed then.
     """
-    found = metered.deduplicate(
-        events, store.known_events([event.identity for event in events], now - dedupe)
-    )
-    bookings = [
-        _booking(source_states[name], part, now, now if until is None else until)
-        for name, part in metered.by_organization(
-            found.fresh, next(iter(source_states)), source_states.__contains__
-        ).items()
+    identities = [event.identity for event in events]
+    found = metered.deduplicate(events, store.known_events(identities, now - dedupe))
+    default = next(iter(source_states))
+    by_organization = metered.by_organization(found.fresh, default, source_states.__contains__)
+    latest = now if until is None else until
+    commits = [
+        _event_commit(source_states[name], part, now, latest)
+        for name, part in by_organization.items()
     ]
+    deltas = []
     if found.fresh:
-        store.record_events(found.fresh, bookings, now)
-    stored_series_list = [
-        (booking.source_state, accept(booking.source_state, booking.new, booking.moved))
-        for booking in bookings
-    ]
-    return Booked(len(found.fresh), found.duplicates, found.conflicts, stored_series_list)
+        all_created = store.record_events(found.fresh, commits, now)
+        for commit, created in zip(commits, all_created, strict=True):
+            deltas.append(
+                apply_series(commit.source_state, commit.created, commit.updated, created)
+            )
+    return RecordedEvents(len(found.fresh), found.duplicates, found.conflicts, deltas)
 
 
-def _booking(source_state: SourceState, events: Sequence[Event], now: int, until: int) -> Booking:
+def _event_commit(
+    source_state: SourceState, events: Sequence[Event], now: int, until: int
+) -> EventCommit:
     hours = metered.hours(events, until)
-    return Booking(source_state, hours, *series_after(source_state, metered.change(hours), now))
+    created, updated = series_after(source_state, metered.change(hours), now)
+    return EventCommit(source_state, hours, created, updated)
 
 
 def record_day(
@@ -492,13 +473,10 @@ def record_day(
     now: int,
     prices: PriceList | None = None,
 ) -> None:
-    """Keep what a source says of a whole UTC day, in place of what it said before. `hours` by their
-    start. Raises StateError.
-    """
-    reading = {start: hours.get(start, {}) for start in range(day, day + Width.DAY, Width.HOUR)}
-    record_range(
-        store, source_state, Window(day, day + Width.DAY), Width.HOUR, reading, now, prices
-    )
+    """Replace a whole UTC day by hours (rows by start); other hours are empty. Raises StateError."""
+    window = Window(day, day + Width.DAY)
+    reading = {start: hours.get(start, {}) for start in range(day, window.end, Width.HOUR)}
+    record_range(store, source_state, window, Width.HOUR, reading, now, prices)
 
 
 def record_range(
@@ -509,38 +487,18 @@ def record_range(
     reading: Mapping[int, Rows],
     now: int,
     prices: PriceList | None = None,
-) -> None:
-    """Keep a reading of a window in place of all that is stored of it. Raises StateError; nothing
-    changed then.
+) -> Delta:
+    """Replace all that is stored of a window by a reading. Raises BadResponse or StateError;
+    nothing changed then.
     """
-    stored = store.rows_within(source_state, tuple(Width), window.start, window.end)
-    began = source_state.progress.epoch
-    reading = {
-        start: rows
-        for start, rows in reading.items()
-        if not began
-        <= start
-        < source_state.purged_before  # counted, then deleted because of its age
-    }
-    change = reconciliation.replace(
-        width, reading, stored, source_state.progress.epoch, source_state.endpoint.zero
+    epoch = source_state.progress.epoch
+    # These buckets are in the totals, but their rows were purged: they would be counted twice.
+    purged = range(epoch, source_state.purged_before)
+    reading = {start: rows for start, rows in reading.items() if start not in purged}
+    stored = StoredUsage(
+        store.rows_within(source_state, tuple(Width), window.start, window.end),
+        _overlapping_rows(store, source_state, width, window),
     )
-    wider = [
-        row
-        for row in _wider(store, source_state, width, [window.start])
-        if row.start < window.start
-    ]
-    reconciliation.draw_down(change, wider, source_state.progress.epoch)
-    if change.writes or change.drops:
-        new, moved = series_after(source_state, change, now)
-        found = (
-            estimate(source_state.endpoint, source_state.organization, change.moves, prices)
-            if prices and not source_state.endpoint.level
-            else Estimate()
-        )
-        for stored_series in (*new, *moved):
-            priced(stored_series, found.growth.get(stored_series.dims))
-        store.commit(
-            source_state, Commit(source_state.progress, change, new, moved, estimates=found.days)
-        )
-        accept(source_state, new, moved)
+    step = Step(window, width, coarse=False)
+    commit = decide(source_state, stored, step, reading, now, prices=prices)
+    return _write(store, source_state, commit, now)

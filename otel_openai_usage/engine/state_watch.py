@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.model import Width, Window, floor, utc
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
@@ -116,16 +117,13 @@ class StateCare:
 
     def _accept(self) -> None:
         accepted, changed = self._store.accept()
-        now = self._recorder.clock.now()
         for source_state in self._recorder.source_states:
             stored_series_list = [
                 source_state.by_id[id_] for id_ in changed if id_ in source_state.by_id
             ]
             for stored_series in stored_series_list:
                 stored_series.total, stored_series.shown = changed[stored_series.id]
-            self._recorder.fold(
-                self._recorder.snapshot_builder.apply(source_state, stored_series_list, now)
-            )
+            self._recorder.apply(Delta(source_state, stored_series_list))
         for loss in accepted:
             facts = {"event": "state_accepted", "reason": loss.reason}
             log.info("accepted: %s", loss.details, extra=facts)

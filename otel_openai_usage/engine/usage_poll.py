@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from otel_openai_usage.domain import windows
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.endpoints import LIMITS
 from otel_openai_usage.domain.model import Amounts, Bucket, Dims, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
@@ -167,7 +168,7 @@ class UsagePoll:
                 prices=self._prices,
             )
             recorder.reported(absorbed.newest)
-            recorder.apply(source_state, absorbed.stored_series_list)
+            recorder.apply(absorbed.delta)
             return absorbed
 
         absorbed = await recorder.do(work)
@@ -187,7 +188,7 @@ class UsagePoll:
             since = min(now, int(recorder.clock.now()), int(recorder.earliest()))
             load_days(recorder.store, source_state, now, self._cost_days, since)
         if recording.finish(recorder.store, source_state, now):
-            recorder.apply(source_state, list(source_state.series.values()))
+            recorder.apply(Delta(source_state, list(source_state.series.values())))
 
     def _tell_lost(self, lost: Iterable[Window]) -> None:
         for window in lost:

@@ -9,7 +9,7 @@ from otel_openai_usage.domain.metered import Event, metered
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.recorder import Recorder
-from otel_openai_usage.engine.recording import Booked
+from otel_openai_usage.engine.recording import RecordedEvents
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.storage.ports import EventStore, Store
 
@@ -136,7 +136,7 @@ class Intake:
         self._waiting = self._waiting[taken:]
         return found
 
-    def _source_state(self, events: Sequence[Event]) -> Booked:
+    def _source_state(self, events: Sequence[Event]) -> RecordedEvents:
         clock = self._recorder.clock
         recorder = self._recorder
         # A wrong clock must not make an event look old: it would be counted a second time.
@@ -145,17 +145,17 @@ class Intake:
         booked = recording.record_events(
             self._store, self._source_states, events, now, now - since, until=int(recorder.latest())
         )
-        for source_state, stored_series_list in booked.stored_series_list:
-            recorder.apply(source_state, stored_series_list)
+        for delta in booked.deltas:
+            recorder.apply(delta)
         if clock.mono() - self._forgot >= _DAY / PARTS:
             self._store.forget_events(self._part, since)
             self._part = (self._part + 1) % PARTS
             self._forgot = clock.mono()
         return booked
 
-    def _tell(self, booked: Booked) -> None:
+    def _tell(self, booked: RecordedEvents) -> None:
         self._counts.event("accepted", booked.accepted)
         self._counts.event("duplicate", booked.duplicates)
         self._counts.event("conflicting", booked.conflicts)
-        if booked.stored_series_list:
+        if booked.deltas:
             self._recorder.notify()

@@ -5,11 +5,11 @@ tests and benchmarks.
 from collections.abc import Sequence
 from decimal import Decimal
 
-from otel_openai_usage.domain import reconciliation
 from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import Limit, Names, Width, Window
-from otel_openai_usage.domain.pricing import Estimate, PriceList, estimate
-from otel_openai_usage.domain.source_state import Commit, SourceState, accept, series_after
+from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine import recording
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.ports import Store
 
@@ -53,17 +53,8 @@ def _fill(
         day: world.totals(endpoint.name, Window(day, day + Width.DAY), grouping)
         for day in range(start, end, Width.DAY)
     }
-    change = reconciliation.replace(Width.DAY, days, (), end, endpoint.zero)
-    new, moved = series_after(source_state, change, end)
-    found = (
-        estimate(endpoint, organization, change.moves, prices)
-        if prices and endpoint.name != "costs"
-        else Estimate()
-    )
-    store.commit(
-        source_state, Commit(source_state.progress, change, new, moved, estimates=found.days)
-    )
-    accept(source_state, new, moved)
+    window = Window(start, end)
+    recording.record_range(store, source_state, window, Width.DAY, days, end, prices)
     return source_state
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.metered import Booking, Event
+from otel_openai_usage.domain.metered import Event, EventCommit
 from otel_openai_usage.domain.model import Bucket, Dims, Limit, Names, Rows, Width, Window
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import Commit, SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 
 
 class Source(Protocol):
@@ -94,8 +95,11 @@ class Store(Protocol):
         """Lower readings of buckets that begin in [start, end) and wait for confirmation."""
         ...
 
-    def commit(self, source_state: SourceState, commit: Commit) -> None:
-        """Keep all of it, or nothing. New leaves have their id afterwards."""
+    def commit(self, source_state: SourceState, commit: Commit) -> Created:
+        """Write all of it in one transaction, or nothing. Return the ids of the created series.
+
+        Neither argument is changed.
+        """
         ...
 
     def release(self, stored_series_list: Iterable[StoredSeries]) -> None:
@@ -142,8 +146,11 @@ class EventStore(Protocol):
         """The content of those of these events that were seen since then, by identity."""
         ...
 
-    def record_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
-        """Keep the identities and what they add, all of it or nothing. New leaves have their id
-        afterwards.
+    def record_events(
+        self, events: Sequence[Event], commits: Sequence[EventCommit], now: int
+    ) -> list[Created]:
+        """Write the identities and what they add in one transaction, or nothing.
+
+        Return the ids of the created series, for each of `commits`.
         """
         ...

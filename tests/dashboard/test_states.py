@@ -17,9 +17,8 @@ from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.server import content, report
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.endpoints import STORED
-from otel_openai_usage.domain.model import Width, floor, utc
-from otel_openai_usage.domain.reconciliation import replace as replacing
-from otel_openai_usage.domain.source_state import Commit, series_after
+from otel_openai_usage.domain.model import Width, Window, floor, utc
+from otel_openai_usage.engine import recording
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.dashboard.scene import NOW
 
@@ -79,9 +78,8 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     amounts = {"requests": 12, "input": 7786, "output": 120}
     row = tuple(amounts.get(measure.name, 0) for measure in endpoint.measures)
     hours = {today - Width.DAY * day + 3600: {dims: row} for day in range(5)}
-    change = replacing(Width.HOUR, hours, (), 0, endpoint.zero)
-    new, moved = series_after(source_state, change, NOW)
-    store.commit(source_state, Commit(source_state.progress, change, new, moved))
+    days = Window(today - Width.DAY * 4, today + Width.DAY)
+    recording.record_range(store, source_state, days, Width.HOUR, hours, NOW)
     store.close()
     library = Library(tmp_path / "state.db", clock=lambda: NOW)
     library.refresh()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import (
     NO_NAMES,
@@ -21,7 +22,7 @@ from otel_openai_usage.domain.model import (
 )
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row, total
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import Commit, SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress, Step
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import StateError
@@ -104,15 +105,10 @@ class Shelf:
             if (id_, wide) == (source_state.id, width) and start <= begin < end
         }
 
-    def commit(self, source_state: SourceState, commit: Commit) -> None:
+    def commit(self, source_state: SourceState, commit: Commit) -> Created:
         self._refuse()
-        for stored_series in commit.new:
-            stored_series.id = (
-                1000 * source_state.id
-                + len(source_state.series)
-                + 1
-                + list(commit.new).index(stored_series)
-            )
+        first_id = 1000 * source_state.id + len(source_state.series) + 1
+        ids = {one.dims: first_id + place for place, one in enumerate(commit.created)}
         for width, start, dims in commit.change.drops:
             del self.readings[source_state.id, width, start, dims]
         for row in commit.change.writes:
@@ -123,6 +119,7 @@ class Shelf:
                 self.suspected[source_state.id, width, start, dims] = pending_decrease
         if commit.compact_before is not None:
             self._compact(source_state, commit.compact_before)
+        return Created(ids)
 
     def _compact(self, source_state: SourceState, before: int) -> None:
         for row in list(self._rows(source_state)):

@@ -161,7 +161,7 @@ def test_reading_twice_is_reading_once(
         one.fingerprints.clear()
     absorbed = read(shelf, one, WIDTHS[width], coarser(said, width), LATER + 60, window=TODAY)
     assert (
-        list(absorbed.stored_series_list),
+        list(absorbed.delta.series),
         dict(absorbed.late),
         shelf.readings,
         shelf.commits,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from otel_openai_usage.domain import reconciliation
+from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Rows, Width
 from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row
-from otel_openai_usage.domain.source_state import Commit, SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress
 from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.usage_poll import UsagePoll
@@ -133,11 +134,12 @@ async def test_totals_outside_the_transaction_are_seen(
     committed = Store.commit
     left = iter(range(20))
 
-    def commit(self: Store, source_state: SourceState, made: Commit) -> None:
-        committed(self, source_state, replace(made, moved=()))
-        if made.moved and next(left, None) is None:
+    def commit(self: Store, source_state: SourceState, made: Commit) -> Created:
+        created = committed(self, source_state, replace(made, updated=()))
+        if made.updated and next(left, None) is None:
             raise Crash
-        committed(self, source_state, Commit(made.progress, moved=made.moved))
+        committed(self, source_state, Commit(made.progress, updated=made.updated))
+        return created
 
     life = Life(
         tmp_path / "state.db", World.tiny(3, lateness=HASTE), options=Options(settle=30 * MINUTE)
@@ -156,13 +158,13 @@ def test_a_cursor_outside_the_transaction_is_seen(
 ) -> None:
     """If how far was read is kept before the rows are, a commit that breaks leaves a trace."""
 
-    def commit(self: Store, source_state: SourceState, made: Commit) -> None:
+    def commit(self: Store, source_state: SourceState, made: Commit) -> Created:
         committed(
             self,
             source_state,
             Commit(replace(made.progress, horizon=(made.progress.horizon or 0) + 60)),
         )
-        committed(self, source_state, made)
+        return committed(self, source_state, made)
 
     committed = Store.commit
     store = Store(tmp_path / "state.db")
@@ -190,7 +192,7 @@ async def test_a_counter_that_follows_openai_down_is_seen(
         after = reconciliation.total(stored_series.total, moved)
         return replace(stored_series, total=after, shown=after, changed=now)
 
-    monkeypatch.setattr("otel_openai_usage.domain.source_state.grown", grown)
+    monkeypatch.setattr("otel_openai_usage.domain.commits.grown", grown)
     with pytest.raises(AssertionError, match="counters fell"):
         await conserves(tmp_path / "state.db")
 
@@ -239,7 +241,7 @@ def test_stale_fingerprints_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         for bucket in fresh:
             source_state.fingerprints.setdefault((step.width, bucket.start), bucket.fingerprint)
 
-    monkeypatch.setattr(recording, "_remember", remember)
+    monkeypatch.setattr(recording, "_update_fingerprints", remember)
     with pytest.raises(AssertionError):
         the_last_reading_counts(LITTLE, MUCH, LITTLE)
 

@@ -12,6 +12,7 @@ import pytest
 
 from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.model import NO_NAMES, Names, Width
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.engine import recording
@@ -78,7 +79,7 @@ class Process:
                 NOW,
             )
             recording.finish(self.store, self.source_state, NOW)
-            self.recorder.apply(self.source_state, self.source_state.series.values())
+            self.recorder.apply(Delta(self.source_state, list(self.source_state.series.values())))
         self.recorder.publish()
 
     def is_published(self) -> dict[object, float]:

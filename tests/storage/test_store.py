@@ -186,7 +186,7 @@ def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
     source_state = opened(store)
     stored_series = read(
         store, source_state, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60
-    ).stored_series_list[0]
+    ).delta.series[0]
     store.release([stored_series])
     store.fold([OverflowMember("openai.api.tokens", stored_series.id)])
     held = [

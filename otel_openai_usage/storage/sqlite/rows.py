@@ -80,8 +80,9 @@ def groupings(db: sqlite3.Connection, source: int) -> list[tuple[int, tuple[str,
 
 def add_series(
     db: sqlite3.Connection, source_state: SourceState, new: Iterable[StoredSeries]
-) -> None:
-    """Store leaves and give them their ids."""
+) -> dict[Dims, int]:
+    """Store new series. Return their ids by attribute set."""
+    ids = {}
     names = source_state.endpoint.group_by + source_state.endpoint.derived
     sql = (
         f"INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed, estimate, estimate_shown, {', '.join(names)})"
@@ -97,12 +98,10 @@ def add_series(
             stored_series.first_seen,
             stored_series.changed,
         )
-        stored_series.id = (
-            db.execute(
-                sql, (*values, *_estimated(stored_series), *stored_series.dims[: len(names)])
-            ).lastrowid
-            or 0
-        )
+        columns = stored_series.dims[: len(names)]
+        inserted = db.execute(sql, (*values, *_estimated(stored_series), *columns))
+        ids[stored_series.dims] = inserted.lastrowid or 0
+    return ids
 
 
 def update_series(db: sqlite3.Connection, moved: Iterable[StoredSeries]) -> None:

@@ -10,14 +10,15 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.identity import Identity, Owner
-from otel_openai_usage.domain.metered import METERED, Booking, Event, Share
+from otel_openai_usage.domain.metered import METERED, Event, EventCommit, Share
 from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Window
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import Commit, SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.sqlite import metered, owners, retention, rows
@@ -384,12 +385,11 @@ class Store:
                 )
             }
 
-    def commit(self, source_state: SourceState, commit: Commit) -> None:
-        """Keep all of it, or nothing. New leaves have their id afterwards."""
+    def commit(self, source_state: SourceState, commit: Commit) -> Created:
+        """Write all of it in one transaction, or nothing. Return the ids of the created series."""
         with self._transaction("written") as db:
-            rows.add_series(db, source_state, commit.new)
-            rows.update_series(db, commit.moved)
-            ids = {stored_series.dims: stored_series.id for stored_series in commit.new}
+            ids = rows.add_series(db, source_state, commit.created)
+            rows.update_series(db, commit.updated)
             rows.write(db, source_state, commit.change, ids)
             rows.add_estimates(db, source_state, commit.estimates, ids)
             if commit.compact_before is not None:
@@ -408,6 +408,7 @@ class Store:
                     source_state.id,
                 ),
             )
+        return Created(ids)
 
     def release(self, stored_series_list: Iterable[StoredSeries]) -> None:
         """These have been shown as 0; from now on they are shown as they are."""
@@ -494,22 +495,23 @@ class Store:
         with translate_errors(self.path, "read"):
             return self._identities.known(identities, since)
 
-    def record_events(self, events: Sequence[Event], bookings: Sequence[Booking], now: int) -> None:
-        """Keep the identities and what they add, all of it or nothing. New leaves have their id
-        afterwards.
+    def record_events(
+        self, events: Sequence[Event], commits: Sequence[EventCommit], now: int
+    ) -> list[Created]:
+        """Write the identities and what they add in one transaction, or nothing.
+
+        Return the ids of the created series, for each of `commits`.
         """
+        created = []
         with self._transaction("written") as db:
             self._identities.write(events, now)
-            for booking in bookings:
-                rows.add_series(db, booking.source_state, booking.new)
-                rows.update_series(db, booking.moved)
-                metered.add(
-                    db,
-                    booking.source_state,
-                    booking.hours,
-                    {stored_series.dims: stored_series.id for stored_series in booking.new},
-                )
+            for commit in commits:
+                ids = rows.add_series(db, commit.source_state, commit.created)
+                rows.update_series(db, commit.updated)
+                metered.add(db, commit.source_state, commit.hours, ids)
+                created.append(Created(ids))
         self._identities.wrote(events, now)
+        return created
 
     def forget_events(self, part: int, before: int) -> int:
         """Forget the identities in one of `SLICES` parts that were last seen before then. How many

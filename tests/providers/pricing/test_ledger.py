@@ -92,7 +92,7 @@ class Bench:
         first = recording.finish(self.store, self.source_state, self.now)
         self.snapshot_builder.apply(
             self.source_state,
-            self.source_state.series.values() if first else absorbed.stored_series_list,
+            self.source_state.series.values() if first else absorbed.delta.series,
             self.now,
         )
         return absorbed
