@@ -149,9 +149,7 @@ async def _organization(
         client.guard = Guard(client, vault, now=lambda: now, mono=time.monotonic)
         await _names(settings, one, store, client)
         for source_state in source_states:
-            source = UsageSource(
-                client, source_state.endpoint, QuantityUnits(store, one.name).learn
-            )
+            source = UsageSource(client, source_state.endpoint)
             hours_from = now - int(settings.history.hours.total_seconds())
             calls = backfill.plan(
                 source_state,
@@ -230,7 +228,10 @@ async def _source(
         made += 1
         told(name, made, len(calls))
 
-    return await backfill.read(store, source_state, source, calls, now, one_more, list_prices)
+    units = QuantityUnits(store, source_state.organization)
+    return await backfill.read(
+        store, source_state, source, calls, now, one_more, list_prices, units.learn
+    )
 
 
 def _source_states(

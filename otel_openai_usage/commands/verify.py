@@ -166,11 +166,11 @@ async def _days(
     for step in windows.past_days(source_state.progress, start, end, limits, source_state.cuts):
         for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
             theirs.setdefault(day, {})
-        for bucket in await source.read(
-            step.window, step.width, source_state.group_by(step.window.start)
-        ):
+        grouping = source_state.group_by(step.window.start)
+        reading = await source.read(step.window, step.width, grouping)
+        for bucket in reading.buckets:
             day_sums = theirs[floor(bucket.start, Width.DAY)]
-            for dims, amounts in source.parse(bucket.results).items():
+            for dims, amounts in bucket.rows.items():
                 day_sums[dims] = total(day_sums.get(dims, source_state.endpoint.zero), amounts)
     return [_verdict(source_state, day, said, reader) for day, said in theirs.items()]
 

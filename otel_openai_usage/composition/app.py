@@ -559,13 +559,14 @@ def _usage_poll(
     units = QuantityUnits(recorder.store, organization)
     poll = UsagePoll(
         recorder,
-        UsageSource(client, endpoint, units.learn),
+        UsageSource(client, endpoint),
         source_state,
         rules,
         every,
         group_by=grouping,
         cost_days=cost_days,
         prices=prices,
+        learn_units=units.learn,
     )
     return poll, part.interval.total_seconds()
 

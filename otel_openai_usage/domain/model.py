@@ -84,25 +84,6 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """One bucket as it was answered, not yet decoded.
-
-    `fingerprint`: equal fingerprints mean equal content, so an unchanged bucket need not be decoded
-    again. `content` may be a view into the whole answer: most buckets are never looked at, so they
-    are not copied.
-    """
-
-    start: int
-    fingerprint: bytes
-    content: bytes | memoryview
-
-    @property
-    def results(self) -> bytes:
-        """The JSON of its results."""
-        return bytes(self.content)
-
-
-@dataclass(frozen=True, slots=True)
 class Limit:
     """A monthly spend limit, in currency units. `project_id` is None for the organization's."""
 

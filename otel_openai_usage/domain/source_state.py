@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
+from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor
 from otel_openai_usage.domain.windows import Progress
 
 
@@ -99,6 +99,15 @@ class SourceState:
         if self.groupings[-1][1] != wanted:
             self.groupings.append((midnight, wanted))
         return before != self.groupings
+
+    def known_fingerprints(self, window: Window, width: Width) -> dict[int, bytes]:
+        """The fingerprints of the window's buckets whose rows are stored, by bucket start."""
+        known = {}
+        for start in range(window.start, window.end, width):
+            fingerprint = self.fingerprints.get((width, start))
+            if fingerprint is not None:
+                known[start] = fingerprint
+        return known
 
     def forget_fingerprints(self, start: int, end: int) -> None:
         """The rows of [start, end) are no longer what a reading left: decode the next one anew."""

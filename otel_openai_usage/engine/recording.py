@@ -2,7 +2,7 @@
 thread.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -18,8 +18,9 @@ from otel_openai_usage.domain.commits import (
     series_after,
 )
 from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Bucket, Rows, Width, Window, floor
+from otel_openai_usage.domain.model import Rows, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList, dimensions_by_name
+from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import Row
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Plan, Step
@@ -160,7 +161,6 @@ def mark_lost(source_state: SourceState, window: Window) -> Sequence[Window]:
 def record_reading(
     store: Store,
     source_state: SourceState,
-    parse: Callable[[bytes], Rows],
     step: Step,
     buckets: Sequence[Bucket],
     now: int,
@@ -176,7 +176,7 @@ def record_reading(
     changed then.
     """
     fresh = _fresh(source_state, step.width, buckets)
-    reading = {bucket.start: parse(bucket.results) for bucket in fresh}
+    reading = {bucket.start: bucket.rows for bucket in fresh}
     refine: Sequence[int] = ()
     if not refined:
         refine = _days_to_refine(store, source_state, step, reading)

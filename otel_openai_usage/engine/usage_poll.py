@@ -1,14 +1,15 @@
 """Polls one usage endpoint, or costs, into its book."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.endpoints import LIMITS
-from otel_openai_usage.domain.model import Amounts, Bucket, Dims, Width, Window, floor
+from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Plan, Step
 from otel_openai_usage.engine import recording
@@ -41,6 +42,7 @@ class UsagePoll:
         group_by: tuple[str, ...] | None = None,
         cost_days: int = 0,
         prices: PriceList | None = None,
+        learn_units: Callable[[Mapping[str, set[str]]], None] = lambda units: None,
     ) -> None:
         self._recorder = recorder
         self._source = source
@@ -54,6 +56,7 @@ class UsagePoll:
         self._group_by = group_by
         self._cost_days = cost_days
         self._prices = prices
+        self._learn_units = learn_units
         self._told_lookback = False
         self._told_refused: set[str] = set()
         self._given_up = 0
@@ -100,8 +103,11 @@ class UsagePoll:
     async def _step(self, step: Step, plan: Plan, *, splits: int = SPLITS) -> int:
         """Read and book one step; in halves where its answer is too large, `splits` times over."""
         try:
-            buckets = await self._source.read(
-                step.window, step.width, self.source_state.group_by(step.window.start)
+            reading = await self._source.read(
+                step.window,
+                step.width,
+                self.source_state.group_by(step.window.start),
+                self.source_state.known_fingerprints(step.window, step.width),
             )
         except GroupingRefused as error:
             return await self._regrouped(step, plan, error)
@@ -120,12 +126,12 @@ class UsagePoll:
             if len(halves) == 1 or splits == 0:
                 raise
             return sum([await self._step(half, plan, splits=splits - 1) for half in halves])
-        absorbed = await self._absorb(step, buckets, plan)
+        absorbed = await self._absorb(step, reading, plan)
         rows = absorbed.rows
         if absorbed.refine:
             for window in _joined(absorbed.refine):
                 rows += await self._step(Step(window, Width.HOUR, coarse=True), plan)
-            rows += (await self._absorb(step, buckets, plan, refined=True)).rows
+            rows += (await self._absorb(step, reading, plan, refined=True)).rows
         return rows
 
     async def _regrouped(self, step: Step, plan: Plan, refused: GroupingRefused) -> int:
@@ -149,24 +155,25 @@ class UsagePoll:
         return rows
 
     async def _absorb(
-        self, step: Step, buckets: Sequence[Bucket], plan: Plan, *, refined: bool = False
+        self, step: Step, reading: Reading, plan: Plan, *, refined: bool = False
     ) -> Recorded:
         recorder = self._recorder
         source_state = self.source_state
 
         def work() -> Recorded:
             now = recorder.latest()
+            self._learn_units(reading.units)
             absorbed = recording.record_reading(
                 recorder.store,
                 source_state,
-                self._source.parse,
                 step,
-                buckets,
+                reading.buckets,
                 int(now),
                 fine_from=plan.fine_from,
                 refined=refined,
                 prices=self._prices,
             )
+            source_state.organization_id = reading.organization_id or source_state.organization_id
             recorder.reported(absorbed.newest)
             recorder.apply(absorbed.delta)
             return absorbed
@@ -183,7 +190,6 @@ class UsagePoll:
     def _finish(self, now: int) -> None:
         recorder = self._recorder
         source_state = self.source_state
-        source_state.organization_id = self._source.organization_id or source_state.organization_id
         if self._cost_days:
             since = min(now, int(recorder.clock.now()), int(recorder.earliest()))
             load_days(recorder.store, source_state, now, self._cost_days, since)

@@ -6,7 +6,7 @@ where it was.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_openai_usage.domain import windows
@@ -79,13 +79,14 @@ async def read(
     now: int,
     report: Callable[[Call], None],
     prices: PriceList | None,
+    learn_units: Callable[[Mapping[str, set[str]]], None] = lambda units: None,
 ) -> int:
     """Make the calls, and store each before the next. Return the number of rows that came.
 
     `report` is called with each call that is done. Where OpenAI does not report that far back, or
     has no such endpoint here, the remaining calls are not made. Raises SourceError or StateError.
     """
-    reader = _CallReader(store, source_state, source, now, prices)
+    reader = _CallReader(store, source_state, source, now, prices, learn_units)
     for index, call in enumerate(calls):
         try:
             await reader.read(call)
@@ -111,12 +112,14 @@ class _CallReader:
         source: Source,
         now: int,
         prices: PriceList | None,
+        learn_units: Callable[[Mapping[str, set[str]]], None],
     ) -> None:
         self.rows = 0
         self._store = store
         self._source_state = source_state
         self._source = source
         self._now = now
+        self._learn_units = learn_units
         # What OpenAI billed needs no price.
         self._prices = None if source_state.endpoint is COSTS else prices
 
@@ -125,18 +128,19 @@ class _CallReader:
         state = self._source_state
         grouping = state.group_by(call.window.start)
         try:
-            buckets = await self._source.read(call.window, call.width, grouping)
+            reading = await self._source.read(call.window, call.width, grouping, {})
         except (GroupingRefused, LookbackExceeded) as error:
             for smaller in _smaller_calls(self._store, state, call, error):
                 await self.read(smaller)
             return
-        reading = {bucket.start: self._source.parse(bucket.results) for bucket in buckets}
-        state.organization_id = self._source.organization_id or state.organization_id
+        rows_by_start = {bucket.start: bucket.rows for bucket in reading.buckets}
+        state.organization_id = reading.organization_id or state.organization_id
+        self._learn_units(reading.units)
         recording.record_range(
-            self._store, state, call.window, call.width, reading, self._now, self._prices
+            self._store, state, call.window, call.width, rows_by_start, self._now, self._prices
         )
         self._store.mark_backfilled(state, call.window)
-        for rows in reading.values():
+        for rows in rows_by_start.values():
             self.rows += len(rows)
 
 

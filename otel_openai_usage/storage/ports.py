@@ -1,12 +1,13 @@
 """The protocols where rooms meet."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Bucket, Dims, Limit, Names, Rows, Width, Window
+from otel_openai_usage.domain.model import Dims, Limit, Names, Width, Window
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
@@ -18,20 +19,19 @@ class Source(Protocol):
     @property
     def endpoint(self) -> Endpoint: ...
 
-    @property
-    def organization_id(self) -> str | None:
-        """OpenAI's id of the organization, where an answer said it."""
-        ...
+    async def read(
+        self,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        known_fingerprints: Mapping[int, bytes],
+    ) -> Reading:
+        """Read the whole window, or raise SourceError.
 
-    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
-        """Every bucket of the window, complete or not at all.
-
-        A window is at most as many buckets as OpenAI answers in one call. Raises SourceError.
+        `known_fingerprints` has fingerprints by bucket start: such a bucket is left out of the
+        reading if it still has that fingerprint. A window is at most as many buckets as OpenAI
+        answers in one call.
         """
-        ...
-
-    def parse(self, results: bytes) -> Rows:
-        """The rows of one bucket's `results`. Raises BadResponse. Safe in any thread."""
         ...
 
 

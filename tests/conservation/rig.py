@@ -8,13 +8,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, ENDPOINTS, LIMITS, Endpoint
-from otel_openai_usage.domain.model import Amounts, Bucket, Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.readings import Bucket, Reading
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
@@ -88,9 +88,14 @@ class WorldSource:
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     zeros: bool = False
     asked: list[tuple[Window, Width]] = field(default_factory=list)
-    organization_id: str | None = None
 
-    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
+    async def read(
+        self,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        known_fingerprints: Mapping[int, bytes],
+    ) -> Reading:
         assert window.start % width == 0
         assert (window.end - window.start) <= width * (
             COST_LIMIT if self.endpoint is COSTS else LIMITS[width]
@@ -106,20 +111,17 @@ class WorldSource:
         if self.zeros:
             everybody = {dims: self.endpoint.zero for rows in seen.values() for dims in rows}
             seen = {start: {**everybody, **rows} for start, rows in seen.items()}
-        return [self._bucket(start, rows) for start, rows in seen.items()]
+        buckets = [_bucket(start, rows) for start, rows in sorted(seen.items())]
+        changed = [
+            bucket
+            for bucket in buckets
+            if known_fingerprints.get(bucket.start) != bucket.fingerprint
+        ]
+        return Reading(changed)
 
-    def _bucket(self, start: int, rows: Rows) -> Bucket:
-        results = json.dumps(
-            [[dims, [str(amount) for amount in amounts]] for dims, amounts in rows.items()]
-        ).encode()
-        return Bucket(start, results, results)
 
-    def parse(self, results: bytes) -> dict[Dims, Amounts]:
-        number = [Decimal if measure.money else int for measure in self.endpoint.measures]
-        return {
-            tuple(dims): tuple(of(amount) for of, amount in zip(number, amounts, strict=True))
-            for dims, amounts in json.loads(results)
-        }
+def _bucket(start: int, rows: Rows) -> Bucket:
+    return Bucket(start, repr(list(rows.items())).encode(), rows)
 
 
 class Nobody:

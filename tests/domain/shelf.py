@@ -1,17 +1,13 @@
 """A store made of dictionaries, and readings written by hand: what laws on the core are tried with."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import (
     NO_NAMES,
-    Amount,
     Amounts,
-    Bucket,
     Dims,
     Limit,
     Names,
@@ -20,6 +16,7 @@ from otel_openai_usage.domain.model import (
     Window,
     floor,
 )
+from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row, total
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
@@ -187,23 +184,10 @@ def shown(source_state: SourceState) -> dict[Dims, Amounts]:
     return {dims: stored_series.shown for dims, stored_series in source_state.series.items()}
 
 
-def parse(results: bytes) -> Rows:
-    """The rows that `bucket` wrote."""
-    return {tuple(dims): tuple(map(_amount, amounts)) for dims, amounts in json.loads(results)}
-
-
-def _amount(value: int | str) -> Amount:
-    return Decimal(value) if isinstance(value, str) else value
-
-
 def bucket(start: int, rows: Rows) -> Bucket:
-    """A bucket that says `rows`."""
-    plain = [
-        [dims, [amount if isinstance(amount, int) else str(amount) for amount in rows[dims]]]
-        for dims in sorted(rows, key=repr)
-    ]
-    results = json.dumps(plain).encode()
-    return Bucket(start, results, results)
+    """A bucket of these rows. The order of the rows does not change its fingerprint."""
+    in_order = sorted(rows.items(), key=repr)
+    return Bucket(start, repr(in_order).encode(), rows)
 
 
 def coarser(reading: Mapping[int, Rows], width: int) -> dict[int, dict[Dims, Amounts]]:
@@ -234,7 +218,7 @@ def read(
     step = Step(window or Window(min(reading), max(reading) + width), width, coarse)
     buckets = [bucket(start, rows) for start, rows in sorted(reading.items())]
     absorbed = recording.record_reading(
-        shelf, source_state, parse, step, buckets, now, fine_from=fine_from
+        shelf, source_state, step, buckets, now, fine_from=fine_from
     )
     if absorbed.refine:
         for day in absorbed.refine:
@@ -242,13 +226,12 @@ def read(
             recording.record_reading(
                 shelf,
                 source_state,
-                parse,
                 Step(day, Width.HOUR, coarse=True),
                 [bucket(*item) for item in sorted(inside.items())],
                 now,
                 fine_from=fine_from,
             )
         return recording.record_reading(
-            shelf, source_state, parse, step, buckets, now, fine_from=fine_from, refined=True
+            shelf, source_state, step, buckets, now, fine_from=fine_from, refined=True
         )
     return absorbed

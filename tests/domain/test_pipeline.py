@@ -12,14 +12,13 @@ from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.domain.reconciliation import late
 from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine import recording
-from otel_openai_usage.errors import BadResponse, StateError
+from otel_openai_usage.errors import StateError
 from tests.domain.shelf import (
     DAY,
     HOUR,
     MIDNIGHT,
     MINUTE,
     Shelf,
-    bucket,
     read,
     shown,
     source_state,
@@ -177,22 +176,6 @@ def test_a_first_poll_that_cannot_be_kept_is_still_the_first() -> None:
     shelf.full = False
     assert recording.finish(shelf, one, NOON + 60)
     assert (one.progress.complete, one.last_success) == (True, NOON + 60)
-
-
-def test_an_answer_that_cannot_be_read_changes_nothing() -> None:
-    """A bucket of a shape that we do not know leaves books and store as they were."""
-
-    def refuse(_: bytes) -> dict[tuple[str | None, ...], tuple[int, ...]]:
-        raise BadResponse("usage/embeddings: not the shape we know")
-
-    shelf = Shelf()
-    one = source_state()
-    step = windows.Step(Window(NOON, NOON + 60), Width.MINUTE, coarse=False)
-    with pytest.raises(BadResponse):
-        recording.record_reading(
-            shelf, one, refuse, step, [bucket(NOON, {who(): (1, 1)})], NOON + 60, fine_from=0
-        )
-    assert (shelf.commits, one.series, one.fingerprints) == (0, {}, {})
 
 
 def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:

@@ -1,12 +1,13 @@
 """The poll of one usage endpoint, with a real store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
-from otel_openai_usage.domain.model import Bucket, Width, Window
+from otel_openai_usage.domain.model import Width, Window
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.errors import TooLarge
 from otel_openai_usage.simulator.lateness import PROMPT
 from otel_openai_usage.simulator.world import World
@@ -18,11 +19,17 @@ class Narrow(WorldSource):
 
     fits = 100
 
-    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
+    async def read(
+        self,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        known_fingerprints: Mapping[int, bytes],
+    ) -> Reading:
         if (window.end - window.start) // width > self.fits:
             self.asked.append((window, width))
             raise TooLarge("GET usage: the answer needs more than api.max_bytes")
-        return await super().read(window, width, group_by)
+        return await super().read(window, width, group_by, known_fingerprints)
 
 
 class NarrowLife(Life):

@@ -1,6 +1,6 @@
 """What a poll costs that brings nothing new, told by what it does and not by the clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_openai_usage.domain.endpoints import LIMITS, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.instruments import INSTRUMENTS
-from otel_openai_usage.domain.model import Bucket, Rows, Width, Window
+from otel_openai_usage.domain.model import Rows, Width, Window
+from otel_openai_usage.domain.readings import Bucket, Reading
 from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine.recorder import Clock, Recorder
@@ -34,22 +35,28 @@ class Scripted:
     def __init__(self) -> None:
         self.parsed: list[bytes] = []
         self.more: dict[int, int] = {}
-        self.organization_id: str | None = None
 
     @property
     def endpoint(self) -> Endpoint:
         """Embeddings."""
         return USAGE_ENDPOINTS["embeddings"]
 
-    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
-        """Every bucket; the content is its own fingerprint."""
-        texts = {
-            start: f"{start} {width} {self.more.get(start, 0)}".encode()
-            for start in range(window.start, window.end, width)
-        }
-        return [Bucket(start, text, text) for start, text in texts.items()]
+    async def read(
+        self,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        known_fingerprints: Mapping[int, bytes],
+    ) -> Reading:
+        """Every changed bucket; the content is its own fingerprint."""
+        changed = []
+        for start in range(window.start, window.end, width):
+            text = f"{start} {width} {self.more.get(start, 0)}".encode()
+            if known_fingerprints.get(start) != text:
+                changed.append(Bucket(start, text, self._decode(text)))
+        return Reading(changed)
 
-    def parse(self, results: bytes) -> Rows:
+    def _decode(self, results: bytes) -> Rows:
         """Ten rows for each minute."""
         self.parsed.append(results)
         start, width, more = map(int, results.split())

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,8 @@ from otel_openai_usage.commands.backfill import Asked
 from otel_openai_usage.config import Settings, load
 from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, Endpoint
 from otel_openai_usage.domain.instruments import INSTRUMENTS
-from otel_openai_usage.domain.model import Bucket, Rows, Width, Window
+from otel_openai_usage.domain.model import Rows, Width, Window
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import ConfigError, LookbackExceeded, SourceError
 from otel_openai_usage.reports.backfill import Call, plan, read
@@ -27,7 +28,7 @@ from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.sqlite.file import open_read_only
 from otel_openai_usage.storage.sqlite.history import History, history
 from otel_openai_usage.storage.sqlite.store import Store
-from tests.domain.shelf import DAY, HOUR, MIDNIGHT, bucket, parse
+from tests.domain.shelf import DAY, HOUR, MIDNIGHT, bucket
 
 NOW = MIDNIGHT + 10 * HOUR
 COMPLETIONS = ENDPOINTS["completions"]
@@ -39,23 +40,24 @@ class Reports:
     def __init__(self, endpoint: Endpoint, since: int) -> None:
         self.endpoint = endpoint
         self.since = since
-        self.organization_id: str | None = "org-told"
         self.asked: list[Window] = []
 
-    async def read(self, window: Window, width: Width, group_by: Sequence[str]) -> list[Bucket]:
+    async def read(
+        self,
+        window: Window,
+        width: Width,
+        group_by: Sequence[str],
+        known_fingerprints: Mapping[int, bytes],
+    ) -> Reading:
         self.asked.append(window)
         if window.start < self.since:
             raise LookbackExceeded(
                 "GET usage: 400; that lies further back than OpenAI reports", status=400
             )
         dims = (None,) * len(self.endpoint.dimensions)
-        return [
-            bucket(start, {dims: (1,) * len(self.endpoint.measures)})
-            for start in range(window.start, window.end, width)
-        ]
-
-    def parse(self, results: bytes) -> Rows:
-        return parse(results)
+        rows: Rows = {dims: (1,) * len(self.endpoint.measures)}
+        starts = range(window.start, window.end, width)
+        return Reading([bucket(start, rows) for start in starts], organization_id="org-told")
 
 
 @pytest.mark.parametrize("endpoint", [COMPLETIONS, COSTS], ids=lambda endpoint: endpoint.name)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED, Event
-from otel_openai_usage.domain.model import Amounts, Bucket, Dims, Width, Window
+from otel_openai_usage.domain.model import Amounts, Dims, Width, Window
+from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
 from otel_openai_usage.engine import recording
@@ -65,11 +66,10 @@ def poll(store: Store, endpoint: Endpoint, start: int, width: Width, rng: random
         events = [Event(rng.randbytes(16), rng.randbytes(8), start, *item) for item in said.items()]
         recording.record_events(store, {"default": source_state}, events, start + HOUR, 32 * DAY)
         return
-    bucket = Bucket(start, b"", rng.randbytes(8))
+    bucket = Bucket(start, rng.randbytes(8), said)
     recording.record_reading(
         store,
         source_state,
-        lambda _: said,
         Step(window, width, coarse=False),
         [bucket],
         start + width,

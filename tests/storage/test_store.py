@@ -1,6 +1,5 @@
 """What is written is what is read, all of it or nothing, and nothing if there is nothing to write."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -26,7 +25,6 @@ from tests.domain.shelf import (
     MINUTE,
     Shelf,
     coarser,
-    parse,
     read,
     totals,
     used,
@@ -294,13 +292,6 @@ def files(folder: Path) -> dict[str, bytes]:
         path.name: path.read_bytes()
         for path in sorted(folder.iterdir())
         if path.suffix != ".db-shm" and "-shm" not in path.name
-    }
-
-
-def test_parsing_is_as_written() -> None:
-    """The readings of these tests are what they say (the tests' own JSON)."""
-    assert parse(json.dumps([[["a", None], [1, "0.5"]]]).encode()) == {
-        ("a", None): (1, Decimal("0.5"))
     }
 
 

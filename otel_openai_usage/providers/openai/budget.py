@@ -1,7 +1,7 @@
 """How many bytes of answers are in memory at a time, all organizations together.
 
-A body holds its share of the budget for as long as it lives, buckets that are views into it
-included: it gives it back when it is freed.
+An answer has a share of the budget. The share is given back when the answer's body and the reading
+that was decoded from it are freed.
 """
 
 import asyncio
@@ -25,16 +25,22 @@ organization with small answers must not wait for one with huge ones.
 _PAUSE = 0.05
 
 
+class Share:
+    """The bytes that one answer holds of a budget, until this object is freed."""
+
+    def __init__(self, budget: "Budget") -> None:
+        self.bytes = 0
+        self._budget = budget
+
+    def __del__(self) -> None:
+        self._budget.release(self)
+
+
 class HeldBody(bytearray):
     """The bytes of an answer, and their share of a budget."""
 
-    budget: "Budget | None" = None
-    held = 0
+    share: Share
     given_up = False
-
-    def __del__(self) -> None:
-        if self.budget is not None:
-            self.budget.release(self)
 
 
 class Budget:
@@ -50,7 +56,8 @@ class Budget:
         self._used = 0
         # Re-entrant: the garbage collector may free a body while this thread holds the lock.
         self._lock = threading.RLock()
-        self._growing: dict[int, weakref.ref[HeldBody]] = {}
+        # By id, because a bytearray has no hash.
+        self._growing: weakref.WeakValueDictionary[int, HeldBody] = weakref.WeakValueDictionary()
 
     @property
     def used(self) -> int:
@@ -60,8 +67,8 @@ class Budget:
     def body(self) -> HeldBody:
         """An empty body."""
         body = HeldBody()
-        body.budget = self
-        self._growing[id(body)] = weakref.ref(body)
+        body.share = Share(self)
+        self._growing[id(body)] = body
         return body
 
     async def extend(self, body: HeldBody, piece: bytes, call: str) -> None:
@@ -76,7 +83,7 @@ class Budget:
 
     async def reserve(self, body: HeldBody, size: int, call: str) -> None:
         """Hold more bytes for a body. Raises as `extend`."""
-        if body.held + size > self.limit:
+        if body.share.bytes + size > self.limit:
             self._give_up(body)
             raise TooLarge(
                 f"{call}: the answer needs more than api.max_bytes ({self.limit // 2**20} MiB);"
@@ -101,25 +108,25 @@ class Budget:
         """A body is of no use any more: free its memory, whoever still refers to it."""
         with contextlib.suppress(BufferError):  # somebody looks at it still
             body.clear()
-        self.release(body)
+        self._growing.pop(id(body), None)
+        self.release(body.share)
 
-    def release(self, body: HeldBody) -> None:
-        """Give back all that a body holds."""
+    def release(self, share: Share) -> None:
+        """Give back all that a share holds."""
         with self._lock:
-            self._used -= body.held
-            body.held = 0
-            self._growing.pop(id(body), None)
+            self._used -= share.bytes
+            share.bytes = 0
 
     def _take(self, body: HeldBody, size: int) -> bool:
         """Hold more for a body if it fits. True also where the body was given up meanwhile."""
         with self._lock:
             if body.given_up:
                 return True
-            is_small = body.held + size <= min(SMALL, self.limit // 16)
+            is_small = body.share.bytes + size <= min(SMALL, self.limit // 16)
             if self._used + size > self.limit and not is_small:
                 return False
             self._used += size
-            body.held += size
+            body.share.bytes += size
             return True
 
     def _make_room(self) -> bool:
@@ -127,13 +134,14 @@ class Budget:
         complete ones are freed soon by themselves. True if room was made.
         """
         with self._lock:
-            growing = [body for known in self._growing.values() if (body := known()) is not None]
-            if sum(body.held for body in growing) <= self.limit // 2:
+            growing = list(self._growing.values())
+            if sum(body.share.bytes for body in growing) <= self.limit // 2:
                 return False
-            self._give_up(max(growing, key=lambda body: body.held))
+            self._give_up(max(growing, key=lambda body: body.share.bytes))
             return True
 
     def _give_up(self, body: HeldBody) -> None:
         body.given_up = True
         body.clear()
-        self.release(body)
+        self._growing.pop(id(body), None)
+        self.release(body.share)

@@ -293,13 +293,10 @@ async def _costs(client: Client, owner: Owner, now: int) -> Identity:
     end = today + Width.DAY
     start = max(first - DAYS * Width.DAY, end - COST_LIMIT * Width.DAY)
     source = UsageSource(client, COSTS)
-    buckets = await source.read(Window(start, end), Width.DAY, ("project_id",))
-    ids = {source.organization_id} if source.organization_id else set()
-    members = [
-        dims[COSTS.dimensions.index("project_id")]
-        for bucket in buckets
-        for dims in source.parse(bucket.results)
-    ]
+    reading = await source.read(Window(start, end), Width.DAY, ("project_id",))
+    ids = {reading.organization_id} if reading.organization_id else set()
+    place = COSTS.dimensions.index("project_id")
+    members = {dims[place] for bucket in reading.buckets for dims in bucket.rows}
     return Identity(frozenset(ids), None, frozenset(filter(None, members)))
 
 
@@ -309,13 +306,10 @@ async def _usage(client: Client, name: str, newest: int) -> Identity:
     end = floor(newest - 1, Width.DAY) + Width.DAY
     source = UsageSource(client, endpoint)
     wanted = endpoint.grouping(("project_id", "api_key_id"))
-    buckets = await source.read(Window(end - DAYS * Width.DAY, end), Width.DAY, wanted)
+    reading = await source.read(Window(end - DAYS * Width.DAY, end), Width.DAY, wanted)
     places = [endpoint.dimensions.index(each) for each in wanted]
     members = {
-        dims[place]
-        for bucket in buckets
-        for dims in source.parse(bucket.results)
-        for place in places
+        dims[place] for bucket in reading.buckets for dims in bucket.rows for place in places
     }
     return Identity(members=frozenset(filter(None, members)))
 

@@ -10,7 +10,7 @@ import msgspec
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims
-from otel_openai_usage.errors import BadResponse
+from otel_openai_usage.errors import BadShape
 
 ZERO = Decimal(0)
 MAX_COUNT = 10**16
@@ -64,7 +64,7 @@ def results(endpoint: Endpoint, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
 
 
 def quantity_units(endpoint: Endpoint, body: bytes) -> dict[str, set[str]]:
-    """The units in which OpenAI counts line items, by line item. Raises BadResponse."""
+    """The units in which OpenAI counts line items, by line item. Raises BadShape."""
     return _units(_decoded(endpoint, body))
 
 
@@ -72,7 +72,7 @@ def _decoded(endpoint: Endpoint, body: bytes) -> list[_Cost]:
     try:
         return _COSTS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadResponse(f"{endpoint.path}: not the shape we know: {error}") from error
+        raise BadShape(f"{endpoint.path}: not the shape we know: {error}") from error
 
 
 def _units(items: Iterable[_Cost]) -> dict[str, set[str]]:
@@ -90,13 +90,13 @@ def _of_one_unit(item: _Cost, units: Mapping[str, set[str]]) -> Decimal | None:
 
 
 def exact(value: Decimal | None, where: str) -> Decimal:
-    """The value, null as zero and zero without its thousands of places; BadResponse for what is no
+    """The value, null as zero and zero without its thousands of places; BadShape for what is no
     amount.
     """
     if not value:
         return ZERO
     if not value.is_finite() or not -MAX_COUNT <= value <= MAX_COUNT or not _short(value):
-        raise BadResponse(
+        raise BadShape(
             f"{where}: expected an amount up to {MAX_COUNT} with at most {PLACES} decimal places,"
             f" got {str(value)[:60]!r}"
         )

@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.model import Amount, Amounts, Bucket, Dims
-from otel_openai_usage.errors import BadResponse, BadShape
+from otel_openai_usage.domain.model import Amount, Amounts, Dims
+from otel_openai_usage.errors import BadShape
 from otel_openai_usage.providers.openai import money
 from otel_openai_usage.providers.openai.answers import Body
 from otel_openai_usage.providers.openai.text import LONGEST, Odd, cut, mend, plain
@@ -28,10 +28,28 @@ _Results = dict[Dims, Amounts]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of buckets, oldest first; `next_page` is None where OpenAI sent none."""
+class RawBucket:
+    """One bucket of a page whose results are not decoded. `start` in Unix seconds.
 
-    buckets: list[Bucket]
+    `content` is a view into the answer: most buckets are unchanged and never decoded, so they are
+    not copied.
+    """
+
+    start: int
+    fingerprint: bytes
+    content: bytes | memoryview
+
+    @property
+    def results(self) -> bytes:
+        """The JSON array of the results."""
+        return bytes(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of buckets as OpenAI ordered them; `next_page` is None where OpenAI sent none."""
+
+    buckets: list[RawBucket]
     has_more: bool
     next_page: str | None
 
@@ -73,9 +91,9 @@ def page(body: Body, endpoint: Endpoint) -> Page:
     )
 
 
-def bucket(start: int, content: bytes | memoryview) -> Bucket:
+def bucket(start: int, content: bytes | memoryview) -> RawBucket:
     """A bucket with the fingerprint of its results."""
-    return Bucket(start, hashlib.sha256(content).digest()[:16], content)
+    return RawBucket(start, hashlib.sha256(content).digest()[:16], content)
 
 
 def joined(first: bytes, second: bytes) -> bytes:
@@ -123,7 +141,7 @@ def organization_id(results: bytes) -> str | None:
     return found[1].decode("utf-8", "replace") if found else None
 
 
-def _bucket(item: _Bucket, endpoint: str) -> Bucket:
+def _bucket(item: _Bucket, endpoint: str) -> RawBucket:
     content = memoryview(item.results) or memoryview(item.result)
     if bytes(content[:1]) != b"[":
         raise BadShape(
@@ -308,7 +326,7 @@ def readable_costs(endpoint: Endpoint, results: bytes, odd: Odd) -> bytes:
     """
     try:
         money.quantity_units(endpoint, results)
-    except BadResponse:
+    except BadShape:
         return msgspec.json.encode(
             [
                 _mended_cost(endpoint, fields, odd)

@@ -1,11 +1,12 @@
 """Usage and costs: complete windows, or nothing."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from aiohttp import web
@@ -16,16 +17,20 @@ from otel_openai_usage.errors import (
     BadCursor,
     BadRequest,
     BadResponse,
+    BadShape,
     GroupingRefused,
     LookbackExceeded,
     NotOffered,
     Unavailable,
 )
-from otel_openai_usage.providers.openai import wire
+from otel_openai_usage.providers.openai.budget import Budget
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.providers.openai.text import Odd
+from tests.providers.openai.conftest import Connect
 from tests.providers.openai.upstream import Upstream, payload, refusal
 
+T = TypeVar("T")
 T0 = 1730419200
 EMBEDDINGS = USAGE_ENDPOINTS["embeddings"]
 HOUR = Window(T0, T0 + 3600)
@@ -47,11 +52,12 @@ def page(*buckets: dict[str, Any], more: bool = False, cursor: str | None = None
 async def read(client: Client, window: Window = HOUR) -> dict[int, int]:
     """Minute to tokens, as read."""
     source = UsageSource(client, EMBEDDINGS)
-    buckets = await source.read(window, Width.MINUTE, ["model"])
-    assert [b.start for b in buckets] == sorted({b.start for b in buckets})
+    reading = await source.read(window, Width.MINUTE, ["model"])
+    starts = [bucket.start for bucket in reading.buckets]
+    assert starts == sorted(set(starts))
     return {
-        (b.start - T0) // 60: sum(int(tokens) for tokens, _ in source.parse(b.results).values())
-        for b in buckets
+        (bucket.start - T0) // 60: sum(int(tokens) for tokens, _ in bucket.rows.values())
+        for bucket in reading.buckets
     }
 
 
@@ -134,8 +140,9 @@ async def test_days_of_costs_on_two_pages_count_once(upstream: Upstream, client:
     answer = payload("costs")
     upstream.script = [answer | {"has_more": True, "next_page": "a"}, answer]
     source = UsageSource(client, COSTS)
-    (day,) = await source.read(Window(T0, T0 + 86400), Width.DAY, ["project_id"])
-    assert source.parse(day.results) == {(None,) * 5 + ("usd",): (Decimal("0.06"), 0)}
+    reading = await source.read(Window(T0, T0 + 86400), Width.DAY, ["project_id"])
+    (day,) = reading.buckets
+    assert day.rows == {(None,) * 5 + ("usd",): (Decimal("0.06"), 0)}
 
 
 async def test_empty_buckets_are_buckets(upstream: Upstream, client: Client) -> None:
@@ -156,7 +163,7 @@ async def test_an_empty_page_is_the_end(upstream: Upstream, client: Client) -> N
         ([page(bucket(0, 1), more=True)], "no next_page"),
         (
             [page(bucket(0, 1), more=True, cursor="a"), page(bucket(1, 1), more=True, cursor="a")],
-            "had before",
+            "repeated",
         ),
         ([page(bucket(0, 1), more=True, cursor=str(n)) for n in range(80)], "more pages"),
         ([page({**bucket(0, 1), "start_time": T0 + 7})], str(T0 + 7)),
@@ -251,8 +258,8 @@ class Refusing:
     stray: int = 0
 
     async def read(
-        self, path: str, reading: Callable[[bytes], wire.Page], params: Any, *, endpoint: str
-    ) -> wire.Page:
+        self, path: str, reading: Callable[[bytes], T], params: Any, *, endpoint: str
+    ) -> T:
         """As `Client.read`."""
         start = int(dict(params)["start_time"])
         wanted = tuple(value for name, value in params if name == "group_by")
@@ -261,6 +268,9 @@ class Refusing:
         if bad or len(self.asked) <= self.stray:
             raise BadRequest("GET organization/costs: 400; unsupported combination", status=400)
         return reading(json.dumps(page()).encode())
+
+    def note_odd(self, endpoint: str, odd: Odd) -> None:
+        """As `Client.note_odd`; every value of these answers can be read."""
 
 
 DAY = 86400
@@ -291,7 +301,7 @@ async def test_a_refused_grouping(
     client = Refusing(refused)
     source = UsageSource(cast(Client, client), COSTS)
     with pytest.raises(GroupingRefused, match="unsupported combination") as caught:
-        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"])
+        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"], {})
     assert caught.value.dimensions == dimensions
     assert caught.value.accepted_from == accepted_from
     assert len(client.asked) <= 18
@@ -303,7 +313,7 @@ async def test_a_stray_400_is_not_about_the_grouping(stray: int) -> None:
     client = Refusing({}, stray=stray if stray == 1 else 10**6)
     source = UsageSource(cast(Client, client), COSTS)
     with pytest.raises(BadRequest, match="unsupported combination") as caught:
-        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"])
+        await source.read(DAYS, Width.DAY, ["project_id", "line_item", "api_key_id"], {})
     assert not isinstance(caught.value, GroupingRefused)
 
 
@@ -318,7 +328,7 @@ async def test_trouble_while_asking_what_is_refused(upstream: Upstream, client: 
 
 
 async def test_costs(upstream: Upstream, client: Client) -> None:
-    """Costs are read in days, to the digit, and tell the organization's id where it is said."""
+    """Costs are read in days, to the digit, and the reading names the organization if the answer does."""
     answer = payload("costs")
     (result,) = answer["data"][0]["results"]
     result |= {
@@ -327,11 +337,63 @@ async def test_costs(upstream: Upstream, client: Client) -> None:
     }
     upstream.script = [answer, payload("costs")]
     source = UsageSource(client, COSTS)
-    for _ in range(2):
-        (day,) = await source.read(Window(T0, T0 + 86400), Width.DAY, ["project_id"])
-        assert source.organization_id == "org-1"
+    window = Window(T0, T0 + 86400)
+    first = await source.read(window, Width.DAY, ["project_id"])
+    second = await source.read(window, Width.DAY, ["project_id"])
+    assert (first.organization_id, second.organization_id) == ("org-1", None)
+    (day,) = second.buckets
     assert day.start == T0
-    assert source.parse(day.results) == {(None,) * 5 + ("usd",): (Decimal("0.06"), 0)}
+    assert day.rows == {(None,) * 5 + ("usd",): (Decimal("0.06"), 0)}
+
+
+async def test_a_known_bucket_is_not_decoded(upstream: Upstream, client: Client) -> None:
+    """A bucket that still has its known fingerprint is not in the reading; the changed one is."""
+    source = UsageSource(client, EMBEDDINGS)
+    upstream.script = [page(bucket(0, 1), bucket(1, 2)), page(bucket(0, 1), bucket(1, 3))]
+    first = await source.read(HOUR, Width.MINUTE, ["model"])
+    known = {bucket.start: bucket.fingerprint for bucket in first.buckets}
+    second = await source.read(HOUR, Width.MINUTE, ["model"], known)
+    assert [bucket.start for bucket in second.buckets] == [T0 + 60]
+    assert list(second.buckets[0].rows.values()) == [(3, 1)]
+
+
+async def test_a_bucket_that_returns_to_known_content_is_unchanged(
+    upstream: Upstream, client: Client
+) -> None:
+    """The later page decides: a bucket whose newest copy is the known one is not in the reading."""
+    source = UsageSource(client, EMBEDDINGS)
+    changed = page(bucket(0, 2), more=True, cursor="a")
+    upstream.script = [page(bucket(0, 1)), changed, page(bucket(0, 1))]
+    first = await source.read(HOUR, Width.MINUTE, ["model"])
+    known = {bucket.start: bucket.fingerprint for bucket in first.buckets}
+    second = await source.read(HOUR, Width.MINUTE, ["model"], known)
+    assert list(second.buckets) == []
+
+
+async def test_an_unreadable_bucket_fails_the_window_without_a_retry(
+    upstream: Upstream, client: Client
+) -> None:
+    """A count that is no number is a BadShape. The same answer would come again, so it is asked once."""
+    broken = bucket(1, 2)
+    broken["results"][0]["input_tokens"] = "many"
+    upstream.script = [page(bucket(0, 1), broken)]
+    with pytest.raises(BadShape, match="input_tokens"):
+        await read(client)
+    assert len(upstream.asked) == 1
+
+
+async def test_a_reading_holds_its_share_of_the_memory_budget(
+    upstream: Upstream, connect: Connect
+) -> None:
+    """The share of an answer is given back when its reading is freed, not before."""
+    budget = Budget()
+    source = UsageSource(await connect(budget=budget), EMBEDDINGS)
+    upstream.script = [page(bucket(0, 1))]
+    reading = await source.read(HOUR, Width.MINUTE, ["model"])
+    assert budget.used > 0
+    del reading
+    gc.collect()
+    assert budget.used == 0
 
 
 async def test_a_large_page_lets_others_go_on(upstream: Upstream, client: Client) -> None:
@@ -347,8 +409,8 @@ async def test_a_large_page_lets_others_go_on(upstream: Upstream, client: Client
 
     turning = asyncio.create_task(turn())
     source = UsageSource(client, EMBEDDINGS)
-    buckets = await source.read(Window(T0, T0 + 86400), Width.MINUTE, ["model"])
+    reading = await source.read(Window(T0, T0 + 86400), Width.MINUTE, ["model"])
     turning.cancel()
-    assert len(buckets) == 1440
-    assert source.parse(buckets[-1].results) == {(None, None, None, "m"): (4950, 100)}
+    assert len(reading.buckets) == 1440
+    assert reading.buckets[-1].rows == {(None, None, None, "m"): (4950, 100)}
     assert turns > 10

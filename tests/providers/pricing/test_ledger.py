@@ -1,13 +1,14 @@
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
-from otel_openai_usage.domain.model import NO_NAMES, Bucket, Dims, Rows, Width, Window
+from otel_openai_usage.domain.model import NO_NAMES, Dims, Width, Window
 from otel_openai_usage.domain.pricing import Rates
+from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
@@ -48,7 +49,7 @@ class Bench:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tariff = Tariff()
-        self.readings = dict[bytes, Rows]()
+        self.readings = 0
         self.now = MIDNIGHT + 2 * HOUR
         self.start()
 
@@ -76,15 +77,14 @@ class Bench:
         coarse: bool = False,
     ) -> recording.Recorded:
         """A reading of one bucket."""
-        name = f"{len(self.readings)}".encode()
-        self.readings[name] = {dims: (count, 1) for dims, count in tokens.items()}
-        parse: Callable[[bytes], Rows] = self.readings.__getitem__
+        self.readings += 1
+        rows = {dims: (count, 1) for dims, count in tokens.items()}
+        fingerprint = f"{self.readings}".encode()
         absorbed = recording.record_reading(
             self.store,
             self.source_state,
-            parse,
             Step(Window(start, start + width), width, coarse=coarse),
-            [Bucket(start, name, name)],
+            [Bucket(start, fingerprint, rows)],
             self.now,
             fine_from=MIDNIGHT,
             prices=self.tariff,
