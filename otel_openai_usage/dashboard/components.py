@@ -1,31 +1,17 @@
-"""The components of our own, drawn by assets/components.js (why: docs/decisions/0004-charts.md)."""
+"""Our own components, drawn by assets/components.js (why: docs/decisions/0004-charts.md)."""
 
-from typing import Any
-
-from dash.development.base_component import Component
+from otel_openai_usage.dashboard.dash_adapter import FastComponent
 
 
-class _Ours(Component):
-    """What it is given is sent as it is: Dash's own check would import and ask this package once
-    for every property.
-    """
+class Chart(FastComponent):
+    """A chart as `figures` lays it out. `height` is in pixels."""
 
-    _namespace = "otel_openai_usage"
-
-    def __init__(self, **properties: Any) -> None:  # without Dash's, on purpose
-        self._type = type(self).__name__
-        self._prop_names = list(properties)
-        self._valid_wildcard_attributes = []
-        self.__dict__.update(properties)
+    properties = (
+        "id", "className", "height", "label", "marks", "up", "places", "rows", "across", "titles",
+    )  # fmt: skip
 
 
-class Chart(_Ours):
-    """A chart as `figures` lays it out: its properties are a figure's, `id`, `height` in pixels,
-    and `className`.
-    """
+class Plain(FastComponent):
+    """A tree of html components, links and charts that no callback asks for, drawn at once."""
 
-
-class Plain(_Ours):
-    """A tree of html components, links and charts that no callback asks for, drawn at once: `id`,
-    `className`, `tree`.
-    """
+    properties = ("id", "className", "tree")

@@ -55,7 +55,7 @@ def _known(report: Report, by: str) -> bool:
     return (
         bool(report.data.metered.amounts)
         if by == "customer"
-        else by == "model" or not report.data.told or report.data.bills(by)
+        else by == "model" or not report.data.only_metered or report.data.bills(by)
     )
 
 

@@ -51,7 +51,7 @@ def coverage(report: Report) -> Coverage | None:
     """
     data = report.data
     filters = {name: wanted for name, wanted in report.view.filters.items() if name != "customer"}
-    if data.told or not data.metered.amounts or filters.keys() - {"model"}:
+    if data.only_metered or not data.metered.amounts or filters.keys() - {"model"}:
         return None
     used, explained = (
         _by_model(report, cube, cube.where(filters)) for cube in (data.usage, data.metered)

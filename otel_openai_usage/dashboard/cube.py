@@ -1,4 +1,4 @@
-"""Amounts by attribute set and day, as arrays: any filter and any grouping of a year is a matter of
+"""Amounts by attribute set and day, as arrays: any filter and any grouping of a year takes
 milliseconds.
 """
 
@@ -19,49 +19,57 @@ DAY = int(Width.DAY)
 Numbers: TypeAlias = NDArray[Any]
 """Of int64 or float64."""
 Mask: TypeAlias = NDArray[np.bool_]
-StoredSeries: TypeAlias = Mapping[str, str | None]
+"""Which attribute sets count."""
+AttributeSet: TypeAlias = Mapping[str, str | None]
 Row: TypeAlias = Sequence[float]
-"""A leaf's place, a day's start, and the amounts of the columns."""
+"""The id of an attribute set, the start of a day, and the amounts of the measures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One dimension: its values, and which of them each leaf has."""
+    """One dimension: its values, and for each attribute set the index of its value."""
 
     values: tuple[str | None, ...]
     codes: NDArray[np.intp]
 
     @classmethod
     def of(cls, values: Sequence[str | None]) -> "Column":
-        """The column of what each leaf says."""
-        places: dict[str | None, int] = {}
-        codes = [places.setdefault(value, len(places)) for value in values]
-        return cls(tuple(places), np.array(codes, dtype=np.intp))
+        """The column of the values of all attribute sets, in their order."""
+        index: dict[str | None, int] = {}
+        codes = [index.setdefault(value, len(index)) for value in values]
+        return cls(tuple(index), np.array(codes, dtype=np.intp))
 
     @cached_property
     def _order(self) -> NDArray[np.intp]:
+        """The attribute sets, those with the same value side by side."""
         return np.argsort(self.codes, kind="stable")
 
     def summed(self, rows: Numbers, mask: Mask | None) -> Numbers:
-        """Rows of leaves added up to rows of values."""
-        made: Numbers = np.zeros((len(self.values), rows.shape[1]), dtype=rows.dtype)
-        order = self._order if mask is None else self._order[mask[self._order]]
+        """Rows of attribute sets added up to rows of values."""
+        shape = (len(self.values), rows.shape[1])
+        sums: Numbers = np.zeros(shape, dtype=rows.dtype)
+        order = self._order
+        if mask is not None:
+            order = order[mask[order]]
         if len(order):
             codes = self.codes[order]
-            first = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-            made[codes[first]] = np.add.reduceat(rows[order], first, axis=0)
-        return made
+            changes = codes[1:] != codes[:-1]
+            first = np.flatnonzero(np.r_[True, changes])
+            sums[codes[first]] = np.add.reduceat(rows[order], first, axis=0)
+        return sums
 
     def among(self, wanted: Iterable[str]) -> Mask:
-        """Which leaves have one of these values."""
+        """Which attribute sets have one of these values."""
         chosen = set(wanted)
-        return np.array([value in chosen for value in self.values], dtype=np.bool_)[self.codes]
+        is_chosen = [value in chosen for value in self.values]
+        return np.array(is_chosen, dtype=np.bool_)[self.codes]
 
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """Leaves by days, from the day `start` on. Counts are int64; money is float64, which is exact
-    to far below a cent.
+    """Attribute sets by days, from the day `start` on, for each measure.
+
+    Counts are int64; money is float64, which is exact to far below a cent.
     """
 
     start: int
@@ -70,29 +78,35 @@ class Cube:
     amounts: Mapping[str, Numbers] = field(repr=False)
 
     @property
-    def stored_series_list(self) -> int:
-        """How many attribute sets."""
-        return len(next(iter(self.columns.values())).codes) if self.columns else 0
+    def size(self) -> int:
+        """The number of attribute sets."""
+        for column in self.columns.values():
+            return len(column.codes)
+        return 0
 
     def where(self, filters: Mapping[str, Iterable[str]]) -> Mask | None:
-        """The leaves that pass filters; None for all. What has no such dimension passes none."""
+        """The attribute sets that pass all filters; None for all.
+
+        None passes a filter by a dimension that the cube does not have.
+        """
         mask: Mask | None = None
         for name, wanted in filters.items():
-            one = (
-                self.columns[name].among(wanted)
-                if name in self.columns
-                else np.zeros(self.stored_series_list, dtype=np.bool_)
-            )
-            mask = one if mask is None else mask & one
+            column = self.columns.get(name)
+            passes = np.zeros(self.size, dtype=np.bool_)
+            if column is not None:
+                passes = column.among(wanted)
+            mask = passes if mask is None else mask & passes
         return mask
 
     def by_day(self, measure: str, span: Span, mask: Mask | None = None) -> Numbers:
-        """One number for each day of the span; days that are not known have 0."""
-        rows = self._cut(measure, span)
-        made = np.zeros(span.days, dtype=rows.dtype)
-        low, _ = self._place(span)
-        made[low : low + rows.shape[1]] = (rows if mask is None else rows[mask]).sum(axis=0)
-        return made
+        """One sum for each day of the span; 0 for days outside of the cube."""
+        rows = self._rows(measure, span)
+        if mask is not None:
+            rows = rows[mask]
+        sums = np.zeros(span.days, dtype=rows.dtype)
+        first = self._offset(span)
+        sums[first : first + rows.shape[1]] = rows.sum(axis=0)
+        return sums
 
     def total(self, measure: str, span: Span, mask: Mask | None = None) -> float:
         """The sum over a span."""
@@ -102,43 +116,45 @@ class Cube:
         self, measure: str, dimension: str, span: Span, mask: Mask | None = None
     ) -> Numbers:
         """For each value of a dimension (in its column's order), the sum over a span."""
-        sums = self._cut(measure, span).sum(axis=1)
+        amounts = self._rows(measure, span).sum(axis=1)
         column = self.columns[dimension]
-        made: Numbers = np.zeros(len(column.values), dtype=sums.dtype)
-        np.add.at(
-            made,
-            column.codes if mask is None else column.codes[mask],
-            sums if mask is None else sums[mask],
-        )
-        return made
+        codes = column.codes
+        if mask is not None:
+            codes = codes[mask]
+            amounts = amounts[mask]
+        sums: Numbers = np.zeros(len(column.values), dtype=amounts.dtype)
+        np.add.at(sums, codes, amounts)
+        return sums
 
     def grouped(
         self, measure: str, dimension: str, span: Span, mask: Mask | None = None
     ) -> Numbers:
-        """For each value of a dimension (in its column's order), one number for each day of the
-        span.
-        """
-        rows = self._cut(measure, span)
+        """For each value of a dimension (in its column's order), one sum for each day of the span."""
+        rows = self._rows(measure, span)
         column = self.columns[dimension]
-        made = np.zeros((len(column.values), span.days), dtype=rows.dtype)
-        low, _ = self._place(span)
-        made[:, low : low + rows.shape[1]] = column.summed(rows, mask)
-        return made
+        shape = (len(column.values), span.days)
+        sums = np.zeros(shape, dtype=rows.dtype)
+        first = self._offset(span)
+        sums[:, first : first + rows.shape[1]] = column.summed(rows, mask)
+        return sums
 
-    def _place(self, span: Span) -> tuple[int, int]:
-        low = min(max((self.start - span.start) // DAY, 0), span.days)
-        return low, min(max((self.start - span.start) // DAY + self.days, low), span.days)
+    def _offset(self, span: Span) -> int:
+        """How many days of the span come before the cube's first."""
+        days_before = (self.start - span.start) // DAY
+        return min(max(days_before, 0), span.days)
 
-    def _cut(self, measure: str, span: Span) -> Numbers:
+    def _rows(self, measure: str, span: Span) -> Numbers:
+        """The days of the span that the cube has, for each attribute set; 0 for an unknown measure."""
         rows = self.amounts.get(measure)
         if rows is None:
-            rows = np.zeros((self.stored_series_list, self.days), dtype=np.int64)
-        low = max(0, (span.start - self.start) // DAY)
-        return rows[:, low : max(low, (span.end - self.start) // DAY)]
+            rows = np.zeros((self.size, self.days), dtype=np.int64)
+        first = max(0, (span.start - self.start) // DAY)
+        end = max(first, (span.end - self.start) // DAY)
+        return rows[:, first:end]
 
 
 class Builder:
-    """Gathers leaves and rows of several endpoints into one cube."""
+    """Gathers attribute sets and rows of several endpoints into one cube."""
 
     def __init__(
         self, dimensions: Sequence[str], start: int, days: int, floating: Iterable[str] = ()
@@ -147,58 +163,58 @@ class Builder:
         self._start = start
         self._days = days
         self._floating = frozenset(floating)
-        self._leaves: list[StoredSeries] = []
+        self._attribute_sets: list[AttributeSet] = []
         self._parts: list[tuple[str, NDArray[np.intp], Numbers]] = []
+        """Measure, cells (attribute set and day in one number), and their amounts."""
 
     def add(
         self,
-        stored_series_list: Mapping[int, StoredSeries],
+        attribute_sets: Mapping[int, AttributeSet],
         rows: Iterable[Row],
         measures: Sequence[str],
     ) -> Mapping[int, int]:
-        """Rows of (leaf id, day, amounts as in `measures`). Where the leaves have come to stand,
-        for `more`.
-        """
-        places = {id_: len(self._leaves) + at for at, id_ in enumerate(stored_series_list)}
-        self._leaves += stored_series_list.values()
-        self.more(places, rows, measures)
-        return places
+        """Add attribute sets by id, and rows of (id, day, amounts as in `measures`).
 
-    def more(self, places: Mapping[int, int], rows: Iterable[Row], measures: Sequence[str]) -> None:
-        """Further rows of leaves that were added."""
-        kind = np.float64 if self._floating.intersection(measures) else np.int64
+        Return the index of each attribute set in the cube by id, for `add_rows`.
+        """
+        first = len(self._attribute_sets)
+        indexes = {id_: first + offset for offset, id_ in enumerate(attribute_sets)}
+        self._attribute_sets += attribute_sets.values()
+        self.add_rows(indexes, rows, measures)
+        return indexes
+
+    def add_rows(
+        self, indexes: Mapping[int, int], rows: Iterable[Row], measures: Sequence[str]
+    ) -> None:
+        """Add further rows of attribute sets that were added."""
+        dtype = np.float64 if self._floating.intersection(measures) else np.int64
         # Number by number: an array of millions of tuples takes several times as long to make.
-        table: Numbers = np.fromiter(chain.from_iterable(rows), kind).reshape(-1, 2 + len(measures))
+        numbers: Numbers = np.fromiter(chain.from_iterable(rows), dtype)
+        table = numbers.reshape(-1, 2 + len(measures))
         if not len(table):
             return
         ids, inverse = np.unique(table[:, 0], return_inverse=True)
-        at = np.array([places.get(int(id_), -1) for id_ in ids], dtype=np.intp)[inverse]
+        index_of_id = [indexes.get(int(id_), -1) for id_ in ids]
+        index = np.array(index_of_id, dtype=np.intp)[inverse]
         day = ((table[:, 1] - self._start) // DAY).astype(np.intp)
-        good = (at >= 0) & (day >= 0) & (day < self._days)
-        cells = at[good] * self._days + day[good]
-        self._parts += [
-            (name, cells, table[good, 2 + index]) for index, name in enumerate(measures)
-        ]
+        is_inside = (index >= 0) & (day >= 0) & (day < self._days)
+        cells = index[is_inside] * self._days + day[is_inside]
+        for column, name in enumerate(measures, 2):
+            amounts = table[is_inside, column]
+            self._parts.append((name, cells, amounts))
 
     def build(self) -> Cube:
-        """The cube."""
-        size = len(self._leaves) * self._days
+        """The cube of everything that was added."""
+        shape = (len(self._attribute_sets), self._days)
         amounts: dict[str, Numbers] = {}
         for name, cells, values in self._parts:
             if name not in amounts:
-                amounts[name] = (
-                    np.zeros(size, np.float64)
-                    if name in self._floating
-                    else np.zeros(size, np.int64)
-                )
-            np.add.at(amounts[name], cells, values.astype(amounts[name].dtype))
-        columns = {
-            name: Column.of([stored_series.get(name) for stored_series in self._leaves])
-            for name in self._dimensions
-        }
-        return Cube(
-            self._start,
-            self._days,
-            columns,
-            {name: rows.reshape(-1, self._days) for name, rows in amounts.items()},
-        )
+                dtype = np.float64 if name in self._floating else np.int64
+                amounts[name] = np.zeros(shape, dtype)
+            flat = amounts[name].reshape(-1)  # a view: what is added lands in the array
+            np.add.at(flat, cells, values.astype(flat.dtype))
+        columns = {name: self._column(name) for name in self._dimensions}
+        return Cube(self._start, self._days, columns, amounts)
+
+    def _column(self, name: str) -> Column:
+        return Column.of([attributes.get(name) for attributes in self._attribute_sets])

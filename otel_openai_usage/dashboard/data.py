@@ -1,17 +1,17 @@
-"""What the dashboard knows of one organization: its days as cubes, names, limits, and how fresh all
-that is.
+"""The data of one organization that the dashboard shows: its days as cubes, names, limits, and how
+fresh they are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from otel_openai_usage.dashboard.cube import DAY, Builder, Cube
+from otel_openai_usage.dashboard.cube import DAY, Builder, Column, Cube
 from otel_openai_usage.dashboard.items import split
-from otel_openai_usage.domain.endpoints import COSTS, STORED, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Limit, Names, floor
 from otel_openai_usage.domain.source_state import Status
@@ -19,14 +19,17 @@ from otel_openai_usage.domain.source_state import Status
 DIMENSIONS = ("project", "model", "key", "user", "operation", "customer")
 COST_DIMENSIONS = ("project", "model", "key", "user", "charged", "currency")
 _FIELDS = {"project": "project_id", "key": "api_key_id", "user": "user_id", "customer": "subject"}
-_MONEY = ("cost", "quantity", "estimate")
+_FLOATING = ("cost", "quantity", "estimate")
+_WITHOUT_ID = {"key": "no API key", "user": "no user", "project": "no project"}
+_DEFAULT_CURRENCY = "usd"
+_Attributes: TypeAlias = Mapping[str, str | None]
 
 
-class Past(Protocol):
-    """The store, as far as the dashboard reads it. Every method raises StateError."""
+class DailyQueries(Protocol):
+    """The queries of the store that the dashboard needs. Every method raises StateError."""
 
     def sources(self, organization: str) -> Mapping[str, int]:
-        """The ids of an organization's sources, by kind."""
+        """The ids of an organization's sources, by endpoint."""
         ...
 
     def statuses(self, organization: str) -> Sequence[Status]:
@@ -44,7 +47,7 @@ class Past(Protocol):
         ...
 
     def rows(self, source: int, endpoint: Endpoint, since: int) -> Iterable[Sequence[float]]:
-        """(attribute set, day, the kind's measures) from a day on; a day may come in several parts."""
+        """(attribute set, day, the endpoint's measures) from a day on; a day may come in several parts."""
         ...
 
     def estimates(self, source: int, since: int) -> Iterable[Sequence[float]]:
@@ -52,11 +55,11 @@ class Past(Protocol):
         ...
 
     def names(self, organization: str) -> Names:
-        """The names that are known."""
+        """Names of projects, API keys and users."""
         ...
 
     def limits(self, organization: str) -> Sequence[Limit]:
-        """The spend limits that OpenAI said last."""
+        """The spend limits that OpenAI reported last."""
         ...
 
 
@@ -64,9 +67,9 @@ class Past(Protocol):
 class Data:
     """Everything shown of one organization. `first` is the oldest day; `now` when it was read.
 
-    `usage` is OpenAI's own word, `metered` what applications told of their responses: two tellers
-    of one fact, never added. Where OpenAI's own is not read, legacy rows stand in for it, and else
-    what was metered.
+    `usage` is what OpenAI reports, `metered` what applications reported of their responses: two
+    sources for one fact, never added. Where OpenAI's usage is not read, legacy rows stand in for
+    it, and without these the metered usage.
     """
 
     organization: str
@@ -79,16 +82,16 @@ class Data:
     first: int | None
     now: float
     legacy: bool = False
-    currencies: tuple[str, ...] = field(default=("usd",))
+    currencies: tuple[str, ...] = field(default=(_DEFAULT_CURRENCY,))
 
     @property
-    def told(self) -> bool:
-        """Whether there is nothing but what applications told."""
+    def only_metered(self) -> bool:
+        """Whether all usage is what applications reported."""
         return self.usage is self.metered and bool(self.metered.amounts)
 
     @property
     def currency(self) -> str:
-        """The currency of the bill; others are told of, never added."""
+        """The currency of most of the bill. The page names the others, and never adds them."""
         return self.currencies[0]
 
     @property
@@ -98,7 +101,7 @@ class Data:
 
     @cached_property
     def billed_until(self) -> int | None:
-        """The end of the newest day that was billed, as far as it was yet."""
+        """The end of the newest day with a cost, even if more of that day will be billed."""
         return _until(self.costs, "cost")
 
     @cached_property
@@ -113,144 +116,195 @@ class Data:
         return min(today, self.billed_until or today)
 
     def label(self, dimension: str, value: str | None) -> str:
-        """How a value of a dimension is called."""
+        """The name of a value of a dimension."""
         if value is None:
-            return {"key": "no API key", "user": "no user", "project": "no project"}.get(
-                dimension, "other"
-            )
-        known = {
-            "project": self.names.projects,
-            "key": self.names.api_keys,
-            "user": self.names.users,
-        }.get(dimension, {})
-        return known.get(value) or value or "no name"
+            return _WITHOUT_ID.get(dimension, "other")
+        return self._names_of(dimension).get(value) or value or "no name"
+
+    def _names_of(self, dimension: str) -> Mapping[str, str | None]:
+        """Names by id; empty for a dimension whose values are names already."""
+        if dimension == "project":
+            return self.names.projects
+        if dimension == "key":
+            return self.names.api_keys
+        if dimension == "user":
+            return self.names.users
+        return {}
 
     @cached_property
     def options(self) -> Mapping[str, Sequence[tuple[str, str]]]:
-        """What can be filtered by, as (value, name), by name."""
-        found: dict[str, set[str | None]] = {name: set() for name in DIMENSIONS}
+        """The values to filter by, as (value, name) in order of their names, by dimension."""
+        return {dimension: self._options_of(dimension) for dimension in DIMENSIONS}
+
+    def _options_of(self, dimension: str) -> Sequence[tuple[str, str]]:
+        values: set[str | None] = set()
         for cube in (self.usage, self.metered, self.costs):
-            for name in found.keys() & cube.columns.keys():
-                found[name].update(cube.columns[name].values)
-        named = {
-            name: [(value, self.label(name, value)) for value in values if value is not None]
-            for name, values in found.items()
-        }
-        return {
-            name: sorted(options, key=lambda option: option[1].casefold())
-            for name, options in named.items()
-        }
+            if dimension in cube.columns:
+                values.update(cube.columns[dimension].values)
+        values.discard(None)
+        options = [(value, self.label(dimension, value)) for value in values if value is not None]
+        return sorted(options, key=lambda option: option[1].casefold())
 
     def bills(self, dimension: str) -> bool:
-        """Whether the bill tells a dimension."""
+        """Whether the bill knows a dimension."""
         column = self.costs.columns.get(dimension)
-        return column is not None and (
-            dimension == "model" or any(value is not None for value in column.values)
-        )
+        if column is None:
+            return False
+        # A line item without a model still has a label of its own.
+        return dimension == "model" or any(value is not None for value in column.values)
 
 
 def _until(cube: Cube, measure: str) -> int | None:
+    """The end of the newest day that is not 0; None without any."""
     if measure not in cube.amounts:
         return None
-    days = np.flatnonzero(cube.amounts[measure].any(axis=0))
-    return cube.start + (int(days[-1]) + 1) * DAY if len(days) else None
+    has_amount = cube.amounts[measure].any(axis=0)
+    days = np.flatnonzero(has_amount)
+    if not len(days):
+        return None
+    return cube.start + (int(days[-1]) + 1) * DAY
 
 
-def read(past: Past, organization: str, now: float, years: float = 2.0) -> Data:
-    """Everything of the last two years. Raises StateError."""
+def read(queries: DailyQueries, organization: str, now: float, years: float = 2.0) -> Data:
+    """Everything of the last years. Raises StateError."""
     today = floor(int(now), DAY)
-    oldest = past.first(organization)
-    sources = past.sources(organization)
-    first = None if oldest is None else max(floor(oldest, DAY), today - int(years * 365) * DAY)
-    start = today if first is None else first
-    days = (today - start) // DAY + 1
-    usage = _usage(past, sources, start, days, USAGE_ENDPOINTS)
-    legacy = not usage.amounts and "legacy" in sources
-    if legacy:
-        usage = _usage(past, sources, start, days, {"legacy": STORED["legacy"]})
-    metered = _usage(past, sources, start, days, {"metered": METERED})
-    usage = usage if usage.amounts else metered
-    costs, currencies = _costs(past, sources, start, days)
-    known = past.names(organization), past.limits(organization), list(past.statuses(organization))
-    return Data(organization, usage, metered, costs, *known, first, now, legacy, currencies)
+    earliest = today - int(years * 365) * DAY
+    oldest = queries.first(organization)
+    first = None if oldest is None else max(floor(oldest, DAY), earliest)
+    reader = _CubeReader(
+        queries,
+        sources=queries.sources(organization),
+        start=today if first is None else first,
+        today=today,
+    )
+    usage = reader.usage(USAGE_ENDPOINTS)
+    is_legacy = not usage.amounts and LEGACY.name in reader.sources
+    if is_legacy:
+        usage = reader.usage({LEGACY.name: LEGACY})
+    metered = reader.usage({METERED.name: METERED})
+    if not usage.amounts:
+        usage = metered
+    costs, currencies = reader.costs()
+    return Data(
+        organization=organization,
+        usage=usage,
+        metered=metered,
+        costs=costs,
+        names=queries.names(organization),
+        limits=queries.limits(organization),
+        statuses=list(queries.statuses(organization)),
+        first=first,
+        now=now,
+        legacy=is_legacy,
+        currencies=currencies,
+    )
 
 
-def _usage(
-    past: Past, sources: Mapping[str, int], start: int, days: int, endpoints: Mapping[str, Endpoint]
-) -> Cube:
-    builder = Builder(DIMENSIONS, start, days, _MONEY)
-    for name, endpoint in endpoints.items():
-        if name not in sources or endpoint.level:
-            continue
-        stored_series_list = {
-            id_: _stored_series(stored_series, None if endpoint is METERED else name)
-            for id_, stored_series in past.stored_series_list(sources[name], endpoint).items()
-        }
-        places = builder.add(
-            stored_series_list,
-            past.rows(sources[name], endpoint, start),
-            [measure.name for measure in endpoint.measures],
-        )
-        builder.more(
-            places,
-            ((*row, 1) for row in past.estimates(sources[name], start)),
-            ("estimate", "priced"),
-        )
-    cube = builder.build()
+class _CubeReader:
+    """Reads the days from `start` to `today` of one organization's sources. Raises StateError."""
+
+    def __init__(
+        self, queries: DailyQueries, *, sources: Mapping[str, int], start: int, today: int
+    ) -> None:
+        self.sources = sources
+        self._queries = queries
+        self._start = start
+        self._days = (today - start) // DAY + 1
+
+    def usage(self, endpoints: Mapping[str, Endpoint]) -> Cube:
+        """The usage of these endpoints, with estimates and unpriced tokens where it was priced."""
+        builder = Builder(DIMENSIONS, self._start, self._days, _FLOATING)
+        for name, endpoint in endpoints.items():
+            # A level, such as bytes of vector stores, is not usage and cannot be added up.
+            if name in self.sources and not endpoint.level:
+                self._add_usage(builder, endpoint)
+        return _with_unpriced(builder.build())
+
+    def _add_usage(self, builder: Builder, endpoint: Endpoint) -> None:
+        source = self.sources[endpoint.name]
+        stored = self._queries.stored_series_list(source, endpoint)
+        # The operation of an event is one of its attributes.
+        operation = None if endpoint is METERED else endpoint.name
+        attribute_sets = {id_: _usage_attributes(each, operation) for id_, each in stored.items()}
+        rows = self._queries.rows(source, endpoint, self._start)
+        measures = [measure.name for measure in endpoint.measures]
+        indexes = builder.add(attribute_sets, rows, measures)
+        builder.add_rows(indexes, self._estimates(source), ("estimate", "priced"))
+
+    def _estimates(self, source: int) -> Iterator[Sequence[float]]:
+        """(attribute set, day, estimated cost, 1 for a price)."""
+        for row in self._queries.estimates(source, self._start):
+            yield (*row, 1)
+
+    def costs(self) -> tuple[Cube, tuple[str, ...]]:
+        """What was billed in the main currency, and all currencies, the main one first."""
+        builder = Builder(COST_DIMENSIONS, self._start, self._days, _FLOATING)
+        source = self.sources.get(COSTS.name)
+        if source is not None:
+            stored = self._queries.stored_series_list(source, COSTS)
+            attribute_sets = {id_: _cost_attributes(each) for id_, each in stored.items()}
+            rows = self._queries.rows(source, COSTS, self._start)
+            measures = [measure.name for measure in COSTS.measures]
+            builder.add(attribute_sets, rows, measures)
+        cube = builder.build()
+        if "cost" not in cube.amounts:
+            return cube, (_DEFAULT_CURRENCY,)
+        currencies = _currencies(cube)
+        return _only_currency(cube, currencies[0]), currencies
+
+
+def _with_unpriced(cube: Cube) -> Cube:
+    """The cube with the tokens of days that have no price, if any has one."""
     priced = cube.amounts.get("priced")
     if priced is None:
         return cube
     tokens = np.zeros(priced.shape, dtype=np.int64)
     for name in ("input", "output"):
-        tokens += cube.amounts[name].astype(np.int64) if name in cube.amounts else 0
-    return replace(cube, amounts={**cube.amounts, "unpriced": np.where(priced > 0, 0, tokens)})
+        if name in cube.amounts:
+            tokens += cube.amounts[name].astype(np.int64)
+    unpriced = np.where(priced > 0, 0, tokens)
+    return replace(cube, amounts={**cube.amounts, "unpriced": unpriced})
 
 
-def _stored_series(
-    stored_series: Mapping[str, str | None], endpoint: str | None
-) -> Mapping[str, str | None]:
-    operation = stored_series.get("operation") or endpoint
-    found = {name: stored_series.get(field) for name, field in _FIELDS.items()}
+def _usage_attributes(stored: _Attributes, endpoint_name: str | None) -> _Attributes:
+    """The dashboard's dimensions of a stored attribute set of usage."""
+    attributes = _ids(stored)
+    operation = stored.get("operation") or endpoint_name
+    model = stored.get("model")
+    if not model and operation:
+        # Usage without a model, such as that of sessions, goes by its operation.
+        model = operation.replace("_", " ")
+    return {**attributes, "operation": operation, "model": model or None}
+
+
+def _cost_attributes(stored: _Attributes) -> _Attributes:
+    """The dashboard's dimensions of a stored attribute set of costs."""
+    item = split(stored.get("line_item"))
+    currency = stored.get("currency") or _DEFAULT_CURRENCY
     return {
-        **found,
-        "operation": operation,
-        "model": stored_series.get("model") or (operation.replace("_", " ") if operation else None),
-    }
-
-
-def _costs(
-    past: Past, sources: Mapping[str, int], start: int, days: int
-) -> tuple[Cube, tuple[str, ...]]:
-    builder = Builder(COST_DIMENSIONS, start, days, _MONEY)
-    if COSTS.name in sources:
-        stored_series_list = {
-            id_: _charge(stored_series)
-            for id_, stored_series in past.stored_series_list(sources[COSTS.name], COSTS).items()
-        }
-        builder.add(
-            stored_series_list,
-            past.rows(sources[COSTS.name], COSTS, start),
-            [measure.name for measure in COSTS.measures],
-        )
-    cube = builder.build()
-    if "cost" not in cube.amounts:
-        return cube, ("usd",)
-    column = cube.columns["currency"]
-    sums = column.summed(cube.amounts["cost"].sum(axis=1, keepdims=True), None)[:, 0]
-    ranked = tuple(column.values[place] or "usd" for place in sums.argsort()[::-1])
-    main = column.among([ranked[0]])
-    columns = {name: replace(each, codes=each.codes[main]) for name, each in cube.columns.items()}
-    return Cube(
-        cube.start, cube.days, columns, {name: rows[main] for name, rows in cube.amounts.items()}
-    ), ranked
-
-
-def _charge(stored_series: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    item = split(stored_series.get("line_item"))
-    found = {name: stored_series.get(field) for name, field in _FIELDS.items()}
-    return {
-        **found,
+        **_ids(stored),
         "model": item.label,
         "charged": item.charged,
-        "currency": stored_series.get("currency") or "usd",
+        "currency": currency,
     }
+
+
+def _ids(stored: _Attributes) -> dict[str, str | None]:
+    return {name: stored.get(field_) for name, field_ in _FIELDS.items()}
+
+
+def _currencies(cube: Cube) -> tuple[str, ...]:
+    """The currencies of the bill, the one with the highest sum first."""
+    column = cube.columns["currency"]
+    costs = cube.amounts["cost"].sum(axis=1, keepdims=True)
+    sums = column.summed(costs, None)[:, 0]
+    ranked = sums.argsort()[::-1]
+    return tuple(column.values[index] or _DEFAULT_CURRENCY for index in ranked)
+
+
+def _only_currency(cube: Cube, currency: str) -> Cube:
+    """The part of the cube in one currency."""
+    mask = cube.columns["currency"].among([currency])
+    columns = {name: Column(each.values, each.codes[mask]) for name, each in cube.columns.items()}
+    amounts = {name: rows[mask] for name, rows in cube.amounts.items()}
+    return Cube(cube.start, cube.days, columns, amounts)

@@ -24,7 +24,7 @@ def body(report: Report, trouble: str | None) -> Sequence[Any]:
     colour = figures.colours(
         report.cost_series if report.priced else report.consumed_series, report.request_series
     )
-    if report.events and not report.priced:
+    if report.shows_events and not report.priced:
         shown = [
             metered.consumed(report, colour),
             _tokens(report, "narrow", 300),
@@ -87,7 +87,7 @@ def _tiles(report: Report) -> Any:
         ]
     asked = report.counted_change("requests")
     consumed = report.counted_change("input", "output")
-    of = ("Metered requests", "Metered tokens") if report.events else ("Requests", "Tokens")
+    of = ("Metered requests", "Metered tokens") if report.shows_events else ("Requests", "Tokens")
     tiles += [
         _tile(
             "requests",
@@ -479,7 +479,7 @@ def _footer(report: Report) -> Any:
         )
     if other:
         parts.append(f"Bills in {', '.join(each.upper() for each in other)} are not shown.")
-    if report.data.told:
+    if report.data.only_metered:
         parts.append(
             "Requests and tokens are what applications told; OpenAI's own count is not read."
         )

@@ -1,14 +1,14 @@
-"""What the page says, worked out from the cubes: series, totals, movers, the month, the table."""
+"""The numbers of a page, worked out from the cubes: series, totals, movers, the month, the table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_openai_usage.dashboard.cube import DAY, Cube, Mask
+from otel_openai_usage.dashboard.cube import DAY, Cube, Mask, Numbers
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.forecast import Forecast, forecast, rate
 from otel_openai_usage.dashboard.view import Span, View, month_end, month_start
@@ -17,7 +17,10 @@ from otel_openai_usage.domain.model import Limit, floor, utc
 TOP = 7
 """So many series have a colour of their own; the others are one."""
 WEEKLY = 100
-"""A chart of more days than this has a bar a week."""
+"""A chart of more days than this has a bar for each week."""
+_WEEK = 7
+_LEAST_CHANGE = 0.005
+"""Half a cent: a smaller change is none."""
 
 Floats: TypeAlias = NDArray[np.float64]
 Basis: TypeAlias = Literal["billed", "estimated"]
@@ -25,8 +28,9 @@ Basis: TypeAlias = Literal["billed", "estimated"]
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One colour of a chart. `id` is the value of the dimension; None for what has none, and for
-    the rest.
+    """One colour of a chart.
+
+    `id` is the value of the dimension; None for usage without a value, and for the rest.
     """
 
     id: str | None
@@ -42,8 +46,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the table. `cost` and `before` (the period before) are billed or estimated, as the
-    page says; None: not known.
+    """A row of the table.
+
+    `cost`, `before` and `after` are billed or estimated, as the page says. `before` is the cost of
+    the period before, `after` that of the compared days of this one. None means not known.
     """
 
     id: str | None
@@ -61,23 +67,54 @@ class Entry:
     @property
     def change(self) -> float | None:
         """By how much it cost more than before, over days that are comparable."""
-        return None if self.before is None or self.after is None else self.after - self.before
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
 
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What cached input cost less than it would have at the full price that was billed for the same
-    model; None if not known.
+    """What caching saved.
+
+    `money` is the difference to the full price that was billed for the same model, `share` the
+    cached part of all input. None means not known.
     """
 
     money: float | None
     share: float | None
 
 
-class Report:
-    """One view of an organization's data. Everything is worked out when it is asked for, and once.
+class _Amounts(NamedTuple):
+    """One measure of a cube, for the attribute sets of the view."""
 
-    `events` tells that it is about what applications told: only they know customers.
+    cube: Cube
+    measure: str
+    mask: Mask | None
+
+    @property
+    def is_known(self) -> bool:
+        return self.measure in self.cube.amounts
+
+    def total(self, span: Span) -> float:
+        return self.cube.total(self.measure, span, self.mask)
+
+    def by_day(self, span: Span) -> Numbers:
+        return self.cube.by_day(self.measure, span, self.mask)
+
+    def by_value(self, dimension: str, span: Span) -> dict[str | None, float]:
+        """The sums that are not 0, by value; empty if the cube does not know the dimension."""
+        column = self.cube.columns.get(dimension)
+        if column is None or not self.is_known:
+            return {}
+        sums = self.cube.by_value(self.measure, dimension, span, self.mask).tolist()
+        return {value: sum_ for value, sum_ in zip(column.values, sums, strict=True) if sum_}
+
+
+class Report:
+    """One view of an organization's data. Each number is worked out once, when it is asked for.
+
+    `shows_events` tells whether usage is what applications reported: only they know customers.
+    `asked` is the period of the view, `span` the part of it that charts draw.
     """
 
     def __init__(self, data: Data, view: View) -> None:
@@ -86,51 +123,61 @@ class Report:
         self.now = data.now
         self.today = floor(int(data.now), DAY)
         self.asked = view.span(data.now)
-        # What lies before the first row, or after today, is not nothing, it is not known: it is not
-        # drawn.
-        end = (
-            self.today + DAY if self.asked.start <= self.today < self.asked.end else self.asked.end
-        )
-        first = max(
-            self.asked.start,
-            min(data.first if data.first is not None else self.asked.start, end - DAY),
-        )
-        self.span = Span(first, end, self.asked.live)
-        self.events = data.told or view.by == "customer" or bool(view.customer)
-        self.usage = data.metered if self.events else data.usage
+        self.span = self._drawn()
+        about_customers = view.by == "customer" or bool(view.customer)
+        self.shows_events = data.only_metered or about_customers
+        self.usage = data.metered if self.shows_events else data.usage
         self._usage_mask = self.usage.where(view.filters)
         self._cost_mask = data.costs.where(view.filters)
+
+    def _drawn(self) -> Span:
+        # Before the first row, and after today, usage is not 0 but unknown: it is not drawn.
+        asked = self.asked
+        is_now = asked.start <= self.today < asked.end
+        end = self.today + DAY if is_now else asked.end
+        start = asked.start
+        if self.data.first is not None:
+            start = max(start, min(self.data.first, end - DAY))
+        return Span(start, end, asked.live)
 
     # --- which usage, which money
 
     @property
     def estimated(self) -> bool:
-        """Whether usage was priced. Events are not: they do not tell at which price they count."""
-        return "estimate" in self.usage.amounts
+        """Whether usage was priced. Events are not: they do not report their service tier."""
+        return self._estimate.is_known
 
     @cached_property
     def billable(self) -> bool:
-        """Whether the bill can answer this view: it knows the dimension grouped by and every one
-        filtered by.
-        """
-        return "cost" in self.data.costs.amounts and all(
-            self.data.bills(name) for name in (self.view.by, *self.view.filters)
-        )
+        """Whether the bill can answer this view: it knows every dimension of it."""
+        if not self._bill.is_known:
+            return False
+        dimensions = (self.view.by, *self.view.filters)
+        return all(self.data.bills(dimension) for dimension in dimensions)
 
     @cached_property
     def basis(self) -> Basis:
-        """Which money is shown: what was asked for, if it can be; else the bill before the
-        estimate.
-        """
-        if self.view.cost == "estimated" and self.estimated:
+        """Which money is shown: as the view asks, if it can be; else the bill before the estimate."""
+        if not self.estimated:
+            return "billed"
+        if self.view.cost == "estimated" or not self.billable:
             return "estimated"
-        return "billed" if self.billable or not self.estimated else "estimated"
+        return "billed"
 
-    @cached_property
-    def _money(self) -> tuple[Cube, str, Mask | None]:
-        if self.basis == "billed":
-            return self.data.costs, "cost", self._cost_mask
-        return self.usage, "estimate", self._usage_mask
+    @property
+    def _bill(self) -> _Amounts:
+        return _Amounts(self.data.costs, "cost", self._cost_mask)
+
+    @property
+    def _estimate(self) -> _Amounts:
+        return self._used("estimate")
+
+    @property
+    def _money(self) -> _Amounts:
+        return self._bill if self.basis == "billed" else self._estimate
+
+    def _used(self, measure: str) -> _Amounts:
+        return _Amounts(self.usage, measure, self._usage_mask)
 
     @cached_property
     def priced(self) -> bool:
@@ -142,229 +189,219 @@ class Report:
     @cached_property
     def bins(self) -> list[int]:
         """The first day of each bar: every day, or every Monday of a long span."""
-        days = range(self.span.start, self.span.end, DAY)
-        return (
-            list(days)
-            if self.span.days <= WEEKLY
-            else [day for day in days if day == self.span.start or utc(day).weekday() == 0]
-        )
+        days = list(range(self.span.start, self.span.end, DAY))
+        if not self.weekly:
+            return days
+        mondays = [day for day in days[1:] if utc(day).weekday() == 0]
+        return [*days[:1], *mondays]
 
     @property
     def weekly(self) -> bool:
         """Whether a bar is a week."""
         return self.span.days > WEEKLY
 
-    def binned(self, rows: NDArray[np.int64] | Floats) -> Floats:
+    def binned(self, rows: Numbers) -> Floats:
         """Days added up to bars."""
         edges = [(start - self.span.start) // DAY for start in self.bins]
         return np.add.reduceat(rows, edges, axis=-1).astype(np.float64)
 
     @cached_property
     def compared(self) -> tuple[Span, Span] | None:
-        """The days that are over, and as many before them; None if the store does not reach back so
-        far.
+        """The days that are over, and as many before them.
+
+        None if the store does not reach back so far.
         """
-        end = min(self.asked.end, self.data.settled if self.basis == "billed" else self.today)
         start = self.asked.start
+        end = min(self.asked.end, self._settled)
         if end <= start or self.data.first is None:
             return None
-        before = (
-            month_start(start - DAY)
-            if self.view.period in {"month", "last-month"}
-            else start - (end - start)
-        )
+        is_month = self.view.period in {"month", "last-month"}
+        # A month is compared from the first day of the month before.
+        before = month_start(start - DAY) if is_month else start - (end - start)
         length = min(end - start, start - before)
-        return (
-            None
-            if before < self.data.first
-            else (Span(start, start + length), Span(before, before + length))
-        )
+        if before < self.data.first:
+            return None
+        return Span(start, start + length), Span(before, before + length)
+
+    @property
+    def _settled(self) -> int:
+        """Days before this one will not cost more."""
+        return self.data.settled if self.basis == "billed" else self.today
 
     # --- charts
 
     @cached_property
     def cost_series(self) -> list[Series]:
         """Cost over time by the dimension of the view."""
-        cube, measure, mask = self._money
-        return self._series(cube, [measure], mask) if self.priced else []
+        return self._series(self._money) if self.priced else []
 
     @cached_property
     def request_series(self) -> list[Series]:
         """Requests over time by the dimension of the view."""
-        return self._series(self.usage, ["requests"], self._usage_mask)
+        return self._series(self._used("requests"))
 
     @cached_property
     def consumed_series(self) -> list[Series]:
         """Input and output tokens over time by the dimension of the view."""
-        return self._series(self.usage, ["input", "output"], self._usage_mask)
+        return self._series(self._used("input"), self._used("output"))
 
     @cached_property
     def token_series(self) -> list[Series]:
         """Tokens over time: input that was not cached, cached input, output."""
-        days = {
-            name: self.usage.by_day(name, self.span, self._usage_mask)
-            for name in ("input", "input_cached", "output")
-        }
-        parts = {
-            "Input": days["input"] - days["input_cached"],
-            "Cached input": days["input_cached"],
-            "Output": days["output"],
-        }
-        return [Series(label, label, self.binned(rows)) for label, rows in parts.items()]
+        input_ = self._used("input").by_day(self.span)
+        cached = self._used("input_cached").by_day(self.span)
+        output = self._used("output").by_day(self.span)
+        parts = {"Input": input_ - cached, "Cached input": cached, "Output": output}
+        return [Series(label, label, self.binned(days)) for label, days in parts.items()]
 
     @cached_property
     def billed_and_estimated(self) -> tuple[Floats, Floats] | None:
-        """Both, by bar, where both can answer; None else."""
+        """Both, by bar; None unless both can answer the view."""
         if not (self.billable and self.estimated):
             return None
-        return (
-            self.binned(self.data.costs.by_day("cost", self.span, self._cost_mask)),
-            self.binned(self.usage.by_day("estimate", self.span, self._usage_mask)),
-        )
+        billed = self._bill.by_day(self.span)
+        estimated = self._estimate.by_day(self.span)
+        return self.binned(billed), self.binned(estimated)
 
     @cached_property
     def difference(self) -> tuple[float, float] | None:
-        """Billed and estimated, over those days of the span that are over, billed and priced; None
-        if there are none.
+        """Billed and estimated, over the days of the span that are over, billed and priced.
+
+        None if there are none.
         """
         if self.billed_and_estimated is None:
             return None
-        span = Span(self.span.start, max(self.span.start, min(self.span.end, self.data.settled)))
-        billed = self.data.costs.by_day("cost", span, self._cost_mask)
-        estimated = self.usage.by_day("estimate", span, self._usage_mask)
-        both = (billed > 0) & (estimated > 0)
-        return (float(billed[both].sum()), float(estimated[both].sum())) if both.any() else None
+        end = max(self.span.start, min(self.span.end, self.data.settled))
+        span = Span(self.span.start, end)
+        billed = self._bill.by_day(span)
+        estimated = self._estimate.by_day(span)
+        has_both = (billed > 0) & (estimated > 0)
+        if not has_both.any():
+            return None
+        return float(billed[has_both].sum()), float(estimated[has_both].sum())
 
-    def _series(self, cube: Cube, measures: Sequence[str], mask: Mask | None) -> list[Series]:
-        known = [
-            cube.grouped(measure, self.view.by, self.span, mask)
-            for measure in measures
-            if measure in cube.amounts
-        ]
+    def _series(self, *measures: _Amounts) -> list[Series]:
+        """The sum of measures of one cube: the highest series, and the rest as one."""
+        known = [each for each in measures if each.is_known]
         if not known:
             return []
-        rows = self.binned(np.sum(known, axis=0))
+        cube = known[0].cube
+        days = [cube.grouped(each.measure, self.view.by, self.span, each.mask) for each in known]
+        rows = self.binned(np.sum(days, axis=0))
         totals = rows.sum(axis=1)
-        ranked = [
-            int(place) for place in np.argsort(-np.abs(totals), kind="stable") if totals[place]
-        ]
+        order = np.argsort(-np.abs(totals), kind="stable")
+        ranked = [int(index) for index in order if totals[index]]
+        # One series more has no use as "1 others".
+        count = len(ranked) if len(ranked) <= TOP + 1 else TOP
         values = cube.columns[self.view.by].values
-        top = ranked if len(ranked) <= TOP + 1 else ranked[:TOP]
-        found = [Series(values[place], self.label(values[place]), rows[place]) for place in top]
-        if rest := ranked[len(top) :]:
-            found.append(Series(None, f"{len(rest)} others", rows[rest].sum(axis=0), rest=True))
-        return found
+        series = [
+            Series(values[index], self.label(values[index]), rows[index])
+            for index in ranked[:count]
+        ]
+        rest = ranked[count:]
+        if rest:
+            label = f"{len(rest)} others"
+            series.append(Series(None, label, rows[rest].sum(axis=0), rest=True))
+        return series
 
     def label(self, value: str | None) -> str:
-        """How a value of the dimension is called."""
+        """The name of a value of the dimension."""
         return self.data.label(self.view.by, value)
 
     # --- numbers
 
     @cached_property
     def cost(self) -> float | None:
-        """Cost over the span."""
-        cube, measure, mask = self._money
-        return cube.total(measure, self.asked, mask) if self.priced else None
+        """Cost over the period."""
+        return self._money.total(self.asked) if self.priced else None
 
     @cached_property
     def cost_change(self) -> float | None:
-        """By which share it grew over the period before."""
-        if self.compared is None or not self.priced:
-            return None
-        cube, measure, mask = self._money
-        after, before = (cube.total(measure, span, mask) for span in self.compared)
-        return after / before - 1 if before else None
+        """By which share the cost grew over the period before."""
+        return self._growth(self._money) if self.priced else None
 
     def counted(self, measure: str) -> int:
-        """A count over the span."""
-        return int(self.usage.total(measure, self.asked, self._usage_mask))
+        """A count over the period."""
+        return int(self._used(measure).total(self.asked))
 
     def counted_change(self, *measures: str) -> float | None:
-        """By which share counts grew over the period before."""
+        """By which share the sum of counts grew over the period before."""
+        return self._growth(*(self._used(measure) for measure in measures))
+
+    def _growth(self, *measures: _Amounts) -> float | None:
+        """The growth as a share of the earlier sum; None without one."""
         if self.compared is None:
             return None
-        after, before = (
-            sum(self.usage.total(each, span, self._usage_mask) for each in measures)
-            for span in self.compared
-        )
+        after_span, before_span = self.compared
+        after = sum(each.total(after_span) for each in measures)
+        before = sum(each.total(before_span) for each in measures)
         return after / before - 1 if before else None
 
     @cached_property
     def unpriced(self) -> tuple[int, list[str]]:
-        """Tokens that were not priced, and of which models: by so much an estimate is too low."""
+        """Tokens that were not priced, and their models: by so much an estimate is too low."""
         if not self.estimated:
             return 0, []
-        cube = self.usage
-        sums = cube.by_value("unpriced", "model", self.span, self._usage_mask).tolist()
-        found = [
-            (int(tokens), model or "")
-            for model, tokens in zip(cube.columns["model"].values, sums, strict=True)
-            if tokens
-        ]
-        return sum(tokens for tokens, _ in found), [
-            model for _, model in sorted(found, reverse=True)
-        ]
+        tokens = self._used("unpriced").by_value("model", self.span)
+        ranked = sorted(((count, model or "") for model, count in tokens.items()), reverse=True)
+        return int(sum(tokens.values())), [model for _, model in ranked]
 
     @cached_property
     def savings(self) -> Savings:
-        """What caching saved over the span."""
+        """What caching saved over the period."""
         cached = self.counted("input_cached")
-        into = self.counted("input")
-        return Savings(
-            self._saved() if self._filters_billed else None, cached / into if into else None
-        )
+        input_ = self.counted("input")
+        share = cached / input_ if input_ else None
+        money = self._saved() if self._bill_has_classes else None
+        return Savings(money, share)
 
     @property
-    def _filters_billed(self) -> bool:
-        return (
-            not self.events
-            and "quantity" in self.data.costs.amounts
-            and all(self.data.bills(name) for name in self.view.filters)
-        )
+    def _bill_has_classes(self) -> bool:
+        """Whether the bill can tell cached from full input, by the filters of the view."""
+        if self.shows_events or "quantity" not in self.data.costs.amounts:
+            return False
+        return all(self.data.bills(name) for name in self.view.filters)
 
     def _saved(self) -> float | None:
-        costs = self.data.costs
-        sums: dict[str, dict[str, Floats]] = {}
-        for kind in ("input", "cached input"):
-            mask = costs.columns["charged"].among([kind])
-            mask = mask if self._cost_mask is None else mask & self._cost_mask
-            sums[kind] = {
-                name: costs.by_value(name, "model", self.asked, mask).astype(np.float64)
-                for name in ("cost", "quantity")
-            }
-        full = sums["input"]
-        cached = sums["cached input"]
-        known = (
-            (full["quantity"] > 0) & (cached["quantity"] > 0) & (full["cost"] > 0)
-        )  # what credits outweigh has no price
-        if not known.any():
+        """Cached quantities at the full price of their model, less what was billed for them."""
+        full_cost, full_quantity = self._charged("input")
+        cached_cost, cached_quantity = self._charged("cached input")
+        # What credits outweigh has no price.
+        is_known = (full_quantity > 0) & (cached_quantity > 0) & (full_cost > 0)
+        if not is_known.any():
             return None
-        price = np.divide(
-            full["cost"], full["quantity"], out=np.zeros_like(full["cost"]), where=known
-        )
-        return float(np.where(known, price * cached["quantity"] - cached["cost"], 0.0).sum())
+        price = full_cost[is_known] / full_quantity[is_known]
+        saved = price * cached_quantity[is_known] - cached_cost[is_known]
+        return float(saved.sum())
+
+    def _charged(self, charged: str) -> tuple[Floats, Floats]:
+        """Cost and quantity by model of what is billed under this name."""
+        costs = self.data.costs
+        mask = costs.columns["charged"].among([charged])
+        if self._cost_mask is not None:
+            mask = mask & self._cost_mask
+        cost = costs.by_value("cost", "model", self.asked, mask)
+        quantity = costs.by_value("quantity", "model", self.asked, mask)
+        return cost.astype(np.float64), quantity.astype(np.float64)
 
     # --- the month
 
     @cached_property
     def limit(self) -> Limit | None:
-        """The limit that the view can be measured by: the organization's, or that of the one
-        project filtered by.
+        """The spend limit of the view: the organization's, or that of the one project it shows.
+
+        None for any other filter.
         """
+        filters = self.view.filters
         project: str | None = None
-        if self.view.filters:
-            if set(self.view.filters) != {"project"} or len(self.view.project) != 1:
+        if filters:
+            if filters.keys() != {"project"} or len(self.view.project) > 1:
                 return None
             project = self.view.project[0]
-        return next(
-            (
-                each
-                for each in self.data.limits
-                if each.project_id == project and each.currency == self.data.currency
-            ),
-            None,
-        )
+        for limit in self.data.limits:
+            if limit.project_id == project and limit.currency == self.data.currency:
+                return limit
+        return None
 
     @cached_property
     def month(self) -> Span:
@@ -374,67 +411,66 @@ class Report:
     @cached_property
     def month_days(self) -> Floats:
         """The cost of each day of this month so far."""
-        cube, measure, mask = self._money
-        return cube.by_day(measure, self.month, mask).astype(np.float64)
+        return self._money.by_day(self.month).astype(np.float64)
 
     @cached_property
     def forecast(self) -> Forecast:
-        """This month: spent, the rate it goes on at, what it comes to, the limit and when it is
-        reached.
-        """
-        cube, measure, mask = self._money
-        settled = self.data.settled if self.basis == "billed" else self.today
-        recent = cube.by_day(measure, Span(settled - 7 * DAY, settled), mask)
-        if self.data.first is not None:  # days before the first row are not known to be free
-            recent = recent[max(0, min(7, (self.data.first - settled + 7 * DAY) // DAY)) :]
-        over = max(self.month.start, settled)
-        spent = float(self.month_days[: (over - self.month.start) // DAY].sum())
+        """This month: spent, its daily rate, its total, the limit and when it is reached."""
+        settled_end = max(self.month.start, self._settled)
+        settled_days = (settled_end - self.month.start) // DAY
+        spent = float(self.month_days[:settled_days].sum())
         limit = None if self.limit is None else float(self.limit.amount)
-        per_day = rate([float(cost) for cost in recent], (over - self.month.start) / DAY)
-        made = forecast(spent, over, month_end(self.today), per_day, limit, self._reached(limit))
+        per_day = rate(self._recent_days(), settled_days)
+        reached = self._reached(limit)
+        ahead = forecast(spent, settled_end, month_end(self.today), per_day, limit, reached)
         so_far = float(self.month_days.sum())
-        total = None if made.total is None else max(made.total, so_far)
-        return Forecast(so_far, made.rate, total, limit, made.reached)
+        # The days that are not settled may already have cost more than the rate says.
+        total = None if ahead.total is None else max(ahead.total, so_far)
+        return Forecast(so_far, ahead.rate, total, limit, ahead.reached)
+
+    def _recent_days(self) -> list[float]:
+        """The cost of the last settled days, at most a week, oldest first."""
+        start = self._settled - _WEEK * DAY
+        if self.data.first is not None:
+            # Days before the first row are not known to be free.
+            start = max(start, min(self.data.first, self._settled))
+        days: list[float] = self._money.by_day(Span(start, self._settled)).tolist()
+        return days
 
     def _reached(self, limit: float | None) -> float | None:
+        """The start of the day on which the month's cost reached the limit; None if it did not."""
         if limit is None:
             return None
-        beyond = np.flatnonzero(np.cumsum(self.month_days) >= limit)
-        return float(self.month.start + int(beyond[0]) * DAY) if len(beyond) else None
+        is_beyond = np.cumsum(self.month_days) >= limit
+        if not is_beyond.any():
+            return None
+        return float(self.month.start + int(is_beyond.argmax()) * DAY)
 
     # --- the table
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """Every value of the dimension that has used or cost anything in the period or the one
-        before, in the order asked for.
+        """Every value of the dimension with usage or cost in the period or the one before, sorted as
+        the view asks.
         """
-        by = self.view.by
-        usage = self.usage
-        costs = self.data.costs
-        found: dict[str | None, dict[str, float]] = {}
+        sums: dict[str | None, dict[str, float]] = {}
+        for column, (amounts, span) in self._table_amounts().items():
+            for value, amount in amounts.by_value(self.view.by, span).items():
+                sums.setdefault(value, {})[column] = amount
+        entries = [self._entry(value, columns) for value, columns in sums.items()]
+        return sorted(entries, key=_sort_key(self.sort), reverse=self.sort[0] == "-")
 
-        def note(cube: Cube, measure: str, span: Span, mask: Mask | None, name: str) -> None:
-            if by in cube.columns and measure in cube.amounts:
-                sums = cube.by_value(measure, by, span, mask)
-                for value, amount in zip(cube.columns[by].values, sums.tolist(), strict=True):
-                    if amount:
-                        found.setdefault(value, {})[name] = amount
-
-        for measure in ("requests", "input", "input_cached", "output"):
-            note(usage, measure, self.asked, self._usage_mask, measure)
-        note(usage, "estimate", self.asked, self._usage_mask, "estimate")
+    def _table_amounts(self) -> dict[str, tuple[_Amounts, Span]]:
+        """What the columns of the table are made from, by name."""
+        amounts: dict[str, tuple[_Amounts, Span]] = {}
+        for measure in ("requests", "input", "input_cached", "output", "estimate"):
+            amounts[measure] = self._used(measure), self.asked
         if self.billable:
-            note(costs, "cost", self.asked, self._cost_mask, "billed")
+            amounts["billed"] = self._bill, self.asked
         if self.compared and self.priced:
-            cube, measure, mask = self._money
-            note(cube, measure, self.compared[0], mask, "after")
-            note(cube, measure, self.compared[1], mask, "before")
-        return sorted(
-            (self._entry(value, sums) for value, sums in found.items()),
-            key=_order(self.sort),
-            reverse=self.sort[0] == "-",
-        )
+            amounts["after"] = self._money, self.compared[0]
+            amounts["before"] = self._money, self.compared[1]
+        return amounts
 
     @property
     def sort(self) -> str:
@@ -442,34 +478,40 @@ class Report:
         return self.view.sort or ("-cost" if self.priced else "-requests")
 
     def _entry(self, value: str | None, sums: dict[str, float]) -> Entry:
-        cost = sums.get("billed" if self.basis == "billed" else "estimate") if self.priced else None
-        compared = self.compared is not None and self.priced
+        cost: float | None = None
+        if self.priced:
+            cost = sums.get("billed" if self.basis == "billed" else "estimate")
+        share = cost / self.cost if cost is not None and self.cost else None
+        is_compared = self.compared is not None and self.priced
         return Entry(
-            value,
-            self.label(value),
-            cost,
-            cost / self.cost if cost is not None and self.cost else None,
-            sums.get("before", 0.0) if compared else None,
-            sums.get("after", 0.0) if compared else None,
-            sums.get("estimate") if self.estimated else None,
-            *(int(sums.get(name, 0)) for name in ("requests", "input", "input_cached", "output")),
+            id=value,
+            label=self.label(value),
+            cost=cost,
+            share=share,
+            before=sums.get("before", 0.0) if is_compared else None,
+            after=sums.get("after", 0.0) if is_compared else None,
+            estimated=sums.get("estimate") if self.estimated else None,
+            requests=int(sums.get("requests", 0)),
+            input=int(sums.get("input", 0)),
+            cached=int(sums.get("input_cached", 0)),
+            output=int(sums.get("output", 0)),
         )
 
     @cached_property
     def movers(self) -> list[Entry]:
-        """Those whose cost changed most against the period before, by money."""
-        moved = [entry for entry in self.entries if abs(entry.change or 0.0) >= 0.005]
+        """The entries whose cost changed most against the period before, by money."""
+        moved = [entry for entry in self.entries if abs(entry.change or 0.0) >= _LEAST_CHANGE]
         return sorted(moved, key=lambda entry: -abs(entry.change or 0.0))[:TOP]
 
 
-class _order:  # noqa: N801 - used like a function
-    """The key that a table is sorted by; what is not known counts as nothing."""
+def _sort_key(sort: str) -> Callable[[Entry], tuple[float, str]]:
+    """The key that sorts the table by a column. Unknown values count as 0."""
+    column = sort.removeprefix("-")
 
-    def __init__(self, sort: str) -> None:
-        self._column = sort.removeprefix("-")
+    def key(entry: Entry) -> tuple[float, str]:
+        label = entry.label.casefold()
+        if column == "name":
+            return 0.0, label
+        return float(getattr(entry, column) or 0.0), label
 
-    def __call__(self, entry: Entry) -> tuple[float, str]:
-        if self._column == "name":
-            return 0.0, entry.label.casefold()
-        value = getattr(entry, self._column)
-        return float(value or 0.0), entry.label.casefold()
+    return key

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from otel_openai_usage.commands.showcase import fill
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.simulator.world import World
 from tests.dashboard.scene import NOW
 
@@ -39,17 +39,17 @@ def path(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def library(path: Path) -> Library:
+def watcher(path: Path) -> StoreWatcher:
     """What was read of it."""
-    library = Library(path, clock=lambda: NOW)
-    library.refresh()
-    return library
+    watcher = StoreWatcher(path, clock=lambda: NOW)
+    watcher.refresh()
+    return watcher
 
 
 @pytest.fixture(scope="session")
-def url(path: Path, library: Library) -> Iterator[str]:
+def url(path: Path, watcher: StoreWatcher) -> Iterator[str]:
     """The dashboard, listening."""
-    server = Server(path, host="localhost", port=0, library=library)
+    server = Server(path, host="localhost", port=0, watcher=watcher)
     server.start()
     yield server.url
     server.close()

@@ -14,11 +14,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from otel_openai_usage.dashboard import controls, pages
+from otel_openai_usage.dashboard.content import content
 from otel_openai_usage.dashboard.coverage import coverage
 from otel_openai_usage.dashboard.data import Data
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
-from otel_openai_usage.dashboard.server import Server, content
+from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.model import utc
@@ -36,13 +37,13 @@ ONE_DAY = f"{utc(THE_DAY):%Y-%m-%d}..{utc(THE_DAY):%Y-%m-%d}"
 
 
 @pytest.fixture
-def data(library: Library) -> Data:
+def data(watcher: StoreWatcher) -> Data:
     """What was read."""
-    return library.shelf().data["default"]
+    return watcher.loaded().data["default"]
 
 
 @pytest.fixture
-def alone(path: Path, tmp_path: Path) -> Library:
+def alone(path: Path, tmp_path: Path) -> StoreWatcher:
     """A store with nothing but events."""
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
@@ -52,9 +53,9 @@ def alone(path: Path, tmp_path: Path) -> Library:
         )
         db.execute("DELETE FROM estimates")
         db.execute("DELETE FROM sources WHERE kind != 'metered'")
-    library = Library(copy, clock=lambda: NOW)
-    library.refresh()
-    return library
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher.refresh()
+    return watcher
 
 
 def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> None:
@@ -156,11 +157,11 @@ def test_the_csv_by_customer_is_the_table(data: Data) -> None:
     assert {line["cost_usd"] for line in lines} == {""}
 
 
-def test_events_alone_make_a_dashboard(page: Page, alone: Library) -> None:
+def test_events_alone_make_a_dashboard(page: Page, alone: StoreWatcher) -> None:
     """Without a key of OpenAI's the page is about what was metered, by model or by customer, and
     compares it with nothing.
     """
-    server = Server(alone.path, host="localhost", port=0, library=alone)
+    server = Server(alone.path, host="localhost", port=0, watcher=alone)
     server.start()
     try:
         opened(page, server.url)
@@ -186,9 +187,9 @@ def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path)
             "DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'costs')"
         )
         db.execute("DELETE FROM estimates")
-    library = Library(copy, clock=lambda: NOW)
-    library.refresh()
-    page = text(content(library, "").body)
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher.refresh()
+    page = text(content(watcher, "").body)
     assert "applications" not in page
     assert "etered" not in page
     assert "$" in page
@@ -223,8 +224,8 @@ def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> No
         db.execute(
             "DELETE FROM readings WHERE source_id IN (SELECT id FROM sources WHERE kind = 'metered')"
         )
-    library = Library(copy, clock=lambda: NOW)
-    library.refresh()
-    made = content(library, "")
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher.refresh()
+    made = content(watcher, "")
     assert "Customer" not in text(made.choices)
     assert "Who used the rest?" not in text(made.body)

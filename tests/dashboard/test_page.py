@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.figures import ticks
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.model import utc
 from tests.dashboard.scene import NOW
@@ -36,15 +36,15 @@ def table(page: Page) -> list[list[str]]:
     return [row.locator("td").all_inner_texts() for row in page.locator("#table tbody tr").all()]
 
 
-def report(library: Library, view: View) -> Report:
+def report(watcher: StoreWatcher, view: View) -> Report:
     """The same view, worked out without a browser."""
-    return Report(library.shelf().data["default"], view)
+    return Report(watcher.loaded().data["default"], view)
 
 
-def test_numbers_on_the_page_are_the_stores(page: Page, url: str, library: Library) -> None:
+def test_numbers_on_the_page_are_the_stores(page: Page, url: str, watcher: StoreWatcher) -> None:
     """Tiles and table show, to the digit, what the store holds."""
     opened(page, f"{url}/?by=project")
-    known = report(library, View(by="project"))
+    known = report(watcher, View(by="project"))
     assert float(page.locator("#tile-cost").get_attribute("data-value") or 0) == pytest.approx(
         known.cost
     )
@@ -71,13 +71,15 @@ def test_every_chart_is_drawn(page: Page, url: str) -> None:
     assert page.locator(".chart:not(:has(.bar, .line, .heat))").count() == 0
 
 
-def test_bars_are_as_high_as_what_they_stand_for(page: Page, url: str, library: Library) -> None:
+def test_bars_are_as_high_as_what_they_stand_for(
+    page: Page, url: str, watcher: StoreWatcher
+) -> None:
     """On one day's page, each colour's bar has its share of the height that the axis gives to the
     sum.
     """
     day = f"{utc(NOW - 2 * DAY):%Y-%m-%d}"
     opened(page, f"{url}/?by=project&period={day}..{day}")
-    series = report(library, View(by="project", period=f"{day}..{day}")).cost_series
+    series = report(watcher, View(by="project", period=f"{day}..{day}")).cost_series
     heights = [height for _, height in page.evaluate(BARS, "cost")]
     plot = page.locator("#cost .plot").bounding_box()
     top = ticks(sum(one.total for one in series))[-1]
@@ -85,12 +87,14 @@ def test_bars_are_as_high_as_what_they_stand_for(page: Page, url: str, library: 
     assert heights == pytest.approx([one.total / top * plot["height"] for one in series], abs=0.2)
 
 
-def test_the_mouse_is_told_the_numbers_of_a_day(page: Page, url: str, library: Library) -> None:
+def test_the_mouse_is_told_the_numbers_of_a_day(
+    page: Page, url: str, watcher: StoreWatcher
+) -> None:
     """Over a day stand its date, every series that has something, and the sum; the arrow keys go on
     to the next day.
     """
     opened(page, f"{url}/?by=project&period=30d")
-    known = report(library, View(by="project"))
+    known = report(watcher, View(by="project"))
     plot = page.locator("#cost .plot").bounding_box()
     assert plot is not None
     page.mouse.move(plot["x"] + plot["width"] * 10.5 / 30, plot["y"] + 50)
@@ -140,10 +144,10 @@ def test_back_goes_back(page: Page, url: str) -> None:
     expect(page.locator("#table h2")).to_have_text("By model")
 
 
-def test_a_filter_is_chosen_from_a_list(page: Page, url: str, library: Library) -> None:
+def test_a_filter_is_chosen_from_a_list(page: Page, url: str, watcher: StoreWatcher) -> None:
     """A choice in a list narrows the page and stands in the URL."""
     opened(page, f"{url}/?by=project")
-    name = report(library, View(by="project")).entries[0].label
+    name = report(watcher, View(by="project")).entries[0].label
     page.locator(".filter").first.click()
     page.get_by_role("option", name=name).or_(page.locator("label", has_text=name)).first.click()
     expect(page.locator("#table tbody tr")).to_have_count(1)
@@ -251,9 +255,9 @@ def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path
                 f"UPDATE names SET name = ? WHERE id = (SELECT {which}(id) FROM names WHERE what = 'project')",
                 (name,),
             )
-    library = Library(copy, clock=lambda: NOW)
-    library.refresh()
-    server = Server(copy, host="localhost", port=0, library=library)
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher.refresh()
+    server = Server(copy, host="localhost", port=0, watcher=watcher)
     server.start()
     try:
         page.set_viewport_size({"width": 390, "height": 800})

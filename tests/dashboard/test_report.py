@@ -12,8 +12,8 @@ from otel_openai_usage.dashboard import controls
 from otel_openai_usage.dashboard.cube import Column
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.items import split
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import TOP, Report
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import View
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
@@ -24,9 +24,9 @@ from tests.dashboard.scene import NOW
 
 
 @pytest.fixture
-def data(library: Library) -> Data:
+def data(watcher: StoreWatcher) -> Data:
     """What was read."""
-    return library.shelf().data["default"]
+    return watcher.loaded().data["default"]
 
 
 def billed(world: World, report: Report, *by: str) -> dict[tuple[str | None, ...], float]:
@@ -233,11 +233,11 @@ def test_the_store_is_read_while_it_is_written(path: Path, tmp_path: Path) -> No
     """
     copy = tmp_path / "state.db"
     copy.write_bytes(path.read_bytes())
-    library = Library(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
     with sqlite3.connect(copy) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        library.refresh()
-        before = Report(library.shelf().data["default"], View(by="project")).cost or 0.0
+        watcher.refresh()
+        before = Report(watcher.loaded().data["default"], View(by="project")).cost or 0.0
         (source,) = db.execute("SELECT id FROM sources WHERE kind = 'costs'").fetchone()
         (stored_series,) = db.execute(
             "SELECT dims FROM readings WHERE source_id = ? LIMIT 1", (source,)
@@ -249,9 +249,9 @@ def test_the_store_is_read_while_it_is_written(path: Path, tmp_path: Path) -> No
         )
         db.commit()
         db.execute("UPDATE sources SET horizon = 1")  # a transaction that is open meanwhile
-        library.refresh()
-    assert library.shelf().trouble is None
-    assert Report(library.shelf().data["default"], View(by="project")).cost == pytest.approx(
+        watcher.refresh()
+    assert watcher.loaded().problem is None
+    assert Report(watcher.loaded().data["default"], View(by="project")).cost == pytest.approx(
         before + 12.5
     )
 
@@ -260,12 +260,12 @@ def test_a_store_that_goes_away_leaves_what_was_read(path: Path, tmp_path: Path)
     """The last reading stays, with a word about why there is no newer one."""
     copy = tmp_path / "state.db"
     copy.write_bytes(path.read_bytes())
-    library = Library(copy, clock=lambda: NOW)
-    library.refresh()
+    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher.refresh()
     copy.unlink()
-    library.refresh()
-    assert "default" in library.shelf().data
-    assert str(copy) in (library.shelf().trouble or "")
+    watcher.refresh()
+    assert "default" in watcher.loaded().data
+    assert str(copy) in (watcher.loaded().problem or "")
 
 
 def test_a_list_offers_some_names_and_finds_the_others(data: Data) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from otel_openai_usage.config import load
 from otel_openai_usage.dashboard import wsgi
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.server import Server
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.errors import ConfigError
 from tests.dashboard.scene import NOW
 
@@ -19,10 +19,10 @@ from tests.dashboard.scene import NOW
 @pytest.fixture
 def server(path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A dashboard, below the prefix that a test asks for."""
-    library = Library(path, clock=lambda: NOW)
-    library.refresh()
+    watcher = StoreWatcher(path, clock=lambda: NOW)
+    watcher.refresh()
     made = Server(
-        path, host="127.0.0.1", port=0, prefix=getattr(request, "param", "/"), library=library
+        path, host="127.0.0.1", port=0, prefix=getattr(request, "param", "/"), watcher=watcher
     )
     made.start()
     yield made

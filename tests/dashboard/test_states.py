@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from otel_openai_usage.dashboard import pages, units
+from otel_openai_usage.dashboard.content import content, report
 from otel_openai_usage.dashboard.data import Data
 from otel_openai_usage.dashboard.figures import month, stacked
 from otel_openai_usage.dashboard.freshness import stale
-from otel_openai_usage.dashboard.library import Library
 from otel_openai_usage.dashboard.queries import Report, Series
-from otel_openai_usage.dashboard.server import content, report
+from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.endpoints import STORED
 from otel_openai_usage.domain.model import Width, Window, floor, utc
@@ -33,20 +33,20 @@ def text(component: object) -> str:
 
 
 @pytest.fixture
-def data(library: Library) -> Data:
+def data(watcher: StoreWatcher) -> Data:
     """What was read."""
-    return library.shelf().data["default"]
+    return watcher.loaded().data["default"]
 
 
-def test_an_organization_that_is_not_there_is_not_another_one(library: Library) -> None:
+def test_an_organization_that_is_not_there_is_not_another_one(watcher: StoreWatcher) -> None:
     """A link with a name that nobody knows says so, and offers those that are known; its table is
     none.
     """
-    page = text(content(library, "?organization=nobody").body)
+    page = text(content(watcher, "?organization=nobody").body)
     assert "No organization 'nobody'" in page
     assert "default" in page
     assert "$" not in page
-    assert report(library, "?organization=nobody") is None
+    assert report(watcher, "?organization=nobody") is None
 
 
 def test_days_before_the_first_are_not_drawn_as_free(data: Data) -> None:
@@ -81,14 +81,14 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     days = Window(today - Width.DAY * 4, today + Width.DAY)
     recording.record_range(store, source_state, days, Width.HOUR, hours, NOW)
     store.close()
-    library = Library(tmp_path / "state.db", clock=lambda: NOW)
-    library.refresh()
-    report = Report(library.shelf().data["default"], View())
+    watcher = StoreWatcher(tmp_path / "state.db", clock=lambda: NOW)
+    watcher.refresh()
+    report = Report(watcher.loaded().data["default"], View())
     assert [
         (entry.label, entry.requests, entry.input, entry.output, entry.cost)
         for entry in report.entries
     ] == [("gpt-4o-2024-08-06", 60, 38_930, 600, None)]
-    page = text(content(library, "").body)
+    page = text(content(watcher, "").body)
     assert "Usage is from OpenAI's undocumented legacy endpoint." in page
     assert "nothing is priced yet" in page
 
@@ -96,13 +96,13 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
 def test_a_store_without_rows_says_so(tmp_path: Path) -> None:
     """A store that was made and not filled yet is told from one that is not there."""
     Store(tmp_path / "state.db").close()
-    library = Library(tmp_path / "state.db", clock=lambda: NOW)
-    assert "Reading the store" in text(content(library, "").body)
-    library.refresh()
-    assert "Nothing was used yet" in text(content(library, "").body)
+    watcher = StoreWatcher(tmp_path / "state.db", clock=lambda: NOW)
+    assert "Reading the store" in text(content(watcher, "").body)
+    watcher.refresh()
+    assert "Nothing was used yet" in text(content(watcher, "").body)
 
 
-def test_old_data_is_called_old(data: Data, library: Library) -> None:
+def test_old_data_is_called_old(data: Data, watcher: StoreWatcher) -> None:
     """When nothing was read for hours the page asks whether the exporter runs; when one source
     fails it is named.
     """
@@ -135,11 +135,11 @@ def test_what_has_no_price_is_told_beside_the_estimate(data: Data) -> None:
     )
 
 
-def test_a_page_is_made_within_a_moment(library: Library) -> None:
+def test_a_page_is_made_within_a_moment(watcher: StoreWatcher) -> None:
     """Working out a view takes less than 0.3 seconds of CPU, whatever is grouped by."""
     for by in ("model", "project", "key", "user"):
         began = time.thread_time()
-        content(library, f"?by={by}&period=90d")
+        content(watcher, f"?by={by}&period=90d")
         assert time.thread_time() - began < 0.3
 
 
