@@ -133,10 +133,10 @@ async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
     assert [name for name, some in points.items() if after[name] is not some] == [
         "openai.api.last_success"
     ]
-    same = {id(piece) for piece in pages.text.plain} & {
-        id(piece) for piece in pages_after.text.plain
+    same = {id(piece) for piece in pages.text.pieces} & {
+        id(piece) for piece in pages_after.text.pieces
     }
-    changed = b"".join(piece for piece in pages_after.text.plain if id(piece) not in same)
+    changed = b"".join(piece for piece in pages_after.text.pieces if id(piece) not in same)
     assert changed.startswith(b"openai_api_last_success_seconds{")
     assert changed.count(b"\n") == 1
 

@@ -1,6 +1,4 @@
-"""The Prometheus reader: the Board's ready bytes, and after them our own health as the stock reader
-prints it.
-"""
+"""The Prometheus reader: the ready bytes of the snapshot, followed by our own health."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -12,21 +10,22 @@ from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from otel_openai_usage.domain.snapshot import Board, Snapshot
-from otel_openai_usage.exporters.prometheus.deflate import crc, member, segment
-from otel_openai_usage.exporters.prometheus.exposition import Exposition, Page, Pages
+from otel_openai_usage.exporters.prometheus.exposition import Exposition, Pages
 from otel_openai_usage.exporters.self_metrics import CARDINALITY, SHOWN
 
 Format: TypeAlias = Literal["text", "openmetrics"]
 
 
 class PrometheusReader(PrometheusMetricReader):
-    """Prints the MeterProvider that it is given to (our own health, with `target_info` and
-    `process_*`) after the Board.
+    """Prints the snapshot, and after it the MeterProvider that it is given to.
 
-    The Board's part is rendered once per published snapshot, never per scrape. All methods block
-    for some milliseconds and may be called from any thread; `refresh` takes longest, so whoever
-    publishes calls it in a worker thread, and no scrape has to wait for it. `before_page` is called
-    before a page is made that somebody will see; it may wait.
+    That one has our own health; `target_info` and `process_*` stand beside it, as the stock reader
+    prints them.
+
+    The snapshot is rendered once when it is published, never for a scrape. All methods block for
+    some milliseconds and may be called from any thread. `refresh` takes longest: whoever publishes
+    calls it in a worker thread, so that no scrape has to wait for it. `before_page` is called
+    before a page is made for a reader; it may wait.
     """
 
     def __init__(self, board: Board) -> None:
@@ -38,36 +37,31 @@ class PrometheusReader(PrometheusMetricReader):
         self._board = board
         self.before_page: Callable[[], None] = lambda: None
         self._exposition = Exposition(SHOWN)
-        self._shown: Snapshot | None = None
+        self._rendered: Snapshot | None = None
         self._pages: Pages
         self._lock = Lock()
 
     def refresh(self) -> Pages:
-        """Render what the Board shows, unless that was done."""
+        """Return the pages of the current snapshot. Renders it if it is new."""
         with self._lock:
             snapshot = self._board.current()
-            if snapshot is not self._shown:
+            if snapshot is not self._rendered:
                 self._pages = self._exposition.render(snapshot)
-                self._shown = snapshot
+                self._rendered = snapshot
             return self._pages
 
     def page(self, form: Format = "text", *, gzip: bool = False) -> list[bytes]:
-        """A whole scrape, in pieces that are to be sent one after the other; as one gzip member if
-        `gzip`.
-        """
+        """Return the answer to a scrape, in pieces; with `gzip` as one gzip member."""
         self.before_page()
         pages = self.refresh()
         page = pages.text if form == "text" else pages.openmetrics
-        with self._lock:  # the stock collector keeps what it collects in an unlocked queue
-            health = generate_text(self._health) if form == "text" else _openmetrics(self._health)
-        return _zipped(page, health) if gzip else [*page.plain, health]
+        health = self._health_page(form)
+        if gzip:
+            return page.gzip_member(health)
+        return [*page.pieces, health]
 
-
-def _openmetrics(registry: CollectorRegistry) -> bytes:
-    return bytes(generate_openmetrics(registry))  # type: ignore[no-untyped-call]
-
-
-def _zipped(page: Page, health: bytes) -> list[bytes]:
-    return member(
-        [*page.deflated, segment(health)], crc([health], page.crc), page.size + len(health)
-    )
+    def _health_page(self, form: Format) -> bytes:
+        with self._lock:  # the stock collector has an unlocked queue
+            if form == "text":
+                return generate_text(self._health)
+            return bytes(generate_openmetrics(self._health))  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ def lines(series: "Iterable[PastSeries]") -> Iterator[str]:
     from otel_openai_usage.exporters.prometheus.exposition import Family, labelled
 
     for instrument, group in groupby(series, lambda past: past.instrument):
-        head = Family(instrument).openmetrics.plain
+        head = Family(instrument).openmetrics.pieces
         yield "".join(piece.decode() for piece in head)
         for past in group:
             yield _samples(past, f"{instrument.prometheus}{labelled(past.attributes)}")

@@ -32,7 +32,7 @@ from tests.exporters.otlp.official import (
     official_bytes,
     official_data,
 )
-from tests.exporters.test_exposition import boards
+from tests.exporters.prometheus.test_exposition import boards
 
 WHOLE = 1_000_000
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.snapshot import AttributeValue, Board, Point, Series, Snapshot
-from otel_openai_usage.exporters.prometheus.deflate import member
-from otel_openai_usage.exporters.prometheus.exposition import Exposition, Page
+from otel_openai_usage.exporters.prometheus.exposition import PIECE_LINES, Exposition
+from otel_openai_usage.exporters.prometheus.gzip_member import CompressedText
 from tests.exporters.boards import HOUSE, Rows, board, snapshot, stock_prometheus
 
 EVERYTHING: Rows = {
@@ -46,24 +46,22 @@ boards = st.dictionaries(
 )
 
 
-def plain(page: Page) -> bytes:
-    """The plain bytes of a page."""
-    return b"".join(page.plain)
+def plain(page: CompressedText) -> bytes:
+    """Return the plain bytes of a page."""
+    return b"".join(page.pieces)
 
 
 def both(shown: Board, exposition: Exposition) -> tuple[bytes, bytes]:
-    """Text and OpenMetrics of what the board shows."""
+    """Return the board's snapshot as text and as OpenMetrics."""
     pages = exposition.render(shown.current())
     return plain(pages.text), plain(pages.openmetrics)
 
 
 @pytest.mark.parametrize(
-    "rows", [HOUSE, EVERYTHING, {}], ids=["house", "every instrument", "nothing"]
+    "rows", [HOUSE, EVERYTHING, {}], ids=["an organization", "every instrument", "nothing"]
 )
 def test_our_bytes_are_the_stock_exporters(rows: Rows) -> None:
-    """Text and OpenMetrics are, byte by byte, what the stock exporter prints for the same
-    instruments.
-    """
+    """Both formats are byte for byte what the stock exporter prints for the same instruments."""
     shown = board(rows)
     assert both(shown, Exposition(INSTRUMENTS)) == stock_prometheus(shown)
 
@@ -79,35 +77,29 @@ def test_our_bytes_are_the_stock_exporters_for_anything(rows: Rows) -> None:
 @given(st.lists(boards, min_size=2, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_what_was_rendered_before_leaves_no_trace(many: list[Rows]) -> None:
-    """An exposition that has rendered other snapshots prints the next one as a new exposition
-    would.
-    """
+    """What an exposition rendered before has no effect on the next snapshot."""
     used = Exposition(INSTRUMENTS)
     for rows in many:
         shown = board(rows)
         assert both(shown, used) == both(shown, Exposition(INSTRUMENTS))
 
 
-def test_values_move_under_kept_labels() -> None:
-    """A series that stands in the next snapshot keeps its labels and shows its new value; one that
-    left is gone.
-    """
+def test_a_series_keeps_its_labels_when_its_value_changes() -> None:
+    """A series of the next snapshot has its new value; one that is not in it is gone."""
     stays = Series({"organization": "a"})
-    stored_series_list = Series({"organization": "b", "model": "m"})
+    leaves = Series({"organization": "b", "model": "m"})
     exposition = Exposition(INSTRUMENTS)
-    exposition.render(
-        Snapshot(1, 0, {"openai.api.images": (Point(stays, 1), Point(stored_series_list, 1))})
-    )
+    exposition.render(Snapshot(1, 0, {"openai.api.images": (Point(stays, 1), Point(leaves, 1))}))
     page = exposition.render(Snapshot(2, 0, {"openai.api.images": (Point(stays, 2),)})).text
     assert plain(page).splitlines()[2:] == [b'openai_api_images_total{organization="a"} 2.0']
 
 
 def test_the_same_points_are_not_rendered_again() -> None:
-    """A family whose points are the same sequence object keeps its very bytes."""
+    """A family whose points are the same sequence object has the same bytes object."""
     exposition = Exposition(INSTRUMENTS)
     points = snapshot(HOUSE).points
-    first = exposition.render(Snapshot(1, 0, points)).text.plain
-    second = exposition.render(Snapshot(2, 0, {**points, "openai.api.up": ()})).text.plain
+    first = exposition.render(Snapshot(1, 0, points)).text.pieces
+    second = exposition.render(Snapshot(2, 0, {**points, "openai.api.up": ()})).text.pieces
     assert first[1] is second[1]
 
 
@@ -117,12 +109,10 @@ def test_the_same_points_are_not_rendered_again() -> None:
     st.booleans(),
 )
 @settings(max_examples=50, deadline=None)
-def test_only_pieces_that_say_something_else_are_rendered(
+def test_only_pieces_that_changed_are_rendered(
     moved: list[tuple[int, int]], fewer: int, appended: bool
 ) -> None:
-    """Of 1,200 series those pieces stay the very same bytes in which nothing moved; the page is
-    what a new exposition prints.
-    """
+    """Unchanged pieces stay the same bytes object; the page is that of a new exposition."""
     used = Exposition(INSTRUMENTS)
     points = [Point(Series({"organization": f"o{nth}"}), 0) for nth in range(1200)]
     before = used.render(Snapshot(1, 0, {"openai.api.images": points})).text
@@ -134,26 +124,25 @@ def test_only_pieces_that_say_something_else_are_rendered(
     pages = used.render(Snapshot(2, 0, {"openai.api.images": after}))
     fresh = Exposition(INSTRUMENTS).render(Snapshot(1, 0, {"openai.api.images": after}))
     assert (plain(pages.text), pages.text.crc) == (plain(fresh.text), fresh.text.crc)
-    assert gzip.decompress(
-        b"".join(member(pages.text.deflated, pages.text.crc, pages.text.size))
-    ) == plain(fresh.text)
+    compressed = b"".join(pages.text.gzip_member())
+    assert gzip.decompress(compressed) == plain(fresh.text)
     same = [
-        one is other for one, other in zip(before.plain[1:], pages.text.plain[1:], strict=False)
+        one is other for one, other in zip(before.pieces[1:], pages.text.pieces[1:], strict=False)
     ]
-    assert same == [
-        after[at : at + 400] == points[at : at + 400] for at in range(0, 400 * len(same), 400)
-    ]
+    unchanged = []
+    for number in range(len(same)):
+        piece = slice(number * PIECE_LINES, (number + 1) * PIECE_LINES)
+        unchanged.append(after[piece] == points[piece])
+    assert same == unchanged
 
 
 @given(boards)
 @settings(max_examples=50, deadline=None)
 def test_the_compressed_page_is_the_page(rows: Rows) -> None:
-    """The deflate segments of both formats make one gzip member that holds the plain bytes, and
-    nothing after it.
-    """
+    """Both formats are one gzip member with the plain bytes, and nothing follows it."""
     pages = Exposition(INSTRUMENTS).render(snapshot(rows))
     for page in (pages.text, pages.openmetrics):
-        zipped = b"".join(member(page.deflated, page.crc, page.size))
+        zipped = b"".join(page.gzip_member())
         assert gzip.decompress(zipped) == plain(page)
         single = zlib.decompressobj(16 + zlib.MAX_WBITS)
         assert (single.decompress(zipped), single.unused_data, single.eof) == (
@@ -164,9 +153,7 @@ def test_the_compressed_page_is_the_page(rows: Rows) -> None:
 
 
 def test_names_in_the_catalogue_are_the_exporters() -> None:
-    """The column `prometheus` of every row is the name that the stock exporter gives the
-    instrument.
-    """
+    """The stock exporter names each instrument as the column `prometheus` of its row says."""
     text, _ = stock_prometheus(board(EVERYTHING))
     printed = [
         line.split(b"{")[0].decode() for line in text.splitlines() if not line.startswith(b"#")
@@ -175,7 +162,7 @@ def test_names_in_the_catalogue_are_the_exporters() -> None:
 
 
 def test_the_golden_scrape(golden: Callable[[str, str], None]) -> None:
-    """What Prometheus sees of a house made by hand, in full."""
+    """The whole scrape of a small organization equals the golden files."""
     pages = Exposition(INSTRUMENTS).render(snapshot(HOUSE))
     golden("exposition.prom", plain(pages.text).decode())
     golden("exposition.openmetrics", plain(pages.openmetrics).decode())
