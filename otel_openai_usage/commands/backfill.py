@@ -12,7 +12,7 @@ from otel_openai_usage.composition import app
 from otel_openai_usage.composition.parts import legacy_owner, prices, retention
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS
-from otel_openai_usage.domain.model import Width, floor, midnight, utc
+from otel_openai_usage.domain.model import Names, Width, floor, midnight, utc
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.recorder import Clock
@@ -24,16 +24,14 @@ from otel_openai_usage.errors import (
     SourceError,
     StateInUse,
 )
-from otel_openai_usage.providers.openai.admin import openai_client
-from otel_openai_usage.providers.openai.client import Client
-from otel_openai_usage.providers.openai.guard import Guard, StateVault
+from otel_openai_usage.providers import DEFAULT, PROVIDERS
 from otel_openai_usage.providers.openai.legacy.poll import Pace
 from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
-from otel_openai_usage.providers.openai.names import OpenAINames
-from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.providers.vault import StateVault
 from otel_openai_usage.reports import backfill, formats, legacy_backfill, past
 from otel_openai_usage.reports.backfill import Call
 from otel_openai_usage.reports.past import PastSeries
+from otel_openai_usage.storage.ports import NameSource, Source
 from otel_openai_usage.storage.sqlite.file import MEMORY
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.storage.sqlite.units import QuantityUnits
@@ -144,12 +142,11 @@ async def _organization(
     async def run(work: Callable[[], None]) -> None:
         work()
 
-    async with openai_client(settings, one) as client:
-        vault = StateVault(run, store, one.name, one.base_url)
-        client.guard = Guard(client, vault, now=lambda: now, mono=time.monotonic)
-        await _names(settings, one, store, client)
+    vault = StateVault(run, store, one.name, one.base_url)
+    async with PROVIDERS[DEFAULT](settings, one, vault, now=lambda: now) as provider:
+        await _names(settings, one, store, provider.names)
         for source_state in source_states:
-            source = UsageSource(client, source_state.endpoint)
+            source = provider.sources[source_state.endpoint.name]
             hours_from = now - int(settings.history.hours.total_seconds())
             calls = backfill.plan(
                 source_state,
@@ -213,7 +210,7 @@ async def _legacy(
 async def _source(
     store: Store,
     source_state: SourceState,
-    source: UsageSource,
+    source: Source,
     calls: list[Call],
     now: int,
     told: Told,
@@ -250,11 +247,15 @@ def _source_states(
         )
 
 
-async def _names(settings: Settings, one: Organization, store: Store, client: Client) -> None:
+async def _ignore(_: Names) -> None:
+    """Receive a part of the names; they are stored when all are there."""
+
+
+async def _names(settings: Settings, one: Organization, store: Store, names: NameSource) -> None:
     """Names for what is written out; if there were none before, and they may be read."""
     if settings.names.enabled and not store.names(one.name).projects:
         try:
-            store.keep_names(one.name, await OpenAINames(client).read())
+            store.keep_names(one.name, await names.read(_ignore))
         except SourceError as error:
             log.warning(
                 "names are not known", extra={"organization": one.name, "error": str(error)}

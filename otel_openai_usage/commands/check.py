@@ -37,9 +37,10 @@ from otel_openai_usage.errors import (
 from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.http.toolkit import read as read_web_config
 from otel_openai_usage.providers.openai.client import Client
-from otel_openai_usage.providers.openai.guard import Guard, LookingVault
+from otel_openai_usage.providers.openai.guard import Guard
 from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.openai.legacy.source import legacy_client
+from otel_openai_usage.providers.vault import ReadOnlyVault
 from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.sqlite.describe import describe
 from otel_openai_usage.storage.sqlite.examine import at
@@ -237,7 +238,7 @@ async def _owner(client: Client, one: Organization, state: Path) -> list[Finding
     subject = f"{one.name}: organization"
     try:
         with reading(state) as reader:
-            vault = LookingVault(reader, one.name, one.base_url)
+            vault = ReadOnlyVault(reader, one.name, one.base_url)
             client.guard = Guard(client, vault, now=time.time, mono=time.monotonic)
             await client.check_key()
             counted = reader.owner(one.name).counted

@@ -2,7 +2,6 @@
 series.
 """
 
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -15,9 +14,9 @@ from otel_openai_usage.domain.model import Amounts, Dims, Width, floor, midnight
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import ConfigError, OtherOrganization
-from otel_openai_usage.providers.openai.admin import openai_client
-from otel_openai_usage.providers.openai.guard import Guard, LookingVault
-from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.providers import DEFAULT, PROVIDERS
+from otel_openai_usage.providers.vault import ReadOnlyVault
+from otel_openai_usage.storage.ports import Source
 from otel_openai_usage.storage.sqlite.reader import Reader, reading
 
 
@@ -133,11 +132,10 @@ async def _of(
         if settings.usage.enabled and not USAGE_ENDPOINTS[name].level
     }
     wanted |= {COSTS.name} if settings.costs.enabled else set()
-    async with openai_client(settings, organization) as client:
-        vault = LookingVault(reader, organization.name, organization.base_url)
-        client.guard = Guard(client, vault, now=lambda: end, mono=time.monotonic)
+    vault = ReadOnlyVault(reader, organization.name, organization.base_url)
+    async with PROVIDERS[DEFAULT](settings, organization, vault, now=lambda: end) as provider:
         try:
-            await client.check_key()
+            await provider.probe()
         except OtherOrganization as error:
             yield Refused(organization.name, str(error))
             return
@@ -148,7 +146,7 @@ async def _of(
                 last = min(end, oldest)
                 if first < last:
                     yield Purged(utc(first).date(), utc(last - 1).date(), source_state)
-                source = UsageSource(client, source_state.endpoint)
+                source = provider.sources[source_state.endpoint.name]
                 try:
                     found = await _days(source, source_state, reader, max(start, oldest), end)
                 except OtherOrganization as error:
@@ -159,7 +157,7 @@ async def _of(
 
 
 async def _days(
-    source: UsageSource, source_state: SourceState, reader: Reader, start: int, end: int
+    source: Source, source_state: SourceState, reader: Reader, start: int, end: int
 ) -> list[Verdict]:
     limits = {Width.DAY: COST_LIMIT} if source_state.endpoint is COSTS else LIMITS
     theirs: dict[int, dict[Dims, Amounts]] = {}
@@ -167,7 +165,7 @@ async def _days(
         for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
             theirs.setdefault(day, {})
         grouping = source_state.group_by(step.window.start)
-        reading = await source.read(step.window, step.width, grouping)
+        reading = await source.read(step.window, step.width, grouping, {})
         for bucket in reading.buckets:
             day_sums = theirs[floor(bucket.start, Width.DAY)]
             for dims, amounts in bucket.rows.items():

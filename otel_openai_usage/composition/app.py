@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import otel_openai_usage
@@ -45,12 +44,8 @@ from otel_openai_usage.ingest.listener import Ingest
 from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.ingest.tokens import Tokens
 from otel_openai_usage.memory import Shelf, tune_allocator
-from otel_openai_usage.providers.openai.admin import openai_client
-from otel_openai_usage.providers.openai.budget import Budget
-from otel_openai_usage.providers.openai.client import Client
-from otel_openai_usage.providers.openai.limits import OpenAILimits
-from otel_openai_usage.providers.openai.names import OpenAINames
-from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.providers.budget import Budget
+from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.sqlite.file import MEMORY, unwritable
 from otel_openai_usage.storage.sqlite.store import Store
@@ -296,17 +291,10 @@ async def wire(
     )
     budget = Budget(settings.api.max_bytes)
     for organization in settings.organizations if needs_key(settings) else ():
-        client = openai_client(
-            settings,
-            organization,
-            _observer(self_metrics, organization.name),
-            budget=budget,
-            odd=partial(self_metrics.odd_values, organization.name),
-        )
-        client.guard = parts.guard(client, organization, recorder, store)
-        await stack.enter_async_context(client)
+        provider = parts.provider(settings, organization, recorder, store, self_metrics, budget)
+        await stack.enter_async_context(provider)
         await asyncio.to_thread(
-            _add_organization, exporter, settings, organization.name, client, int(clock.now())
+            _add_organization, exporter, settings, organization.name, provider, int(clock.now())
         )
         self_metrics.expect(
             organization.name,
@@ -448,17 +436,8 @@ def size(path: str) -> int:
     return sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
 
 
-def _observer(self_metrics: SelfMetrics, organization: str) -> Callable[[str, str, float], None]:
-    def observe(endpoint: str, status: str, seconds: float) -> None:
-        self_metrics.request(
-            organization, endpoint, int(status) if status.isdigit() else None, seconds
-        )
-
-    return observe
-
-
 def _add_organization(
-    exporter: Exporter, settings: Settings, name: str, client: Client, now: int
+    exporter: Exporter, settings: Settings, name: str, provider: Provider, now: int
 ) -> None:
     recorder = exporter.recorder
     source_states = []
@@ -469,7 +448,7 @@ def _add_organization(
         else []
     )
     for endpoint in [*endpoints, *([COSTS] if settings.costs.enabled else [])]:
-        poll, interval = _usage_poll(exporter, settings, name, endpoint, client, now)
+        poll, interval = _usage_poll(exporter, settings, name, endpoint, provider, now)
         source_states.append(poll.source_state)
         exporter.loops.append(
             Loop(
@@ -483,7 +462,7 @@ def _add_organization(
         )
     recorder.source_states += source_states
     if settings.names.enabled:
-        names = NamesPoll(recorder, OpenAINames(client), name, source_states)
+        names = NamesPoll(recorder, provider.names, name, source_states)
         exporter.names.append(names)
         exporter.loops.append(
             Loop(
@@ -496,7 +475,7 @@ def _add_organization(
             )
         )
     if settings.limits.enabled:
-        limits = LimitsPoll(recorder, OpenAILimits(client), name)
+        limits = LimitsPoll(recorder, provider.limits, name)
         exporter.loops.append(
             Loop(
                 "limits",
@@ -521,7 +500,7 @@ def _usage_poll(
     settings: Settings,
     organization: str,
     endpoint: Endpoint,
-    client: Client,
+    provider: Provider,
     now: int,
 ) -> tuple[UsagePoll, float]:
     recorder = exporter.recorder
@@ -559,7 +538,7 @@ def _usage_poll(
     units = QuantityUnits(recorder.store, organization)
     poll = UsagePoll(
         recorder,
-        UsageSource(client, endpoint),
+        provider.sources[endpoint.name],
         source_state,
         rules,
         every,

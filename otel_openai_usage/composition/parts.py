@@ -4,6 +4,7 @@ source.
 
 import logging
 import math
+from functools import partial
 
 from otel_openai_usage.config import Organization, Settings
 from otel_openai_usage.domain.endpoints import LEGACY
@@ -16,12 +17,14 @@ from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from otel_openai_usage.providers.openai.budget import Budget
+from otel_openai_usage.providers import DEFAULT, PROVIDERS
+from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.openai.client import Client
-from otel_openai_usage.providers.openai.guard import Guard, StateVault
 from otel_openai_usage.providers.openai.legacy.owner import LegacyOwner
 from otel_openai_usage.providers.openai.legacy.poll import LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
+from otel_openai_usage.providers.provider import Provider
+from otel_openai_usage.providers.vault import StateVault
 from otel_openai_usage.storage.sqlite.store import Store
 
 log = logging.getLogger(__name__)
@@ -65,10 +68,25 @@ def maintenance(
     )
 
 
-def guard(client: Client, organization: Organization, recorder: Recorder, store: Store) -> Guard:
-    """What keeps data of another organization than the state's out of it."""
-    vault = StateVault(recorder.do, store, organization.name, organization.base_url)
-    return Guard(client, vault, now=recorder.clock.now, mono=recorder.clock.mono)
+def provider(
+    settings: Settings,
+    organization: Organization,
+    recorder: Recorder,
+    store: Store,
+    self_metrics: SelfMetrics,
+    budget: Budget,
+) -> Provider:
+    """Where the usage of an organization is read from. Raises ConfigError."""
+    return PROVIDERS[DEFAULT](
+        settings,
+        organization,
+        StateVault(recorder.do, store, organization.name, organization.base_url),
+        observe=partial(self_metrics.request, organization.name),
+        odd=partial(self_metrics.odd_values, organization.name),
+        budget=budget,
+        now=recorder.clock.now,
+        mono=recorder.clock.mono,
+    )
 
 
 def legacy_owner(settings: Settings, store: Store, source_state: SourceState) -> LegacyOwner:
@@ -94,13 +112,7 @@ def legacy(
     """
     asked = settings.legacy
     first = settings.organizations[0]
-
-    def observe(endpoint: str, status: str, seconds: float) -> None:
-        self_metrics.request(
-            first.name, endpoint, int(status) if status.isdigit() else None, seconds
-        )
-
-    client = legacy_client(settings, observe, budget=budget)
+    client = legacy_client(settings, partial(self_metrics.request, first.name), budget=budget)
     log.warning(
         "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
     )

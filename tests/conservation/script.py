@@ -13,10 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from unittest import mock
 
-from otel_openai_usage.composition import app
 from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.providers.openai import provider
 from otel_openai_usage.simulator.server import running
 from otel_openai_usage.testing import Harness
 from tests.conservation.organization import Organization, UsageRow, at, fake_client, server
@@ -118,7 +118,7 @@ class Machine:
                 yield
             return
         made = fake_client(self.organization, lambda: self.clock.true)
-        with mock.patch.object(app, "openai_client", return_value=made):
+        with mock.patch.object(provider, "openai_client", return_value=made):
             yield
 
     # --- the steps

@@ -16,24 +16,17 @@ from typing import Protocol, Self, TypeVar
 import aiohttp
 
 from otel_openai_usage.errors import Rejected, SourceError, Unavailable
+from otel_openai_usage.providers.budget import Budget, HeldBody
 from otel_openai_usage.providers.openai import answers, retry
 from otel_openai_usage.providers.openai.answers import ADMIN, Advice, Body
-from otel_openai_usage.providers.openai.budget import Budget, HeldBody
 from otel_openai_usage.providers.openai.gate import Gate
 from otel_openai_usage.providers.openai.inflate import unpacked
 from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.openai.proxy import proxy_for
 from otel_openai_usage.providers.openai.text import Odd, mend
+from otel_openai_usage.providers.provider import NoteOdd, Observe
 
 log = logging.getLogger(__name__)
-
-Observe = Callable[[str, str, float], None]
-"""Told of every request: endpoint, HTTP status (or "timeout", "connection"), seconds."""
-
-NoteOdd = Callable[[str, str, int], None]
-"""Told of values that could not be read: endpoint, what became of them (`replaced`, `left_out`), how
-many.
-"""
 
 T = TypeVar("T")
 
@@ -299,7 +292,7 @@ class Client:
         if self._session is None:
             raise RuntimeError("a Client must be entered before it is used")
         started = time.perf_counter()
-        outcome = "connection"
+        status: int | None = None
         headers = {"Authorization": f"Bearer {secret}"}
         login = self._proxy.login if self._proxy else {}
         is_tunnelled = self._base.startswith("https:")
@@ -316,25 +309,26 @@ class Client:
                     allow_redirects=False,
                 ) as response,
             ):
-                outcome = str(response.status)
-                return response.status, response.headers, await self._body(response, call)
+                status = response.status
+                body = await self._body(response, call)
+                return status, response.headers, body
         except TimeoutError as error:
-            outcome = "timeout"
+            status = None
             raise Unavailable(
                 f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on"
             ) from error
         except aiohttp.ClientPayloadError as error:  # what it says of itself looks like a status
-            outcome = "connection"
+            status = None
             raise Unavailable(
                 f"{call}: the answer broke off or could not be unpacked; check base_url and the network"
             ) from error
         # ValueError: a host or a header that the libraries below cannot encode
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            outcome = "connection"
+            status = None
             raise Unavailable(f"{call}: {self._reason(error, secret)}") from error
         finally:
             if self._observe is not None:
-                self._observe(endpoint, outcome, time.perf_counter() - started)
+                self._observe(endpoint, status, time.perf_counter() - started)
 
     async def _body(self, response: aiohttp.ClientResponse, call: str) -> HeldBody:
         """All of a good answer's body, the beginning of a refusal's."""

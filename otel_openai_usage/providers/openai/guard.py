@@ -8,10 +8,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
-from typing import Protocol
 
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, USAGE_ENDPOINTS
-from otel_openai_usage.domain.identity import Identity, Owner, Verdict, compare, from_header, mark
+from otel_openai_usage.domain.identity import Identity, Owner, Verdict, compare, from_header
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.errors import (
     BadRequest,
@@ -23,11 +22,9 @@ from otel_openai_usage.errors import (
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.projects import listed
 from otel_openai_usage.providers.openai.sources import UsageSource
+from otel_openai_usage.providers.vault import Vault
 
 log = logging.getLogger(__name__)
-
-Run = Callable[[Callable[[], None]], Awaitable[None]]
-"""Runs work on the state in the thread that may do so."""
 
 LOOK_AGAIN_AFTER = 300.0
 """Seconds after which a key that was found to be of another organization is looked at again."""
@@ -35,81 +32,6 @@ SOURCES = 3
 """Usage endpoints that are asked at most."""
 DAYS = 30
 """Days before the newest stored bucket that are asked for."""
-
-
-class Vault(Protocol):
-    """Where it is kept whose data a state has. Every method but `mark` may raise StateError."""
-
-    def mark(self, secret: str) -> str:
-        """What stands for this key with the configured base URL."""
-        ...
-
-    async def owner(self) -> Owner:
-        """What the state knows of the organization."""
-        ...
-
-    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
-        """Remember what the organization says of itself, and the keys that are of it."""
-        ...
-
-
-class Looked(Protocol):
-    """A state that can be looked at. May raise StateError."""
-
-    @property
-    def instance_id(self) -> str: ...
-    def owner(self, organization: str) -> Owner: ...
-
-
-class Kept(Looked, Protocol):
-    """A state that can be written, too."""
-
-    def note_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None: ...
-
-
-class LookingVault:
-    """The vault of a command that only reads: it remembers nothing."""
-
-    def __init__(self, state: Looked, organization: str, base_url: str) -> None:
-        self._state = state
-        self._organization = organization
-        self._base_url = base_url
-        self._instance_id = state.instance_id
-
-    def mark(self, secret: str) -> str:
-        """What stands for this key with the configured base URL."""
-        return mark(self._instance_id, self._base_url, secret)
-
-    async def owner(self) -> Owner:
-        """What the state knows of the organization."""
-        return self._state.owner(self._organization)
-
-    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
-        """Nothing is remembered."""
-
-
-class StateVault:
-    """The vault of whoever writes the state; `run` does work in the thread that may."""
-
-    def __init__(self, run: Run, state: Kept, organization: str, base_url: str) -> None:
-        self._run = run
-        self._state = state
-        self._organization = organization
-        self._base_url = base_url
-
-    def mark(self, secret: str) -> str:
-        """What stands for this key with the configured base URL."""
-        return mark(self._state.instance_id, self._base_url, secret)
-
-    async def owner(self) -> Owner:
-        """What the state knows of the organization."""
-        found: list[Owner] = []
-        await self._run(lambda: found.append(self._state.owner(self._organization)))
-        return found[0]
-
-    async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
-        """Remember what the organization says of itself, and the keys that are of it."""
-        await self._run(lambda: self._state.note_owner(self._organization, seen, marks))
 
 
 class Guard:

@@ -23,7 +23,7 @@ from otel_openai_usage.errors import (
     NotOffered,
     Unavailable,
 )
-from otel_openai_usage.providers.openai.budget import Budget
+from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.providers.openai.text import Odd

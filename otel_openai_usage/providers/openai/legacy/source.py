@@ -27,11 +27,12 @@ from otel_openai_usage.errors import (
     Rejected,
     SourceError,
 )
+from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.openai.answers import Advice
-from otel_openai_usage.providers.openai.budget import Budget
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.openai.wire import MAX_COUNT
+from otel_openai_usage.providers.provider import Observe
 
 ADVICE = Advice(
     "legacy.api_key must be a live API key of the organization",
@@ -83,7 +84,7 @@ it.
 
 def legacy_client(
     settings: Settings,
-    observe: Callable[[str, str, float], None] | None = None,
+    observe: Observe | None = None,
     *,
     budget: Budget | None = None,
 ) -> Client:
