@@ -225,7 +225,7 @@ class Recorder:
         series_index = self.snapshot_builder.series_index
         self.fold(series_index.resume(certain, mono))
         series_index.forget(certain)
-        self._release(series_index.due(mono, self.attempted))
+        self._release(series_index.releasable(mono, self.attempted))
         snapshot = self.snapshot_builder.snapshot(now, mono)
         if snapshot is None:
             return False
@@ -238,7 +238,7 @@ class Recorder:
         """An export had the series that are shown as 0, and this process makes no other: the next
         one shows what they are. In the thread.
         """
-        self._release(self.snapshot_builder.series_index.due(float("inf"), None))
+        self._release(self.snapshot_builder.series_index.releasable(float("inf"), None))
 
     def _release(self, stored_series_list: Sequence[StoredSeries]) -> None:
         """Without room on the disk new series stay 0 for longer; all else is shown, not least that
@@ -250,7 +250,7 @@ class Recorder:
         except StateError as error:
             self._tell_of(error)
         else:
-            self.snapshot_builder.series_index.released(stored_series_list)
+            self.snapshot_builder.series_index.release(stored_series_list)
 
     def _tell_of(self, error: Exception) -> None:
         """Log why nothing new is shown, at most once an hour; with its trace if it is a bug."""

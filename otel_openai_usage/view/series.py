@@ -1,4 +1,4 @@
-"""One exported series, and the stored series that it adds up."""
+"""One exported series, the stored series that it adds up, and where a stored series is placed."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -6,78 +6,117 @@ from decimal import Decimal
 from otel_openai_usage.domain.model import Amount
 from otel_openai_usage.domain.snapshot import Series
 from otel_openai_usage.domain.source_state import StoredSeries
+from otel_openai_usage.view.series_life import (
+    PlacementState,
+    SeriesState,
+    check_placement,
+    check_series,
+)
 
 _NOTHING = Decimal(0)
 
 
 @dataclass(slots=True, eq=False)
 class AggregatedSeries:
-    """One series, and the leaves (with the index of the measure) that it adds up."""
+    """One series of an instrument. It adds up one measure of each member.
+
+    * `members`: stored series, each with the index of its measure.
+    * `position`: where its point is in the instrument's list; -1 if it has none.
+    * `zero_since`, `zero_version`: the monotonic time and the snapshot in which it was first 0.
+    * `begins_at_zero`: it must be 0 first although a member may show its value. It was omitted
+      while it was 0, or its first price came later than its usage.
+    * `high_water_mark`: it never shows less, whatever its members add up to.
+    * `from_zero`: it is 0 first also before a page was served.
+    """
 
     instrument: str
     series: Series
     floating: bool
+    from_zero: bool = False
+    high_water_mark: Amount = 0
+    state: SeriesState = SeriesState.UNPUBLISHED
     members: list[tuple[StoredSeries, int]] = field(default_factory=list)
     position: int = -1
-    held_since: float | None = None
-    held_version: int = 0
-    skipped: bool = False
-    floor: Amount = 0
-    from_zero: bool = False
+    zero_since: float | None = None
+    zero_version: int = 0
+    begins_at_zero: bool = False
+
+    def move_to(self, state: SeriesState) -> None:
+        """Change the state. Raises ValueError if the table of series_life does not have it."""
+        check_series(self.state, state)
+        self.state = state
+
+    @property
+    def has_point(self) -> bool:
+        """Whether the instrument's list of points has it."""
+        return self.position >= 0
 
     @property
     def changed(self) -> int:
-        """When any of it last moved, Unix seconds."""
+        """When a member last changed, in Unix seconds."""
         return max((stored_series.changed for stored_series, _ in self.members), default=0)
 
     @property
-    def released(self) -> bool:
-        """Whether it need not be 0 (any more). One that was left out while it was 0 begins with 0,
-        however old its leaf.
-        """
-        return not self.skipped and (
-            self.floor > 0 or any(stored_series.released for stored_series, _ in self.members)
-        )
+    def may_show_value(self) -> bool:
+        """Whether it need not be 0 first."""
+        if self.begins_at_zero:
+            return False
+        if self.high_water_mark > 0:
+            return True
+        return any(stored_series.released for stored_series, _ in self.members)
 
-    def kept(self) -> Amount:
-        """The sum of what the members may show."""
+    def member_sum(self) -> Amount:
+        """Return what the members add up to. Never falls while the members stay the same."""
         return sum(stored_series.shown[index] for stored_series, index in self.members)
 
-    def shown(self) -> Amount:
-        """That, and not less than what it showed before a member got another name."""
-        return max(self.floor, self.kept())
+    def reported_sum(self) -> Amount:
+        """Return what OpenAI reports for the members now. Can fall."""
+        return sum(stored_series.total[index] for stored_series, index in self.members)
 
-    def pending(self) -> Amount:
-        """How much of it OpenAI has taken back, or belongs to another series now."""
-        return self.shown() - sum(
-            stored_series.total[index] for stored_series, index in self.members
-        )
+    def value(self) -> Amount:
+        """Return the value to show after the zero."""
+        return max(self.high_water_mark, self.member_sum())
 
-    def follow(self, old: "AggregatedSeries") -> None:
-        """Go on where the same series was before all were shaped anew."""
-        self.held_since = old.held_since
-        self.held_version = old.held_version
-        self.skipped = old.skipped
-        self.floor = old.shown() if old.released else 0
+    def continue_from(self, old: "AggregatedSeries") -> None:
+        """Take over what the series with the same attributes had before an index was rebuilt."""
+        self.zero_since = old.zero_since
+        self.zero_version = old.zero_version
+        self.begins_at_zero = old.begins_at_zero
+        self.high_water_mark = old.value() if old.may_show_value else 0
 
     def number(self, amount: Amount) -> int | float:
-        """As the instrument shows it: money becomes a float here and nowhere earlier."""
+        """Return the amount as the instrument exports it. Only here money becomes a float."""
         return float(amount) if self.floating else int(amount)
 
 
 @dataclass(slots=True, eq=False)
 class EstimatedSeries(AggregatedSeries):
-    """The estimated cost of its members."""
+    """The estimated cost of its members. The index of the measure means nothing here."""
 
-    def kept(self) -> Amount:
-        """The sum of what the members may show."""
-        return sum(
-            (stored_series.estimate_shown or _NOTHING for stored_series, _ in self.members),
-            _NOTHING,
-        )
+    def member_sum(self) -> Amount:
+        """Return what the members add up to. Never falls while the members stay the same."""
+        estimates = (stored_series.estimate_shown for stored_series, _ in self.members)
+        return sum((estimate or _NOTHING for estimate in estimates), _NOTHING)
 
-    def pending(self) -> Amount:
-        """How much of it was taken back."""
-        return self.shown() - sum(
-            (stored_series.estimate or _NOTHING for stored_series, _ in self.members), _NOTHING
-        )
+    def reported_sum(self) -> Amount:
+        """Return the price of what OpenAI reports for the members now. Can fall."""
+        estimates = (stored_series.estimate for stored_series, _ in self.members)
+        return sum((estimate or _NOTHING for estimate in estimates), _NOTHING)
+
+
+@dataclass(slots=True, eq=False)
+class Placement:
+    """The state of a stored series in the index, and the series that it is a member of now."""
+
+    state: PlacementState = PlacementState.ABSENT
+    series: tuple[AggregatedSeries, ...] = ()
+
+    def move_to(self, state: PlacementState) -> None:
+        """Change the state. Raises ValueError if the table of series_life does not have it."""
+        check_placement(self.state, state)
+        self.state = state
+
+    @property
+    def has_estimate(self) -> bool:
+        """Whether one of the series is its estimated cost."""
+        return any(isinstance(series, EstimatedSeries) for series in self.series)

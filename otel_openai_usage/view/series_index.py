@@ -1,72 +1,69 @@
-"""From leaves to series: names joined, attributes renamed, dropped and folded, zeros shown first.
+"""All series of the counters, kept up to date with each stored series that changes.
 
-A Shape remembers what stands on the Board, so that a poll costs what it changes. Built anew from
-the same books, it comes out the same.
+`series_life` has the states of a series. `Naming`, `Capacity` and `PointLists` have the parts that
+do not depend on them. An index that is built again from the same state comes out the same.
 """
 
 from collections.abc import Iterable, Mapping
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
-from otel_openai_usage.domain.model import NO_NAMES, Amount, Names
+from otel_openai_usage.domain.model import Amount, Names
 from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, Key, OverflowMember
 from otel_openai_usage.domain.snapshot import AttributeValue, Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.attributes import (
-    AttributePolicy,
-    attribute_key,
-    dimensions,
-    named,
-    unnamed,
-)
-from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries
+from otel_openai_usage.view.attributes import AttributePolicy, attribute_key
+from otel_openai_usage.view.capacity import Capacity
+from otel_openai_usage.view.naming import HighWaterMarks, Naming
+from otel_openai_usage.view.points import PointLists
+from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries, Placement
+from otel_openai_usage.view.series_life import PlacementState, SeriesState
 
+SWEEP_EVERY = 3600
+"""Seconds between two searches for series that did not change for too long."""
+
+_ESTIMATED_COST = "openai.api.estimated_cost"
 _NANO = 1_000_000_000
-_SWEEP_EVERY = 3600
-"""Seconds between two looks for what has been silent for too long."""
-_AT_ONCE = 100
-"""One of so many series makes room at a time, so that the longest silent need not be looked for
-again for each new one.
-"""
 
 
 class SeriesIndex:
-    """The series of all books' counters, kept up to date leaf by leaf."""
+    """The series of the counters of all sources.
+
+    Call `add` for each stored series that was created or updated, then `releasable` and `release`,
+    then `points`. `now` is in Unix seconds. `mono` is in seconds, of a clock that never steps.
+    """
 
     def __init__(
         self,
         policy: AttributePolicy,
-        folded: Iterable[OverflowMember] = (),
-        floors: Iterable[HighWaterMark] = (),
+        overflow_members: Iterable[OverflowMember] = (),
+        high_water_marks: Iterable[HighWaterMark] = (),
     ) -> None:
         self.policy = policy
-        self._floors = {(floor.instrument, floor.key): floor.amount for floor in floors}
-        self._folded: dict[str, set[int]] = {}
-        for fold in folded:
-            self._folded.setdefault(fold.instrument, set()).add(fold.stored_series)
-        self._names: dict[str, Names] = {}
-        self._source_states: list[SourceState] = []
-        self._wait_began: dict[int, float] = {}
         self.page_served = True
         """Whether a page was served on this state, by this process or an earlier one. Until then
-        nobody can miss the 0 of a new series, so none is shown.
+        nobody can miss the 0 of a new series, so series show their value at once.
         """
+        self._naming = Naming(policy.name_wait)
+        self._capacity = Capacity(policy.max_series, overflow_members)
+        self._marks = HighWaterMarks(high_water_marks)
+        self._source_states: list[SourceState] = []
         self._clear()
 
     def _clear(self) -> None:
-        self._entries: dict[str, dict[Key, AggregatedSeries]] = {}
-        self._asleep: dict[tuple[str, Key], AggregatedSeries] = {}
-        self._away: set[int] = set()
-        self._swept: float = float("-inf")
-        self._full: dict[str, float] = {}
-        self._owed: dict[str, set[int]] = {}
-        self._of_leaf: dict[int, list[AggregatedSeries]] = {}
-        self._points: dict[str, list[Point]] = {}
-        self._dirty: dict[AggregatedSeries, None] = {}
-        self._held: dict[AggregatedSeries, None] = {}
-        self._ripe: list[AggregatedSeries] = []
-        self._pending: dict[AggregatedSeries, Amount] = {}
-        self._waiting: dict[int, tuple[SourceState, StoredSeries]] = {}
+        self._series: dict[str, dict[Key, AggregatedSeries]] = {}
+        # Only dormant series that can return with more than one member are remembered.
+        self._dormant: dict[tuple[str, Key], AggregatedSeries] = {}
+        self._placements: dict[int, Placement] = {}
+        self._points = PointLists()
+        # Work lists, so that a poll costs what it changes. Dicts, because they keep the order.
+        self._changed: dict[AggregatedSeries, None] = {}
+        self._zero_first: dict[AggregatedSeries, None] = {}
+        self._releasable: list[AggregatedSeries] = []
+        self._restated: dict[AggregatedSeries, Amount] = {}
+        self._swept = float("-inf")
+
+    # --- what changes it: loading, readings, names
 
     def load(
         self,
@@ -75,115 +72,96 @@ class SeriesIndex:
         now: float,
         mono: float | None = None,
     ) -> list[OverflowMember]:
-        """Shape all books from the beginning; what had to be folded on the way.
+        """Build all series again. Return what the store must remember before they are shown.
 
-        `now` decides what has been silent for too long, `mono` (else `now`) how long a name was
-        waited for.
+        `now` decides what did not change for too long, `mono` (else `now`) who waited for a name.
         """
-        shown = self._of_leaf
+        placed_before = {id_ for id_, place in self._placements.items() if place.series}
         self._clear()
+        self._naming.clear_waiting()
+        self._naming.by_organization = dict(names)
         self._source_states = list(source_states)
-        self._names = dict(names)
-        stored_series_list = [
-            (source_state, stored_series)
-            for source_state in self._source_states
-            if source_state.progress.complete
-            for stored_series in source_state.series.values()
-        ]
-        silent = {
-            stored_series.id
-            for _, stored_series in stored_series_list
-            if stored_series.changed < now - self.policy.make_room
-        }
-        stored_series_list.sort(
-            key=lambda pair: (pair[1].id in silent, pair[1].id not in shown, pair[1].id)
-        )  # first come stay
-        self._owed = {name: set(silent) for name in INSTRUMENTS}
-        # At the start nothing waits for its name: what the store has was shown before, and a scrape
-        # must not miss it.
-        folds = []
-        for source_state, stored_series in stored_series_list:
-            waits = bool(shown) and stored_series.id not in shown
-            folds += self.add(source_state, stored_series, now, mono, waits=waits)
-        self.forget(now)
-        for name, entries in self._entries.items():
-            self._make_room(name, now, len(entries) - self.policy.max_series)
-        return folds
+        pairs = self._counted()
+        silent_since = now - self.policy.make_room
+        silent = frozenset(series.id for _, series in pairs if series.changed < silent_since)
+        self._capacity.reset(silent)
 
-    def renamed(
+        def precedence(pair: tuple[SourceState, StoredSeries]) -> tuple[bool, bool, int]:
+            id_ = pair[1].id
+            return (id_ in silent, id_ not in placed_before, id_)
+
+        # What was shown before keeps its place: the first come stay.
+        pairs.sort(key=precedence)
+        for source_state, stored_series in pairs:
+            # At the start nothing waits for its name. The store's series were shown before, and
+            # the first scrape after a restart must have them.
+            may_wait = bool(placed_before) and stored_series.id not in placed_before
+            self._add(source_state, stored_series, now, mono, may_wait=may_wait)
+        self.forget(now)
+        for instrument, live in self._series.items():
+            self._make_room(instrument, now, self._capacity.excess(len(live)))
+        return self._capacity.take_new_members()
+
+    def _counted(self) -> list[tuple[SourceState, StoredSeries]]:
+        """Return all stored series of sources whose first reading is complete."""
+        pairs = []
+        for source_state in self._source_states:
+            if source_state.progress.complete:
+                pairs += [(source_state, series) for series in source_state.series.values()]
+        return pairs
+
+    def rename(
         self, names: Mapping[str, Names], now: float, mono: float | None = None
     ) -> tuple[list[OverflowMember], list[HighWaterMark]]:
-        """Take new names. Entries are shaped anew only if a name in use changed. What must be
-        remembered before it is shown.
+        """Use new names. Return what the store must remember before they are shown.
+
+        The index is built again only if a series has another name.
         """
-        before = self._names
-        self._names = dict(names)
-        if not any(
-            self._differs(source_state, before.get(source_state.organization, NO_NAMES))
-            for source_state in self._source_states
-        ):
+        before = self._naming.by_organization
+        self._naming.by_organization = dict(names)
+        if not self._any_name_differs(before):
             return self.resume(now, mono), []
-        old = self._every()
-        held = self._held
-        folds = self.load(self._source_states, names, now, mono)
-        new = self._every()
+        old = self._live_and_dormant()
+        overflow_members = self.load(self._source_states, names, now, mono)
+        new = self._live_and_dormant()
         for place in old.keys() & new.keys():
-            new[place].follow(old[place])
-            if old[place] in held:
-                self._held[new[place]] = None
-        return folds, self._lowered(old, new) if self.policy.names_without_ids else []
+            new[place].continue_from(old[place])
+        if not self.policy.names_without_ids:
+            return overflow_members, []  # an id keeps its members in their series
+        return overflow_members, self._marks.update(old, new)
 
-    def _every(self) -> dict[tuple[str, Key], AggregatedSeries]:
-        """All series, the forgotten ones that may return with others' parts included."""
-        return {
-            (name, key): entry
-            for name, entries in self._entries.items()
-            for key, entry in entries.items()
-        } | self._asleep
-
-    def _lowered(
-        self,
-        old: Mapping[tuple[str, Key], AggregatedSeries],
-        new: Mapping[tuple[str, Key], AggregatedSeries],
-    ) -> list[HighWaterMark]:
-        """Hold the series that would show less than they did; also those that nothing bears the
-        name of now, should they return.
-        """
-        floors = []
-        for place, entry in old.items():
-            shown = entry.shown() if entry.released else 0
-            if shown > (new[place].kept() if place in new else 0) and shown != self._floors.get(
-                place
-            ):
-                self._floors[place] = shown
-                floors.append(HighWaterMark(*place, shown))
-        return floors
-
-    def _differs(self, source_state: SourceState, before: Names) -> bool:
-        after = self._names.get(source_state.organization, NO_NAMES)
+    def _any_name_differs(self, before: Mapping[str, Names]) -> bool:
         return any(
-            named(dict(dims), before) != named(dict(dims), after)
+            self._uses_name(stored_series)
+            and self._naming.differs(source_state, stored_series, before)
+            for source_state in self._source_states
             for stored_series in source_state.series.values()
-            if self._concerns(stored_series) and (dims := dimensions(source_state, stored_series))
         )
 
-    def _concerns(self, stored_series: StoredSeries) -> bool:
-        """Whether a name of it is in use. One that is forgotten left a series that may return
-        without it, if its name alone tells it.
-        """
-        return stored_series.id in self._of_leaf or (
-            self.policy.names_without_ids and stored_series.id not in self._waiting
-        )
+    def _uses_name(self, stored_series: StoredSeries) -> bool:
+        """Return whether the name of a stored series decides about a series, live or dormant."""
+        placement = self._placements.get(stored_series.id)
+        if placement is None:
+            # A dormant series that is known by its name alone may return without this member.
+            return self.policy.names_without_ids
+        return bool(placement.series)
+
+    def _live_and_dormant(self) -> dict[tuple[str, Key], AggregatedSeries]:
+        found = {
+            (instrument, key): series
+            for instrument, live in self._series.items()
+            for key, series in live.items()
+        }
+        return found | self._dormant
 
     def resume(self, now: float, mono: float | None = None) -> list[OverflowMember]:
-        """Shape the leaves whose name has come, or has been waited for long enough."""
-        waiting = self._waiting
-        self._waiting = {}
-        return [
-            fold
-            for source_state, stored_series in waiting.values()
-            for fold in self.add(source_state, stored_series, now, mono)
-        ]
+        """Add the stored series whose wait for a name is over.
+
+        Return what the store must remember before they are shown.
+        """
+        for source_state, stored_series in self._naming.waiting():
+            self._add(source_state, stored_series, now, mono)
+        return self._capacity.take_new_members()
 
     def add(
         self,
@@ -191,346 +169,386 @@ class SeriesIndex:
         stored_series: StoredSeries,
         now: float,
         mono: float | None = None,
-        *,
-        waits: bool = True,
     ) -> list[OverflowMember]:
-        """Take in a leaf that is new, or has moved; unless `waits`, also without its name."""
-        if stored_series.id in self._of_leaf and stored_series.id not in self._away:
-            folds = self._price(source_state, stored_series, now)
-            self._dirty.update(dict.fromkeys(self._of_leaf[stored_series.id]))
-            return folds
-        if not stored_series.changed or source_state.endpoint.level:
-            return []
-        dims = dimensions(source_state, stored_series)
-        names = self._names.get(source_state.organization, NO_NAMES)
-        # What was shown before does not wait, whatever it was called then.
-        began = self._wait_began.setdefault(stored_series.id, now if mono is None else mono)
-        waited = (now if mono is None else mono) - began
-        patient = waits and not stored_series.released and waited < self.policy.name_wait
-        if patient and unnamed(dims, names):
-            self._waiting[stored_series.id] = (source_state, stored_series)
-            return []
-        self._wait_began.pop(stored_series.id, None)
-        raw = named(
-            {
-                "organization": source_state.organization,
-                "operation": source_state.endpoint.name,
-                **dims,
-            },
-            names,
-        )
-        folds = []
-        for index, measure in enumerate(source_state.endpoint.measures):
-            if measure.instrument:
-                typed = {**raw, "token_type": measure.token_type} if measure.token_type else raw
-                need = sum(
-                    other.instrument == measure.instrument
-                    for other in source_state.endpoint.measures[index:]
-                )
-                folds += self._join(
-                    self._entry(
-                        measure.instrument, typed, source_state, stored_series, now, need=need
-                    ),
-                    stored_series,
-                    index,
-                )
-        if stored_series.estimate is not None:
-            folds += self._join(
-                self._estimated(raw, source_state, stored_series, now), stored_series, 0
-            )
-        self._away.discard(stored_series.id)
-        self._dirty.update(dict.fromkeys(self._of_leaf[stored_series.id]))
-        return folds
+        """Add a stored series that was created or updated.
 
-    def _join(
+        Return what the store must remember before it is shown.
+        """
+        self._add(source_state, stored_series, now, mono)
+        return self._capacity.take_new_members()
+
+    # --- placing a stored series
+
+    def _add(
         self,
-        found: tuple[AggregatedSeries, list[OverflowMember]],
-        stored_series: StoredSeries,
-        index: int,
-    ) -> list[OverflowMember]:
-        """Have the leaf in the entry, where it may be already."""
-        entry, folds = found
-        entries = self._of_leaf.setdefault(stored_series.id, [])
-        if entry not in entries:
-            entry.members.append((stored_series, index))
-            entries.append(entry)
-        return folds
-
-    def _price(
-        self, source_state: SourceState, stored_series: StoredSeries, now: float
-    ) -> list[OverflowMember]:
-        """Show the estimated cost of a leaf that had no price before."""
-        entries = self._of_leaf[stored_series.id]
-        if stored_series.estimate is None or any(
-            isinstance(entry, EstimatedSeries) for entry in entries
-        ):
-            return []
-        names = self._names.get(source_state.organization, NO_NAMES)
-        raw = named(
-            {
-                "organization": source_state.organization,
-                "operation": source_state.endpoint.name,
-                **dimensions(source_state, stored_series),
-            },
-            names,
-        )
-        entry, folds = self._estimated(raw, source_state, stored_series, now)
-        if entry.position < 0 and not entry.floor:
-            entry.skipped = True  # its leaf may be shown, it not yet
-        return folds + self._join((entry, []), stored_series, 0)
-
-    def _estimated(
-        self, raw: Attributes, source_state: SourceState, stored_series: StoredSeries, now: float
-    ) -> tuple[AggregatedSeries, list[OverflowMember]]:
-        priced: Attributes = {key: value for key, value in raw.items() if key != "user_id"}
-        return self._entry(
-            "openai.api.estimated_cost",
-            {**priced, "currency": CURRENCY},
-            source_state,
-            stored_series,
-            now,
-            EstimatedSeries,
-        )
-
-    def _entry(
-        self,
-        name: str,
-        raw: Attributes,
         source_state: SourceState,
         stored_series: StoredSeries,
         now: float,
-        of: type[AggregatedSeries] = AggregatedSeries,
+        mono: float | None,
         *,
-        need: int = 1,
-    ) -> tuple[AggregatedSeries, list[OverflowMember]]:
-        instrument = INSTRUMENTS[name]
-        known = self._entries.setdefault(name, {})
-        if "operation" not in instrument.attributes:
-            raw = {key: value for key, value in raw.items() if key != "operation"}
+        may_wait: bool = True,
+    ) -> None:
+        placement = self._placements.get(stored_series.id)
+        if placement and placement.state is PlacementState.ACTIVE:
+            self._add_first_estimate(placement, source_state, stored_series, now)
+            self._mark_changed(placement.series)
+            return
+        # A level is a gauge. Usage from before counting began is in no counter.
+        if source_state.endpoint.level or not stored_series.changed:
+            return
+        if placement is None:
+            placement = Placement()
+            self._placements[stored_series.id] = placement
+        if placement.state is PlacementState.PARTLY_DORMANT or not may_wait:
+            self._naming.end_wait(stored_series)
+        elif self._naming.must_wait(source_state, stored_series, now if mono is None else mono):
+            if placement.state is PlacementState.ABSENT:
+                placement.move_to(PlacementState.WAITING_FOR_NAME)
+            return
+        self._join_all(placement, source_state, stored_series, now)
+        placement.move_to(PlacementState.ACTIVE)
+        self._mark_changed(placement.series)
+
+    def _join_all(
+        self,
+        placement: Placement,
+        source_state: SourceState,
+        stored_series: StoredSeries,
+        now: float,
+    ) -> None:
+        """Make the stored series a member of a series for each measure, and for its estimate."""
+        raw = self._naming.raw_attributes(source_state, stored_series)
+        measures = source_state.endpoint.measures
+        for index, measure in enumerate(measures):
+            if not measure.instrument:
+                continue
+            # All series of one instrument or none: a restart then comes to the same decision.
+            needed = sum(other.instrument == measure.instrument for other in measures[index:])
+            attributes = {**raw, "token_type": measure.token_type} if measure.token_type else raw
+            key, attributes = self._find_key(
+                measure.instrument, attributes, stored_series, now, needed=needed
+            )
+            series = self._live_series(measure.instrument, key)
+            if series is None:
+                series = self._create(
+                    AggregatedSeries, measure.instrument, key, attributes, source_state
+                )
+            _join(placement, series, stored_series, index)
+        if stored_series.estimate is not None:
+            _join(
+                placement,
+                self._estimated_cost(raw, source_state, stored_series, now),
+                stored_series,
+            )
+
+    def _add_first_estimate(
+        self,
+        placement: Placement,
+        source_state: SourceState,
+        stored_series: StoredSeries,
+        now: float,
+    ) -> None:
+        """Add the estimated cost of a stored series that had no price when it was placed."""
+        if stored_series.estimate is None or placement.has_estimate:
+            return
+        raw = self._naming.raw_attributes(source_state, stored_series)
+        series = self._estimated_cost(raw, source_state, stored_series, now)
+        if not series.has_point and not series.high_water_mark:
+            # The usage was shown with its value, its cost was not shown yet.
+            series.begins_at_zero = True
+        _join(placement, series, stored_series)
+
+    def _estimated_cost(
+        self, raw: Attributes, source_state: SourceState, stored_series: StoredSeries, now: float
+    ) -> AggregatedSeries:
+        """Return the series of the estimated cost of a stored series."""
+        attributes: Attributes = {**raw, "currency": CURRENCY}
+        attributes.pop("user_id", None)
+        key, attributes = self._find_key(_ESTIMATED_COST, attributes, stored_series, now, needed=1)
+        series = self._live_series(_ESTIMATED_COST, key)
+        if series is None:
+            series = self._create(EstimatedSeries, _ESTIMATED_COST, key, attributes, source_state)
+        return series
+
+    def _find_key(
+        self,
+        instrument: str,
+        raw: Attributes,
+        stored_series: StoredSeries,
+        now: float,
+        *,
+        needed: int,
+    ) -> tuple[Key, Attributes]:
+        """Return the series to join: its own, or the overflow series if the instrument is full."""
+        if "operation" not in INSTRUMENTS[instrument].attributes:
+            raw = {name: value for name, value in raw.items() if name != "operation"}
         attributes = self.policy.attributes(raw)
-        folded = self._folded.setdefault(name, set())
-        folds = []
         key = attribute_key(attributes)
-        if stored_series.id in folded or (
-            key not in known and not self._has_room(name, stored_series, now, need)
-        ):
-            if stored_series.id not in folded:
-                folds.append(OverflowMember(name, stored_series.id))
-                folded.add(stored_series.id)
+        overflows = self._capacity.is_overflow_member(instrument, stored_series.id)
+        if not overflows and key not in self._series.setdefault(instrument, {}):
+            overflows = not self._has_place(instrument, stored_series, now, needed)
+            if overflows:
+                self._capacity.add_overflow_member(instrument, stored_series.id)
+        if overflows:
             attributes = self.policy.overflow(raw)
             key = attribute_key(attributes)
-        entry = known.get(key) or self._woken(name, key)
-        if entry is None:
-            start = source_state.progress.epoch * _NANO if instrument.kind == "counter" else 0
-            entry = known[key] = of(
-                name,
-                Series(attributes, start),
-                instrument.floating,
-                floor=self._floors.get((name, key), 0),
-                from_zero=source_state.endpoint.from_zero,
-            )
-        return entry, folds
+        return key, attributes
 
-    def _woken(self, name: str, key: Key) -> AggregatedSeries | None:
-        """The series of that key, if it was forgotten and may add up more than one leaf."""
-        entry = self._asleep.pop((name, key), None)
-        if entry:
-            entry.floor = entry.shown()  # it was shown: whatever joins it, it does not begin with 0
-            self._entries[name][key] = entry
-            self._dirty[entry] = None
-            for stored_series, _ in entry.members:
-                if stored_series.id not in self._of_leaf:
-                    self._away.add(stored_series.id)  # its other series are still forgotten
-                self._of_leaf.setdefault(stored_series.id, []).append(entry)
-        return entry
+    def _live_series(self, instrument: str, key: Key) -> AggregatedSeries | None:
+        """Return the live series, after making it live again if it is dormant."""
+        series = self._series.setdefault(instrument, {}).get(key)
+        if series is None and (instrument, key) in self._dormant:
+            series = self._reactivate(instrument, key)
+        return series
 
-    def forget(self, now: float) -> None:
-        """Let go of the series that have been silent for too long. Looks for them once an hour."""
-        if not 0 <= now - self._swept < _SWEEP_EVERY:
-            self._swept = now
-            for name in self._entries:
-                self._purge(name, self._silent(name, now - self.policy.forget))
+    def _create(
+        self,
+        series_type: type[AggregatedSeries],
+        instrument: str,
+        key: Key,
+        attributes: Attributes,
+        source_state: SourceState,
+    ) -> AggregatedSeries:
+        is_counter = INSTRUMENTS[instrument].kind == "counter"
+        series = series_type(
+            instrument=instrument,
+            series=Series(attributes, source_state.progress.epoch * _NANO if is_counter else 0),
+            floating=INSTRUMENTS[instrument].floating,
+            from_zero=source_state.endpoint.from_zero,
+            high_water_mark=self._marks.of(instrument, key),
+        )
+        self._series[instrument][key] = series
+        return series
 
-    def _has_room(self, name: str, stored_series: StoredSeries, now: float, need: int) -> bool:
-        """Whether a leaf may have `need` series of its own: all of them or none, so that it looks
-        the same after a restart.
+    def _mark_changed(self, series: Iterable[AggregatedSeries]) -> None:
+        self._changed.update(dict.fromkeys(series))
 
-        One that had them and made room for others may, even where there is none.
-        """
-        if len(
-            self._entries[name]
-        ) + need <= self.policy.max_series or stored_series.id in self._owed.get(name, ()):
+    # --- capacity and dormancy
+
+    def _has_place(
+        self, instrument: str, stored_series: StoredSeries, now: float, needed: int
+    ) -> bool:
+        """Return whether a stored series gets series of its own, after making room if possible."""
+        live = len(self._series[instrument])
+        if self._capacity.has_place(instrument, stored_series.id, live, needed):
             return True
-        if 0 <= now - self._full.get(name, float("-inf")) < _SWEEP_EVERY:
+        if self._capacity.is_full(instrument, now):
             return False
-        if self._make_room(name, now, max(need, self.policy.max_series // _AT_ONCE)):
+        if self._make_room(instrument, now, self._capacity.batch(needed)):
             return True
-        self._full[name] = now
+        self._capacity.mark_full(instrument, now)
         return False
 
-    def _make_room(self, name: str, now: float, wanted: int) -> bool:
-        """Let go of those that have been silent for longest. False if none has been for long
-        enough.
-        """
+    def _make_room(self, instrument: str, now: float, wanted: int) -> bool:
+        """Make up to `wanted` series dormant, the longest silent first. False if none is silent."""
         if wanted <= 0:
             return True
-        silent = sorted(
-            self._silent(name, now - self.policy.make_room), key=lambda pair: pair[1].changed
-        )[:wanted]
-        self._owed.setdefault(name, set()).update(
-            stored_series.id for _, entry in silent for stored_series, _ in entry.members
-        )
-        self._purge(name, silent)
-        return bool(silent)
+        silent = self._silent(instrument, now - self.policy.make_room)
+        silent.sort(key=lambda pair: pair[1].changed)
+        longest = silent[:wanted]
+        for _, series in longest:
+            ids = [stored_series.id for stored_series, _ in series.members]
+            self._capacity.reserve(instrument, ids)
+        self._make_dormant(instrument, longest)
+        return bool(longest)
 
-    def _silent(self, name: str, since: float) -> list[tuple[Key, AggregatedSeries]]:
-        """The series of an instrument of which nothing has moved since then, but for those that a
-        return would let fall.
-        """
-        return [
-            (key, entry)
-            for key, entry in self._entries[name].items()
-            if entry.changed < since
-            and entry.floor <= entry.kept()
-            and not entry.skipped
-            and entry not in self._held
-        ]
-
-    def _purge(self, name: str, silent: Iterable[tuple[Key, AggregatedSeries]]) -> None:
-        gone = {entry: key for key, entry in silent}
-        if not gone:
+    def forget(self, now: float) -> None:
+        """Make the series dormant that did not change for `policy.forget`. Searches once an hour."""
+        if 0 <= now - self._swept < SWEEP_EVERY:
             return
-        entries = self._entries[name]
-        points = self._points.get(name, [])
-        for entry, key in gone.items():
-            del entries[key]
-            self._dirty.pop(entry, None)
-            self._pending.pop(entry, None)
-            self._leave(entry)
-            if len(entry.members) > 1 or self.policy.names_without_ids:
-                self._asleep[name, key] = entry
-        kept = sorted(
-            (entry for entry in entries.values() if entry.position >= 0),
-            key=lambda entry: entry.position,
-        )
-        self._points[name] = [points[entry.position] for entry in kept]
-        for position, entry in enumerate(kept):
-            entry.position = position
-        for entry in gone:
-            entry.position = -1
+        self._swept = now
+        for instrument in self._series:
+            silent = self._silent(instrument, now - self.policy.forget)
+            self._make_dormant(instrument, silent)
 
-    def _leave(self, entry: AggregatedSeries) -> None:
-        for stored_series, _ in entry.members:
-            entries = self._of_leaf[stored_series.id]
-            entries.remove(entry)
-            if entries:
-                self._away.add(stored_series.id)
-            else:
-                del self._of_leaf[stored_series.id]
-                self._away.discard(stored_series.id)
+    def _silent(self, instrument: str, since: float) -> list[tuple[Key, AggregatedSeries]]:
+        """Return the series that did not change since then and would return with their value."""
+        silent = []
+        for key, series in self._series[instrument].items():
+            if series.changed >= since or series.state not in _MAY_BECOME_DORMANT:
+                continue
+            # After a rename, a series that is 0 first is not published again yet.
+            is_still_zero = series.zero_since is not None and not series.may_show_value
+            would_return_lower = series.high_water_mark > series.member_sum()
+            if not (is_still_zero or would_return_lower or series.begins_at_zero):
+                silent.append((key, series))
+        return silent
 
-    def due(self, mono: float, attempted: int | None) -> list[StoredSeries]:
-        """The leaves that need not be shown as 0 any more; to be marked released in the store
-        first.
+    def _make_dormant(
+        self, instrument: str, dormant: Iterable[tuple[Key, AggregatedSeries]]
+    ) -> None:
+        """Remove series from the snapshots."""
+        dormant = list(dormant)
+        if not dormant:
+            return
+        live = self._series[instrument]
+        for key, series in dormant:
+            series.move_to(SeriesState.DORMANT)
+            del live[key]
+            self._changed.pop(series, None)
+            self._restated.pop(series, None)
+            self._leave(series)
+            if len(series.members) > 1 or self.policy.names_without_ids:
+                self._dormant[instrument, key] = series
+        self._points.keep_only(instrument, live.values())
+        for _, series in dormant:
+            series.position = -1
 
-        All series of such a leaf have been shown as 0 for long enough: a leaf that joined a series
-        late is in others for a shorter time than in that one.
+    def _leave(self, series: AggregatedSeries) -> None:
+        """Remove a series from the placements of its members."""
+        for stored_series, _ in series.members:
+            placement = self._placements[stored_series.id]
+            placement.series = tuple(other for other in placement.series if other is not series)
+            if placement.state is PlacementState.WAITING_FOR_NAME:
+                continue
+            if not placement.series:
+                placement.move_to(PlacementState.ABSENT)
+                del self._placements[stored_series.id]
+            elif placement.state is PlacementState.ACTIVE:
+                placement.move_to(PlacementState.PARTLY_DORMANT)
+
+    def _reactivate(self, instrument: str, key: Key) -> AggregatedSeries:
+        """Make a dormant series live, with all its members. Return it."""
+        series = self._dormant.pop((instrument, key))
+        series.move_to(SeriesState.UNPUBLISHED)
+        # It was shown before. Whoever joins it, it does not begin at 0.
+        series.high_water_mark = series.value()
+        self._series[instrument][key] = series
+        self._changed[series] = None
+        for stored_series, _ in series.members:
+            placement = self._placements.setdefault(stored_series.id, Placement())
+            placement.series += (series,)
+            if placement.state is PlacementState.ABSENT:
+                placement.move_to(PlacementState.PARTLY_DORMANT)  # its other series stay dormant
+        return series
+
+    # --- zero first
+
+    def releasable(self, mono: float, attempted: int | None) -> list[StoredSeries]:
+        """Return the stored series that may show their value. Store that, then call `release`.
+
+        All series of such a stored series were 0 for long enough. A stored series that joined a sum
+        late is in its other series for a shorter time than the sum was 0. `attempted` is the
+        snapshot that OTLP last tried to send, None without OTLP.
         """
-        zero = {**self._held, **{entry: None for entry in self._dirty if not entry.released}}
-        passed = {entry for entry in zero if self._zero_passed(entry, mono, attempted)}
-        waiting = zero.keys() - passed
-        due: dict[int, StoredSeries] = {}
-        self._ripe = []
-        for entry in passed:
-            ripe = [
-                stored_series
-                for stored_series, _ in entry.members
-                if not stored_series.released
-                and waiting.isdisjoint(self._of_leaf[stored_series.id])
+        unpublished = {series: None for series in self._changed if not series.may_show_value}
+        ready = []
+        not_ready = set()
+        for series in self._zero_first | unpublished:
+            if self._zero_is_over(series, mono, attempted):
+                ready.append(series)
+            else:
+                not_ready.add(series)
+        self._releasable = []
+        found: dict[int, StoredSeries] = {}
+        for series in ready:
+            unreleased = [member for member, _ in series.members if not member.released]
+            members = [
+                member
+                for member in unreleased
+                if not_ready.isdisjoint(self._placements[member.id].series)
             ]
-            due.update((stored_series.id, stored_series) for stored_series in ripe)
-            if ripe or any(stored_series.released for stored_series, _ in entry.members):
-                self._ripe.append(entry)
-        return list(due.values())
+            found.update((member.id, member) for member in members)
+            if members or len(unreleased) < len(series.members):
+                self._releasable.append(series)
+        return list(found.values())
 
-    def _zero_passed(self, entry: AggregatedSeries, mono: float, attempted: int | None) -> bool:
-        """Whether the series was shown as 0 for long enough, or need not be."""
-        if not self.page_served and not entry.from_zero:
-            return not self.policy.skip_zero or bool(entry.shown())
-        return (
-            entry.held_since is not None
-            and mono - entry.held_since >= self.policy.zero_hold
-            and (attempted is None or attempted >= entry.held_version)
-        )
+    def _zero_is_over(self, series: AggregatedSeries, mono: float, attempted: int | None) -> bool:
+        """Return whether a series was 0 for long enough, or need not be 0 at all."""
+        nobody_misses_the_zero = not self.page_served and not series.from_zero
+        if nobody_misses_the_zero:
+            return not self.policy.skip_zero or bool(series.value())
+        if series.zero_since is None:
+            return False
+        hold_is_over = mono - series.zero_since >= self.policy.zero_hold
+        otlp_tried_to_send_it = attempted is None or attempted >= series.zero_version
+        return hold_is_over and otlp_tried_to_send_it
 
-    def released(self, stored_series_list: Iterable[StoredSeries]) -> None:
-        """The store has it: show what these leaves, those last due, are."""
-        for entry in self._ripe:
-            entry.skipped = False
-            self._dirty[entry] = None
-        self._ripe = []
-        for stored_series in stored_series_list:
+    def release(self, stored: Iterable[StoredSeries]) -> None:
+        """Show the values of what `releasable` returned last. The store has it."""
+        for series in self._releasable:
+            series.begins_at_zero = False
+        self._mark_changed(self._releasable)
+        self._releasable = []
+        for stored_series in stored:
             stored_series.released = True
-            self._dirty.update(dict.fromkeys(self._of_leaf.get(stored_series.id, ())))
-
-    @property
-    def changed(self) -> bool:
-        """Whether a build would come out differently from the last."""
-        return bool(self._dirty)
+            placement = self._placements.get(stored_series.id)
+            if placement:
+                self._mark_changed(placement.series)
 
     @property
     def waits(self) -> bool:
-        """Whether time alone will change something: a name waited for, a zero held."""
-        return bool(self._waiting or self._held)
+        """Whether time alone will change something: a wait for a name, or a zero."""
+        return self._naming.is_waiting or bool(self._zero_first)
+
+    # --- what it shows
 
     def points(self, mono: float, version: int) -> dict[str, list[Point]]:
-        """The points of every instrument. A list that did not change is the same object as before."""
-        fresh: set[str] = set()
-        for entry in self._dirty:
-            if entry.instrument not in fresh:
-                fresh.add(entry.instrument)
-                self._points[entry.instrument] = list(self._points.get(entry.instrument, ()))
-            self._show(entry, self._points[entry.instrument], mono, version)
-        self._dirty.clear()
-        return dict(self._points)
+        """Return the points of every instrument, for the snapshot `version`.
 
-    def _show(
-        self, entry: AggregatedSeries, points: list[Point], mono: float, version: int
-    ) -> None:
-        if pending := entry.pending():
-            self._pending[entry] = pending
+        A list that did not change is the same object as in the last call.
+        """
+        for series in self._changed:
+            self._publish(series, mono, version)
+        self._changed.clear()
+        return self._points.publish()
+
+    def _publish(self, series: AggregatedSeries, mono: float, version: int) -> None:
+        """Bring the state and the point of one series up to date."""
+        value = series.value()
+        restated = value - series.reported_sum()
+        if restated:
+            self._restated[series] = restated
         else:
-            self._pending.pop(entry, None)
-        amount = entry.shown()
-        if not amount and self.policy.skip_zero and entry.position < 0:
-            entry.skipped = True
+            self._restated.pop(series, None)
+        if not value and self.policy.skip_zero and not series.has_point:
+            self._set_state(series, SeriesState.OMITTED)
+            series.begins_at_zero = True
+        elif series.may_show_value:
+            self._set_state(series, SeriesState.SHOWN)
+            self._points.set(series, series.number(value))
+        else:
+            self._set_state(series, SeriesState.ZERO_FIRST)
+            if series.zero_since is None:
+                series.zero_since = mono
+                series.zero_version = version
+            self._points.set(series, series.number(0))
+
+    def _set_state(self, series: AggregatedSeries, state: SeriesState) -> None:
+        if series.state is state:
             return
-        if entry.released:
-            self._held.pop(entry, None)
+        series.move_to(state)
+        if state is SeriesState.ZERO_FIRST:
+            self._zero_first[series] = None
         else:
-            self._held[entry] = None
-            if entry.held_since is None:
-                entry.held_since = mono
-                entry.held_version = version
-        point = Point(entry.series, entry.number(amount if entry.released else 0))
-        if entry.position < 0:
-            entry.position = len(points)
-            points.append(point)
-        else:
-            points[entry.position] = point
+            self._zero_first.pop(series, None)
 
     def restated_pending(self) -> dict[str, list[tuple[Mapping[str, AttributeValue], int | float]]]:
-        """By instrument, the series that show more than OpenAI reports now, and how much more."""
+        """Return the series that show more than OpenAI reports now, and by how much.
+
+        By instrument, with the attributes of each series.
+        """
         found: dict[str, list[tuple[Mapping[str, AttributeValue], int | float]]] = {}
-        for entry, amount in self._pending.items():
-            found.setdefault(entry.instrument, []).append(
-                (entry.series.attributes, entry.number(amount))
-            )
+        for series, amount in self._restated.items():
+            row = (series.series.attributes, series.number(amount))
+            found.setdefault(series.instrument, []).append(row)
         return found
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """By instrument, how many series live and how many leaves are folded."""
+        """Return by instrument how many series are live, and how many stored series overflow."""
         return {
-            name: (len(entries), len(self._folded.get(name, ())))
-            for name, entries in self._entries.items()
+            instrument: (len(live), self._capacity.overflow_count(instrument))
+            for instrument, live in self._series.items()
         }
+
+
+_MAY_BECOME_DORMANT = (SeriesState.UNPUBLISHED, SeriesState.SHOWN)
+
+
+def _join(
+    placement: Placement, series: AggregatedSeries, stored_series: StoredSeries, index: int = 0
+) -> None:
+    """Make a stored series a member of a series, unless it is one."""
+    if series not in placement.series:
+        series.members.append((stored_series, index))
+        placement.series += (series,)

@@ -87,7 +87,7 @@ class SnapshotBuilder:
     ) -> tuple[list[OverflowMember], list[HighWaterMark]]:
         """Names were read."""
         self.names[organization] = names
-        return self.series_index.renamed(self.names, now, mono)
+        return self.series_index.rename(self.names, now, mono)
 
     def snapshot(self, now: float, mono: float) -> Snapshot | None:
         """What is to be shown now; None if that is what already is. `mono` is a clock that never

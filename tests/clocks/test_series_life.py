@@ -51,7 +51,7 @@ class Stage:
         self.mono += later
         self.now += later
         self.series_index.resume(self.now, self.mono)
-        self.series_index.released(self.series_index.due(self.mono, None))
+        self.series_index.release(self.series_index.releasable(self.mono, None))
         self.version += 1
         self.points = self.series_index.points(self.mono, self.version)
 
@@ -112,13 +112,13 @@ def test_names_that_are_read_meanwhile_do_not_begin_the_wait_anew() -> None:
     for nth in range(3):
         stage.publish(10)
         stage.names = {"default": Names({"q": f"Other {nth}"}, {}, {})}
-        stage.series_index.renamed(stage.names, stage.now, stage.mono)
+        stage.series_index.rename(stage.names, stage.now, stage.mono)
         stage.publish()
     assert stage.values("project_name").keys() == {"unknown"}
     stage.use(("q", None, None, "m"), 3)
     stage.publish()
     stage.publish()
-    stage.series_index.renamed({"default": other}, stage.now, stage.mono)
+    stage.series_index.rename({"default": other}, stage.now, stage.mono)
     stage.publish()
     assert stage.values("project_name") == {"unknown": 5, "Other": 3}
 
@@ -133,7 +133,7 @@ def test_nothing_sends_a_series_back_to_zero(drop: frozenset[str]) -> None:
     assert set(stage.values("project_name").values()) == {5}
     for name in ("Late", "Renamed"):
         stage.names = {"default": Names({"p": name}, {}, {})}
-        stage.series_index.renamed(stage.names, stage.now, stage.mono)
+        stage.series_index.rename(stage.names, stage.now, stage.mono)
         stage.publish()
         assert stage.values("project_name") == {name: 5}
         stage.start()

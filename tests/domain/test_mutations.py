@@ -176,7 +176,7 @@ def test_a_cursor_outside_the_transaction_is_seen(
 
 def test_no_zero_first_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A series that begins with its value is seen: PromQL would miss its first increase."""
-    monkeypatch.setattr(AggregatedSeries, "released", property(lambda _: True))
+    monkeypatch.setattr(AggregatedSeries, "may_show_value", property(lambda _: True))
     with pytest.raises(AssertionError):
         test_series_index.test_a_new_series_is_zero_first(new_book())
 

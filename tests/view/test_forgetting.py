@@ -64,11 +64,8 @@ def test_nothing_is_left_of_what_was_forgotten(one: SourceState) -> None:
     series_index = stage.series_index
     live = {f"{week}/{nth}" for week in (8, 9) for nth in range(20)}
     assert {key[0] for key in stage.values(TOKENS, "project_id")} == live
-    assert (len(series_index._of_leaf), len(series_index._asleep), len(series_index._away)) == (
-        40,
-        0,
-        0,
-    )
+    assert len(series_index._placements) == 40
+    assert len(series_index._dormant) == 0
     assert series_index.counts() == {TOKENS: (40, 0), REQUESTS: (40, 0)}
 
 

@@ -48,7 +48,7 @@ class Stage:
         """Show what is to be shown."""
         self.now += later
         self.folded += self.series_index.resume(self.now)
-        self.series_index.released(self.series_index.due(self.now, self.attempted))
+        self.series_index.release(self.series_index.releasable(self.now, self.attempted))
         self.version += 1
         self.points = self.series_index.points(self.now, self.version)
 
@@ -77,7 +77,7 @@ class Stage:
         """Names of projects were read."""
         known = self.names.get("default", NO_NAMES)
         self.names = {"default": Names({**known.projects, **projects}, known.api_keys, known.users)}
-        folds, floors = self.series_index.renamed(self.names, self.now)
+        folds, floors = self.series_index.rename(self.names, self.now)
         self.folded += folds
         self.floors += floors
 

@@ -99,8 +99,8 @@ class Bench:
 
     def shown(self) -> dict[str, float]:
         """Estimated cost on the Board, by model."""
-        self.snapshot_builder.series_index.released(
-            self.snapshot_builder.series_index.due(self.now + 1000, None)
+        self.snapshot_builder.series_index.release(
+            self.snapshot_builder.series_index.releasable(self.now + 1000, None)
         )
         self.snapshot_builder.snapshot(self.now, self.now)
         points = self.snapshot_builder.series_index.points(self.now, 1).get(COST, [])
