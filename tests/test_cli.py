@@ -21,7 +21,7 @@ from otel_openai_usage.composition import app
 from otel_openai_usage.config import Settings
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError, ExporterError, ListenError
-from otel_openai_usage.exporters.self_metrics import OWN
+from otel_openai_usage.exporters.self_instruments import SELF_INSTRUMENTS
 from otel_openai_usage.storage.sqlite.store import Store
 
 VERBS = [
@@ -371,7 +371,7 @@ def test_check_ends_with_the_worst(tmp_path: Path) -> None:
 
 def test_metrics_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """`metrics` has every instrument in both worlds, as a table and as JSON."""
-    names = {*INSTRUMENTS, *OWN, "otel_openai_usage.restated_pending"}
+    names = {*INSTRUMENTS, *SELF_INSTRUMENTS, "otel_openai_usage.restated_pending"}
     assert cli.answer(["metrics", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == names

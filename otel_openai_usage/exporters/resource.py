@@ -1,4 +1,4 @@
-"""Who we are, for `target_info` and OTLP."""
+"""The resource that sends the metrics, for `target_info` and OTLP."""
 
 import json
 from collections.abc import Mapping
@@ -10,40 +10,38 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 import otel_openai_usage
 from otel_openai_usage.domain.snapshot import AttributeValue
 
-_INSTANCE = "service.instance.id"
+_INSTANCE_ID = "service.instance.id"
 _NAMESPACE = UUID("0d5a1c5e-2f0b-4d2f-9a51-6f1a3c0c7b11")
-"""Ours, for ids that are derived. It must never change: a new id is a new series to a backend."""
+"""Ours, for derived ids. It must never change: to a backend a new id is a new series."""
 
 
-def resource(instance_id: str | None, constant: Mapping[str, AttributeValue]) -> Resource:
-    """The resource: what is configured (`attributes.resource`, which has the environment's), on top
-    of our defaults.
+def resource(instance_id: str | None, configured: Mapping[str, AttributeValue]) -> Resource:
+    """Return our resource. `configured` (`attributes.resource`) overrides the defaults.
 
-    `instance_id` is one for the life of the state; the SDK would make up another at every start.
-    None until the state is read.
+    `instance_id` is constant for the life of the state: the SDK would invent another at every
+    start. It is None until the state is read.
     """
-    instance = {} if instance_id is None else {_INSTANCE: instance_id}
-    return Resource(
-        {
-            "service.name": "otel-openai-usage",
-            "service.version": otel_openai_usage.__version__,
-            **instance,
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.name": "opentelemetry",
-            "telemetry.sdk.version": sdk_version,
-            **constant,
-        }
-    )
+    instance = {} if instance_id is None else {_INSTANCE_ID: instance_id}
+    defaults = {
+        "service.name": "otel-openai-usage",
+        "service.version": otel_openai_usage.__version__,
+        **instance,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+    }
+    return Resource({**defaults, **configured})
 
 
 def with_moved(common: Resource, moved: Mapping[str, AttributeValue]) -> Resource:
-    """The resource of the series whose attributes `moved` stand in the resource.
+    """Return the resource of series whose attributes `moved` stand in the resource.
 
-    Backends such as Prometheus know a series by job and instance (service.name and
-    service.instance.id) and its own attributes, so without an id of their own the series of two
-    organizations would be one. The id is derived from the common one and from what moved: the same
-    after every restart.
+    Backends such as Prometheus identify a series by job and instance (service.name and
+    service.instance.id) and its own attributes. So without an id of their own, the series of two
+    organizations would be one. The id is derived from the common one and from the moved attributes:
+    it is the same after every restart.
     """
-    base = common.attributes.get(_INSTANCE, "")
-    instance_id = uuid5(_NAMESPACE, json.dumps([base, sorted(moved.items())]))
-    return common.merge(Resource({**moved, _INSTANCE: str(instance_id)}))
+    common_id = common.attributes.get(_INSTANCE_ID, "")
+    name = json.dumps([common_id, sorted(moved.items())])
+    instance_id = str(uuid5(_NAMESPACE, name))
+    return common.merge(Resource({**moved, _INSTANCE_ID: instance_id}))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
-from otel_openai_usage.exporters.self_metrics import OWN, RESTATED, Row
+from otel_openai_usage.exporters.self_instruments import RESTATED, SELF_INSTRUMENTS, SelfInstrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ These live as long as the process. `process_*` (memory, CPU, open files, start t
 """
 
 
-def _entry(row: Instrument | Row) -> CatalogueEntry:
+def _entry(row: Instrument | SelfInstrument) -> CatalogueEntry:
     return CatalogueEntry(
         row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes
     )
@@ -42,7 +42,7 @@ def _entry(row: Instrument | Row) -> CatalogueEntry:
 def entries() -> dict[str, list[CatalogueEntry]]:
     """Every metric by family: usage that OpenAI reports, and the exporter's own health."""
     usage = [_entry(instrument) for instrument in INSTRUMENTS.values()]
-    health = [_entry(row) for row in OWN.values()]
+    health = [_entry(row) for row in SELF_INSTRUMENTS.values()]
     health.append(_entry(RESTATED))
     return {"openai": usage, "otel_openai_usage": health}
 

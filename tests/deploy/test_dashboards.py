@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from otel_openai_usage.domain.model import Window, floor
-from otel_openai_usage.exporters.self_metrics import OWN, SHOWN
+from otel_openai_usage.exporters.self_instruments import SELF_INSTRUMENTS, SNAPSHOT_INSTRUMENTS
 from tests.deploy.conftest import PATHS, RULES, Rig
 from tests.real.processes import wait_for
 from tests.real.prometheus import Prometheus
@@ -71,7 +71,9 @@ def test_dashboards_are_what_their_source_makes() -> None:
 
 def test_dashboards_ask_for_what_is_there() -> None:
     """A renamed metric or rule breaks this test, not somebody's dashboard."""
-    known = {item.prometheus for item in SHOWN.values()} | {row.prometheus for row in OWN.values()}
+    known = {item.prometheus for item in SNAPSHOT_INSTRUMENTS.values()} | {
+        row.prometheus for row in SELF_INSTRUMENTS.values()
+    }
     known |= set(re.findall(r"record: (\S+)", (RULES / "recording.yml").read_text()))
     asked = {
         name

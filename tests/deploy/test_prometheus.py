@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
-from otel_openai_usage.exporters.self_metrics import OWN
+from otel_openai_usage.exporters.self_instruments import SELF_INSTRUMENTS
 from tests.real.processes import Process, free_port, wait_for
 from tests.real.servers import ROOT, program
 
@@ -136,7 +136,7 @@ def test_every_recorded_series_is_tested_or_used() -> None:
 def test_rules_ask_for_metrics_that_we_expose() -> None:
     """A renamed metric breaks this test, not somebody's alert."""
     known = {item.prometheus for item in INSTRUMENTS.values()} | {
-        row.prometheus for row in OWN.values()
+        row.prometheus for row in SELF_INSTRUMENTS.values()
     }
     asked = {
         name

@@ -11,12 +11,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
-from otel_openai_usage.exporters.self_metrics import OWN, RESTATED, SelfMetrics
+from otel_openai_usage.exporters.self_instruments import RESTATED, SELF_INSTRUMENTS
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from tests.exporters.boards import HOUSE, TIME, board
 
 
 class Health:
-    """Our health, read through Prometheus."""
+    """Our own health, read through Prometheus."""
 
     def __init__(self, who: Resource | None = None) -> None:
         self.board = board(HOUSE)
@@ -44,14 +45,14 @@ class Health:
 
 @pytest.fixture
 def health() -> Iterator[Health]:
-    """Health that is let go of afterwards."""
+    """Health that is shut down afterwards."""
     made = Health()
     yield made
     made.self_metrics.shutdown()
 
 
-def test_what_is_told_is_shown(health: Health) -> None:
-    """Every method of Own ends in the sample that it names."""
+def test_every_method_changes_its_metric(health: Health) -> None:
+    """Each method of SelfMetrics changes the sample that it is named for."""
     self_metrics = health.self_metrics
     self_metrics.request("acme", "usage/completions", 200, 0.2)
     self_metrics.request("acme", "usage/completions", 200, 0.3)
@@ -92,10 +93,8 @@ def test_what_is_told_is_shown(health: Health) -> None:
         assert seen[(prefix + name, *labels)] == value
 
 
-def test_what_can_go_wrong_stands_at_zero_before_it_does(health: Health) -> None:
-    """Expected sources, exporters and events have their error counters from the start, so that the
-    first is an increase.
-    """
+def test_error_counters_are_zero_before_the_first_error(health: Health) -> None:
+    """Sources, exporters and events have their error counters from the start."""
     health.self_metrics.expect("acme", ["usage/completions", "costs"])
     health.self_metrics.expect_events()
     zeros = {
@@ -122,9 +121,7 @@ def test_what_can_go_wrong_stands_at_zero_before_it_does(health: Health) -> None
 
 
 def test_names_in_the_table_are_the_exporters(health: Health) -> None:
-    """The column `prometheus` of every row is the name that the stock exporter prints, and no row
-    is without effect.
-    """
+    """The stock exporter prints every row, under the name in its column `prometheus`."""
     self_metrics = health.self_metrics
     self_metrics.request("acme", "costs", 200, 0.1)
     self_metrics.poll_began("acme", "costs", 0.0)
@@ -141,13 +138,11 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
         for name, *_ in health.samples()
         if name.startswith("otel_openai_usage_")
     }
-    assert {row.prometheus for row in OWN.values()} <= names
+    assert {row.prometheus for row in SELF_INSTRUMENTS.values()} <= names
 
 
 def test_more_than_2000_sets_are_not_folded(health: Health) -> None:
-    """The SDK's silent default limit is lifted: 2,500 organizations keep their own request
-    counters.
-    """
+    """2,500 organizations have a request counter each: the SDK's default limit is raised."""
     for number in range(2_500):
         health.self_metrics.request(f"org-{number}", "costs", 200, 0.1)
     seen = health.samples()
@@ -156,9 +151,7 @@ def test_more_than_2000_sets_are_not_folded(health: Health) -> None:
 
 
 def test_pending_restatements_come_with_the_counters(health: Health) -> None:
-    """`restated_pending` is part of the snapshot and carries `instrument` and the series' own
-    labels.
-    """
+    """`restated_pending` is part of the snapshot and has the labels of its counter's series."""
     series = Series({"organization": "acme", "instrument": "openai.api.tokens", "model": "gpt-5"})
     health.board.publish(Snapshot(2, TIME, {RESTATED.name: (Point(series, 42),)}))
     line = b'otel_openai_usage_restated_pending{instrument="openai.api.tokens",model="gpt-5",organization="acme"} 42.0\n'
@@ -166,15 +159,15 @@ def test_pending_restatements_come_with_the_counters(health: Health) -> None:
 
 
 def test_target_info_and_process(health: Health) -> None:
-    """The page ends with who we are, and what the process costs."""
+    """The page has our resource, and what the process uses."""
     seen = health.samples()
     assert seen["target_info", "one", "test"] == 1
     assert seen["process_start_time_seconds",] > 0
     assert seen["process_open_fds",] > 0
 
 
-def test_a_quiet_board_has_no_age() -> None:
-    """Before the first publish there is no snapshot age."""
+def test_without_a_snapshot_there_is_no_age() -> None:
+    """`snapshot_age` is exported from the first snapshot on."""
     shown = Board()
     reader = PrometheusReader(shown)
     self_metrics = SelfMetrics(shown, Resource({}), [reader])
@@ -182,7 +175,7 @@ def test_a_quiet_board_has_no_age() -> None:
     self_metrics.shutdown()
 
 
-def test_a_forked_child_lives() -> None:
+def test_a_forked_child_can_start_threads() -> None:
     """A child forked after our MeterProvider was made can start threads and end."""
     program = """
 import os
@@ -202,10 +195,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout == "7\n"
 
 
-def test_who_we_are() -> None:
-    """What is configured beats our defaults and keeps its type, which `target_info` tells as JSON
-    does; the instance id is ours.
-    """
+def test_the_resource() -> None:
+    """Configured attributes override the defaults and keep their type; `target_info` has them."""
     made = resource("id-1", {"service.name": "a", "zone": 2, "paid": True})
     assert {
         key: made.attributes[key] for key in ("service.name", "zone", "paid", "service.instance.id")
@@ -223,10 +214,8 @@ def test_who_we_are() -> None:
 
 
 @pytest.mark.parametrize("value", ["nonsense", "ALWAYS_ON"])
-def test_variables_of_the_sdk_end_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK raises for an exemplar filter that it does not know; we export no exemplars, so the
-    variable is not read.
-    """
+def test_a_variable_of_the_sdk_is_not_read(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exemplar filter that the SDK does not know raises nothing: we export no exemplars."""
     monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
     self_metrics = SelfMetrics(Board(), Resource({}))
     assert self_metrics.collect()

@@ -18,7 +18,8 @@ from otel_openai_usage.exporters.otlp.exporter import Exporter, Outcome
 from otel_openai_usage.exporters.otlp.left_out import LeftOut
 from otel_openai_usage.exporters.otlp.request import Request
 from otel_openai_usage.exporters.sdk.instruments import SCOPE
-from otel_openai_usage.exporters.self_metrics import SHOWN, SelfMetrics
+from otel_openai_usage.exporters.self_instruments import SNAPSHOT_INSTRUMENTS
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Sender:
         self._attempted = attempted
         self._now = now
         scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
-        self._encoder = SnapshotEncoder(SHOWN, resource, scope, to_resource)
+        self._encoder = SnapshotEncoder(SNAPSHOT_INSTRUMENTS, resource, scope, to_resource)
         self._log = ExportLog(monotonic)
         self._attempt_lock = Lock()
         self._ending = Event()

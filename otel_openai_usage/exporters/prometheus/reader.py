@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from otel_openai_usage.domain.snapshot import Board, Snapshot
 from otel_openai_usage.exporters.prometheus.exposition import Exposition, Pages
-from otel_openai_usage.exporters.self_metrics import CARDINALITY, SHOWN
+from otel_openai_usage.exporters.self_instruments import CARDINALITY, SNAPSHOT_INSTRUMENTS
 
 Format: TypeAlias = Literal["text", "openmetrics"]
 
@@ -36,7 +36,7 @@ class PrometheusReader(PrometheusMetricReader):
         ProcessCollector(registry=self._health)
         self._board = board
         self.before_page: Callable[[], None] = lambda: None
-        self._exposition = Exposition(SHOWN)
+        self._exposition = Exposition(SNAPSHOT_INSTRUMENTS)
         self._rendered: Snapshot | None = None
         self._pages: Pages
         self._lock = Lock()

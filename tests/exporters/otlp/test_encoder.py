@@ -22,7 +22,8 @@ from otel_openai_usage.exporters.otlp.points import PointEncoder
 from otel_openai_usage.exporters.otlp.request import CHUNK_POINTS
 from otel_openai_usage.exporters.otlp.sdk_metrics import sdk_requests
 from otel_openai_usage.exporters.resource import resource
-from otel_openai_usage.exporters.self_metrics import SHOWN, SelfMetrics
+from otel_openai_usage.exporters.self_instruments import SNAPSHOT_INSTRUMENTS
+from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from tests.exporters.boards import HOUSE, START, Rows, board, snapshot, stock_data
 from tests.exporters.otlp.official import (
     NOW,
@@ -320,7 +321,7 @@ def instance_ids(common: Resource, *to_resource: str) -> dict[str | None, str]:
             ({"source": "costs"}, 1),
         ]
     }
-    subject = SnapshotEncoder(SHOWN, common, SCOPE, to_resource)
+    subject = SnapshotEncoder(SNAPSHOT_INSTRUMENTS, common, SCOPE, to_resource)
     (request,) = subject.requests(snapshot(rows), NOW, LeftOut())
     ids = {}
     for part in decoded(request.body).resource_metrics:
