@@ -1,4 +1,4 @@
-"""The bar at the top: everything in it is a link, or ends in one."""
+"""The bar at the top: everything in it is a link, or changes the URL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from otel_openai_usage.dashboard.view import COSTS, DAY, FILTERS, GROUPS, PERIOD
 from otel_openai_usage.domain.model import utc
 
 OFFERED = 50
-"""So many names stand in a list at once; typing finds the others."""
-_FILTER_NAMES = {  # as a list says it, nothing chosen
+"""So many names are in a list at once; typing finds the others."""
+_FILTER_NAMES = {
     "project": "All projects",
     "model": "All models",
     "key": "All API keys",
@@ -19,63 +19,67 @@ _FILTER_NAMES = {  # as a list says it, nothing chosen
     "operation": "All operations",
     "customer": "All customers",
 }
+"""The text of a list in which nothing is chosen."""
 
 
 def periods(report: Report) -> Any:
-    """How long it is about."""
-    return segments(
-        "Period",
-        {name: (text, report.view.but(period=name)) for name, text in PERIODS.items()},
-        report.view.period,
-    )
+    """Links to the named periods."""
+    choices = {name: (text, report.view.but(period=name)) for name, text in PERIODS.items()}
+    return segments("Period", choices, report.view.period)
 
 
 def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
-    """Organization, grouping and kind of cost."""
+    """Organization, grouping and kind of cost, each if there is a choice."""
+    organization = _organization(report, organizations)
+    return [*organization, _grouping(report), *_basis(report)]
+
+
+def _organization(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
+    if len(organizations) < 2:
+        return []
+    # Another organization does not have the values that are filtered by.
+    unfiltered = _without_filters(report.view)
+    links = {name: (name, unfiltered.but(organization=name)) for name in organizations}
+    return [segments("Organization", links, report.data.organization)]
+
+
+def _grouping(report: Report) -> Any:
     view = report.view
-    return [
-        *_organization(view, report.data.organization, organizations),
-        segments(
-            "Group by",
-            {
-                name: (text, view.but(by=name))
-                for name, text in GROUPS.items()
-                if _known(report, name)
-            },
-            view.by,
-        ),
-        *_basis(report),
-    ]
+    names = [name for name in GROUPS if _is_known(report, name)]
+    links = {name: (GROUPS[name], view.but(by=name)) for name in names}
+    return segments("Group by", links, view.by)
 
 
-def _known(report: Report, by: str) -> bool:
-    """Customers are there where somebody meters; where nothing else tells of use, the others are
-    where the bill knows them.
-    """
-    return (
-        bool(report.data.metered.amounts)
-        if by == "customer"
-        else by == "model" or not report.data.only_metered or report.data.bills(by)
-    )
+def _is_known(report: Report, dimension: str) -> bool:
+    """Whether any data has the dimension."""
+    if dimension == "customer":
+        return bool(report.data.metered.amounts)
+    if dimension == "model" or not report.data.only_metered:
+        return True
+    # Events have a customer and a model: the other dimensions can only come from the bill.
+    return report.data.bills(dimension)
+
+
+def _basis(report: Report) -> Sequence[Any]:
+    if not (report.billable and report.estimated):
+        return []
+    links = {name: (text, report.view.but(cost=name)) for name, text in COSTS.items()}
+    return [segments("Cost", links, report.basis)]
 
 
 def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -> Any:
-    """Links of which one is chosen."""
+    """Links side by side; one of them is chosen."""
+    links: list[Any] = []
+    for name, (text, view) in choices.items():
+        class_name = "segment chosen" if name == chosen else "segment"
+        links.append(dcc.Link(text, href=href(view), className=class_name))
     return html.Div(
-        className="segments",
-        role="group",
-        **attribute("aria-label", label),
-        children=[
-            dcc.Link(
-                text, href=href(view), className="segment chosen" if name == chosen else "segment"
-            )
-            for name, (text, view) in choices.items()
-        ],
+        className="segments", role="group", **attribute("aria-label", label), children=links
     )
 
 
 def attribute(name: str, value: str) -> dict[str, Any]:
-    """An attribute of HTML that no Python name can have."""
+    """An attribute of HTML whose name is no Python name, as a keyword argument."""
     return {name: value}
 
 
@@ -85,16 +89,19 @@ def href(view: View) -> str:
 
 
 def dates(report: Report) -> Any:
-    """From which day to which."""
+    """The picker of the first and the last day."""
     first = utc(report.asked.start).date()
     last = utc(report.asked.end - DAY).date()
-    known = utc(report.data.first).date() if report.data.first is not None else first
+    stored_first = first
+    if report.data.first is not None:
+        stored_first = utc(report.data.first).date()
+    today = utc(report.today).date()
     return dcc.DatePickerRange(
         id={"control": "dates"},
         start_date=first.isoformat(),
         end_date=last.isoformat(),
-        min_date_allowed=min(known, first).isoformat(),
-        max_date_allowed=utc(report.today).date().isoformat(),
+        min_date_allowed=min(stored_first, first).isoformat(),
+        max_date_allowed=today.isoformat(),
         display_format="D MMM YYYY",
         minimum_nights=0,
         first_day_of_week=1,
@@ -103,79 +110,54 @@ def dates(report: Report) -> Any:
     )
 
 
-def _basis(report: Report) -> Sequence[Any]:
-    if not (report.billable and report.estimated):
-        return []
-    return [
-        segments(
-            "Cost",
-            {name: (text, report.view.but(cost=name)) for name, text in COSTS.items()},
-            report.basis,
-        )
-    ]
-
-
-def _organization(view: View, shown: str, organizations: Sequence[str]) -> Sequence[Any]:
-    if len(organizations) < 2:
-        return []
-    nothing: dict[str, tuple[str, ...]] = dict.fromkeys(FILTERS, ())
-    return [
-        segments(
-            "Organization",
-            {name: (name, view.but(**nothing).but(organization=name)) for name in organizations},
-            shown,
-        )
-    ]
-
-
 def offered(
-    report: Report, name: str, typed: str = "", chosen: Sequence[str] = ()
+    report: Report, dimension: str, typed: str = "", chosen: Sequence[str] = ()
 ) -> Sequence[Any]:
-    """What a list offers: what is chosen, the first of what has the typed text in its name, and how
+    """The options of a list: the chosen values, the first whose name has the typed text, and how
     many more there are.
 
     A browser that is sent thousands spends more time on indexing them than on everything else.
     """
-    known = report.data.options[name]
     wanted = typed.casefold()
-    found = [value for value, label in known if wanted in label.casefold()]
-    shown = list(dict.fromkeys((*chosen, *getattr(report.view, name), *found[:OFFERED])))
-    options = [{"value": value, "label": report.data.label(name, value)} for value in shown]
+    options = report.data.options[dimension]
+    found = [value for value, label in options if wanted in label.casefold()]
+    filtered = getattr(report.view, dimension)
+    values = dict.fromkeys((*chosen, *filtered, *found[:OFFERED]))
+    shown: list[Any] = []
+    for value in values:
+        label = report.data.label(dimension, value)
+        shown.append({"value": value, "label": label})
     more = len(found) - OFFERED
-    return (
-        options
-        if more <= 0
-        else [
-            *options,
-            {"value": "", "label": f"{more:,} more: type a part of the name", "disabled": True},
-        ]
-    )
+    if more > 0:
+        text = f"{more:,} more: type a part of the name"
+        shown.append({"value": "", "label": text, "disabled": True})
+    return shown
 
 
 def filters(report: Report) -> Sequence[Any]:
-    """Lists to choose from, one for each dimension that has more than one value."""
-    made = [
-        _list(report, name)
-        for name in FILTERS
-        if len(report.data.options[name]) > 1 or getattr(report.view, name)
-    ]
+    """A list for each dimension that has more than one value, or is filtered by."""
+    lists: list[Any] = []
+    for dimension in FILTERS:
+        is_filtered = bool(getattr(report.view, dimension))
+        if is_filtered or len(report.data.options[dimension]) > 1:
+            lists.append(_list(report, dimension))
     if report.view.filters:
-        made.append(
-            dcc.Link(
-                "Clear filters",
-                href=href(report.view.but(**dict.fromkeys(FILTERS, ()))),
-                className="clear",
-            )
-        )
-    return made
+        unfiltered = _without_filters(report.view)
+        lists.append(dcc.Link("Clear filters", href=href(unfiltered), className="clear"))
+    return lists
 
 
-def _list(report: Report, name: str) -> Any:
+def _list(report: Report, dimension: str) -> Any:
     return dcc.Dropdown(
-        id={"filter": name},
-        options=offered(report, name),
-        value=list(getattr(report.view, name)),
+        id={"filter": dimension},
+        options=offered(report, dimension),
+        value=list(getattr(report.view, dimension)),
         multi=True,
-        placeholder=_FILTER_NAMES[name],
+        placeholder=_FILTER_NAMES[dimension],
         className="filter",
     )
+
+
+def _without_filters(view: View) -> View:
+    nothing: dict[str, tuple[str, ...]] = dict.fromkeys(FILTERS, ())
+    return view.but(**nothing)

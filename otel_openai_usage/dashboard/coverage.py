@@ -1,20 +1,21 @@
-"""Who used the rest? What OpenAI counted of each model, and what events explain of it."""
+"""How much of the tokens that OpenAI counted is explained by events, by model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from otel_openai_usage.dashboard.cube import Cube, Mask, Numbers
+from otel_openai_usage.dashboard.cube import DAY, Cube, Numbers
 from otel_openai_usage.dashboard.queries import TOP, Floats, Report
 
 _TOKENS = ("input", "output")
 
 
 @dataclass(frozen=True, eq=False)
-class Cover:
-    """Tokens of a model (`id`; None for several) by bar: what OpenAI counted, and what events
-    explain.
+class ModelCoverage:
+    """Tokens of a model by bar: what OpenAI counted, and what events explain.
+
+    `id` is None for several models.
     """
 
     id: str | None
@@ -23,80 +24,100 @@ class Cover:
     explained: Floats
 
     @property
-    def rest(self) -> int:
-        """What nothing explains; below 0 where events were told before OpenAI counted."""
+    def unexplained(self) -> int:
+        """What no event explains; negative where events came before OpenAI counted."""
         return int(self.used.sum() - self.explained.sum())
 
     @property
     def share(self) -> float | None:
-        """The part of it that events explain; None where nothing was used."""
+        """The part that events explain; None where nothing was used."""
         used = float(self.used.sum())
-        return float(self.explained.sum()) / used if used else None
+        if not used:
+            return None
+        return float(self.explained.sum()) / used
 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """All models together, then each, that with most to explain first; `since` is the first day
-    with an event.
+    """All models together, then each, the one with most to explain first.
+
+    `since` is the first day with an event.
     """
 
-    whole: Cover
-    models: Sequence[Cover]
+    whole: ModelCoverage
+    models: Sequence[ModelCoverage]
     since: int
 
 
 def coverage(report: Report) -> Coverage | None:
-    """The period of a report, of all customers. None without events or OpenAI's word, and by a
-    filter that events know nothing of.
+    """The coverage in the period of a report, of all customers.
+
+    None without events or without OpenAI's count, and if the report has a filter that events do not
+    know.
     """
     data = report.data
-    filters = {name: wanted for name, wanted in report.view.filters.items() if name != "customer"}
-    if data.only_metered or not data.metered.amounts or filters.keys() - {"model"}:
+    filters = dict(report.view.filters)
+    filters.pop("customer", None)
+    has_both = bool(data.metered.amounts) and not data.only_metered
+    if not has_both or filters.keys() - {"model"}:
         return None
-    used, explained = (
-        _by_model(report, cube, cube.where(filters)) for cube in (data.usage, data.metered)
-    )
+    since = _first_day(data.metered)
+    if since is None:
+        return None
+    models = _models(report, filters)
+    models.sort(key=lambda model: -model.unexplained)
+    whole = _sum("All models", models, len(report.bins))
+    return Coverage(whole, _most(models, len(report.bins)), since)
+
+
+def _models(report: Report, filters: dict[str, tuple[str, ...]]) -> list[ModelCoverage]:
+    """Every model that OpenAI or an event counted."""
+    used = _by_model(report, report.data.usage, filters)
+    explained = _by_model(report, report.data.metered, filters)
     nothing = np.zeros(len(report.bins))
-    found = [
-        Cover(
-            model,
-            data.label("model", model),
-            used.get(model, nothing),
-            explained.get(model, nothing),
-        )
-        for model in dict.fromkeys((*used, *explained))
-    ]
-    found.sort(key=lambda each: -each.rest)
-    days = np.flatnonzero(
-        sum(data.metered.amounts[name].sum(axis=0) for name in data.metered.amounts)
+    models: list[ModelCoverage] = []
+    for model in dict.fromkeys((*used, *explained)):
+        label = report.data.label("model", model)
+        counted = used.get(model, nothing)
+        models.append(ModelCoverage(model, label, counted, explained.get(model, nothing)))
+    return models
+
+
+def _by_model(
+    report: Report, cube: Cube, filters: dict[str, tuple[str, ...]]
+) -> dict[str | None, Floats]:
+    """Input and output tokens by bar, of the models that have any."""
+    mask = cube.where(filters)
+    days: Numbers = np.sum(
+        [cube.grouped(name, "model", report.span, mask) for name in _TOKENS], axis=0
     )
-    whole = _sum("All models", found, nothing)
-    return (
-        Coverage(whole, _most(found, nothing), data.metered.start + int(days[0]) * 86400)
-        if len(days)
-        else None
-    )
+    models = cube.columns["model"].values
+    rows = report.binned(days)
+    return {model: row for model, row in zip(models, rows, strict=True) if row.any()}
 
 
-def _by_model(report: Report, cube: Cube, mask: Mask | None) -> dict[str | None, Floats]:
-    rows: Numbers = sum(cube.grouped(name, "model", report.span, mask) for name in _TOKENS)  # type: ignore[assignment]
-    return {
-        model: row
-        for model, row in zip(cube.columns["model"].values, report.binned(rows), strict=True)
-        if row.any()
-    }
+def _first_day(metered: Cube) -> int | None:
+    """The first day with an event; None without any."""
+    has_event = np.zeros(metered.days, dtype=np.bool_)
+    for rows in metered.amounts.values():
+        has_event |= rows.any(axis=0)
+    if not has_event.any():
+        return None
+    return metered.start + int(has_event.argmax()) * DAY
 
 
-def _sum(label: str, covers: Sequence[Cover], nothing: Floats) -> Cover:
-    return Cover(
-        None,
-        label,
-        sum((each.used for each in covers), nothing),
-        sum((each.explained for each in covers), nothing),
-    )
+def _sum(label: str, models: Sequence[ModelCoverage], bars: int) -> ModelCoverage:
+    used = np.zeros(bars)
+    explained = np.zeros(bars)
+    for model in models:
+        used += model.used
+        explained += model.explained
+    return ModelCoverage(None, label, used, explained)
 
 
-def _most(covers: Sequence[Cover], nothing: Floats) -> Sequence[Cover]:
-    if len(covers) <= TOP + 1:
-        return covers
-    return [*covers[:TOP], _sum(f"{len(covers) - TOP} others", covers[TOP:], nothing)]
+def _most(models: Sequence[ModelCoverage], bars: int) -> Sequence[ModelCoverage]:
+    """The first models, and the others as one."""
+    if len(models) <= TOP + 1:
+        return models
+    others = models[TOP:]
+    return [*models[:TOP], _sum(f"{len(others)} others", others, bars)]

@@ -1,4 +1,4 @@
-"""What a line item of OpenAI's bill is about: the model, and what of it was charged.
+"""Splits a line item of OpenAI's bill into the model and what was charged of it.
 
 OpenAI does not document the wording of line items, and spells them in several ways. Seen:
 `gpt-4o-2024-08-06, cached input` · `gpt-image-1 text, input` · `gpt-6-astra, cached_input_tokens` ·
@@ -12,50 +12,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-_CLASSES = frozenset(
-    {
-        "batch",
-        "calls",
-        "characters",
-        "duration",
-        "images",
-        "input",
-        "minutes",
-        "output",
-        "read",
-        "requests",
-        "seconds",
-        "training",
-        "write",
-    }
-)
+_CLASSES = frozenset({
+    "batch", "calls", "characters", "duration", "images", "input", "minutes", "output", "read", "requests", "seconds", "training", "write",
+})  # fmt: skip
 """Words that say what was charged. One of them must be there."""
 
-_ADJECTIVES = frozenset(
-    {
-        "12h",
-        "30m",
-        "audio",
-        "batch",
-        "cache",
-        "cached",
-        "default",
-        "fast",
-        "file",
-        "flex",
-        "image",
-        "priority",
-        "reasoning",
-        "scale",
-        "search",
-        "standard",
-        "text",
-        "tier",
-        "tool",
-        "video",
-        "web",
-    }
-)
+_ADJECTIVES = frozenset({
+    "12h", "30m", "audio", "batch", "cache", "cached", "default", "fast", "file", "flex", "image", "priority", "reasoning", "scale",
+    "search", "standard", "text", "tier", "tool", "video", "web",
+})  # fmt: skip
 """Words that say more about it. They may also stand before the comma, behind the model."""
 
 _MODEL = re.compile(r"(ft:\S+|(?=\S*[-\d])[a-z][\w.:/-]*)")
@@ -63,16 +28,14 @@ _MODEL = re.compile(r"(ft:\S+|(?=\S*[-\d])[a-z][\w.:/-]*)")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A line item: the model, where it speaks of one, and what of it was charged (the whole text
-    else).
-    """
+    """A line item: its model, and what was charged of it. Without a model `charged` is the text."""
 
     model: str | None
     charged: str
 
     @property
     def label(self) -> str:
-        """Whose cost it is: the model's, or the item's own."""
+        """The model, or the text of an item without one."""
         return self.model or self.charged
 
 
@@ -84,14 +47,23 @@ def split(text: str | None) -> Item:
     """
     if not text:
         return Item(None, "not itemised")
-    head, _, tail = text.partition(",")
-    before = head.split()
-    behind = re.sub(r"[_()\s]+", " ", tail.lower()).split()
-    charged = [word for word in behind if word != "tokens"]
-    while len(before) > 1 and before[-1].lower() in _ADJECTIVES:
-        charged.insert(0, before.pop().lower())
-    is_known = all(word in _CLASSES or word in _ADJECTIVES for word in charged)
-    says_what = any(word in _CLASSES for word in charged)
-    if len(before) == 1 and _MODEL.fullmatch(before[0]) and is_known and says_what:
-        return Item(before[0], " ".join(charged))
+    before, _, behind = text.partition(",")
+    model_words = before.split()
+    charged = _words(behind)
+    while len(model_words) > 1 and model_words[-1].lower() in _ADJECTIVES:
+        charged.insert(0, model_words.pop().lower())
+    if len(model_words) == 1 and _MODEL.fullmatch(model_words[0]) and _is_known(charged):
+        return Item(model_words[0], " ".join(charged))
     return Item(None, text)
+
+
+def _words(text: str) -> list[str]:
+    """The words that say what was charged."""
+    words = re.sub(r"[_()\s]+", " ", text.lower()).split()
+    return [word for word in words if word != "tokens"]
+
+
+def _is_known(charged: list[str]) -> bool:
+    """Whether all words are known, and one of them says what was charged."""
+    has_class = not _CLASSES.isdisjoint(charged)
+    return has_class and all(word in _CLASSES or word in _ADJECTIVES for word in charged)

@@ -8,6 +8,8 @@ from otel_openai_usage.domain.model import utc
 
 NONE = "–"
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
+_AGES = ((172800, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"))
+"""The least age in seconds, the seconds of its unit, and the unit's name."""
 _STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -24,31 +26,48 @@ def count(value: float | None) -> str:
 
 
 def _significant(value: float) -> str:
-    text = _three(value)
+    """Three significant digits, without zeros at the end."""
+    text = _three_digits(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _scaled(value: float) -> str:
-    step, letter = next((step, letter) for step, letter in _STEPS if value >= step * 0.9995)
-    return f"{_three(value / step)}{letter}"
+    """Three significant digits with a letter for the thousands; for values of at least 1000."""
+    for step, letter in _STEPS:
+        if value >= step * 0.9995:
+            return f"{_three_digits(value / step)}{letter}"
+    raise ValueError(f"{value}: expected at least 1000")
 
 
-def _three(value: float) -> str:
-    return f"{value:,.{max(0, 3 - len(f'{abs(value):.0f}'))}f}"
+def _three_digits(value: float) -> str:
+    whole = f"{abs(value):.0f}"
+    decimals = max(0, 3 - len(whole))
+    return f"{value:,.{decimals}f}"
 
 
 def money(value: float | None, currency: str = "usd") -> str:
-    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.23M; a fraction of a cent is not
-    rounded to nothing.
+    """Money for a headline: $0.42, $123.45, $4,321, $12.3k, $1.23M.
+
+    A fraction of a cent is not rounded to 0: <$0.01.
     """
     if value is None or not isfinite(value):
         return NONE
     size = abs(value)
     if 0 < size < 0.01:
-        text = "<0.01" if value > 0 else ">-0.01"
-        return f"{text[0]}{_signed(text[1:], currency)}"
-    text = f"{size:,.2f}" if size < 1000 else f"{size:,.0f}" if size < 9999.5 else _scaled(size)
-    return ("−" if value < 0 else "") + _signed(text, currency)
+        return _under_a_cent(value, currency)
+    if size < 1000:
+        text = f"{size:,.2f}"
+    elif size < 9999.5:
+        text = f"{size:,.0f}"
+    else:
+        text = _scaled(size)
+    return _minus(value) + _with_currency(text, currency)
+
+
+def _under_a_cent(value: float, currency: str) -> str:
+    if value > 0:
+        return "<" + _with_currency("0.01", currency)
+    return ">" + _with_currency("-0.01", currency)
 
 
 def brief(value: float, currency: str = "usd") -> str:
@@ -59,38 +78,48 @@ def brief(value: float, currency: str = "usd") -> str:
 
 def exact(value: float | None, currency: str = "usd") -> str:
     """Money to the cent, in full."""
-    return (
-        NONE
-        if value is None
-        else ("−" if value < 0 else "") + _signed(f"{abs(value):,.2f}", currency)
-    )
+    if value is None:
+        return NONE
+    amount = _with_currency(f"{abs(value):,.2f}", currency)
+    return f"{_minus(value)}{amount}"
 
 
 def change(value: float | None, currency: str = "usd") -> str:
     """Money with its sign."""
     if value is None:
         return NONE
-    return money(value, currency) if value <= 0 else f"+{money(value, currency)}"
+    plus = "+" if value > 0 else ""
+    return plus + money(value, currency)
 
 
-def _signed(text: str, currency: str) -> str:
-    return f"{_SIGNS[currency]}{text}" if currency in _SIGNS else f"{text} {currency.upper()}"
+def _with_currency(text: str, currency: str) -> str:
+    sign = _SIGNS.get(currency)
+    return f"{sign}{text}" if sign else f"{text} {currency.upper()}"
+
+
+def _minus(value: float) -> str:
+    return "−" if value < 0 else ""
 
 
 def signed(value: int) -> str:
-    """A count in full, with a minus sign where it is below 0."""
-    return ("−" if value < 0 else "") + f"{abs(value):,}"
+    """A count in full, with a minus sign if it is negative."""
+    return f"{_minus(value)}{abs(value):,}"
 
 
 def percent(share: float | None, *, signed: bool = False) -> str:
-    """A share of one as a percentage; what grew more than tenfold is told as a factor."""
+    """A share of one as a percentage. With `signed`, growth of more than tenfold is a factor."""
     if share is None or not isfinite(share):
         return NONE
     if signed and share >= 9.995:
         return f"×{share + 1:.0f}"
-    text = f"{abs(share) * 100:.1f}" if abs(share) < 0.0995 and share else f"{abs(share) * 100:.0f}"
-    sign = ("+" if signed and share > 0 else "−" if share < 0 else "") if float(text) else ""
-    return f"{sign}{text}%"
+    size = abs(share)
+    digits = 1 if 0 < size < 0.0995 else 0
+    text = f"{size * 100:.{digits}f}"
+    if float(text) == 0:
+        # What is rounded to 0 has no sign.
+        return f"{text}%"
+    plus = "+" if signed and share > 0 else ""
+    return f"{plus}{_minus(share)}{text}%"
 
 
 def day(unix: float) -> str:
@@ -110,8 +139,7 @@ def long(when: date) -> str:
 
 def ago(seconds: float) -> str:
     """How long ago: 40 s, 12 min, 5 h, 3 days."""
-    for step, unit in ((172800, 86400), (7200, 3600), (120, 60)):
-        if seconds >= step:
-            name = {86400: "days", 3600: "h", 60: "min"}[unit]
+    for least, unit, name in _AGES:
+        if seconds >= least:
             return f"{seconds / unit:.0f} {name}"
     return f"{max(seconds, 0):.0f} s"

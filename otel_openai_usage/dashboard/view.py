@@ -1,4 +1,4 @@
-"""What a page shows: the query of its URL, and nothing else. A URL that is sent shows the same."""
+"""What a page shows is the query of its URL, and nothing else: a URL that is sent shows the same."""
 
 import calendar
 from collections.abc import Iterable
@@ -30,10 +30,25 @@ COSTS = {"billed": "Billed", "estimated": "Estimated"}
 FILTERS = ("project", "model", "key", "user", "operation", "customer")
 COLUMNS = ("name", "cost", "change", "estimated", "requests", "input", "cached", "output")
 
+_LENGTHS = {"7d": 7, "30d": 30, "90d": 90, "12m": 365}
+"""Days of the periods that end today and have a fixed length."""
+_MAX_LENGTH = timedelta(days=3660)
+_FIRST_YEAR = 2015
+_TEXTS = ("organization", "period", "by", "cost", "sort", "rows")
+"""Parameters with one value; the filters may have several."""
+_SORTS = [sign + column for column in COLUMNS for sign in ("", "-")]
+_ALLOWED: dict[str, list[str]] = {
+    "by": list(GROUPS),
+    "cost": list(COSTS),
+    "rows": ["all"],
+    "sort": _SORTS,
+}
+"""Values by parameter, where not all texts are allowed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Whole UTC days: [start, end), Unix seconds. `live` tells that its last day is today."""
+    """Whole UTC days: [start, end), Unix seconds. `live` says that today is one of them."""
 
     start: int
     end: int
@@ -41,7 +56,7 @@ class Span:
 
     @property
     def days(self) -> int:
-        """How many."""
+        """The number of days."""
         return (self.end - self.start) // DAY
 
     @property
@@ -50,24 +65,28 @@ class Span:
         first = utc(self.start).date()
         last = utc(self.end - DAY).date()
         if first == last:
-            return f"{last.day} {last:%b %Y}"
-        head = (
-            f"{first.day} {first:%b}" if first.year == last.year else f"{first.day} {first:%b %Y}"
-        )
-        return f"{head} – {last.day} {last:%b %Y}"
+            return _long(last)
+        is_one_year = first.year == last.year
+        first_text = f"{first.day} {first:%b}" if is_one_year else _long(first)
+        return f"{first_text} – {_long(last)}"
 
     @property
     def brief(self) -> str:
-        """24 Oct – 22 Nov, where the year goes without saying."""
+        """24 Oct – 22 Nov: without the year if it is the same."""
         text = self.text
-        return text if text.count(" 20") > 1 else text.rpartition(" ")[0]
+        has_two_years = text.count(" 20") > 1
+        return text if has_two_years else text.rpartition(" ")[0]
+
+
+def _long(day: date) -> str:
+    return f"{day.day} {day:%b %Y}"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """One page. `period` is a key of PERIODS or `YYYY-MM-DD..YYYY-MM-DD`, both days included.
 
-    `cost` is empty for what fits best. `sort` is a column, with `-` before it for the highest
+    `cost` is empty for the bill, or else the estimate. `sort` is a column, with `-` before it for the highest
     first. `rows` is `all` or empty.
     """
 
@@ -86,23 +105,15 @@ class View:
 
     @classmethod
     def parse(cls, query: str | None) -> Self:
-        """The view of a query string; what it does not know stays as it is by default."""
-        given = parse_qs((query or "").lstrip("?"))
-        single = {
-            name: given[name][-1]
-            for name in ("organization", "period", "by", "cost", "sort", "rows")
-            if name in given
-        }
-        allowed = {"by": GROUPS, "cost": COSTS, "rows": ("all",)}
-        kept = {
-            name: value for name, value in single.items() if value in allowed.get(name, (value,))
-        }
-        if not (kept.get("period") in PERIODS or _days(kept.get("period", ""))):
-            kept.pop("period", None)
-        if kept.get("sort", "").removeprefix("-") not in COLUMNS:
-            kept.pop("sort", None)
-        values: dict[str, Any] = {str(name): value for name, value in kept.items()}
-        values |= {name: tuple(sorted(set(given[name]))) for name in FILTERS if name in given}
+        """The view of a query string. What it does not say, or says wrongly, is as by default."""
+        asked = parse_qs((query or "").lstrip("?"))
+        values: dict[str, Any] = {}
+        for name in _TEXTS:
+            if name in asked and _is_allowed(name, asked[name][-1]):
+                values[name] = asked[name][-1]
+        for name in FILTERS:
+            if name in asked:
+                values[name] = tuple(sorted(set(asked[name])))
         return cls(**values)
 
     @property
@@ -111,65 +122,67 @@ class View:
         pairs: list[tuple[str, str]] = []
         for field in fields(self):
             value = getattr(self, field.name)
-            if value != field.default:
-                pairs += [
-                    (field.name, each) for each in (value if isinstance(value, tuple) else (value,))
-                ]
+            if value == field.default:
+                continue
+            texts = value if isinstance(value, tuple) else (value,)
+            pairs += [(field.name, text) for text in texts]
         return "?" + urlencode(pairs) if pairs else ""
 
     def but(self, **changes: str | Iterable[str]) -> "View":
         """This view with changes."""
-        made = {
-            name: value if isinstance(value, str) else tuple(sorted(set(value)))
-            for name, value in changes.items()
-        }
-        return replace(self, **made)  # type: ignore[arg-type]  # names and values are checked by `parse` in the end
+        values: dict[str, Any] = {}
+        for name, value in changes.items():
+            values[name] = value if isinstance(value, str) else tuple(sorted(set(value)))
+        return replace(self, **values)
 
     @property
     def filters(self) -> dict[str, tuple[str, ...]]:
-        """Dimension to the values that are wanted; without those that want everything."""
-        return {name: getattr(self, name) for name in FILTERS if getattr(self, name)}
+        """The wanted values, by dimension that is filtered by."""
+        values = {name: getattr(self, name) for name in FILTERS}
+        return {name: wanted for name, wanted in values.items() if wanted}
 
     def span(self, now: float) -> Span:
         """The days that it is about."""
         today = floor(int(now), DAY)
-        if days := _days(self.period):
-            first, last = (midnight(day) for day in days)
-            return Span(first, last + DAY, first <= today <= last)
+        days = _days(self.period)
+        if days is not None:
+            first = midnight(days[0])
+            last = midnight(days[1])
+            return Span(first, last + DAY, live=first <= today <= last)
         month = month_start(today)
         if self.period == "month":
             return Span(month, today + DAY, live=True)
         if self.period == "last-month":
             return Span(month_start(month - DAY), month)
-        length = {"7d": 7, "30d": 30, "90d": 90, "12m": 365}[self.period]
-        return Span(today - (length - 1) * DAY, today + DAY, live=True)
+        before_today = (_LENGTHS[self.period] - 1) * DAY
+        return Span(today - before_today, today + DAY, live=True)
+
+
+def _is_allowed(name: str, value: str) -> bool:
+    """Whether a parameter may have this value."""
+    if name == "period":
+        return value in PERIODS or _days(value) is not None
+    return name not in _ALLOWED or value in _ALLOWED[name]
 
 
 def problems(query: str) -> list[str]:
-    """What of a query string is not known, in sentences that say what is."""
-    given = parse_qs(query.lstrip("?"), keep_blank_values=True)
+    """What is unknown in a query string, as sentences that say what is known."""
+    asked = parse_qs(query.lstrip("?"), keep_blank_values=True)
     known = [field.name for field in fields(View)]
-    wrong = [
-        f"{name}: unknown; known here are {', '.join(known)}."
-        for name in given
-        if name not in known
-    ]
-    allowed: dict[str, Iterable[str]] = {
-        "by": GROUPS,
-        "cost": COSTS,
-        "rows": ("all",),
-        "sort": [sign + column for column in COLUMNS for sign in ("", "-")],
-    }
-    for name, values in given.items():
-        for value in filter(None, values):
-            if name in allowed and value not in allowed[name]:
-                wrong.append(f"{name}: expected one of {', '.join(allowed[name])}; got {value!r}.")
-            if name == "period" and value not in PERIODS and not _days(value):
-                days = "two days such as 2026-11-01..2026-11-30"
-                wrong.append(
-                    f"period: expected one of {', '.join(PERIODS)}, or {days}; got {value!r}."
-                )
-    return wrong
+    unknown = [name for name in asked if name not in known]
+    sentences = [f"{name}: unknown; known here are {', '.join(known)}." for name in unknown]
+    for name, values in asked.items():
+        # An empty value is as none.
+        wrong = [value for value in values if value and not _is_allowed(name, value)]
+        sentences += [f"{name}: expected {_expected(name)}; got {value!r}." for value in wrong]
+    return sentences
+
+
+def _expected(name: str) -> str:
+    if name == "period":
+        days = "two days such as 2026-11-01..2026-11-30"
+        return f"one of {', '.join(PERIODS)}, or {days}"
+    return f"one of {', '.join(_ALLOWED[name])}"
 
 
 def month_start(day: int) -> int:
@@ -184,13 +197,19 @@ def month_end(day: int) -> int:
 
 
 def _days(text: str) -> tuple[date, date] | None:
-    first, dots, last = text.partition("..")
+    """The first and the last day of `YYYY-MM-DD..YYYY-MM-DD`; None for another text.
+
+    The limits keep a page from being asked for a million days.
+    """
+    first_text, dots, last_text = text.partition("..")
+    if not dots:
+        return None
     try:
-        days = date.fromisoformat(first), date.fromisoformat(last)
+        first = date.fromisoformat(first_text)
+        last = date.fromisoformat(last_text)
     except ValueError:
         return None
-    return (
-        days
-        if dots and days[0] <= days[1] < days[0] + timedelta(days=3660) and days[0].year >= 2015
-        else None
-    )
+    is_ordered = first <= last < first + _MAX_LENGTH
+    if not is_ordered or first.year < _FIRST_YEAR:
+        return None
+    return first, last

@@ -78,7 +78,7 @@ def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> 
     for cover in found.models:
         if cover.id is not None:
             assert [cover.used.sum(), cover.explained.sum()] == used[cover.id]
-    assert [cover.rest for cover in found.models[:7]] == sorted(
+    assert [cover.unexplained for cover in found.models[:7]] == sorted(
         (a - b for a, b in used.values()), reverse=True
     )[:7]
 
@@ -89,18 +89,21 @@ def test_coverage_adds_up_over_days(data: Data) -> None:
     """
     found = coverage(Report(data, View()))
     assert found is not None
-    assert sum(cover.rest for cover in found.models) == found.whole.rest
+    assert sum(cover.unexplained for cover in found.models) == found.whole.unexplained
     model = found.models[0].id or ""
     one = coverage(Report(data, View(model=(model,), customer=("Casa Verde",))))
     assert one is not None
-    assert (one.whole.rest, [cover.id for cover in one.models]) == (found.models[0].rest, [model])
+    assert (one.whole.unexplained, [cover.id for cover in one.models]) == (
+        found.models[0].unexplained,
+        [model],
+    )
 
 
 def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
     """By project or key there is no coverage: an event knows neither."""
     assert coverage(Report(data, View(project=("proj_x",)))) is None
     page = text(pages.body(Report(data, View(by="customer", project=("proj_x",))), None))
-    assert "Events tell a customer and a model, nothing else." in page
+    assert "Events have a customer and a model, nothing else." in page
 
 
 def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) -> None:
@@ -137,7 +140,7 @@ def test_the_rest_on_the_page_is_the_stores(page: Page, url: str, data: Data) ->
     rows = [row.locator("td").all_inner_texts() for row in page.locator("#coverage tbody tr").all()]
     assert [row[0] for row in rows] == ["All models", *(cover.label for cover in found.models)]
     assert [int(row[3].replace(",", "").replace("−", "-")) for row in rows] == [
-        cover.rest for cover in (found.whole, *found.models)
+        cover.unexplained for cover in (found.whole, *found.models)
     ]
     strip = page.locator("#coverage tbody tr").first.locator(".plot")
     box = strip.bounding_box()
@@ -171,7 +174,7 @@ def test_events_alone_make_a_dashboard(page: Page, alone: StoreWatcher) -> None:
         page.locator(".segment", has_text="Customer").click()
         expect(page.locator("#table h2")).to_have_text("By customer")
         assert re.search(
-            r"what applications told; OpenAI's own count is not read",
+            r"what applications reported; OpenAI's own count is not read",
             page.locator("#page footer").inner_text(),
         )
     finally:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from otel_openai_usage.dashboard import units
-from otel_openai_usage.dashboard.figures import ticks
+from otel_openai_usage.dashboard.chart_parts import ticks
 from otel_openai_usage.dashboard.queries import Report
 from otel_openai_usage.dashboard.server import Server
 from otel_openai_usage.dashboard.store_watcher import StoreWatcher

@@ -11,8 +11,9 @@ import pytest
 from otel_openai_usage.dashboard import pages, units
 from otel_openai_usage.dashboard.content import content, report
 from otel_openai_usage.dashboard.data import Data
-from otel_openai_usage.dashboard.figures import month, stacked
+from otel_openai_usage.dashboard.figures import stacked
 from otel_openai_usage.dashboard.freshness import stale
+from otel_openai_usage.dashboard.month_figure import month
 from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.view import DAY, View

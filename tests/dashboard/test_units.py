@@ -3,7 +3,7 @@
 import pytest
 
 from otel_openai_usage.dashboard import units
-from otel_openai_usage.dashboard.figures import ticks
+from otel_openai_usage.dashboard.chart_parts import ticks
 from otel_openai_usage.dashboard.items import Item, split
 from otel_openai_usage.domain.spreadsheet import safe
 
