@@ -271,3 +271,10 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
 def test_keys_are_masked(text: str, shown: str) -> None:
     """What looks like a key is masked; words that only mention one are not."""
     assert redact(text) == shown
+
+
+def test_the_secret_itself_and_logins_in_urls_are_masked() -> None:
+    """A key of an unknown form is masked if it is named, and so is a proxy's login."""
+    text = "refused: sk-admin*fake. task-force (sk-proj-abc) odd.key http://me:pw@proxy:80/"
+    expected = "refused: ****. task-force (****) **** http://****@proxy:80/"
+    assert redact(text, "odd.key") == expected

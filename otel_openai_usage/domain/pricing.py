@@ -6,10 +6,11 @@ booked. What OpenAI takes back is subtracted at the prices known then.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Protocol, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.exact import EXACT
 from otel_openai_usage.domain.model import Dims, Width, floor
 from otel_openai_usage.domain.reconciliation import Move
 
@@ -20,8 +21,6 @@ Rates: TypeAlias = Sequence[Decimal | None]
 """What one unit of each measure of a kind costs; None where that is not known. A part of another
 measure has its difference to the whole: cached input that is cheaper than input is negative.
 """
-
-_EXACT = Context(prec=120)
 
 
 class PriceList(Protocol):
@@ -50,7 +49,7 @@ class Estimate:
 
 def add(one: Decimal, other: Decimal) -> Decimal:
     """The exact sum."""
-    return _EXACT.add(one, other)
+    return EXACT.add(one, other)
 
 
 def dimensions_by_name(endpoint: Endpoint, dims: Dims) -> dict[str, str]:
@@ -86,9 +85,9 @@ def estimate(
         cost = Decimal(0)
         for amount, rate in zip(moved, rates, strict=True):
             if amount and rate:
-                cost = _EXACT.add(cost, _EXACT.multiply(rate, Decimal(amount)))
+                cost = EXACT.add(cost, EXACT.multiply(rate, Decimal(amount)))
         day = (dims, floor(end - 1, Width.DAY))
-        days[day] = _EXACT.add(days.get(day, Decimal(0)), cost)
+        days[day] = EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:
-            growth[dims] = _EXACT.add(growth.get(dims, Decimal(0)), cost)
+            growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
     return Estimate(days, growth, {model: count for model, count in unpriced.items() if count > 0})

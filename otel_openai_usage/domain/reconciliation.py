@@ -8,9 +8,10 @@ set rows to what they should be.
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import NamedTuple
 
+from otel_openai_usage.domain.exact import EXACT
 from otel_openai_usage.domain.model import Amount, Amounts, Dims, Rows, Width
 
 CONFIRM_AFTER = 3600
@@ -22,10 +23,6 @@ LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
 """Upper bounds of lateness in seconds, and how they are called; what is later still counts as the
 last.
 """
-
-# Money arrives with up to 34 digits (openai-api.md section 2); the default context would round sums
-# to 28.
-_EXACT = Context(prec=120)
 
 
 class Row(NamedTuple):
@@ -127,7 +124,7 @@ def total(one: Amounts, other: Amounts) -> Amounts:
     """The sum, measure by measure."""
     return tuple(
         [
-            a + b if type(a) is int and type(b) is int else _EXACT.add(a, b)
+            a + b if type(a) is int and type(b) is int else EXACT.add(a, b)
             for a, b in zip(one, other, strict=True)
         ]
     )
@@ -137,7 +134,7 @@ def difference(one: Amounts, other: Amounts) -> Amounts:
     """`one` minus `other`, measure by measure."""
     return tuple(
         [
-            a - b if type(a) is int and type(b) is int else _EXACT.subtract(a, b)
+            a - b if type(a) is int and type(b) is int else EXACT.subtract(a, b)
             for a, b in zip(one, other, strict=True)
         ]
     )

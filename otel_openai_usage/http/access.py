@@ -25,6 +25,7 @@ from aiohttp.typedefs import Handler
 
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.http.toolkit import WebConfig, read
+from otel_openai_usage.watched_file import WatchedFiles
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Access:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._config = read(path)
-        self._stamp = _stamp(path, self._config)
+        self._watched = _watch(path, self._config)
         self._key = secrets.token_bytes(32)
         self._right: set[bytes] = set()
         self._wrong: set[bytes] = set()
@@ -120,10 +121,8 @@ class Access:
     def _reread(self) -> None:
         """Read the file again if it, or a certificate, changed."""
         with self._lock:
-            stamp = _stamp(self._path, self._config)
-            if stamp == self._stamp:
+            if not self._watched.changed():
                 return
-            self._stamp = stamp
             try:
                 self._take(read(self._path))
             except ConfigError as error:
@@ -137,7 +136,7 @@ class Access:
             raise ConfigError([f"{self._path}: {problem}; restart" for problem in problems])
         self.ssl = self._context(config)
         self._config = config
-        self._stamp = _stamp(self._path, config)
+        self._watched = _watch(self._path, config)
 
     def _context(self, config: WebConfig) -> ssl.SSLContext | None:
         if config.tls is None:
@@ -185,13 +184,8 @@ def _weaker(before: WebConfig, after: WebConfig) -> Iterator[str]:
         yield "basic_auth_users: passwords cannot be switched off while running"
 
 
-def _stamp(path: Path, config: WebConfig) -> tuple[tuple[int, int] | None, ...]:
-    return tuple(map(_touched, (path, *config.files)))
-
-
-def _touched(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+def _watch(path: Path, config: WebConfig) -> WatchedFiles:
+    """The web config file and its certificates, as they are now."""
+    watched = WatchedFiles([path, *config.files])
+    watched.changed()
+    return watched

@@ -1,4 +1,4 @@
-"""Who may send events: whoever knows one of the Bearer tokens."""
+"""Who may send events: clients that know one of the bearer tokens."""
 
 import hmac
 import logging
@@ -6,57 +6,61 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from otel_openai_usage.watched_file import WatchedFiles
+
 log = logging.getLogger(__name__)
 
 
 class Tokens:
-    """Tokens from the configuration and, where there is a `file`, one a line of it; it is read
-    again when it changes.
+    """Tokens from the configuration and from `file`, one per line, which is read when it changes.
 
-    Without either, everybody is let in.
+    Without tokens and without a file, every client may send.
     """
 
     def __init__(self, tokens: Iterable[str] = (), file: Path | None = None) -> None:
         self._fixed = [_digest(token) for token in tokens]
         self._file = file
-        self._stamp = (0, 0, 0)
-        self._read: list[bytes] = []
-        self._open = not self._fixed and file is None
-        self._told = ""
+        self._watched = WatchedFiles([file] if file else [])
+        self._from_file: list[bytes] = []
+        self._is_open = not self._fixed and file is None
+        self._logged_problem = ""
 
     def allow(self, authorization: str) -> bool:
-        """Whether an Authorization header has a token. Takes as long for a wrong one as for a right
-        one.
+        """Whether an Authorization header carries a token.
+
+        Takes as long for a wrong token as for a right one.
         """
-        if self._open:
+        if self._is_open:
             return True
-        self._look()
+        if self._file is not None:
+            self._read_if_changed(self._file)
         scheme, _, token = authorization.partition(" ")
         given = _digest(token.strip())
-        found = False
-        for known in (*self._fixed, *self._read):
-            found |= hmac.compare_digest(given, known)
-        return found and scheme.lower() == "bearer"
+        is_known = False
+        for known in (*self._fixed, *self._from_file):
+            is_known |= hmac.compare_digest(given, known)
+        return is_known and scheme.lower() == "bearer"
 
-    def _look(self) -> None:
-        if self._file is None:
+    def _read_if_changed(self, file: Path) -> None:
+        if not self._watched.changed():
             return
         try:
-            stat = self._file.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if stamp != self._stamp:
-                lines = self._file.read_text("utf-8").splitlines()
-                self._read = [_digest(line.strip()) for line in lines if line.strip()]
-                self._stamp = stamp
-            self._told = ""
+            lines = file.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            if self._told != str(error):
+            # Nothing was read: try again at the next request.
+            self._watched.forget()
+            if self._logged_problem != str(error):
                 log.warning(
-                    "events.tokens_file cannot be read; the tokens read before stay good",
+                    "events.tokens_file cannot be read; the tokens read before are still valid",
                     extra={"error": str(error)},
                 )
-                self._told = str(error)
+                self._logged_problem = str(error)
+            return
+        tokens = [line.strip() for line in lines]
+        self._from_file = [_digest(token) for token in tokens if token]
+        self._logged_problem = ""
 
 
 def _digest(token: str) -> bytes:
+    """Digests have one length, so that comparing them says nothing about the token's length."""
     return sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -8,18 +8,18 @@ import socket
 import ssl
 import time
 from contextlib import suppress
-from ipaddress import ip_address, ip_network
 from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from otel_openai_usage.config import Otlp
+from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.exporters.otlp.delivery import ANSWER_LIMIT, Answer, http_answer, shortened
+from otel_openai_usage.proxies import proxy_for
 
 _PIECE = 64 * 1024
 _GZIP_LEVEL = 6
@@ -101,12 +101,17 @@ class HttpTransport:
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 url = _url(self._otlp.endpoint or "")
+                proxy = proxy_for(str(url), os.environ)
+                login = proxy.login if proxy else {}
+                is_tunnelled = url.scheme == "https"
                 async with session.post(
                     url,
                     data=io.BytesIO(body),
-                    headers=self._headers,
+                    # Without a tunnel the proxy reads the request itself.
+                    headers=self._headers if is_tunnelled else self._headers | login,
                     allow_redirects=False,
-                    proxy=proxy_for(str(url)),
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=login if is_tunnelled else None,
                 ) as response:
                     status = response.status
                     content = await _limited(response)
@@ -124,7 +129,7 @@ class HttpTransport:
             return Answer(
                 "try again", shortened(str(error) or type(error).__name__) + _after(status)
             )
-        except (aiohttp.ClientError, ValueError) as error:
+        except (aiohttp.ClientError, ConfigError, ValueError) as error:
             return Answer("refused", shortened(f"{type(error).__name__}: {error}") + _after(status))
 
     def _new_session(self) -> aiohttp.ClientSession:
@@ -174,45 +179,6 @@ def tls_context(otlp: Otlp) -> ssl.SSLContext:
     if tls and tls.cert_file and tls.key_file:
         context.load_cert_chain(tls.cert_file, tls.key_file)
     return context
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy of the environment for this address; one without a scheme is taken as HTTP. Raises
-    ValueError, without the proxy's password, for one that cannot be used.
-    """
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    host = parts.hostname or ""
-    if not proxy or proxy_bypass(parts.netloc) or _in_networks(host, proxies.get("no", "")):
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not _is_usable(proxy):
-        raise ValueError(
-            f"{parts.scheme}_proxy or all_proxy: expected a proxy such as http://proxy.example:3128"
-        )
-    return proxy
-
-
-def _is_usable(proxy: str) -> bool:
-    try:
-        parts = urlsplit(proxy)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _in_networks(host: str, no_proxy: str) -> bool:
-    """Whether the host is an address in one of the networks (10.0.0.0/8) that no_proxy lists."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    for part in no_proxy.split(","):
-        with suppress(ValueError):
-            if address in ip_network(part.strip(), strict=False):
-                return True
-    return False
 
 
 class DaemonResolver(AbstractResolver):

@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from otel_openai_usage import errors
+from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.providers.openai.retry import PATIENCE
 
 T = TypeVar("T")
@@ -16,8 +17,6 @@ Body: TypeAlias = bytes | bytearray
 """What an answer holds. Read into a bytearray, which grows without being copied."""
 
 _SCOPES = re.compile(r"Missing scopes?:\s*([\w.:-]+(?:\s*,\s*[\w.:-]+)*)", re.IGNORECASE)
-_KEY = re.compile(r"\bsk-[^\s\"',;]+")
-_USERINFO = re.compile(r"//[^/@\s]+@")
 _TRANSIENT = (408, 409, 425)
 _ANY = msgspec.json.Decoder(msgspec.Raw)
 
@@ -32,13 +31,6 @@ class _Envelope(msgspec.Struct):
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
-
-
-def redact(text: str, secret: str = "") -> str:
-    """The text without anything that looks like a key, `secret` itself, and user names in URLs."""
-    if secret:
-        text = text.replace(secret, "***")
-    return _USERINFO.sub("//***@", _KEY.sub("sk-***", text))
 
 
 @dataclass(frozen=True, slots=True)

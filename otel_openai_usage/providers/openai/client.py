@@ -15,6 +15,7 @@ from typing import Protocol, Self, TypeVar
 
 import aiohttp
 
+from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import Rejected, SourceError, Unavailable
 from otel_openai_usage.providers.budget import Budget, HeldBody
 from otel_openai_usage.providers.openai import answers, retry
@@ -22,9 +23,9 @@ from otel_openai_usage.providers.openai.answers import ADMIN, Advice, Body
 from otel_openai_usage.providers.openai.gate import Gate
 from otel_openai_usage.providers.openai.inflate import unpacked
 from otel_openai_usage.providers.openai.key import Key
-from otel_openai_usage.providers.openai.proxy import proxy_for
 from otel_openai_usage.providers.openai.text import Odd, mend
 from otel_openai_usage.providers.provider import NoteOdd, Observe
+from otel_openai_usage.proxies import proxy_for
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Client:
         """Asked before a key is used, and told what answers say of the organization."""
 
     def __repr__(self) -> str:
-        return f"Client({self.name!r}, {answers.redact(self._base)!r})"
+        return f"Client({self.name!r}, {redact(self._base)!r})"
 
     async def __aenter__(self) -> Self:
         proxy = self._proxy
@@ -352,7 +353,7 @@ class Client:
         else:
             said = str(error) or type(error).__name__
         look_at = f"base_url, {self._proxy.variable} and" if self._proxy else "base_url and"
-        return f"{answers.redact(said, secret)[:300]}; check {look_at} the network"
+        return f"{redact(said, secret)[:300]}; check {look_at} the network"
 
 
 def _version() -> str:

@@ -2,7 +2,6 @@
 digits, `0E-6176`).
 """
 
-import decimal
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
@@ -19,7 +18,6 @@ and sums of many buckets stay exact.
 """
 PLACES = 100
 """The most decimal places that an amount may have; OpenAI sends up to 34 digits."""
-_EXACT = decimal.Context(prec=PLACES + 20, traps=[decimal.Inexact, decimal.InvalidOperation])
 
 
 class _Amount(msgspec.Struct, gc=False):
@@ -107,8 +105,3 @@ def _short(value: Decimal) -> bool:
     """Whether it has few enough decimal places, zeros at its end included."""
     exponent = value.as_tuple().exponent
     return isinstance(exponent, int) and exponent >= -PLACES
-
-
-def add(one: Amounts, other: Amounts) -> Amounts:
-    """The sums, exact: the default context would round them to 28 digits."""
-    return tuple(_EXACT.add(Decimal(a), Decimal(b)) for a, b in zip(one, other, strict=True))

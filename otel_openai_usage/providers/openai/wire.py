@@ -18,6 +18,7 @@ import msgspec
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amount, Amounts, Dims
+from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.errors import BadShape
 from otel_openai_usage.providers.openai import money
 from otel_openai_usage.providers.openai.answers import Body
@@ -117,12 +118,12 @@ def rows(endpoint: Endpoint, results: bytes, odd: Odd | None = None) -> _Results
     odd = Odd() if odd is None else odd
     if endpoint.measures[0].money:
         costs = money.results(endpoint, readable_costs(endpoint, results, odd))
-        return _sum(endpoint, *_unzipped(costs), money.add)
+        return _sum(endpoint, *_unzipped(costs))
     try:
         dims, amounts = _quick(endpoint)(results)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         dims, amounts = _unzipped(_slow(endpoint, _mended(results, odd), odd))
-    return _sum(endpoint, dims, amounts, _add)
+    return _sum(endpoint, dims, amounts)
 
 
 REPLACED = "\ufffd"
@@ -160,28 +161,19 @@ def _unzipped(pairs: Iterable[tuple[Dims, Amounts]]) -> _Columns:
     return [dims for dims, _ in kept], [amounts for _, amounts in kept]
 
 
-def _sum(
-    endpoint: Endpoint,
-    dims: list[Dims],
-    amounts: list[Amounts],
-    add: Callable[[Amounts, Amounts], Amounts],
-) -> _Results:
+def _sum(endpoint: Endpoint, dims: list[Dims], amounts: list[Amounts]) -> _Results:
     found = dict(zip(dims, amounts, strict=True))
     if len(found) == len(dims):
         return found
     found = {}
     for key, value in zip(dims, amounts, strict=True):
         before = found.get(key)
-        found[key] = value if before is None else add(before, value)
+        found[key] = value if before is None else total(before, value)
         if any(not -MAX_COUNT <= amount <= MAX_COUNT for amount in found[key]):
             raise BadShape(
                 f"{endpoint.path}: rows of one attribute set add up to more than {MAX_COUNT} in one bucket"
             )
     return found
-
-
-def _add(one: Amounts, other: Amounts) -> Amounts:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 # --- the quick way: what OpenAI sends nearly always, decoded in C ---

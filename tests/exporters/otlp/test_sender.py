@@ -29,7 +29,6 @@ from otel_openai_usage import __version__
 from otel_openai_usage.config import Otlp
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.exporters.otlp.exporter import exporter
-from otel_openai_usage.exporters.otlp.http_post import proxy_for
 from otel_openai_usage.exporters.otlp.request import MAX_POINTS
 from otel_openai_usage.exporters.otlp.sender import Sender
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
@@ -671,31 +670,6 @@ def test_a_proxy_that_cannot_be_used_is_named(
         assert "hush" not in str(vars(caplog.records[0]))
         assert collector.paths == []
         house.sender.shutdown()
-
-
-@pytest.mark.parametrize(
-    ("variables", "proxy"),
-    [
-        ({}, None),
-        ({"http_proxy": "http://p:1"}, "http://p:1"),
-        ({"HTTP_PROXY": "p:1"}, "http://p:1"),
-        ({"all_proxy": "http://p:1"}, "http://p:1"),
-        ({"https_proxy": "http://p:1"}, None),
-        ({"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8"}, None),
-        ({"http_proxy": "http://p:1", "no_proxy": "10.1.2.3"}, None),
-        ({"http_proxy": "http://p:1", "no_proxy": "11.0.0.0/8"}, "http://p:1"),
-    ],
-)
-def test_proxies_are_those_of_the_environment(
-    variables: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """http_proxy, all_proxy and no_proxy count, networks in no_proxy included."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert proxy_for("http://10.1.2.3:4318/v1/metrics") == proxy
 
 
 def _until(true: Callable[[], bool], seconds: float = 5) -> None:

@@ -8,7 +8,6 @@ from otel_openai_usage.providers.openai.answers import (
     Advice,
     Body,
     read,
-    redact,
     retry_after,
     trouble,
     whole,
@@ -141,14 +140,3 @@ def test_waiting_too_long_is_said() -> None:
     assert isinstance(error, errors.RateLimited)
     assert error.retry_after == 4000.0
     assert "asks to wait 4000 s, longer than the 300 s" in str(error)
-
-
-def test_redact() -> None:
-    """Nothing that looks like a key is left, nor the key itself, nor a proxy's password; words with
-    sk- inside are.
-    """
-    text = "Incorrect API key provided: sk-admin*fake. task-force (sk-proj-abc) odd.key http://me:pw@proxy:80/"
-    assert (
-        redact(text, "odd.key")
-        == "Incorrect API key provided: sk-*** task-force (sk-*** *** http://***@proxy:80/"
-    )

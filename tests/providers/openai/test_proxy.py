@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from otel_openai_usage.errors import ConfigError, Unavailable
-from otel_openai_usage.providers.openai.proxy import Proxy, proxy_for
+from otel_openai_usage.proxies import Proxy, proxy_for
 from tests.http.certificates import Authority
 from tests.providers.openai.conftest import Connect
 from tests.providers.openai.upstream import Upstream, serve
