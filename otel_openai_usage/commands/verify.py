@@ -161,10 +161,12 @@ async def _days(
 ) -> list[Verdict]:
     limits = {Width.DAY: COST_LIMIT} if source_state.endpoint is COSTS else LIMITS
     theirs: dict[int, dict[Dims, Amounts]] = {}
-    for step in windows.past_days(source_state.progress, start, end, limits, source_state.cuts):
+    for step in windows.past_days(
+        source_state.progress, start, end, limits, source_state.groupings.cuts
+    ):
         for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
             theirs.setdefault(day, {})
-        grouping = source_state.group_by(step.window.start)
+        grouping = source_state.groupings.at(step.window.start)
         reading = await source.read(step.window, step.width, grouping, {})
         for bucket in reading.buckets:
             day_sums = theirs[floor(bucket.start, Width.DAY)]

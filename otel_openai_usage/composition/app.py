@@ -490,7 +490,7 @@ def _add_organization(
 
 def _shown_in(source_state: SourceState) -> Callable[[bool], None]:
     def status(up: bool) -> None:
-        source_state.up = up
+        source_state.status.up = up
 
     return status
 

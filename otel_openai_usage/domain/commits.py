@@ -266,7 +266,7 @@ def apply_series(
     series = []
     for stored_series in new:
         added = replace(stored_series, id=created.ids[stored_series.dims])
-        source_state.add_series(added)
+        source_state.series.add(added)
         series.append(added)
-    series += [source_state.update_series(stored_series) for stored_series in updated]
+    series += [source_state.series.replace_values(stored_series) for stored_series in updated]
     return Delta(source_state, series)

@@ -65,6 +65,11 @@ def floor(unix: int, width: int) -> int:
     return unix - unix % width
 
 
+def ceil(unix: int, width: int) -> int:
+    """The first start of a bucket of `width` seconds that is not before `unix`."""
+    return -(-unix // width) * width
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
     """A stretch of time that we ask for: [start, end), Unix seconds."""

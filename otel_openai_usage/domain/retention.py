@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.model import Width, Window, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """One step of retention: the rows of `window` changed, rows before `purged_before` are gone."""
+
+    window: Window
+    purged_before: int
 
 
 @dataclass(frozen=True, slots=True)

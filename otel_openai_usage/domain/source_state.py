@@ -1,26 +1,34 @@
-"""What is known of one source between two commits: the store's own content, kept in memory.
+"""What is known of one source between two commits: the store's content, kept in memory.
 
-Written only by the pipeline, in its one thread, after a commit; read by nobody else.
+Each part has one writer. All of them run in the recorder's one thread:
+
+* key          nobody: it never changes
+* progress     `commits.apply`, after a commit; `engine.recording`, when a plan is made
+* groupings    `engine.recording`, after the store has them
+* series       `commits.apply`, after a commit
+* fingerprints `engine.recording`, after a commit, and retention
+* status       the source's loop
+* days         the source's poll
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor
+from otel_openai_usage.domain.fingerprints import Fingerprints
+from otel_openai_usage.domain.groupings import Groupings
+from otel_openai_usage.domain.model import Amounts, Dims, Width, ceil, floor
 from otel_openai_usage.domain.windows import Progress
 
 
 @dataclass(slots=True, eq=False)
 class StoredSeries:
-    """One attribute set of a source: OpenAI's total since the epoch, and the highest that it ever
-    was.
+    """One attribute set of a source: OpenAI's total since the epoch, and the highest total ever.
 
-    `released` tells that it need not be shown as 0 first. `changed` is when it last moved; 0 if it
-    has only rows from before the epoch, so that no counter speaks of it. For a level `total` and
-    `shown` are the newest value, and `changed` is its bucket. `estimate` is what it costs by the
-    price list, None while nothing of it has a price.
+    `released` says that the series need not be shown as 0 first. `changed` is the time of the last
+    change, in Unix seconds; it is 0 if all rows are from before the epoch, so that no counter
+    shows the series. For a level `total` and `shown` are the newest value, and `changed` is the
+    start of its bucket. `estimate` is the estimated cost, None while no part of it has a price.
     """
 
     id: int
@@ -34,9 +42,35 @@ class StoredSeries:
     estimate_shown: Decimal | None = None
 
 
+class SeriesTable(dict[Dims, StoredSeries]):
+    """The series of a source by attribute set, and in `by_id` by the store's id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_id: dict[int, StoredSeries] = {}
+
+    def add(self, stored_series: StoredSeries) -> None:
+        """Add a series that the store has."""
+        self[stored_series.dims] = stored_series
+        self.by_id[stored_series.id] = stored_series
+
+    def replace_values(self, after: StoredSeries) -> StoredSeries:
+        """Copy the new values into the known series and return that: it stays the same object."""
+        known = self[after.dims]
+        known.total = after.total
+        known.shown = after.shown
+        known.changed = after.changed
+        known.estimate = after.estimate
+        known.estimate_shown = after.estimate_shown
+        return known
+
+
 @dataclass(slots=True)
 class Status:
-    """How a source is doing. `up` is None until it was tried; times are Unix seconds."""
+    """How a source is doing. `up` is None until the first poll.
+
+    `last_success` and `newest_bucket` (the end of the newest bucket with rows) are Unix seconds.
+    """
 
     organization: str
     source: str
@@ -45,117 +79,64 @@ class Status:
     newest_bucket: int | None = None
 
 
-@dataclass(slots=True, eq=False)
-class SourceState:
-    """Everything kept of one source of one organization. Times are Unix seconds.
-
-    Rows of buckets that began before `purged_before` were deleted because of their age. Their usage
-    stays in the totals, so such buckets are never booked again.
-    """
+@dataclass(frozen=True, slots=True)
+class SourceKey:
+    """Which source it is: an endpoint of an organization. `id` is the store's."""
 
     id: int
     organization: str
     endpoint: Endpoint
+
+
+@dataclass(slots=True, eq=False)
+class SourceState:
+    """The state of one source. Times are Unix seconds.
+
+    `days` has the costs of the last days, by the start of the day. `organization_id` is OpenAI's
+    id of the organization, where an answer named it. `written_at` is when the progress was last
+    written. Rows of buckets that began before `purged_before` were deleted because of their age;
+    their usage stays in the totals, so such buckets are never recorded again.
+    """
+
+    key: SourceKey
     progress: Progress
-    groupings: list[tuple[int, tuple[str, ...]]]
-    series: dict[Dims, StoredSeries] = field(default_factory=dict)
-    by_id: dict[int, StoredSeries] = field(default_factory=dict)
+    groupings: Groupings
+    status: Status
+    series: SeriesTable = field(default_factory=SeriesTable)
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
     days: dict[int, dict[Dims, Amounts]] = field(default_factory=dict)
-    fingerprints: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    last_success: int | None = None
-    newest_bucket: int | None = None
     organization_id: str | None = None
-    kept_at: int = 0
-    compacted: int = 0
+    written_at: int = 0
     purged_before: int = 0
-    up: bool | None = None
+
+    @classmethod
+    def of(cls, key: SourceKey, progress: Progress, groupings: Groupings) -> "SourceState":
+        """The state of a source that has no series yet."""
+        return cls(key, progress, groupings, Status(key.organization, key.endpoint.source))
 
     @property
-    def status(self) -> Status:
-        """How this source is doing."""
-        return Status(
-            self.organization, self.endpoint.source, self.up, self.last_success, self.newest_bucket
-        )
-
-    def group_by(self, start: int) -> tuple[str, ...]:
-        """The grouping that the buckets from `start` on are read with, for ever."""
-        chosen = self.groupings[0][1]
-        for since, grouping in self.groupings:
-            if since <= start:
-                chosen = grouping
-        return chosen
-
-    def regroup(self, wanted: tuple[str, ...], midnight: int) -> bool:
-        """Let a changed grouping apply from `midnight` on, or at once if nothing was read yet. True
-        if that changed the groupings.
-        """
-        before = list(self.groupings)
-        if not self.series and not self.progress.complete:
-            self.groupings = [(0, wanted)]
-            return before != self.groupings
-        self.groupings = [
-            (since, grouping) for since, grouping in self.groupings if since < midnight
-        ]
-        if self.groupings[-1][1] != wanted:
-            self.groupings.append((midnight, wanted))
-        return before != self.groupings
-
-    def known_fingerprints(self, window: Window, width: Width) -> dict[int, bytes]:
-        """The fingerprints of the window's buckets whose rows are stored, by bucket start."""
-        known = {}
-        for start in range(window.start, window.end, width):
-            fingerprint = self.fingerprints.get((width, start))
-            if fingerprint is not None:
-                known[start] = fingerprint
-        return known
-
-    def forget_fingerprints(self, start: int, end: int) -> None:
-        """The rows of [start, end) are no longer what a reading left: decode the next one anew."""
-        for key in [key for key in self.fingerprints if start <= key[1] < end]:
-            del self.fingerprints[key]
-
-    def leave_out(self, dimensions: Iterable[str], start: int, end: int) -> bool:
-        """Let the buckets from `start` to `end` (UTC midnights) be read without some dimensions.
-        True if that changed the groupings.
-        """
-        before = list(self.groupings)
-        less = set(dimensions)
-        edges = sorted({since for since, _ in before} | {start, end})
-        after: list[tuple[int, tuple[str, ...]]] = []
-        for edge in edges:
-            grouping = self.group_by(edge)
-            if start <= edge < end:
-                grouping = tuple(name for name in grouping if name not in less)
-            if not after or after[-1][1] != grouping:
-                after.append((edge, grouping))
-        self.groupings = after
-        return after != before
-
-    def next_midnight(self, now: int) -> int:
-        """The first UTC midnight after `now` and after every bucket that may have been read.
-
-        `now` alone does not do: the machine's clock may be days behind, and a bucket keeps the
-        grouping that it was first read with.
-        """
-        read_until = max(self.progress.horizon or 0, self.newest_bucket or 0)
-        return max(floor(now, Width.DAY) + Width.DAY, -(-read_until // Width.DAY) * Width.DAY)
-
-    def add_series(self, stored_series: StoredSeries) -> None:
-        """Add a series that the store has created."""
-        self.series[stored_series.dims] = stored_series
-        self.by_id[stored_series.id] = stored_series
-
-    def update_series(self, after: StoredSeries) -> StoredSeries:
-        """Copy what may change into the known series, and return it: its identity is kept."""
-        known = self.series[after.dims]
-        known.total = after.total
-        known.shown = after.shown
-        known.changed = after.changed
-        known.estimate = after.estimate
-        known.estimate_shown = after.estimate_shown
-        return known
+    def id(self) -> int:
+        """The store's id of the source."""
+        return self.key.id
 
     @property
-    def cuts(self) -> tuple[int, ...]:
-        """The instants at which the grouping changes."""
-        return tuple(since for since, _ in self.groupings[1:])
+    def organization(self) -> str:
+        """The name that the configuration gives the organization."""
+        return self.key.organization
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The row of the endpoint that is read."""
+        return self.key.endpoint
+
+
+def next_grouping_change(source_state: SourceState, now: int) -> int:
+    """The first UTC midnight after `now` and after every bucket that may have been read.
+
+    `now` alone is not enough: the machine's clock may be days behind, and a bucket keeps the
+    grouping that it was first read with.
+    """
+    horizon = source_state.progress.horizon or 0
+    newest = source_state.status.newest_bucket or 0
+    read_until = max(horizon, newest)
+    return max(floor(now, Width.DAY) + Width.DAY, ceil(read_until, Width.DAY))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from otel_openai_usage.domain.model import Width, floor
-from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import StateError
@@ -26,10 +26,10 @@ SPANS = {"day": 1, "week": 7}
 
 
 class HistoryStore(Protocol):
-    """What survives, as this room needs it. Every method raises StateError."""
+    """The part of the store that retention needs. Every method raises StateError."""
 
-    def maintain(self, source_state: SourceState, keep: Retention) -> bool:
-        """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
+    def maintain(self, source_state: SourceState, keep: Retention) -> Maintained | None:
+        """Downsample or purge one small part of a source. Return None if nothing was to do."""
         ...
 
     def spent(
@@ -39,6 +39,16 @@ class HistoryStore(Protocol):
         are known, by day.
         """
         ...
+
+
+def maintain(store: HistoryStore, source_state: SourceState, keep: Retention) -> bool:
+    """Do one step of retention. Return False if nothing was to do. Raises StateError."""
+    maintained = store.maintain(source_state, keep)
+    if maintained is None:
+        return False
+    source_state.fingerprints.discard_within(maintained.window)
+    source_state.purged_before = maintained.purged_before
+    return True
 
 
 class Telemetry(Protocol):
@@ -85,7 +95,7 @@ class Maintenance:
         await self._recorder.do(self._recorder.keep_times)
         keep = self._keep(int(self._recorder.earliest()))
         for source_state in (*self._recorder.source_states, *self._also):
-            work = partial(self._store.maintain, source_state, keep)
+            work = partial(maintain, self._store, source_state, keep)
             while await self._recorder.do(work):
                 await self._recorder.clock.sleep(PAUSE)
         now = int(self._recorder.clock.now())

@@ -112,9 +112,9 @@ class Recorder:
         mono = self.clock.mono()
         self._present = Present(wall, mono, self._known_times())
         for source_state in self.source_states:
-            if source_state.endpoint.path in REPORTED and source_state.newest_bucket:
+            if source_state.endpoint.path in REPORTED and source_state.status.newest_bucket:
                 # Its width is not stored. No bucket is longer than a day.
-                self._present.reported(source_state.newest_bucket - Width.DAY, wall, mono)
+                self._present.reported(source_state.status.newest_bucket - Width.DAY, wall, mono)
         served = self.store.note(_PAGE_SERVED)
         if served is None:
             # The state is new, or of a version that did not write this down.

@@ -17,17 +17,18 @@ from otel_openai_usage.domain.commits import (
     decide,
     series_after,
 )
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Rows, Width, Window, floor
+from otel_openai_usage.domain.model import Rows, Width, Window, ceil, floor
 from otel_openai_usage.domain.pricing import PriceList, dimensions_by_name
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import Row
-from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.domain.windows import Plan, Step
+from otel_openai_usage.domain.source_state import SourceState, next_grouping_change
+from otel_openai_usage.domain.windows import Plan, Progress, Step
 from otel_openai_usage.errors import GroupingRefused, StateError
 from otel_openai_usage.storage.ports import EventStore, Store
 
-KEEP_EVERY = 900
+WRITE_INTERVAL = 900
 """Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
 than it was.
 """
@@ -55,21 +56,30 @@ def regroup(store: Store, source_state: SourceState, wanted: tuple[str, ...], no
     """Let the configured grouping apply from the next UTC midnight on. Raises StateError; nothing
     changed then.
 
-    To be called before every poll: a clock that was ahead had put that midnight too far off.
+    Call it before every poll: if the clock was ahead, that midnight was too late.
     """
-    before = source_state.groupings
-    if source_state.regroup(wanted, source_state.next_midnight(now)):
-        try:
-            store.regroup(source_state)
-        except StateError:
-            source_state.groupings = before
-            raise
+    if source_state.series or source_state.progress.complete:
+        midnight = next_grouping_change(source_state, now)
+        groupings = source_state.groupings.changed_to(wanted, midnight)
+    else:
+        groupings = Groupings.always(wanted)
+    _regroup(store, source_state, groupings)
+
+
+def _regroup(store: Store, source_state: SourceState, groupings: Groupings) -> bool:
+    """Write other groupings. Return whether that changed anything."""
+    if groupings == source_state.groupings:
+        return False
+    store.regroup(source_state, groupings)
+    source_state.groupings = groupings
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Dimensions that buckets are read without from now on. `news` has those of them that the
-    buckets before were still read with: nobody was told of them yet.
+    """Dimensions that buckets are read without from now on.
+
+    `news` has those that the buckets before were still read with: they were not reported yet.
     """
 
     news: tuple[str, ...]
@@ -78,28 +88,23 @@ class LeftOut:
 def leave_out(
     store: Store, source_state: SourceState, window: Window, refused: GroupingRefused
 ) -> LeftOut | None:
-    """Read the buckets of a window without the dimensions that OpenAI refuses there. None if that
-    would change nothing, because its buckets were read with them before.
+    """Read the buckets of a window without the dimensions that OpenAI refuses there.
 
-    Older days get the same grouping if none of them has rows. Raises StateError; nothing changed
-    then.
+    Older days get the same grouping if none of them has rows. Return None if that would change
+    nothing, because rows of the window were already read with these dimensions. Raises StateError;
+    nothing changed then.
     """
-    end = refused.accepted_from or -(-window.end // Width.DAY) * Width.DAY
+    end = refused.accepted_from or ceil(window.end, Width.DAY)
     rows = store.rows_within(source_state, tuple(Width), 0, end)
     read_until = max((row.start + row.width for row in rows), default=0)
-    start = -(-read_until // Width.DAY) * Width.DAY
+    start = ceil(read_until, Width.DAY)
     if start >= end:
         return None
-    before = source_state.groupings
-    known = source_state.group_by(max(0, start - 1))
-    if not source_state.leave_out(refused.dimensions, start, end):
+    before = source_state.groupings.at(max(0, start - 1))
+    groupings = source_state.groupings.without(refused.dimensions, start, end)
+    if not _regroup(store, source_state, groupings):
         return None
-    try:
-        store.regroup(source_state)
-    except StateError:
-        source_state.groupings = before
-        raise
-    return LeftOut(tuple(name for name in refused.dimensions if name in known))
+    return LeftOut(tuple(name for name in refused.dimensions if name in before))
 
 
 def due(
@@ -113,7 +118,9 @@ def due(
     bookable = replace(
         source_state.progress, epoch=max(source_state.progress.epoch, source_state.purged_before)
     )
-    plan = windows.plan(bookable, now, rules, hours=hours, days=days, cuts=source_state.cuts)
+    plan = windows.plan(
+        bookable, now, rules, hours=hours, days=days, cuts=source_state.groupings.cuts
+    )
     if source_state.endpoint.level:
         plan = replace(
             plan,
@@ -215,18 +222,18 @@ def _write(store: Store, source_state: SourceState, commit: Commit, now: int) ->
     created = Created()
     if not commit.is_empty:
         created = store.commit(source_state, commit)
-        source_state.kept_at = now
+        source_state.written_at = now
     return apply(source_state, commit, created)
 
 
 def _fresh(source_state: SourceState, width: Width, buckets: Sequence[Bucket]) -> list[Bucket]:
     """The buckets whose rows are not known to be stored, without those that were purged."""
-    return [
-        bucket
-        for bucket in buckets
-        if bucket.start >= source_state.purged_before
-        and source_state.fingerprints.get((width, bucket.start)) != bucket.fingerprint
-    ]
+    fresh = []
+    for bucket in buckets:
+        known = source_state.fingerprints.get(width, bucket.start)
+        if bucket.start >= source_state.purged_before and bucket.fingerprint != known:
+            fresh.append(bucket)
+    return fresh
 
 
 def _late(source_state: SourceState, commit: Commit, now: int) -> dict[str, int]:
@@ -266,30 +273,34 @@ def price(source_state: SourceState, prices: PriceList, now: int) -> None:
 
 
 def finish(store: Store, source_state: SourceState, now: int) -> bool:
-    """Note that every step of a poll was taken. True if it was the first such poll: the book may
-    now be shown.
+    """End a poll: all its steps were recorded. Return whether it was the first complete poll of
+    the source, so that its series may now be shown.
 
     Raises StateError; the poll has not ended then.
     """
-    first = not source_state.progress.complete
-    before = source_state.last_success
-    progress = replace(source_state.progress, complete=True)
-    source_state.last_success = now
-    if first or not 0 <= now - source_state.kept_at < KEEP_EVERY:
+    is_first = not source_state.progress.complete
+    before = source_state.status.last_success
+    source_state.status.last_success = now
+    if is_first or not 0 <= now - source_state.written_at < WRITE_INTERVAL:
+        progress = replace(source_state.progress, complete=True)
         try:
-            store.commit(source_state, Commit(progress))
+            write_progress(store, source_state, progress, now)
         except StateError:
-            source_state.last_success = before
+            source_state.status.last_success = before
             raise
-        source_state.kept_at = now
+    return is_first
+
+
+def write_progress(store: Store, source_state: SourceState, progress: Progress, now: int) -> None:
+    """Write how far reading has come, with the status. Raises StateError; nothing changed then."""
+    store.commit(source_state, Commit(progress))
     source_state.progress = progress
-    return first
+    source_state.written_at = now
 
 
 def keep(store: Store, source_state: SourceState, now: int) -> None:
-    """Write down how far reading has come."""
-    store.commit(source_state, Commit(source_state.progress))
-    source_state.kept_at = now
+    """Write the progress as it is in memory. Raises StateError."""
+    write_progress(store, source_state, source_state.progress, now)
 
 
 def _stored_usage(
@@ -365,7 +376,7 @@ def _days_to_refine(
 
 def _has_minutes_to_compact(source_state: SourceState, fine_from: int) -> bool:
     has_minutes = min(source_state.endpoint.widths) < Width.HOUR
-    return has_minutes and floor(fine_from, Width.HOUR) > source_state.compacted
+    return has_minutes and source_state.fingerprints.has_minutes_before(fine_from)
 
 
 def _update_fingerprints(
@@ -378,29 +389,21 @@ def _update_fingerprints(
     """Remember the buckets that agree with the store, so that they need not be decoded again."""
     fingerprints = source_state.fingerprints
     change = commit.change
-    undecided = {
-        start for (_, start, _), pending in change.pending_decreases.items() if pending is not None
-    }
     # A row that another width superseded must be decoded if it is ever read again.
     for width, start, _ in change.drops:
-        fingerprints.pop((width, start), None)
+        fingerprints.discard(width, start)
+    undecided = {start for (_, start, _), pending in change.pending_decreases.items() if pending}
     for bucket in fresh:
-        if bucket.start in reading and bucket.start not in undecided:
-            fingerprints[step.width, bucket.start] = bucket.fingerprint
+        is_stored = bucket.start in reading and bucket.start not in undecided
+        if is_stored:
+            fingerprints.set(step.width, bucket.start, bucket.fingerprint)
         else:
-            # An older fingerprint no longer stands for what is stored.
-            fingerprints.pop((step.width, bucket.start), None)
+            fingerprints.discard(step.width, bucket.start)
     changed = {row.start for row in change.writes}
     changed |= {start for _, start, _ in change.drops}
-    for width in Width:
-        if width > step.width:
-            for start in changed:
-                fingerprints.pop((width, floor(start, width)), None)
+    fingerprints.discard_wider(step.width, changed)
     if commit.compact_before is not None:
-        source_state.compacted = floor(commit.compact_before, Width.HOUR)
-        for width, start in list(fingerprints):
-            if width == Width.MINUTE and start < commit.compact_before:
-                del fingerprints[width, start]
+        fingerprints.compacted(commit.compact_before)
 
 
 def _update_newest_bucket(
@@ -409,7 +412,8 @@ def _update_newest_bucket(
     starts_with_rows = [start for start, rows in reading.items() if rows]
     if starts_with_rows:
         end = max(starts_with_rows) + step.width
-        source_state.newest_bucket = max(end, source_state.newest_bucket or 0)
+        status = source_state.status
+        status.newest_bucket = max(end, status.newest_bucket or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,12 +118,14 @@ class StateCare:
     def _accept(self) -> None:
         accepted, changed = self._store.accept()
         for source_state in self._recorder.source_states:
-            stored_series_list = [
-                source_state.by_id[id_] for id_ in changed if id_ in source_state.by_id
-            ]
-            for stored_series in stored_series_list:
-                stored_series.total, stored_series.shown = changed[stored_series.id]
-            self._recorder.apply(Delta(source_state, stored_series_list))
+            restated = []
+            for id_, (total, shown) in changed.items():
+                stored_series = source_state.series.by_id.get(id_)
+                if stored_series is not None:
+                    stored_series.total = total
+                    stored_series.shown = shown
+                    restated.append(stored_series)
+            self._recorder.apply(Delta(source_state, restated))
         for loss in accepted:
             facts = {"event": "state_accepted", "reason": loss.reason}
             log.info("accepted: %s", loss.details, extra=facts)

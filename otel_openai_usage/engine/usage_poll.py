@@ -106,8 +106,8 @@ class UsagePoll:
             reading = await self._source.read(
                 step.window,
                 step.width,
-                self.source_state.group_by(step.window.start),
-                self.source_state.known_fingerprints(step.window, step.width),
+                self.source_state.groupings.at(step.window.start),
+                self.source_state.fingerprints.known(step.window, step.width),
             )
         except GroupingRefused as error:
             return await self._regrouped(step, plan, error)
@@ -150,7 +150,7 @@ class UsagePoll:
                 extra=refused.facts(source_state.organization, source_state.endpoint.source),
             )
         rows = 0
-        for window in windows.pieces(step.window, source_state.cuts):
+        for window in windows.pieces(step.window, source_state.groupings.cuts):
             rows += await self._step(Step(window, step.width, step.coarse), plan)
         return rows
 

@@ -126,7 +126,7 @@ class _CallReader:
     async def read(self, call: Call) -> None:
         """Read a call, in smaller calls if OpenAI refuses it. Raises SourceError or StateError."""
         state = self._source_state
-        grouping = state.group_by(call.window.start)
+        grouping = state.groupings.at(call.window.start)
         try:
             reading = await self._source.read(call.window, call.width, grouping, {})
         except (GroupingRefused, LookbackExceeded) as error:
@@ -159,7 +159,7 @@ def _smaller_calls(
     if left_out.news:
         facts = error.facts(source_state.organization, source_state.endpoint.source)
         log.warning(error.summary, extra=facts)
-    parts = windows.pieces(call.window, source_state.cuts)
+    parts = windows.pieces(call.window, source_state.groupings.cuts)
     return [Call(part, call.width) for part in parts]
 
 

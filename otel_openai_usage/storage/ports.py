@@ -5,6 +5,7 @@ from typing import Protocol
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.metered import Event, EventCommit
 from otel_openai_usage.domain.model import Dims, Limit, Names, Width, Window
 from otel_openai_usage.domain.readings import Reading
@@ -75,8 +76,8 @@ class Store(Protocol):
         """The book of a source; a new one begins counting at `epoch`."""
         ...
 
-    def regroup(self, source_state: SourceState) -> None:
-        """Keep the book's groupings."""
+    def regroup(self, source_state: SourceState, groupings: Groupings) -> None:
+        """Write other groupings of a source."""
         ...
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:

@@ -123,7 +123,7 @@ def levels(
     source_state: SourceState, names: Names, policy: AttributePolicy, now: float
 ) -> list[GaugeRow]:
     """Return the newest value of each stored series of a level."""
-    oldest_shown = (source_state.newest_bucket or 0) - LEVEL_LASTS
+    oldest_shown = (source_state.status.newest_bucket or 0) - LEVEL_LASTS
 
     def rows() -> Iterator[tuple[Attributes, int]]:
         for stored_series in source_state.series.values():

@@ -121,7 +121,7 @@ class Scene:
         """Whether every attribute set has OpenAI's own total since counting began."""
         source_state = self.source_state()
         until = int(self.time.true) // MINUTE * MINUTE + MINUTE
-        grouping = source_state.groupings[-1][1]
+        grouping = source_state.groupings.entries[-1][1]
         window = Window(source_state.progress.epoch, until)
         seen = self.world.visible(
             "completions",

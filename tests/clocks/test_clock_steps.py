@@ -1,9 +1,12 @@
 """A machine's clock that is wrong costs nothing: no series, no row, no token."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.engine import maintenance
 from tests.clocks.scene import DAY, HOUR, MINUTE, Scene, scene
 
 
@@ -113,11 +116,9 @@ async def test_days_that_became_days_are_not_read_as_hours_by_old_fingerprints(
         source_state = made.source_state()
         hours = {start for width, start in source_state.fingerprints if width == HOUR}
         assert hours
-        keep = made.exporter.recorder.store
-        from otel_openai_usage.domain.retention import Retention
-
         until = int(made.time.true) // DAY * DAY
-        while keep.maintain(source_state, Retention(until, 0)):  # type: ignore[attr-defined]
+        store: Any = made.exporter.recorder.store
+        while maintenance.maintain(store, source_state, Retention(until, 0)):
             pass
         assert not {
             start for width, start in source_state.fingerprints if width == HOUR and start < until

@@ -39,9 +39,7 @@ class Stage:
             stored_series = StoredSeries(
                 len(self.source_state.series) + 1, dims, (0, 0), (0, 0), False, MIDNIGHT, MIDNIGHT
             )
-            self.source_state.series[dims] = self.source_state.by_id[stored_series.id] = (
-                stored_series
-            )
+            self.source_state.series.add(stored_series)
         stored_series.total = stored_series.shown = (tokens, 1)
         self.series_index.add(self.source_state, stored_series, self.now, self.mono)
         return stored_series

@@ -213,7 +213,7 @@ class Run:
         self.source_states.append(source_state)
 
         def status(up: bool) -> None:
-            source_state.up = up
+            source_state.status.up = up
 
         self.loops.append(
             Loop(endpoint.source, 60, poll.poll, self.recorder, status, FailureLog(organization))
@@ -253,7 +253,7 @@ def truth(world: World, source_state: SourceState, now: float) -> dict[Dims, Amo
     """What the world says was used since the book's epoch, each stretch by the grouping that it was
     read with.
     """
-    starts = [since for since, _ in source_state.groupings[1:]]
+    starts = [since for since, _ in source_state.groupings.entries[1:]]
     edges = [
         source_state.progress.epoch,
         *starts,
@@ -263,7 +263,7 @@ def truth(world: World, source_state: SourceState, now: float) -> dict[Dims, Amo
     return added(
         _stretch(world, source_state.endpoint, start, end, grouping, now)
         for (start, end), (_, grouping) in zip(
-            itertools.pairwise(edges), source_state.groupings, strict=True
+            itertools.pairwise(edges), source_state.groupings.entries, strict=True
         )
         if start < end
     )

@@ -353,7 +353,7 @@ class Machine:
                 source_state, Width, source_state.progress.epoch, int(self.clock.true)
             ):
                 place = (source_state.endpoint.name, row.start)
-                now = source_state.group_by(row.start)
+                now = source_state.groupings.at(row.start)
                 first = self.first_grouping.setdefault(place, now)
                 assert first == now, f"{place} was read by {first}, now by {now}"
 
@@ -377,7 +377,7 @@ class Machine:
         """What the counters of a book must show."""
         found: Series = {}
         used = self.organization.truth(
-            source_state.endpoint, source_state.progress.epoch, source_state.group_by, now
+            source_state.endpoint, source_state.progress.epoch, source_state.groupings.at, now
         )
         for dims, amounts in used.items():
             labels = {

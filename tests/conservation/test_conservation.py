@@ -100,9 +100,9 @@ async def test_a_changed_grouping_waits_for_midnight(tmp_path: Path) -> None:
     await life.live(14 * HOUR, pauses=(900,))
     life.restart(group_by=GROUP_BY)
     await life.live(26 * HOUR, pauses=(1800,))
-    assert [grouping for _, grouping in life.run.source_states[0].groupings][1:] == [
+    assert [grouping for _, grouping in life.run.source_states[0].groupings.entries][1:] == [
         ("project_id", "model"),
-        life.run.source_states[0].groupings[0][1],
+        life.run.source_states[0].groupings.entries[0][1],
     ]
     await life.end()
 
@@ -235,7 +235,7 @@ async def test_downtime_beyond_reconcile_is_told(tmp_path: Path) -> None:
         day: sum(
             amounts[0]
             for amounts in life.world.totals(
-                "completions", _day(day), source_state.group_by(day)
+                "completions", _day(day), source_state.groupings.at(day)
             ).values()
         )
         for day in days

@@ -45,8 +45,8 @@ async def test_a_start_with_a_wrong_clock(
     """
     life = await grouping_changed_on_wednesday(tmp_path, width)
     (source_state,) = life.run.source_states
-    before = source_state.groupings
-    assert before == [(0, WIDE), (MONDAY + 2 * DAY, NARROW)]
+    before = source_state.groupings.entries
+    assert before == ((0, WIDE), (MONDAY + 2 * DAY, NARROW))
     life.time.wrong = days * DAY
     life.restart(group_by=changed)
     await life.step(MINUTE)
@@ -54,8 +54,8 @@ async def test_a_start_with_a_wrong_clock(
     for _ in range(3):
         await life.step(MINUTE)
     (source_state,) = life.run.source_states
-    more = [(MONDAY + 5 * DAY, WIDE)] if changed == WIDE else []
-    assert source_state.groupings == before + more
+    more = ((MONDAY + 5 * DAY, WIDE),) if changed == WIDE else ()
+    assert source_state.groupings.entries == before + more
     for _ in range(50):
         await life.step(2 * HOUR)
     await life.end()
@@ -68,13 +68,13 @@ async def test_a_kill_before_the_newest_bucket_was_noted(tmp_path: Path) -> None
     life = ScriptedLife(tmp_path / "state.db", organization(), group_by=WIDE)
     await life.step(0)
     (source_state,) = life.run.source_states
-    newest = source_state.newest_bucket
+    newest = source_state.status.newest_bucket
     life.time.wrong = -4 * DAY
     life.restart(group_by=NARROW)
     (source_state,) = life.run.source_states
-    assert source_state.newest_bucket == newest == MONDAY + 8 * HOUR + 8 * MINUTE
+    assert source_state.status.newest_bucket == newest == MONDAY + 8 * HOUR + 8 * MINUTE
     await life.step(MINUTE)
-    assert source_state.groupings == [(0, WIDE), (MONDAY + DAY, NARROW)]
+    assert source_state.groupings.entries == ((0, WIDE), (MONDAY + DAY, NARROW))
     life.time.wrong = 0
     for _ in range(100):
         await life.step(2 * HOUR)
@@ -116,7 +116,7 @@ async def test_costs_by_a_dimension_that_is_refused(
     for _ in range(3):
         await life.step(DAY)
         life.restart(downtime=HOUR)
-        assert life.run.source_states[0].group_by(int(life.time.true)) == BY_ITEM
+        assert life.run.source_states[0].groupings.at(int(life.time.true)) == BY_ITEM
     assert life.up() is None
     await life.step(MINUTE)
     assert life.up()
@@ -124,7 +124,7 @@ async def test_costs_by_a_dimension_that_is_refused(
     del organization.refused["costs", "api_key_id"]
     for _ in range(3):
         await life.step(DAY)
-    assert life.run.source_states[0].group_by(int(life.time.true)) == BY_KEY
+    assert life.run.source_states[0].groupings.at(int(life.time.true)) == BY_KEY
     await life.end()
 
 
@@ -144,7 +144,7 @@ async def test_costs_by_a_dimension_that_is_refused_before_a_date(
     )
     for _ in range(3):
         await life.step(DAY)
-    assert life.run.source_states[0].groupings == [(0, BY_ITEM), (border, BY_KEY)]
+    assert life.run.source_states[0].groupings.entries == ((0, BY_ITEM), (border, BY_KEY))
     assert reports(caplog) == [("api_key_id", "2026-10-30")]
     await life.end()
 
@@ -170,7 +170,7 @@ async def test_a_dimension_that_is_refused_after_it_was_read_with(
     assert life.up() is False
     for _ in range(4):
         await life.step(DAY)
-    assert life.run.source_states[0].groupings[:2] == [(0, BY_KEY), (MONDAY + DAY, BY_ITEM)]
+    assert life.run.source_states[0].groupings.entries[:2] == ((0, BY_KEY), (MONDAY + DAY, BY_ITEM))
     assert life.up()
     assert reports(caplog) == [("api_key_id", "all days so far")]
     await life.end()

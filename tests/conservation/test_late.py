@@ -8,6 +8,7 @@ import pytest
 from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.engine import maintenance
 from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.ports import Source
@@ -51,7 +52,7 @@ class ScriptedLife(Life):
         super().watch()
         for source_state in self.run.source_states:
             used = self.organization.truth(
-                source_state.endpoint, source_state.progress.epoch, source_state.group_by
+                source_state.endpoint, source_state.progress.epoch, source_state.groupings.at
             )
             for dims, stored_series in source_state.series.items():
                 most = used.get(dims, source_state.endpoint.zero)
@@ -65,7 +66,7 @@ class ScriptedLife(Life):
         for source_state in self.run.source_states:
             now = self.time.true
             used = self.organization.truth(
-                source_state.endpoint, source_state.progress.epoch, source_state.group_by, now
+                source_state.endpoint, source_state.progress.epoch, source_state.groupings.at, now
             )
             assert counted(source_state) == used, source_state.endpoint.name
             assert {d: x.shown for d, x in source_state.series.items() if any(x.total)} == used
@@ -73,7 +74,7 @@ class ScriptedLife(Life):
     def up(self) -> bool | None:
         """Whether the last poll succeeded."""
         (source_state,) = self.run.source_states
-        return source_state.up
+        return source_state.status.up
 
     @property
     def tokens(self) -> int:
@@ -140,7 +141,7 @@ async def test_a_late_row_in_hours_that_history_made_a_day(tmp_path: Path) -> No
     now = int(life.time.now)
     keep = Retention.at(now, hours=DAY, days=1100 * DAY, reconcile=DAY)
     (source_state,) = life.run.source_states
-    while life.run.store.maintain(source_state, keep):
+    while maintenance.maintain(life.run.store, source_state, keep):
         pass
     assert life.run.store.rows_within(source_state, (Width.DAY,), 0, now)
     life.restart(reconcile=14 * DAY)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import (
     NO_NAMES,
     Amounts,
@@ -19,7 +20,7 @@ from otel_openai_usage.domain.model import (
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row, total
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceKey, SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress, Step
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import StateError
@@ -47,9 +48,9 @@ def source_state(
     organization: str = "default",
 ) -> SourceState:
     """A book that begins to count at `epoch`."""
-    return SourceState(
-        id_, organization, endpoint, Progress(epoch, complete, epoch), [(0, endpoint.group_by)]
-    )
+    key = SourceKey(id_, organization, endpoint)
+    progress = Progress(epoch, complete, epoch)
+    return SourceState.of(key, progress, Groupings.always(endpoint.group_by))
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Shelf:
     ) -> SourceState:
         return source_state(endpoint, epoch=epoch, organization=organization)
 
-    def regroup(self, source_state: SourceState) -> None: ...
+    def regroup(self, source_state: SourceState, groupings: Groupings) -> None: ...
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
         return [

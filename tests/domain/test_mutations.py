@@ -239,7 +239,8 @@ def test_stale_fingerprints_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def remember(source_state: SourceState, step: Any, fresh: Any, *_: object) -> None:
         for bucket in fresh:
-            source_state.fingerprints.setdefault((step.width, bucket.start), bucket.fingerprint)
+            if (step.width, bucket.start) not in source_state.fingerprints:
+                source_state.fingerprints.set(step.width, bucket.start, bucket.fingerprint)
 
     monkeypatch.setattr(recording, "_update_fingerprints", remember)
     with pytest.raises(AssertionError):

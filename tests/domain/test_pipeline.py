@@ -8,6 +8,7 @@ import pytest
 
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.endpoints import LIMITS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.domain.reconciliation import late
 from otel_openai_usage.domain.windows import Rules
@@ -154,11 +155,11 @@ def test_a_commit_that_fails_changes_nothing() -> None:
     shelf = Shelf()
     one = source_state()
     read(shelf, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
-    before = (one.progress, dict(one.fingerprints), shown(one), dict(shelf.readings))
+    before = (one.progress, set(one.fingerprints), shown(one), dict(shelf.readings))
     shelf.full = True
     with pytest.raises(StateError):
         read(shelf, one, Width.MINUTE, {NOON: {who(): (9, 1), who("b"): (1, 1)}}, NOON + 120)
-    assert (one.progress, dict(one.fingerprints), shown(one), shelf.readings) == before
+    assert (one.progress, set(one.fingerprints), shown(one), shelf.readings) == before
     shelf.full = False
     read(shelf, one, Width.MINUTE, {NOON: {who(): (9, 1), who("b"): (1, 1)}}, NOON + 180)
     assert totals(one) == {who(): (9, 1), who("b"): (1, 1)}
@@ -172,10 +173,10 @@ def test_a_first_poll_that_cannot_be_kept_is_still_the_first() -> None:
     one = source_state(complete=False)
     with pytest.raises(StateError):
         recording.finish(shelf, one, NOON)
-    assert (one.progress.complete, one.last_success) == (False, None)
+    assert (one.progress.complete, one.status.last_success) == (False, None)
     shelf.full = False
     assert recording.finish(shelf, one, NOON + 60)
-    assert (one.progress.complete, one.last_success) == (True, NOON + 60)
+    assert (one.progress.complete, one.status.last_success) == (True, NOON + 60)
 
 
 def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
@@ -192,7 +193,7 @@ def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
         read(shelf, one, Width.MINUTE, said, NOON + minute * MINUTE)
         assert not recording.finish(shelf, one, NOON + minute * MINUTE)
     assert shelf.commits == commits
-    recording.finish(shelf, one, NOON + 2 * recording.KEEP_EVERY)
+    recording.finish(shelf, one, NOON + 2 * recording.WRITE_INTERVAL)
     assert shelf.commits == commits + 1
 
 
@@ -229,24 +230,20 @@ def test_a_grouping_that_changes_waits_for_midnight() -> None:
     """A new grouping applies from the next UTC midnight; older buckets keep theirs, and taking it
     back in time leaves no trace.
     """
-    one = source_state()
-    old = one.group_by(MIDNIGHT)
-    assert one.regroup(("model",), MIDNIGHT + DAY)
-    assert (one.group_by(NOON), one.group_by(MIDNIGHT + DAY), one.cuts) == (
-        old,
-        ("model",),
-        (MIDNIGHT + DAY,),
-    )
-    assert not one.regroup(("model",), MIDNIGHT + DAY)
-    assert one.regroup(old, MIDNIGHT + DAY)
-    assert one.cuts == ()
+    before = Groupings.always(("model", "project_id"))
+    after = before.changed_to(("model",), MIDNIGHT + DAY)
+    assert after.at(NOON) == before.at(NOON)
+    assert after.at(MIDNIGHT + DAY) == ("model",)
+    assert after.cuts == (MIDNIGHT + DAY,)
+    assert after.changed_to(("model",), MIDNIGHT + DAY) == after
+    assert after.changed_to(before.at(NOON), MIDNIGHT + DAY) == before
 
 
-def test_the_grouping_of_an_empty_book_changes_at_once() -> None:
-    """Before anything was read there is nothing to keep."""
+def test_the_grouping_of_a_source_without_rows_changes_at_once() -> None:
+    """A source that was never read gets the new grouping for all its buckets."""
     one = source_state(complete=False)
-    assert one.regroup(("model",), MIDNIGHT + DAY)
-    assert (one.groupings, one.cuts) == ([(0, ("model",))], ())
+    recording.regroup(Shelf(), one, ("model",), NOON)
+    assert one.groupings == Groupings.always(("model",))
 
 
 def test_the_past_in_hours_replaces_its_days() -> None:

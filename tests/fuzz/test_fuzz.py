@@ -103,9 +103,9 @@ async def fuzz(seed: int, answers: int, path: Path, caplog: pytest.LogCaptureFix
                     assert loop.error is None, (loop.source, loop.error)
             for source_state in exporter.recorder.source_states:
                 if source_state.organization == "sound":
-                    assert source_state.up
-                    assert source_state.last_success is not None
-                    assert source_state.last_success >= int(began)
+                    assert source_state.status.up
+                    assert source_state.status.last_success is not None
+                    assert source_state.status.last_success >= int(began)
             if len(server.fuzzer.made) - seen > 500:
                 seen = len(server.fuzzer.made)
                 gc.collect()

@@ -209,7 +209,7 @@ async def test_a_grouping_that_is_refused_before_a_date(
     source_state = store.source_state("one", COSTS, MIDNIGHT, ())
     for day in range(first, MIDNIGHT, DAY):
         grouping = tuple(BY_KEY) if day >= border else ("project_id", "line_item")
-        assert source_state.group_by(day) == grouping
+        assert source_state.groupings.at(day) == grouping
         rows = {
             row.dims: row.amounts for row in store.rows_within(source_state, Width, day, day + DAY)
         }

@@ -16,7 +16,7 @@ from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, STORED, USAGE_E
 from otel_openai_usage.domain.metered import METERED, Event
 from otel_openai_usage.domain.model import Amounts, Dims, Names, Rows, Width, Window
 from otel_openai_usage.domain.retention import Retention
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import maintenance, recording
 from otel_openai_usage.ingest.intake import metered_sources
 from otel_openai_usage.reports import export, records
 from otel_openai_usage.reports.tables import By
@@ -175,7 +175,7 @@ def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
     read(
         store, source_state, Width.MINUTE, {}, LATE, window=Window(LATE - 60, LATE), fine_from=LATE
     )
-    while store.maintain(source_state, Retention(LATE, MIDNIGHT - DAY)):
+    while maintenance.maintain(store, source_state, Retention(LATE, MIDNIGHT - DAY)):
         pass
     assert store.rows_within(source_state, [Width.MINUTE, Width.HOUR], 0, LATE) == []
     assert only(exported(store), *columns) == day

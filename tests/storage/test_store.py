@@ -14,7 +14,7 @@ from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import maintenance, recording
 from otel_openai_usage.errors import BadResponse, StateError
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import (
@@ -75,8 +75,8 @@ def content(source_state: SourceState) -> object:
         source_state.progress,
         source_state.groupings,
         stored_series_list,
-        source_state.last_success,
-        source_state.newest_bucket,
+        source_state.status.last_success,
+        source_state.status.newest_bucket,
     )
 
 
@@ -96,8 +96,8 @@ def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
         {NOON: {who("a"): (3, 1)}, NOON + 60: {who("new"): (2, 1)}},
         NOON + 120,
     )
-    source_state.regroup(("model",), MIDNIGHT + DAY)
-    store.regroup(source_state)
+    source_state.groupings = source_state.groupings.changed_to(("model",), MIDNIGHT + DAY)
+    store.regroup(source_state, source_state.groupings)
     recording.keep(store, source_state, NOON + 130)
     store.close()
     again = Store(tmp_path / "state.db")
@@ -169,12 +169,11 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
     read(store, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
     read(store, one, Width.HOUR, {NOON: {who(): (3, 1)}}, NOON + 60, coarse=True)
     read(store, other, Width.MINUTE, {NOON: {who(): (7, 1)}}, NOON + 60)
-    other.regroup((), MIDNIGHT + DAY)
-    store.regroup(other)
+    store.regroup(other, other.groupings.changed_to((), MIDNIGHT + DAY))
     assert (sums(store, one), sums(store, other)) == ({who(): (5, 1)}, {who(): (7, 1)})
     assert store.pending_decreases(other, Width.HOUR, MIDNIGHT, LATER) == {}
     assert len(store.pending_decreases(one, Width.HOUR, MIDNIGHT, LATER)) == 1
-    assert len(opened(store).groupings) == 1
+    assert len(opened(store).groupings.entries) == 1
 
 
 def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
@@ -304,7 +303,9 @@ def test_rows_that_add_up_beyond_64_bits_are_still_tidied(store: Store) -> None:
     minutes = {MIDNIGHT + n * MINUTE: {who(): (most, 1)} for n in range(DAY // MINUTE)}
     read(store, source_state, Width.MINUTE, minutes, MIDNIGHT + DAY, fine_from=MIDNIGHT + DAY)
     read(store, source_state, Width.MINUTE, {MIDNIGHT + DAY: {}}, LATER, fine_from=MIDNIGHT + DAY)
-    while store.maintain(source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT - DAY)):
+    while maintenance.maintain(
+        store, source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT - DAY)
+    ):
         pass
     (day,) = store.rows_within(source_state, Width, MIDNIGHT, MIDNIGHT + DAY)
     assert day.width == Width.DAY

@@ -20,7 +20,7 @@ def costs() -> SourceState:
     """A day's cost of one project, first seen at midnight."""
     one = source_state(COSTS)
     amounts = (Decimal("0E-6176"), Decimal(0))
-    one.series[PROJECT] = StoredSeries(1, PROJECT, amounts, amounts, True, MIDNIGHT, MIDNIGHT)
+    one.series.add(StoredSeries(1, PROJECT, amounts, amounts, True, MIDNIGHT, MIDNIGHT))
     one.days = {MIDNIGHT: {PROJECT: amounts}}
     return one
 
@@ -52,8 +52,8 @@ def test_a_gauge_waits_for_its_name_as_a_counter_does(costs: SourceState) -> Non
 def test_a_level_ends_a_day_after_the_last_word_of_it() -> None:
     """A project whose vector stores were deleted is not shown for ever."""
     one = source_state(USAGE_ENDPOINTS["vector_stores"])
-    one.series[("proj_a",)] = StoredSeries(1, ("proj_a",), (5,), (5,), True, 0, MIDNIGHT)
-    one.newest_bucket = MIDNIGHT + Width.DAY
+    one.series.add(StoredSeries(1, ("proj_a",), (5,), (5,), True, 0, MIDNIGHT))
+    one.status.newest_bucket = MIDNIGHT + Width.DAY
     assert [value for _, value in levels(one, NAMED, AttributePolicy(), MIDNIGHT)] == [5]
-    one.newest_bucket += 1
+    one.status.newest_bucket += 1
     assert levels(one, NAMED, AttributePolicy(), MIDNIGHT) == []

@@ -65,9 +65,10 @@ class Stage:
         stored_series = one.series.get(dims)
         if stored_series is None:
             id_ = 1000 * one.id + len(one.series)
-            stored_series = one.series[dims] = one.by_id[id_] = StoredSeries(
+            stored_series = StoredSeries(
                 id_, dims, amounts, amounts, released, int(self.now), int(self.now)
             )
+            one.series.add(stored_series)
         stored_series.total = total or amounts
         stored_series.shown = amounts
         self.folded += self.series_index.add(one, stored_series, self.now)

@@ -8,10 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Owner
 from otel_openai_usage.domain.model import Amounts, Dims, Names, Width, Window
 from otel_openai_usage.domain.reconciliation import Row, total
-from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.domain.source_state import SourceKey, SourceState
 from otel_openai_usage.domain.windows import Progress
 from otel_openai_usage.storage.sqlite import owners, retention, rows
 from otel_openai_usage.storage.sqlite.examine import totals_disagreeing
@@ -51,24 +52,16 @@ class Reader:
         unread: str,
     ) -> SourceState:
         endpoint = ENDPOINTS[name]
-        stored_series_list = {
-            stored_series.dims: stored_series
-            for stored_series in rows.stored_series_list(self._db, id_, endpoint)
-        }
         progress = Progress(
             epoch, bool(complete), horizon, tuple(Window(*pair) for pair in json.loads(unread))
         )
-        by_id = {stored_series.id: stored_series for stored_series in stored_series_list.values()}
-        return SourceState(
-            id_,
-            organization,
-            endpoint,
-            progress,
-            rows.groupings(self._db, id_),
-            stored_series_list,
-            by_id,
-            purged_before=retention.purged_before(self._db, id_),
-        )
+        key = SourceKey(id_, organization, endpoint)
+        groupings = Groupings(tuple(rows.groupings(self._db, id_)))
+        source_state = SourceState.of(key, progress, groupings)
+        for stored_series in rows.stored_series_list(self._db, id_, endpoint):
+            source_state.series.add(stored_series)
+        source_state.purged_before = retention.purged_before(self._db, id_)
+        return source_state
 
     def counted(self, source_state: SourceState, start: int, end: int) -> dict[Dims, Amounts]:
         """What is booked of buckets that begin in [start, end), by attribute set; without those
@@ -92,7 +85,7 @@ class Reader:
         sql = "SELECT dims, day, cost FROM estimates WHERE source_id = ? AND day >= ? AND day < ?"
         with translate_errors(str(self._path), "read"):
             for id_, day, cost in self._db.execute(sql, (source_state.id, start, end)):
-                yield source_state.by_id[id_].dims, day, Decimal(cost)
+                yield source_state.series.by_id[id_].dims, day, Decimal(cost)
 
     def owner(self, organization: str) -> Owner:
         """What is known of the organization whose data this is."""

@@ -161,7 +161,7 @@ def between(
                     values[index] = int(value)
             for index in money:
                 values[index] = Decimal(values[index])
-            found.append(Row(width, begin, source_state.by_id[id_].dims, tuple(values)))
+            found.append(Row(width, begin, source_state.series.by_id[id_].dims, tuple(values)))
     return found
 
 

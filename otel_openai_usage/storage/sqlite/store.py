@@ -12,13 +12,14 @@ from pathlib import Path
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.domain.metered import METERED, Event, EventCommit, Share
 from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Window
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
-from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.source_state import SourceKey, SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.sqlite import metered, owners, retention, rows
@@ -317,10 +318,7 @@ class Store:
                 (id_, 0, ",".join(group_by), id_),
             )
             groupings = rows.groupings(db, id_)
-            stored_series_list = {
-                stored_series.dims: stored_series
-                for stored_series in rows.stored_series_list(db, id_, endpoint)
-            }
+            all_series = rows.stored_series_list(db, id_, endpoint)
             purged_before = retention.purged_before(db, id_)
             # The rows know better than `sources`, which is a commit behind after a kill.
             newest = max(newest or 0, rows.newest_end(db, id_)) or None
@@ -330,27 +328,23 @@ class Store:
             if self._tracker is not None:
                 self._tracker.counting_began(self._number, self._time, began)
         progress = Progress(began, bool(complete), horizon, unread_windows)
-        return SourceState(
-            id_,
-            organization,
-            endpoint,
-            progress,
-            groupings,
-            stored_series_list,
-            {stored_series.id: stored_series for stored_series in stored_series_list.values()},
-            last_success=success,
-            newest_bucket=newest,
-            organization_id=org_id,
-            purged_before=purged_before,
-        )
+        key = SourceKey(id_, organization, endpoint)
+        source_state = SourceState.of(key, progress, Groupings(tuple(groupings)))
+        for stored_series in all_series:
+            source_state.series.add(stored_series)
+        source_state.status.last_success = success
+        source_state.status.newest_bucket = newest
+        source_state.organization_id = org_id
+        source_state.purged_before = purged_before
+        return source_state
 
-    def regroup(self, source_state: SourceState) -> None:
-        """Keep the book's groupings."""
+    def regroup(self, source_state: SourceState, groupings: Groupings) -> None:
+        """Write other groupings of a source."""
         with self._transaction("written") as db:
             db.execute("DELETE FROM groupings WHERE source_id = ?", (source_state.id,))
             db.executemany(
                 "INSERT INTO groupings VALUES (?, ?, ?)",
-                [(source_state.id, start, ",".join(by)) for start, by in source_state.groupings],
+                [(source_state.id, start, ",".join(by)) for start, by in groupings.entries],
             )
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
@@ -402,8 +396,8 @@ class Store:
                     progress.complete,
                     progress.horizon,
                     json.dumps([[w.start, w.end] for w in progress.unread]),
-                    source_state.last_success,
-                    source_state.newest_bucket,
+                    source_state.status.last_success,
+                    source_state.status.newest_bucket,
                     source_state.organization_id,
                     source_state.id,
                 ),
@@ -538,18 +532,16 @@ class Store:
                 ],
             )
 
-    def maintain(self, source_state: SourceState, keep: Retention) -> bool:
-        """Do one small piece of upkeep for a book's history. False if there was nothing to do."""
+    def maintain(self, source_state: SourceState, keep: Retention) -> Maintained | None:
+        """Downsample or purge one small part of a source. Return None if nothing was to do."""
         with self._transaction("tidied") as db:
             changed = retention.step(
                 db, source_state.id, source_state.endpoint, source_state.progress, keep
             )
             purged_before = retention.purged_before(db, source_state.id)
         if changed is None:
-            return False
-        source_state.forget_fingerprints(changed.start, changed.end)
-        source_state.purged_before = purged_before
-        return True
+            return None
+        return Maintained(changed, purged_before)
 
     def spent(self, organization: str, start: int, end: int) -> dict[int, tuple[Decimal, Decimal]]:
         """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both

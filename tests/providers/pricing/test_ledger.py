@@ -12,7 +12,7 @@ from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import maintenance, recording
 from otel_openai_usage.storage.sqlite.history import history
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
@@ -196,8 +196,8 @@ def test_rows_grow_coarser_and_go_but_no_total_moves(tmp_path: Path) -> None:
         dims: (stored_series.total, stored_series.shown, stored_series.estimate)
         for dims, stored_series in bench.source_state.series.items()
     }
-    while bench.store.maintain(
-        bench.source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT)
+    while maintenance.maintain(
+        bench.store, bench.source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT)
     ):
         pass
     assert {
@@ -208,8 +208,8 @@ def test_rows_grow_coarser_and_go_but_no_total_moves(tmp_path: Path) -> None:
     } == {DAY}
     with history(bench.path) as past:
         assert [row.input for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [75, 6]
-    while bench.store.maintain(
-        bench.source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT + DAY)
+    while maintenance.maintain(
+        bench.store, bench.source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT + DAY)
     ):
         pass
     with history(bench.path) as past:
