@@ -223,6 +223,30 @@ async def test_a_clock_that_was_ahead_counts_once(
     assert (scene.values[-1], scene.increase()) == (5, 415)
 
 
+@pytest.mark.parametrize(
+    ("ahead", "restarted"),
+    [(19 * 3600, False), (DAY, False), (20 * DAY, False), (20 * DAY, True)],
+)
+@pytest.mark.parametrize("polls", [1, 3])
+async def test_the_value_of_the_day_outlives_a_clock_that_was_ahead(
+    scene: Scene, ahead: int, restarted: bool, polls: int
+) -> None:
+    """After a clock that was ahead over midnight is right again, the page shows the day's own sums."""
+    scene.usage.tokens[MONDAY] = 25
+    await scene.poll()
+    scene.wrong = float(ahead)
+    if restarted:
+        scene.restart()
+    for _ in range(polls):
+        await scene.poll(60)
+    scene.wrong = 0.0
+    scene.usage.tokens[MONDAY] = 35
+    for _ in range(3):
+        await scene.poll()
+    assert scene.values[-1] == 35
+    assert min(scene.values) == 25
+
+
 async def test_a_clock_far_ahead_for_a_while_shows_the_day_as_it_is(scene: Scene) -> None:
     """A clock set forward by days shows no other day while OpenAI has no usage of then; with usage
     it is believed at once, without after ten minutes.

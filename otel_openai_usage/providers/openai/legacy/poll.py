@@ -23,8 +23,10 @@ FURTHEST = 31
 """Days of downtime that are read afterwards."""
 TRIES = 12
 """So many polls try to read a day that ended, while today can be read; then it is given up."""
-STEP = Width.DAY
-"""Seconds by which a clock may be set forward and is believed at once."""
+STEP = 3600.0
+"""Seconds by which a clock may be set forward and is believed at once: corrections are small, and a
+machine that slept has the right time again.
+"""
 INSISTS = 600.0
 """Seconds after which a clock that was set forward by more is believed, though OpenAI has no usage of
 its day.
@@ -185,7 +187,7 @@ class LegacyPoll:
         if today < shown.day:
             last = self._days.ended
             return shown.day if reported(shown) else max(today, last.day if last else today)
-        if await self._doubtful() and not await self._read(today):
+        if self._is_doubtful(today - shown.day) and not await self._read(today):
             return shown.day
         self._note_time()
         return today
@@ -196,10 +198,17 @@ class LegacyPoll:
         self._offset = clock.now() - clock.mono()
         self._ahead_since = None
 
-    async def _doubtful(self) -> bool:
-        """Whether the clock was set forward since it was last believed, far and not long ago."""
+    def _is_doubtful(self, away: int) -> bool:
+        """Whether the clock was set forward not long ago, so that its day may be wrong.
+
+        A process that has just started knows no earlier time: it doubts a day that is `away` by more
+        than one from the day shown last. `run --once` has no time to wait and believes its clock.
+        """
         clock = self._recorder.clock
-        if self._offset is None or clock.now() - clock.mono() - self._offset <= STEP:
+        if self._offset is None:
+            if not self._waits or away <= Width.DAY:
+                return False
+        elif clock.now() - clock.mono() - self._offset <= STEP:
             return False
         if self._ahead_since is None:
             self._ahead_since = clock.mono()
