@@ -281,7 +281,7 @@ async def wire(
         store.folds(),
         store.floors(),
         cost_days=settings.costs.days,
-        ids=settings.organization_ids,
+        organization_ids=settings.organization_ids,
     )
     recorder = Recorder(store, snapshot_builder, board, clock, self_metrics, otlp=sends)
     prometheus.before_page = recorder.before_page

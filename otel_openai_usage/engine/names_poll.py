@@ -24,7 +24,7 @@ class Shown:
         self._recorder = recorder
         self._organization = organization
         self._status = Status(organization, source)
-        recorder.snapshot_builder.statuses.append(self._status)
+        recorder.snapshot_builder.add_status(self._status)
 
     def status(self, up: bool) -> None:
         """Show how it went."""
@@ -116,7 +116,7 @@ class NamesPoll(Shown):
             )
 
     def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:
-        names = self._recorder.snapshot_builder.names.get(self._organization, NO_NAMES)
+        names = self._recorder.snapshot_builder.names_of(self._organization)
         projects: dict[str, None] = {}
         keys: dict[tuple[str, str], None] = {}
         for source_state in self._source_states:
@@ -135,11 +135,11 @@ class NamesPoll(Shown):
         recorder = self._recorder
 
         def work() -> None:
-            before = recorder.snapshot_builder.names.get(self._organization, NO_NAMES)
+            before = recorder.snapshot_builder.names_of(self._organization)
             after = merged(before, found)
             if after != before:
                 self._owes = True
-                made = recorder.snapshot_builder.named(
+                made = recorder.snapshot_builder.apply_names(
                     self._organization, after, recorder.earliest(), recorder.clock.mono()
                 )
             else:
@@ -167,9 +167,9 @@ class LimitsPoll(Shown):
         limits = await self._source.read()
 
         def work() -> None:
-            if self._recorder.snapshot_builder.limits.get(self._organization) != limits:
+            if self._recorder.snapshot_builder.limits_of(self._organization) != limits:
                 self._recorder.store.keep_limits(self._organization, limits)
-            self._recorder.snapshot_builder.limits[self._organization] = limits
+            self._recorder.snapshot_builder.apply_limits(self._organization, limits)
 
         await self._recorder.do(work)
 

@@ -155,11 +155,7 @@ class Recorder:
 
     def apply(self, delta: Delta) -> None:
         """Let the next snapshot show what a commit changed. In the thread. Raises StateError."""
-        self.fold(
-            self.snapshot_builder.apply(
-                delta.source_state, delta.series, self.earliest(), self.clock.mono()
-            )
-        )
+        self.fold(self.snapshot_builder.apply(delta, self.earliest(), self.clock.mono()))
 
     def earliest(self) -> float:
         """A time that has certainly come: what age removes is removed by this one."""

@@ -26,4 +26,4 @@ class CoveragePoll:
 
     def _compare(self) -> None:
         today = floor(int(self._recorder.latest()), Width.DAY)
-        self._recorder.snapshot_builder.shares = self._store.shares(today)
+        self._recorder.snapshot_builder.apply_shares(self._store.shares(today))

@@ -1,17 +1,19 @@
-"""Everything that is shown, gathered into one Snapshot."""
+"""Builds the snapshot: the series of the counters, and the gauges beside them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.legacy_day import COUNTERS, Shown
 from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
-from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, OverflowMember
+from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Point, Snapshot
-from otel_openai_usage.domain.source_state import SourceState, Status, StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, Status
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import (
     COVERAGE,
     UNMETERED,
+    GaugeRow,
     GaugeTable,
     coverage,
     daily_cost,
@@ -22,32 +24,62 @@ from otel_openai_usage.view.gauges import (
 )
 from otel_openai_usage.view.series_index import SeriesIndex
 
+RESTATED = "otel_openai_usage.restated_pending"
+
+_LEVEL = "openai.api.vector_store.usage"
+_DAILY_COST = "openai.api.daily_cost"
+_SPEND_LIMIT = "openai.api.spend_limit"
+_SPEND_LIMIT_ENFORCING = "openai.api.spend_limit_enforcing"
+_UP = "openai.api.up"
+_LAST_SUCCESS = "openai.api.last_success"
+_NEWEST_BUCKET = "openai.api.newest_bucket"
+_LEGACY_UP = "chatgpt_api_usage.up"
+_GAUGES = (
+    UNMETERED,
+    COVERAGE,
+    _LEVEL,
+    RESTATED,
+    _LEGACY_UP,
+    *COUNTERS,
+    _DAILY_COST,
+    _SPEND_LIMIT,
+    _SPEND_LIMIT_ENFORCING,
+    _UP,
+    _LAST_SUCCESS,
+    _NEWEST_BUCKET,
+)
+_NANO = 1_000_000_000
+
 
 class SnapshotBuilder:
-    """The shape of the books, and the small tables beside it. `ids` are organization ids from the
-    configuration.
+    """Takes what changed, and builds the next snapshot.
+
+    `cost_days` is how many UTC days the daily cost has. `organization_ids` are configured, by
+    organization; an id that a source read comes first. `now` is in Unix seconds. `mono` is in
+    seconds, of a clock that never steps.
     """
 
     def __init__(
         self,
         policy: AttributePolicy,
-        folded: Iterable[OverflowMember] = (),
-        floors: Iterable[HighWaterMark] = (),
+        overflow_members: Iterable[OverflowMember] = (),
+        high_water_marks: Iterable[HighWaterMark] = (),
         *,
         cost_days: int = 2,
-        ids: Mapping[str, str] | None = None,
+        organization_ids: Mapping[str, str] | None = None,
     ) -> None:
-        self.series_index = SeriesIndex(policy, folded, floors)
-        self.names: dict[str, Names] = {}
-        self.limits: dict[str, Sequence[Limit]] = {}
-        self.shares: Sequence[Share] = ()
-        self.statuses: list[Status] = []
-        self.legacy: Shown | None = None
-        self._source_states: list[SourceState] = []
+        self.series_index = SeriesIndex(policy, overflow_members, high_water_marks)
+        self._policy = policy
         self._cost_days = cost_days
-        self._ids = dict(ids or {})
-        self._tables = {name: GaugeTable() for name in _TABLES}
-        self._shown: dict[str, Sequence[Point]] = {}
+        self._organization_ids = dict(organization_ids or {})
+        self._source_states: list[SourceState] = []
+        self._names: dict[str, Names] = {}
+        self._limits: dict[str, Sequence[Limit]] = {}
+        self._statuses: list[Status] = []
+        self._shares: Sequence[Share] = ()
+        self._legacy: Shown | None = None
+        self._tables = {name: GaugeTable() for name in _GAUGES}
+        self._published: dict[str, Sequence[Point]] = {}
         self._version = 0
 
     def load(
@@ -57,119 +89,131 @@ class SnapshotBuilder:
         now: float,
         mono: float | None = None,
     ) -> list[OverflowMember]:
-        """Begin anew with these books and names. What must be folded on the way is returned, to be
-        kept first. `now` and `mono` as for Shape.
-        """
+        """Build everything from the stored state. Return what the store must remember first."""
         self._source_states = list(source_states)
-        self.names = dict(names)
-        return self.series_index.load(self._source_states, self.names, now, mono)
+        self._names = dict(names)
+        return self.series_index.load(self._source_states, self._names, now, mono)
 
-    def apply(
-        self,
-        source_state: SourceState,
-        stored_series_list: Iterable[StoredSeries],
-        now: float,
-        mono: float | None = None,
-    ) -> list[OverflowMember]:
-        """A reading made or moved these leaves."""
-        return (
-            [
-                fold
-                for stored_series in stored_series_list
-                for fold in self.series_index.add(source_state, stored_series, now, mono)
-            ]
-            if source_state.progress.complete
-            else []
-        )
+    def apply(self, delta: Delta, now: float, mono: float | None = None) -> list[OverflowMember]:
+        """Show what a commit created or updated. Return what the store must remember first.
 
-    def named(
+        A source is shown after its first reading is complete, as a whole.
+        """
+        overflow_members: list[OverflowMember] = []
+        if delta.source_state.progress.complete:
+            for stored_series in delta.series:
+                overflow_members += self.series_index.add(
+                    delta.source_state, stored_series, now, mono
+                )
+        return overflow_members
+
+    def apply_names(
         self, organization: str, names: Names, now: float, mono: float | None = None
     ) -> tuple[list[OverflowMember], list[HighWaterMark]]:
-        """Names were read."""
-        self.names[organization] = names
-        return self.series_index.rename(self.names, now, mono)
+        """Show the names of an organization. Return what the store must remember first."""
+        self._names[organization] = names
+        return self.series_index.rename(self._names, now, mono)
+
+    def names_of(self, organization: str) -> Names:
+        """Return the names that are shown."""
+        return self._names.get(organization, NO_NAMES)
+
+    def apply_limits(self, organization: str, limits: Sequence[Limit]) -> None:
+        """Show the spend limits of an organization."""
+        self._limits[organization] = limits
+
+    def limits_of(self, organization: str) -> Sequence[Limit] | None:
+        """Return the spend limits that are shown, None before the first ones."""
+        return self._limits.get(organization)
+
+    def apply_shares(self, shares: Sequence[Share]) -> None:
+        """Show how much of the day's usage events explain."""
+        self._shares = shares
+
+    def apply_legacy(self, shown: Shown | None) -> None:
+        """Show these sums of the legacy counters."""
+        self._legacy = shown
+
+    def add_status(self, status: Status) -> None:
+        """Show a status from now on. Its owner updates it; each snapshot has it as it is then."""
+        self._statuses.append(status)
 
     def snapshot(self, now: float, mono: float) -> Snapshot | None:
-        """What is to be shown now; None if that is what already is. `mono` is a clock that never
-        steps, in seconds.
-        """
-        points: dict[str, Sequence[Point]] = dict(self.series_index.points(mono, self._version + 1))
-        for name, rows in self._rows(int(now)).items():
-            points[name] = self._tables[name].update(
-                rows, self.legacy.day * _NANO if self.legacy and name in COUNTERS else 0
-            )
-        if points.keys() == self._shown.keys() and all(
-            points[name] is self._shown[name] for name in points
-        ):
+        """Return the next snapshot, or None if it would equal the last one."""
+        points: dict[str, Sequence[Point]] = {}
+        points.update(self.series_index.points(mono, self._version + 1))
+        for name, rows in self._gauge_rows(int(now)).items():
+            points[name] = self._tables[name].update(rows, self._start(name))
+        if self._is_published(points):
             return None
-        self._shown = points
-        self._version = self._version + 1
-        return Snapshot(self._version, int(now * 1_000_000_000), points)
+        self._published = points
+        self._version += 1
+        return Snapshot(self._version, int(now * _NANO), points)
 
-    def _rows(self, now: int) -> dict[str, list[tuple[Attributes, int | float]]]:
-        rows: dict[str, list[tuple[Attributes, int | float]]] = {name: [] for name in _TABLES}
-        days = days_shown(now, self._cost_days)
-        policy = self.series_index.policy
+    def _is_published(self, points: Mapping[str, Sequence[Point]]) -> bool:
+        """Return whether the last snapshot had the same lists. Equal lists are the same object."""
+        if points.keys() != self._published.keys():
+            return False
+        return all(points[name] is self._published[name] for name in points)
+
+    def _start(self, name: str) -> int:
+        """Return when the counting of a row began, in Unix nanoseconds; 0 for a gauge."""
+        if self._legacy and name in COUNTERS:
+            return self._legacy.day * _NANO
+        return 0
+
+    def _gauge_rows(self, now: int) -> dict[str, list[GaugeRow]]:
+        rows: dict[str, list[GaugeRow]] = {name: [] for name in _GAUGES}
         for source_state in self._source_states:
-            names = self.names.get(source_state.organization, NO_NAMES)
-            if source_state.days:
-                shown = {day: source_state.days[day] for day in days if day in source_state.days}
-                id_ = source_state.organization_id or self._ids.get(source_state.organization)
-                rows["openai.api.daily_cost"] += daily_cost(
-                    source_state, shown, names, policy, id_, now
-                )
-            if source_state.endpoint.level:
-                rows[LEVEL] += levels(source_state, names, policy, now)
-        for organization, limits in self.limits.items():
-            amounts, enforcing = spend_limits(
-                organization, limits, self.names.get(organization, NO_NAMES), policy
-            )
-            rows["openai.api.spend_limit"] += amounts
-            rows["openai.api.spend_limit_enforcing"] += enforcing
-        rows |= coverage(self.shares, policy)
-        self._add_statuses(rows)
-        for instrument, pending in self.series_index.restated_pending().items():
-            rows[RESTATED] += [
-                ({"instrument": instrument, **attributes}, float(value))
-                for attributes, value in pending
-            ]
-        if self.legacy:
-            rows |= legacy_counters(self.legacy, policy)
+            self._add_source(rows, source_state, now)
+            self._add_status(rows, source_state.status)
+        for organization, limits in self._limits.items():
+            names = self.names_of(organization)
+            amounts, enforcing = spend_limits(organization, limits, names, self._policy)
+            rows[_SPEND_LIMIT] += amounts
+            rows[_SPEND_LIMIT_ENFORCING] += enforcing
+        for status in self._statuses:
+            self._add_status(rows, status)
+        rows.update(coverage(self._shares, self._policy))
+        self._add_restated(rows)
+        if self._legacy:
+            rows.update(legacy_counters(self._legacy, self._policy))
         return rows
 
-    def _add_statuses(self, rows: dict[str, list[tuple[Attributes, int | float]]]) -> None:
-        for status in (
-            *(source_state.status for source_state in self._source_states),
-            *self.statuses,
-        ):
-            who = self.series_index.policy.attributes(
-                {"organization": status.organization, "source": status.source}
-            )
-            if status.up is not None:
-                rows["openai.api.up"].append((who, int(status.up)))
-                if status.source == "legacy":
-                    rows[LEGACY_UP].append(({}, int(status.up)))
-            if status.last_success:
-                rows["openai.api.last_success"].append((who, float(status.last_success)))
-            if status.newest_bucket:
-                rows["openai.api.newest_bucket"].append((who, float(status.newest_bucket)))
+    def _add_source(
+        self, rows: dict[str, list[GaugeRow]], source_state: SourceState, now: int
+    ) -> None:
+        """Add the gauges of one source: its level, or its cost by day."""
+        names = self.names_of(source_state.organization)
+        if source_state.endpoint.level:
+            rows[_LEVEL] += levels(source_state, names, self._policy, now)
+        if not source_state.days:
+            return
+        days = {}
+        for day in days_shown(now, self._cost_days):
+            if day in source_state.days:
+                days[day] = source_state.days[day]
+        organization_id = source_state.organization_id
+        if not organization_id:
+            organization_id = self._organization_ids.get(source_state.organization)
+        rows[_DAILY_COST] += daily_cost(
+            source_state, days, names, self._policy, organization_id, now
+        )
 
+    def _add_restated(self, rows: dict[str, list[GaugeRow]]) -> None:
+        for instrument, pending in self.series_index.restated_pending().items():
+            for attributes, amount in pending:
+                row = ({"instrument": instrument, **attributes}, float(amount))
+                rows[RESTATED].append(row)
 
-_NANO = 1_000_000_000
-LEGACY_UP = "chatgpt_api_usage.up"
-RESTATED = "otel_openai_usage.restated_pending"
-LEVEL = "openai.api.vector_store.usage"
-_TABLES = (
-    UNMETERED,
-    COVERAGE,
-    LEVEL,
-    RESTATED,
-    LEGACY_UP,
-    *COUNTERS,
-    "openai.api.daily_cost",
-    "openai.api.spend_limit",
-    "openai.api.spend_limit_enforcing",
-    "openai.api.up",
-    "openai.api.last_success",
-    "openai.api.newest_bucket",
-)
+    def _add_status(self, rows: dict[str, list[GaugeRow]], status: Status) -> None:
+        raw = {"organization": status.organization, "source": status.source}
+        attributes = self._policy.attributes({**raw})
+        if status.up is not None:
+            rows[_UP].append((attributes, int(status.up)))
+            if status.source == "legacy":
+                rows[_LEGACY_UP].append(({}, int(status.up)))
+        if status.last_success:
+            rows[_LAST_SUCCESS].append((attributes, float(status.last_success)))
+        if status.newest_bucket:
+            rows[_NEWEST_BUCKET].append((attributes, float(status.newest_bucket)))

@@ -72,11 +72,11 @@ class Scene:
         scene = self
 
         class Watched(SnapshotBuilder):
-            def __setattr__(self, name: str, value: object) -> None:
-                if name == "legacy" and isinstance(value, Shown):
-                    scene.frames.append(value)
-                    scene.values.append(sum(sums[1] for sums in value.sums.values()))
-                super().__setattr__(name, value)
+            def apply_legacy(self, shown: Shown | None) -> None:
+                if shown:
+                    scene.frames.append(shown)
+                    scene.values.append(sum(sums[1] for sums in shown.sums.values()))
+                super().apply_legacy(shown)
 
         clock = Clock(lambda: self.true + self.wrong, lambda: self.true, sleep)
         self.recorder = Recorder(

@@ -419,6 +419,24 @@ def test_a_name_that_others_take_over_goes_on_where_it_stood(one: SourceState) -
     assert stage.values(TOKENS, "project_name") == {("Old Atlas",): 7, ("Atlas",): 9}
 
 
+def test_a_rename_may_make_a_zero_first_series_dormant(one: SourceState) -> None:
+    """If a rename finds that a series, which is 0 first, did not change for too long, the series
+    becomes dormant and publishing continues.
+    """
+    policy = AttributePolicy(name_wait=0, drop=frozenset({"project_id"}), forget=14 * 86400)
+    stage = Stage(policy, [one])
+    stage.use(one, of("a"), (7, 1))
+    stage.use(one, of("b"), (5, 1))
+    stage.publish()
+    stage.now += 15 * 86400
+    stage.use(one, of("b"), (6, 1)).changed = int(stage.now)
+    stage.name(b="Borg")
+    stage.publish()
+    stage.publish(60)
+    assert stage.values(TOKENS, "project_name") == {("Borg",): 6}
+    assert not stage.series_index.waits
+
+
 def test_with_ids_no_name_needs_to_be_held(one: SourceState) -> None:
     """Where ids tell series apart, a rename takes nothing from any: nothing is written for it."""
     stage = Stage(QUICK, [one])

@@ -162,7 +162,7 @@ async def main() -> None:
             snapshot_builder = exporter.recorder.snapshot_builder
             names = Names(Titles("project"), Titles("key"), Titles("user"))
             await exporter.recorder.do(
-                lambda: snapshot_builder.named("default", names, clock.now())
+                lambda: snapshot_builder.apply_names("default", names, clock.now())
             )
             beating = asyncio.create_task(heart.forever())
             subject = Subject(exporter, heart, ahead, f"{folder}/state.db")

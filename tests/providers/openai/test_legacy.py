@@ -102,10 +102,9 @@ def recorder(store: Store, time: Time, shown: list[Shown | None]) -> Recorder:
     """A keeper whose display remembers every frame of the legacy counters."""
 
     class Remembers(SnapshotBuilder):
-        def __setattr__(self, name: str, value: object) -> None:
-            if name == "legacy":
-                shown.append(value)  # type: ignore[arg-type]
-            super().__setattr__(name, value)
+        def apply_legacy(self, frame: Shown | None) -> None:
+            shown.append(frame)
+            super().apply_legacy(frame)
 
     return Recorder(store, Remembers(AttributePolicy()), Board(), time.clock, Ear(), otlp=False)
 

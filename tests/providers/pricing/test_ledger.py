@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import NO_NAMES, Dims, Width, Window
 from otel_openai_usage.domain.pricing import Rates
@@ -90,11 +91,8 @@ class Bench:
             prices=self.tariff,
         )
         first = recording.finish(self.store, self.source_state, self.now)
-        self.snapshot_builder.apply(
-            self.source_state,
-            self.source_state.series.values() if first else absorbed.delta.series,
-            self.now,
-        )
+        series = list(self.source_state.series.values()) if first else absorbed.delta.series
+        self.snapshot_builder.apply(Delta(self.source_state, series), self.now)
         return absorbed
 
     def shown(self) -> dict[str, float]:

@@ -144,9 +144,9 @@ class LegacyPoll:
         self._zero_since: dict[Labels, float] = {}
         self._odd: dict[int, int] = {}
         self._status = Status(source_state.organization, "legacy")
-        recorder.snapshot_builder.statuses.append(self._status)
+        recorder.snapshot_builder.add_status(self._status)
         self._shown = _read(notes.note(_SHOWN))
-        recorder.snapshot_builder.legacy = self._shown
+        recorder.snapshot_builder.apply_legacy(self._shown)
         self._days = _Days.read(notes.note(_DAYS))
         self._offset: float | None = None
         self._ahead_since: float | None = None
@@ -357,7 +357,8 @@ class LegacyPoll:
     def _put(self, frame: Shown) -> None:
         if frame != self._shown:
             self._notes.take_note(_SHOWN, json.dumps(_written(frame)))
-        self._shown = self._recorder.snapshot_builder.legacy = frame
+        self._shown = frame
+        self._recorder.snapshot_builder.apply_legacy(frame)
 
 
 @dataclass(slots=True)
