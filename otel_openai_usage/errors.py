@@ -144,12 +144,21 @@ class GroupingRefused(BadRequest):
 
 
 class RateLimited(SourceError):
-    """429; `retry_after` in seconds where OpenAI said so."""
+    """429; `retry_after` in seconds where OpenAI said so.
+
+    `out_of_quota` says that OpenAI named `insufficient_quota` as the reason: waiting does not help.
+    """
 
     def __init__(
-        self, message: str, *, status: int | None = 429, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = 429,
+        retry_after: float | None = None,
+        out_of_quota: bool = False,
     ) -> None:
         self.retry_after = retry_after
+        self.out_of_quota = out_of_quota
         super().__init__(message, status=status)
 
 

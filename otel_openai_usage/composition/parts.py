@@ -112,7 +112,12 @@ def legacy(
     """
     asked = settings.legacy
     first = settings.organizations[0]
-    client = legacy_client(settings, partial(self_metrics.request, first.name), budget=budget)
+    client = legacy_client(
+        settings,
+        partial(self_metrics.request, first.name),
+        budget=budget,
+        odd=partial(self_metrics.odd_values, first.name),
+    )
     log.warning(
         "the legacy source reads an endpoint that OpenAI does not document: it may change or end at any time"
     )

@@ -116,7 +116,11 @@ def _collisions(
 
 def _legacy(settings: Settings) -> Iterator[str]:
     users = settings.legacy.user_public_ids
-    if not settings.reads_legacy or "*" not in users:
+    if not settings.reads_legacy:
+        return
+    if not all(user.strip() for user in users):
+        yield "legacy.user_public_ids: expected the ids of users, got an empty one; leave it out"
+    if "*" not in users:
         return
     if len(users) > 1:
         yield "legacy.user_public_ids: '*' already means every user; leave the others out"

@@ -118,7 +118,7 @@ def _classify(
             status=status,
         )
     if status == 429:
-        return _limited(met, retry_after(headers, now), quoted, advice)
+        return _limited(met, retry_after(headers, now), code, quoted, advice)
     if status >= 500 or status in _TRANSIENT:
         return errors.Unavailable(
             f"{met}; trouble at OpenAI or on the way there{quoted}", status=status
@@ -137,11 +137,17 @@ def _refused(met: str, status: int, said: str, quoted: str, advice: Advice) -> e
     return errors.Rejected(f"{met}; {advice.key}{quoted}", status=status)
 
 
-def _limited(met: str, wait: float | None, quoted: str, advice: Advice) -> errors.RateLimited:
+def _limited(
+    met: str, wait: float | None, code: str, quoted: str, advice: Advice
+) -> errors.RateLimited:
     asked = f"OpenAI asks to wait {wait:g} s" if wait is not None else "too many requests"
     if wait is not None and wait > PATIENCE:
         asked += f", longer than the {PATIENCE:g} s that one request waits"
-    return errors.RateLimited(f"{met}; {asked}; {advice.rate}{quoted}", retry_after=wait)
+    return errors.RateLimited(
+        f"{met}; {asked}; {advice.rate}{quoted}",
+        retry_after=wait,
+        out_of_quota=code == "insufficient_quota",
+    )
 
 
 def _bad_request(met: str, status: int, said: str, code: str, quoted: str) -> errors.BadRequest:

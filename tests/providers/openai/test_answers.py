@@ -140,3 +140,11 @@ def test_waiting_too_long_is_said() -> None:
     assert isinstance(error, errors.RateLimited)
     assert error.retry_after == 4000.0
     assert "asks to wait 4000 s, longer than the 300 s" in str(error)
+
+
+@pytest.mark.parametrize(("code", "out_of_quota"), [("insufficient_quota", True), ("", False)])
+def test_insufficient_quota_is_told_from_a_rate_limit(code: str, out_of_quota: bool) -> None:
+    """A 429 with the code `insufficient_quota` says that waiting does not help."""
+    error = trouble("GET usage", 429, {}, envelope("no", code), now=0.0)
+    assert isinstance(error, errors.RateLimited)
+    assert error.out_of_quota is out_of_quota

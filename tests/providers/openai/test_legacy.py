@@ -13,6 +13,7 @@ from otel_openai_usage.errors import (
     BadRequest,
     BadResponse,
     NotOffered,
+    RateLimited,
     Rejected,
     SourceError,
     Unavailable,
@@ -20,6 +21,7 @@ from otel_openai_usage.errors import (
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.legacy.poll import LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import Day, LegacySource, parse
+from otel_openai_usage.providers.openai.text import Odd
 from otel_openai_usage.storage.sqlite.history import history
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
@@ -190,6 +192,8 @@ class Answers(Client):
 
     def __init__(self) -> None:
         self.users: list[str] | SourceError = []
+        self.odd_entries: list[object] = []
+        self.odd: list[Odd] = []
         self.used: dict[str, int | SourceError] = {}
         self.asked: list[str] = []
 
@@ -211,9 +215,11 @@ class Answers(Client):
         self.asked.append(path)
         if isinstance(self.users, SourceError):
             raise self.users
-        return json.dumps(
-            {"members": {"data": [{"user": {"id": user}} for user in self.users]}}
-        ).encode()
+        entries = [{"user": {"id": user}} for user in self.users]
+        return json.dumps({"members": {"data": [*self.odd_entries, *entries]}}).encode()
+
+    def note_odd(self, endpoint: str, odd: Odd) -> None:
+        self.odd.append(odd)
 
 
 async def test_every_user_of_the_organization_is_asked_for(
@@ -353,6 +359,88 @@ async def test_a_refused_key_is_not_taken_for_a_users_fault() -> None:
     with pytest.raises(Rejected):
         await whole(LegacySource(answers, no_wait, ["a", "b"]))
     assert answers.asked == ["a"]
+
+
+async def test_listed_entries_without_an_id_are_left_out() -> None:
+    """Only users with an id are asked for; an entry without one is counted once, and never asks for
+    the whole organization.
+    """
+    answers = Answers()
+    answers.odd_entries = [
+        None,
+        {},
+        {"user": None},
+        {"user": {"id": None}},
+        {"user": {"id": ""}},
+        {"user": {"id": 5}},
+        {"user": {"id": "x" * 5000}},
+    ]
+    answers.users = ["a", "b"]
+    source = LegacySource(answers, no_wait, ["*"], "org-1")
+    for _ in range(2):
+        await whole(source)
+    assert [user for user in answers.asked if "organizations" not in user] == ["a", "b", "a", "b"]
+    assert answers.odd == [Odd(left_out=7)]
+
+
+async def test_a_list_without_any_user_id_is_an_error() -> None:
+    """The whole organization is not asked for in place of users without ids."""
+    answers = Answers()
+    answers.odd_entries = [{"user": {"id": ""}}]
+    with pytest.raises(BadResponse):
+        await whole(LegacySource(answers, no_wait, ["*"], "org-1"))
+    assert answers.asked == ["organizations/org-1/users"]
+
+
+async def test_a_reading_goes_on_behind_the_user_who_met_a_rate_limit() -> None:
+    """A rate limit ends a reading, and the next one begins behind that user. A user who alone is
+    limited again is reported, and the reading does not fail.
+    """
+    answers = Answers()
+    answers.used = {"a": 1, "b": RateLimited("429"), "c": 3}
+    source = LegacySource(answers, no_wait, ["a", "b", "c"])
+    with pytest.raises(RateLimited):
+        await whole(source)
+    day = await whole(source)
+    assert answers.asked == ["a", "b", "c", "a", "b"]
+    assert day.records == 2
+    assert day.unread == 1
+
+
+async def test_a_user_without_quota_does_not_stop_the_others() -> None:
+    """`insufficient_quota` is no rate limit: the reading goes on with the next user."""
+    answers = Answers()
+    answers.used = {"a": RateLimited("429", out_of_quota=True), "b": 2}
+    day = await whole(LegacySource(answers, no_wait, ["a", "b"]))
+    assert answers.asked == ["a", "b"]
+    assert day.records == 1
+
+
+async def test_the_key_is_not_said_to_be_refused_while_users_are_untried() -> None:
+    """If the first users are refused, the next readings ask for the others, and the one who works
+    is read.
+    """
+    users = [f"user-{number}" for number in range(12)]
+    answers = Answers()
+    answers.used = {user: Rejected("403", status=403) for user in users}
+    answers.used["user-5"] = 7
+    source = LegacySource(answers, no_wait, users)
+    with pytest.raises(Unavailable, match="none of the 3 users"):
+        await whole(source)
+    assert (await whole(source)).records == 1
+    assert set(answers.asked) == set(users)
+
+
+async def test_the_key_is_refused_once_every_user_was_refused() -> None:
+    """If no user can be read, the error of the first one is raised in the end."""
+    users = [f"user-{number}" for number in range(5)]
+    answers = Answers()
+    answers.used = {user: Rejected("403", status=403) for user in users}
+    source = LegacySource(answers, no_wait, users)
+    with pytest.raises(Unavailable):
+        await whole(source)
+    with pytest.raises(Rejected):
+        await whole(source)
 
 
 async def test_answers_are_shown_as_they_come(store: Store) -> None:

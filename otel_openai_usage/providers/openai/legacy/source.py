@@ -26,13 +26,15 @@ from otel_openai_usage.errors import (
     RateLimited,
     Rejected,
     SourceError,
+    Unavailable,
 )
 from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.openai.answers import Advice
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.key import Key
+from otel_openai_usage.providers.openai.text import LONGEST, Odd
 from otel_openai_usage.providers.openai.wire import MAX_COUNT
-from otel_openai_usage.providers.provider import Observe
+from otel_openai_usage.providers.provider import NoteOdd, Observe
 
 ADVICE = Advice(
     "legacy.api_key must be a live API key of the organization",
@@ -87,6 +89,7 @@ def legacy_client(
     observe: Observe | None = None,
     *,
     budget: Budget | None = None,
+    odd: NoteOdd | None = None,
 ) -> Client:
     """The client of the legacy source, with its ordinary key."""
     asked = settings.legacy
@@ -100,6 +103,7 @@ def legacy_client(
         observe=observe,
         advice=ADVICE,
         budget=budget or Budget(settings.api.max_bytes),
+        odd=odd,
     )
 
 
@@ -164,13 +168,22 @@ class LegacySource:
         self._left: tuple[str, ...] = ()
         """Users who were listed before. OpenAI goes on reporting the day on which a user left."""
         self._failing: dict[str, _Failing] = {}
+        self._failed_in_a_row: set[str] = set()
+        """Users who failed since the last answer of any user."""
+        self._next_user: str | None = None
+        """The user with whom the next reading begins, if the last one stopped early."""
+        self._rate_limited: str | None = None
+        """The user at whom the last reading met a rate limit."""
+        self._odd_entries = 0
+        """Entries of the list of users that were reported as odd."""
 
     async def read(self, day: int) -> AsyncIterator[Day]:
         """Yield what is known of the UTC day that starts at `day` (Unix seconds), after each answer.
 
         Without users there is one answer. With users each one is asked for; one who cannot be read
         does not stop the others. Raises SourceError when nobody can be read, when the key is refused
-        or when OpenAI asks for fewer requests; what was yielded before stays true.
+        or when OpenAI asks for fewer requests; what was yielded before stays true. The next reading
+        begins behind the user at whom this one stopped.
         """
         users = await self._users_to_read()
         if users is None:
@@ -182,30 +195,57 @@ class LegacySource:
         first_error: SourceError | None = None
         answers = 0
         failures = 0
-        for user in users:
+        rate_limited = self._rate_limited
+        self._rate_limited = None
+        for user in self._from_next(users):
             if self._is_resting(user):
                 found.unread += 1
                 continue
             try:
                 parse(await self._ask(day, user), day, found, user)
-            except RateLimited:
-                raise
             except SourceError as error:
                 if error.status == 401:
                     raise
+                # Every other user answered since this one met the limit: it is this user's own.
+                is_own_limit = user == rate_limited and answers > 0
+                if isinstance(error, RateLimited) and not error.out_of_quota and not is_own_limit:
+                    self._rate_limited = user
+                    self._next_user = _behind(user, users)
+                    raise
                 first_error = first_error or error
                 failures += 1
-                if not answers and failures >= MOST_FAILURES:
-                    raise first_error from None
                 self._note_failure(user, error)
                 found.unread += not _is_gone(error)
+                if not answers and failures >= MOST_FAILURES:
+                    self._next_user = _behind(user, users)
+                    raise self._nobody_answers(first_error, users) from None
             else:
                 answers += 1
                 self._note_answer(user)
                 yield found
         if first_error is not None and not answers:
             self._failing.clear()
-            raise first_error
+            raise self._nobody_answers(first_error, users)
+
+    def _from_next(self, users: Sequence[str]) -> Sequence[str]:
+        """The users in the order in which this reading asks for them."""
+        begin = users.index(self._next_user) if self._next_user in users else 0
+        self._next_user = None
+        return (*users[begin:], *users[:begin])
+
+    def _nobody_answers(self, first_error: SourceError, users: Sequence[str]) -> SourceError:
+        """What a reading without any answer fails with.
+
+        As long as some users are untried, the fault may be with those who failed, not with the key
+        or the endpoint.
+        """
+        if self._failed_in_a_row.issuperset(users):
+            return first_error
+        return Unavailable(
+            f"GET usage: none of the {len(self._failed_in_a_row)} users asked so far can be read"
+            f" (the first: {first_error}); the next poll asks for the others",
+            status=first_error.status,
+        )
 
     def _is_resting(self, user: str) -> bool:
         failing = self._failing.get(user)
@@ -215,6 +255,7 @@ class LegacySource:
         return True
 
     def _note_failure(self, user: str, error: SourceError) -> None:
+        self._failed_in_a_row.add(user)
         if _is_gone(error) and user in self._left:
             log.debug(
                 "a user who left is not asked for again", extra={"user": user, "error": str(error)}
@@ -231,6 +272,7 @@ class LegacySource:
         failing.failed_again()
 
     def _note_answer(self, user: str) -> None:
+        self._failed_in_a_row.clear()
         if self._failing.pop(user, None) is not None:
             log.info("the usage of a user can be read again", extra={"user": user})
 
@@ -266,20 +308,48 @@ class LegacySource:
         )
         try:
             members = _ANY.decode(body)["members"]["data"]
-            # A user who is listed twice is read once.
-            return tuple(dict.fromkeys(str(member["user"]["id"]) for member in members))
+            ids = [_user_id(member) for member in members]
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise BadResponse(
                 f"GET organizations/{{id}}/users: not the shape we know: {error!r}"
             ) from error
+        # A user who is listed twice is read once.
+        users = tuple(dict.fromkeys(id_ for id_ in ids if id_ is not None))
+        if ids and not users:
+            # Without users, the whole organization would be asked for.
+            raise BadResponse("GET organizations/{id}/users: no entry has the id of a user")
+        self._report_odd_entries(ids.count(None))
+        return users
+
+    def _report_odd_entries(self, odd: int) -> None:
+        """Count entries without an id once each, though the list is read many times."""
+        more = odd - self._odd_entries
+        self._odd_entries = odd
+        if more > 0:
+            self._client.note_odd("organizations/{id}/users", Odd(left_out=more))
 
     async def _ask(self, day: int, user: str | None) -> bytes:
         await self._turn()
         params = [
             ("date", date.fromordinal(719163 + day // Width.DAY).isoformat()),
-            *([("user_public_id", user)] if user else []),
+            *([("user_public_id", user)] if user is not None else []),
         ]
         return await self._client.get("usage", params, endpoint="usage")
+
+
+def _user_id(member: object) -> str | None:
+    """The id of a listed user; None for an entry without one that can be asked for."""
+    user = member.get("user") if isinstance(member, dict) else None
+    id_ = user.get("id") if isinstance(user, dict) else None
+    if isinstance(id_, str) and id_.strip() and len(id_) <= LONGEST:
+        return id_
+    return None
+
+
+def _behind(user: str, users: Sequence[str]) -> str:
+    """The user who follows, the first one behind the last."""
+    place = users.index(user) + 1
+    return users[place % len(users)]
 
 
 def _is_gone(error: SourceError) -> bool:
