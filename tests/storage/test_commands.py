@@ -212,6 +212,28 @@ def test_a_backup_overwrites_nothing_unasked(command: Command, state: Path) -> N
     assert total_input(state) == 50
 
 
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal", ".lock", ".marker", ".accept"])
+def test_a_backup_never_replaces_a_file_of_the_state(
+    command: Command, state: Path, ending: str
+) -> None:
+    """The state and the files beside it are refused as targets, and stay as they are."""
+    target = Path(f"{state}{ending}")
+    before = target.read_bytes() if target.exists() else None
+    said = command("backup", "--replace", target)
+    assert said.code == 1
+    assert "belongs to it" in said.err
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
+def test_a_backup_never_replaces_a_link_to_the_state(command: Command, state: Path) -> None:
+    """A hard link to the state is refused as a target."""
+    link = state.with_name("other.db")
+    link.hardlink_to(state)
+    said = command("backup", "--replace", link)
+    assert said.code == 1
+    assert "a link to the state" in said.err
+
+
 def test_a_backup_of_a_damaged_state_is_none(command: Command, state: Path) -> None:
     """From a damaged state no backup is made, and an older one stays."""
     target = state.with_name("copy.db")

@@ -20,6 +20,9 @@ from otel_openai_usage.storage.sqlite.file import (
 from otel_openai_usage.storage.sqlite.marker import sync_folder
 from otel_openai_usage.storage.sqlite.schema import FIRST_WITH_COMMITS
 
+SIDE_FILES = ("-wal", "-shm", "-journal", ".lock", ".marker", ".accept", ".new")
+"""Endings of the files that belong to a state, beside it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -39,8 +42,13 @@ def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
     """
     path = _existing(state)
     file = os.path.realpath(target)
-    if file == path:
-        raise StateError(f"backed up to {file}: that is the state itself; name another file")
+    if file in (path, *(f"{path}{ending}" for ending in SIDE_FILES)):
+        raise StateError(
+            f"backed up to {file}: that is the state itself or a file that belongs to it; name"
+            " another file"
+        )
+    if Path(file).exists() and Path(file).samefile(path):
+        raise StateError(f"backed up to {file}: that is a link to the state; name another file")
     if Path(file).is_dir():
         raise StateError(f"backed up to {file}: that is a folder; name a file in it")
     if Path(file).exists() and not replace:
