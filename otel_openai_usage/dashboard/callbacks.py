@@ -67,7 +67,7 @@ def _show(watcher: StoreWatcher, search: str, seen: Sequence[Any] | None) -> Any
     made = content(watcher, search)
     dates: Any = made.dates
     filters: Any = made.filters
-    # Widgets are slow to draw: do not send them again when they say the same.
+    # Widgets are slow to draw: do not send them again unless they changed.
     if seen is not None and seen[0] == version:
         before = View.parse(seen[1])
         after = View.parse(search)
@@ -89,7 +89,7 @@ def _of_filters(view: View) -> tuple[Any, ...]:
 
 
 def chosen(view: View, watcher: StoreWatcher, inputs: Sequence[Any]) -> View:
-    """The view with what the controls say: lists of filters, start dates and end dates."""
+    """The view with the values of the controls: lists of filters, start dates and end dates."""
     filters, starts, ends = inputs
     after = view.but(**_chosen_values(filters))
     span = view.span(watcher.now())

@@ -8,14 +8,15 @@ from dash import dcc, html
 from otel_openai_usage.dashboard import figures, units
 from otel_openai_usage.dashboard.chart_parts import Figure, Format
 from otel_openai_usage.dashboard.components import Chart
-from otel_openai_usage.dashboard.controls import href
+from otel_openai_usage.dashboard.controls import only
 from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.view import GROUPS
 
 
 def money(report: Report) -> Format:
     """Money of the report as text."""
-    return lambda value: units.money(value, report.data.currency)
+    currency = report.data.currency
+    return lambda value: units.money(value, currency)
 
 
 def card(title: str, children: Sequence[Any], *, size: str, name: str, note: Any = None) -> Any:
@@ -35,7 +36,8 @@ def nothing(title: str, text: str, *, size: str, name: str, note: Any = None) ->
 
 def grouping(report: Report) -> str:
     """The dimension that is grouped by, within a sentence."""
-    return GROUPS[report.view.by].lower().replace("api", "API")
+    name = GROUPS[report.view.by].lower()
+    return name.replace("api", "API")
 
 
 def bar_width(report: Report) -> str:
@@ -60,19 +62,18 @@ def legend(
     items: list[Any] = []
     for one in series:
         shade = colour.get(one.label, figures.REST)
-        inside = [
-            html.Span(className="swatch", style={"background": shade}),
-            html.Span(one.label, className="name"),
-            html.Span(format_(one.total), className="amount"),
-        ]
+        swatch = html.Span(className="swatch", style={"background": shade})
+        name = html.Span(one.label, className="name")
+        amount = html.Span(format_(one.total), className="amount")
+        inside = [swatch, name, amount]
         if links and one.id is not None and not one.rest:
-            items.append(_only(report, one.id, one.label, inside))
+            items.append(_link(report, one.id, one.label, inside))
         else:
             items.append(html.Span(inside, className="item"))
     return html.Div(className="legend", children=items)
 
 
-def _only(report: Report, id_: str, label: str, inside: Sequence[Any]) -> Any:
+def _link(report: Report, id_: str, label: str, inside: Sequence[Any]) -> Any:
     """A link to the view of one series alone."""
-    view = report.view.but(**{report.view.by: (id_,)})
-    return dcc.Link(inside, href=href(view), className="item", title=f"Only {label}")
+    url = only(report, report.view.by, id_)
+    return dcc.Link(inside, href=url, className="item", title=f"Only {label}")

@@ -29,7 +29,7 @@ _GAP = 0.22
 _MAX_LABELS = 8
 """So many texts fit below a chart."""
 _MAX_MONTHS = 13
-"""A chart of more months than this has not room for each."""
+"""A chart of more months than this has no space for each."""
 _TICK_STEPS = (1, 2, 2.5, 5, 10)
 
 
@@ -58,14 +58,16 @@ class Scale:
         self, label: str, format_: Format, marks: Sequence[Figure], places: Sequence[float]
     ) -> Figure:
         """A chart with grid and axis. `places` are the per cents at which texts can be read."""
-        heights = [self.y(tick) for tick in self.ticks]
-        grid = "".join(f"M0 {height}H{SIDE}" for height in heights)
-        axis = [
-            [height / 10, format_(tick)] for height, tick in zip(heights, self.ticks, strict=True)
-        ]
+        grid = ""
+        axis: list[list[Any]] = []
+        for tick in self.ticks:
+            height = self.y(tick)
+            grid += f"M0 {height}H{SIDE}"
+            axis.append([height / 10, format_(tick)])
+        rule = {"kind": "rule", "d": grid}
         return {
             "label": label,
-            "marks": [{"kind": "rule", "d": grid}, *marks],
+            "marks": [rule, *marks],
             "up": axis,
             "places": [round(place, 2) for place in places],
         }
@@ -91,21 +93,27 @@ def bars(report: Report, scale: Scale, starts: Floats, ends: Floats, colour: str
     slot = SIDE / len(report.bins)
     gap = slot * _GAP
     width = slot - gap
-    paths: list[str] = []
+    last = len(report.bins) - 1
+    over = ""
+    not_over = ""
     for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         if start == end:
-            paths.append("")
             continue
         left = slot * index + gap / 2
         bottom = scale.y(start)
         top = scale.y(end)
-        paths.append(f"M{left:.1f} {bottom}h{width:.1f}V{top}h{-width:.1f}Z")
-    over = len(paths) - report.span.live
-    marks = [
-        {"kind": "bar", "d": "".join(paths[:over]), "color": colour},
-        {"kind": "bar pale", "d": "".join(paths[over:]), "color": colour},
-    ]
+        path = f"M{left:.1f} {bottom}h{width:.1f}V{top}h{-width:.1f}Z"
+        if index == last and report.span.live:
+            not_over += path
+        else:
+            over += path
+    marks = [_mark("bar", over, colour), _mark("bar pale", not_over, colour)]
     return [mark for mark in marks if mark["d"]]
+
+
+def _mark(kind: str, path: str, colour: str) -> Figure:
+    """A path of a chart. `kind` is its classes in the style sheet."""
+    return {"kind": kind, "d": path, "color": colour}
 
 
 def line(scale: Scale, points: Points, colour: str, kind: str = "line") -> Figure:
@@ -118,13 +126,16 @@ def line(scale: Scale, points: Points, colour: str, kind: str = "line") -> Figur
             continue
         path += f"{command}{x:.1f} {scale.y(value)}"
         command = "L"
-    return {"kind": kind, "d": path, "color": colour}
+    return _mark(kind, path, colour)
 
 
 def dots(scale: Scale, points: Points, colour: str) -> Figure:
     """A dot for each point with a value."""
-    paths = [f"M{x:.1f} {scale.y(value)}h0" for x, value in points if value is not None]
-    return {"kind": "dots", "d": "".join(paths), "color": colour}
+    path = ""
+    for x, value in points:
+        if value is not None:
+            path += f"M{x:.1f} {scale.y(value)}h0"
+    return _mark("dots", path, colour)
 
 
 def row(name: str, colour: str, texts: Sequence[str | None]) -> Figure:
@@ -154,21 +165,38 @@ def _bar_texts(
     bins: Sequence[int], *, weekly: bool
 ) -> tuple[Sequence[tuple[float, str]], Sequence[str]]:
     days = [utc(day).date() for day in bins]
-    is_new_month = [before.month != day.month for before, day in pairwise(days)]
-    months = [index for index, is_new in enumerate(is_new_month, 1) if is_new]
-    if len(months) > _MAX_MONTHS:
-        labels = {index: f"{days[index]:%b %Y}" for index in _thinned(months)}
-    elif weekly:
-        labels = {index: f"{days[index]:%b}" for index in months}
-    else:
-        labels = {index: units.short(days[index]) for index in _thinned(range(len(days)))}
-    across = [(round((index + 0.5) / len(bins) * 100, 2), text) for index, text in labels.items()]
+    across: list[tuple[float, str]] = []
+    for index, text in _labels(days, weekly=weekly).items():
+        place = (index + 0.5) / len(bins) * 100
+        across.append((round(place, 2), text))
     titles = [_title(day, weekly=weekly) for day in days]
     return across, titles
 
 
+def _labels(days: Sequence[date], *, weekly: bool) -> dict[int, str]:
+    """Texts below bars, by index: months of a long chart, else days."""
+    months = _first_of_months(days)
+    if len(months) > _MAX_MONTHS:
+        return {index: f"{days[index]:%b %Y}" for index in _thinned(months)}
+    if weekly:
+        return {index: f"{days[index]:%b}" for index in months}
+    indexes = range(len(days))
+    return {index: units.short(days[index]) for index in _thinned(indexes)}
+
+
+def _first_of_months(days: Sequence[date]) -> list[int]:
+    """Where a new month begins."""
+    indexes: list[int] = []
+    for index, (before, day) in enumerate(pairwise(days), 1):
+        if before.month != day.month:
+            indexes.append(index)
+    return indexes
+
+
 def _title(day: date, *, weekly: bool) -> str:
-    return f"Week of {units.long(day)}" if weekly else f"{day:%a} {units.long(day)}"
+    """A bar's day or week in full."""
+    text = units.long(day)
+    return f"Week of {text}" if weekly else f"{day:%a} {text}"
 
 
 def _thinned(indexes: Sequence[int]) -> Sequence[int]:

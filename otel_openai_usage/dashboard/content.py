@@ -33,7 +33,8 @@ def report(watcher: StoreWatcher, search: str | None) -> Report | None:
     """The report that a query string asks for; None if there is no data for it."""
     view = View.parse(search)
     stored = watcher.loaded().data
-    organization = view.organization or next(iter(stored), "")
+    first = next(iter(stored), "")
+    organization = view.organization or first
     data = stored.get(organization)
     if data is None or data.empty:
         return None
@@ -76,8 +77,8 @@ def _empty_page(watcher: StoreWatcher, organization: str) -> Any:
 def _organization_links(names: Iterable[str]) -> list[Any]:
     links: list[Any] = []
     for name in names:
-        view = View(organization=name)
-        links.append(html.A(name, href=controls.href(view), className="item"))
+        url = controls.href(View(organization=name))
+        links.append(html.A(name, href=url, className="item"))
     return links
 
 
@@ -88,17 +89,12 @@ def layout(watcher: StoreWatcher) -> Any:
     made = content(watcher, search)
     # Without a referrer nobody knows the query: the first callback sends the content again.
     seen = [version, search] if is_known else None
-    return html.Div(
-        id="root",
-        children=[
-            dcc.Location(id="url", refresh="callback-nav"),
-            dcc.Interval(id="tick", interval=_TICK),
-            dcc.Store(id="seen", data=seen),
-            _header(),
-            _bar(made),
-            Plain(id="page", tree=made.body),
-        ],
-    )
+    location = dcc.Location(id="url", refresh="callback-nav")
+    interval = dcc.Interval(id="tick", interval=_TICK)
+    store = dcc.Store(id="seen", data=seen)
+    page = Plain(id="page", tree=made.body)
+    children = [location, interval, store, _header(), _bar(made), page]
+    return html.Div(id="root", children=children)
 
 
 def _asking_query() -> tuple[str, bool]:
@@ -110,6 +106,7 @@ def _asking_query() -> tuple[str, bool]:
 
 
 def _header() -> Any:
+    """The title of the dashboard, and the button for light and dark."""
     title = html.H1("OpenAI usage and cost")
     help_text = "Light, dark, or as your system has it"
     theme = html.Button("Theme", id="theme", title=help_text)
@@ -117,14 +114,11 @@ def _header() -> Any:
 
 
 def _bar(made: Content) -> Any:
-    first_row = [
-        Plain(id="periods", tree=made.periods),
-        html.Div(id="dates", children=made.dates),
-        html.Span(className="spring"),
-        Plain(id="choices", className="row", tree=made.choices),
-    ]
-    rows = [
-        html.Div(className="row", children=first_row),
-        html.Div(id="filters", className="row", children=made.filters),
-    ]
-    return html.Nav(className="bar", children=rows)
+    """The controls, in two rows."""
+    periods = Plain(id="periods", tree=made.periods)
+    dates = html.Div(id="dates", children=made.dates)
+    space = html.Span(className="spring")
+    choices = Plain(id="choices", className="row", tree=made.choices)
+    first_row = html.Div(className="row", children=[periods, dates, space, choices])
+    filters = html.Div(id="filters", className="row", children=made.filters)
+    return html.Nav(className="bar", children=[first_row, filters])

@@ -24,8 +24,9 @@ _FILTER_NAMES = {
 
 def periods(report: Report) -> Any:
     """Links to the named periods."""
-    choices = {name: (text, report.view.but(period=name)) for name, text in PERIODS.items()}
-    return segments("Period", choices, report.view.period)
+    view = report.view
+    links = {name: (text, view.but(period=name)) for name, text in PERIODS.items()}
+    return segments("Period", links, view.period)
 
 
 def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
@@ -35,18 +36,24 @@ def choices(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
 
 
 def _organization(report: Report, organizations: Sequence[str]) -> Sequence[Any]:
+    """Links to the organizations, if there are several."""
     if len(organizations) < 2:
         return []
     # Another organization does not have the values that are filtered by.
     unfiltered = _without_filters(report.view)
-    links = {name: (name, unfiltered.but(organization=name)) for name in organizations}
+    links: dict[str, tuple[str, View]] = {}
+    for name in organizations:
+        links[name] = (name, unfiltered.but(organization=name))
     return [segments("Organization", links, report.data.organization)]
 
 
 def _grouping(report: Report) -> Any:
+    """Links to the dimensions that the data knows."""
     view = report.view
-    names = [name for name in GROUPS if _is_known(report, name)]
-    links = {name: (GROUPS[name], view.but(by=name)) for name in names}
+    links: dict[str, tuple[str, View]] = {}
+    for name, text in GROUPS.items():
+        if _is_known(report, name):
+            links[name] = (text, view.but(by=name))
     return segments("Group by", links, view.by)
 
 
@@ -61,9 +68,11 @@ def _is_known(report: Report, dimension: str) -> bool:
 
 
 def _basis(report: Report) -> Sequence[Any]:
+    """Links to the bill and the estimate, if there are both."""
     if not (report.billable and report.estimated):
         return []
-    links = {name: (text, report.view.but(cost=name)) for name, text in COSTS.items()}
+    view = report.view
+    links = {name: (text, view.but(cost=name)) for name, text in COSTS.items()}
     return [segments("Cost", links, report.basis)]
 
 
@@ -73,14 +82,25 @@ def segments(label: str, choices: Mapping[str, tuple[str, View]], chosen: str) -
     for name, (text, view) in choices.items():
         class_name = "segment chosen" if name == chosen else "segment"
         links.append(dcc.Link(text, href=href(view), className=class_name))
-    return html.Div(
-        className="segments", role="group", **attribute("aria-label", label), children=links
-    )
+    aria_label = attribute("aria-label", label)
+    return html.Div(className="segments", role="group", **aria_label, children=links)
 
 
 def attribute(name: str, value: str) -> dict[str, Any]:
     """An attribute of HTML whose name is no Python name, as a keyword argument."""
     return {name: value}
+
+
+def number_cell(text: str, exact: object, class_name: str = "") -> Any:
+    """A cell of a table whose exact number stands in an attribute, for scripts and tests."""
+    data = attribute("data-value", str(exact))
+    return html.Td(text, className=class_name, **data)
+
+
+def only(report: Report, dimension: str, value: str) -> str:
+    """The URL of the view of one value of a dimension alone."""
+    chosen: dict[str, tuple[str, ...]] = {dimension: (value,)}
+    return href(report.view.but(**chosen))
 
 
 def href(view: View) -> str:
@@ -95,13 +115,14 @@ def dates(report: Report) -> Any:
     stored_first = first
     if report.data.first is not None:
         stored_first = utc(report.data.first).date()
+    earliest = min(stored_first, first)
     today = utc(report.today).date()
     return dcc.DatePickerRange(
         id={"control": "dates"},
-        start_date=first.isoformat(),
-        end_date=last.isoformat(),
-        min_date_allowed=min(stored_first, first).isoformat(),
-        max_date_allowed=today.isoformat(),
+        start_date=f"{first}",
+        end_date=f"{last}",
+        min_date_allowed=f"{earliest}",
+        max_date_allowed=f"{today}",
         display_format="D MMM YYYY",
         minimum_nights=0,
         first_day_of_week=1,
@@ -122,9 +143,9 @@ def offered(
     options = report.data.options[dimension]
     found = [value for value, label in options if wanted in label.casefold()]
     filtered = getattr(report.view, dimension)
-    values = dict.fromkeys((*chosen, *filtered, *found[:OFFERED]))
+    first = found[:OFFERED]
     shown: list[Any] = []
-    for value in values:
+    for value in dict.fromkeys((*chosen, *filtered, *first)):
         label = report.data.label(dimension, value)
         shown.append({"value": value, "label": label})
     more = len(found) - OFFERED
@@ -138,8 +159,9 @@ def filters(report: Report) -> Sequence[Any]:
     """A list for each dimension that has more than one value, or is filtered by."""
     lists: list[Any] = []
     for dimension in FILTERS:
+        options = report.data.options[dimension]
         is_filtered = bool(getattr(report.view, dimension))
-        if is_filtered or len(report.data.options[dimension]) > 1:
+        if is_filtered or len(options) > 1:
             lists.append(_list(report, dimension))
     if report.view.filters:
         unfiltered = _without_filters(report.view)
@@ -148,10 +170,12 @@ def filters(report: Report) -> Sequence[Any]:
 
 
 def _list(report: Report, dimension: str) -> Any:
+    """The list of a dimension."""
+    chosen = list(getattr(report.view, dimension))
     return dcc.Dropdown(
         id={"filter": dimension},
         options=offered(report, dimension),
-        value=list(getattr(report.view, dimension)),
+        value=chosen,
         multi=True,
         placeholder=_FILTER_NAMES[dimension],
         className="filter",
@@ -159,5 +183,6 @@ def _list(report: Report, dimension: str) -> Any:
 
 
 def _without_filters(view: View) -> View:
+    """The view of everything."""
     nothing: dict[str, tuple[str, ...]] = dict.fromkeys(FILTERS, ())
     return view.but(**nothing)

@@ -53,16 +53,24 @@ class Column:
             order = order[mask[order]]
         if len(order):
             codes = self.codes[order]
-            changes = codes[1:] != codes[:-1]
-            first = np.flatnonzero(np.r_[True, changes])
-            sums[codes[first]] = np.add.reduceat(rows[order], first, axis=0)
+            first = _first_of_groups(codes)
+            values = codes[first]
+            sums[values] = np.add.reduceat(rows[order], first, axis=0)
         return sums
 
     def among(self, wanted: Iterable[str]) -> Mask:
         """Which attribute sets have one of these values."""
         chosen = set(wanted)
         is_chosen = [value in chosen for value in self.values]
-        return np.array(is_chosen, dtype=np.bool_)[self.codes]
+        by_value = np.array(is_chosen, dtype=np.bool_)
+        return by_value[self.codes]
+
+
+def _first_of_groups(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where another code begins, in codes that stand side by side."""
+    is_first = np.ones(len(codes), dtype=np.bool_)
+    is_first[1:] = codes[1:] != codes[:-1]
+    return np.flatnonzero(is_first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +112,8 @@ class Cube:
         if mask is not None:
             rows = rows[mask]
         sums = np.zeros(span.days, dtype=rows.dtype)
-        first = self._offset(span)
-        sums[first : first + rows.shape[1]] = rows.sum(axis=0)
+        known = self._known_days(span, rows)
+        sums[known] = rows.sum(axis=0)
         return sums
 
     def total(self, measure: str, span: Span, mask: Mask | None = None) -> float:
@@ -134,23 +142,33 @@ class Cube:
         column = self.columns[dimension]
         shape = (len(column.values), span.days)
         sums = np.zeros(shape, dtype=rows.dtype)
-        first = self._offset(span)
-        sums[:, first : first + rows.shape[1]] = column.summed(rows, mask)
+        known = self._known_days(span, rows)
+        sums[:, known] = column.summed(rows, mask)
         return sums
 
-    def _offset(self, span: Span) -> int:
-        """How many days of the span come before the cube's first."""
+    def _known_days(self, span: Span, rows: Numbers) -> slice:
+        """The days of the span that `rows` are of; the days before the cube's first are unknown."""
         days_before = (self.start - span.start) // DAY
-        return min(max(days_before, 0), span.days)
+        first = min(max(days_before, 0), span.days)
+        days = rows.shape[1]
+        return slice(first, first + days)
 
     def _rows(self, measure: str, span: Span) -> Numbers:
         """The days of the span that the cube has, for each attribute set; 0 for an unknown measure."""
         rows = self.amounts.get(measure)
         if rows is None:
             rows = np.zeros((self.size, self.days), dtype=np.int64)
-        first = max(0, (span.start - self.start) // DAY)
-        end = max(first, (span.end - self.start) // DAY)
-        return rows[:, first:end]
+        offset = (span.start - self.start) // DAY
+        end = (span.end - self.start) // DAY
+        first = max(0, offset)
+        return rows[:, first : max(first, end)]
+
+
+def _translated(ids: Numbers, indexes: Mapping[int, int]) -> NDArray[np.intp]:
+    """The index of each id; -1 for an unknown one."""
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    found = [indexes.get(int(id_), -1) for id_ in distinct]
+    return np.array(found, dtype=np.intp)[inverse]
 
 
 class Builder:
@@ -178,7 +196,7 @@ class Builder:
         Return the index of each attribute set in the cube by id, for `add_rows`.
         """
         first = len(self._attribute_sets)
-        indexes = {id_: first + offset for offset, id_ in enumerate(attribute_sets)}
+        indexes = {id_: index for index, id_ in enumerate(attribute_sets, first)}
         self._attribute_sets += attribute_sets.values()
         self.add_rows(indexes, rows, measures)
         return indexes
@@ -190,14 +208,15 @@ class Builder:
         dtype = np.float64 if self._floating.intersection(measures) else np.int64
         # Number by number: an array of millions of tuples takes several times as long to make.
         numbers: Numbers = np.fromiter(chain.from_iterable(rows), dtype)
-        table = numbers.reshape(-1, 2 + len(measures))
+        width = 2 + len(measures)
+        table = numbers.reshape(-1, width)
         if not len(table):
             return
-        ids, inverse = np.unique(table[:, 0], return_inverse=True)
-        index_of_id = [indexes.get(int(id_), -1) for id_ in ids]
-        index = np.array(index_of_id, dtype=np.intp)[inverse]
-        day = ((table[:, 1] - self._start) // DAY).astype(np.intp)
-        is_inside = (index >= 0) & (day >= 0) & (day < self._days)
+        index = _translated(table[:, 0], indexes)
+        day = (table[:, 1] - self._start) // DAY
+        day = day.astype(np.intp)
+        is_known = index >= 0
+        is_inside = is_known & (day >= 0) & (day < self._days)
         cells = index[is_inside] * self._days + day[is_inside]
         for column, name in enumerate(measures, 2):
             amounts = table[is_inside, column]
@@ -217,4 +236,6 @@ class Builder:
         return Cube(self._start, self._days, columns, amounts)
 
     def _column(self, name: str) -> Column:
-        return Column.of([attributes.get(name) for attributes in self._attribute_sets])
+        """The values of a dimension."""
+        values = [attributes.get(name) for attributes in self._attribute_sets]
+        return Column.of(values)

@@ -6,7 +6,7 @@ from typing import Any
 from dash import dcc, html
 
 from otel_openai_usage.dashboard import cards, units
-from otel_openai_usage.dashboard.controls import attribute, href
+from otel_openai_usage.dashboard.controls import attribute, href, number_cell, only
 from otel_openai_usage.dashboard.queries import Entry, Report
 from otel_openai_usage.dashboard.view import GROUPS
 
@@ -37,7 +37,8 @@ def movers(report: Report) -> Any:
     note = f"{after.text}, against {before.text}."
     if not report.movers:
         return cards.nothing(title, "Nothing changed.", size=size, note=note, name="movers")
-    most = max(abs(entry.change or 0.0) for entry in report.movers)
+    # Movers are sorted by the size of their change.
+    most = abs(report.movers[0].change or 0.0)
     items = [_mover(report, entry, most) for entry in report.movers]
     list_ = html.Ul(className="movers", children=items)
     return cards.card(title, [list_], size=size, note=note, name="movers")
@@ -49,22 +50,24 @@ def _mover(report: Report, entry: Entry, most: float) -> Any:
     direction = "rise" if change > 0 else "fall"
     width = f"{abs(change) / most * 50:.1f}%"
     bar = html.Span(className=direction, style={"width": width})
-    return html.Li(
-        [
-            html.Span(entry.label, className="name", title=entry.label),
-            html.Span(className="track", children=bar),
-            html.Span(units.change(change, report.data.currency), className="amount"),
-            html.Span(_growth(entry, change), className="share"),
-        ]
-    )
+    amount = units.change(change, report.data.currency)
+    parts = [
+        html.Span(entry.label, className="name", title=entry.label),
+        html.Span(className="track", children=bar),
+        html.Span(amount, className="amount"),
+        html.Span(_growth(entry, change), className="share"),
+    ]
+    return html.Li(parts)
 
 
 def _growth(entry: Entry, change: float) -> str:
+    """The change as a share of the cost before."""
     if not entry.before:
         return "new"
     if not entry.after:
         return "gone"
-    return units.percent(change / entry.before, signed=True)
+    share = change / entry.before
+    return units.percent(share, signed=True)
 
 
 def table(report: Report) -> Any:
@@ -78,7 +81,8 @@ def table(report: Report) -> Any:
     for entry in entries:
         cells = [_cell(report, entry, name) for name in columns]
         body.append(html.Tr(cells))
-    inside: list[Any] = [html.Table([html.Thead(head), html.Tbody(body)])]
+    rows = html.Table([html.Thead(head), html.Tbody(body)])
+    inside: list[Any] = [rows]
     if not body:
         inside.append(html.P("Nothing was used in this period.", className="nothing"))
     scroll = html.Div(inside, className="scroll")
@@ -87,11 +91,13 @@ def table(report: Report) -> Any:
 
 
 def _header(report: Report) -> Any:
+    """The title, the period, and a link to the table as CSV."""
     title = html.H2(f"By {cards.grouping(report)}")
     period = html.P(report.asked.text, className="note")
     address = "./table.csv" + report.view.query
     csv = html.A("Download CSV", href=address, className="button", id="csv")
-    return html.Header([html.Div([title, period]), csv], className="split")
+    left = html.Div([title, period])
+    return html.Header([left, csv], className="split")
 
 
 def _more(report: Report) -> Sequence[Any]:
@@ -99,15 +105,18 @@ def _more(report: Report) -> Sequence[Any]:
     count = len(report.entries)
     if count <= ROWS:
         return []
-    text = f"Show all {count}"
-    view = report.view.but(rows="all")
     if report.view.rows == "all":
         text = f"Show the first {ROWS}"
-        view = report.view.but(rows="")
-    return [dcc.Link(text, href=href(view), className="more")]
+        rows = ""
+    else:
+        text = f"Show all {count}"
+        rows = "all"
+    url = href(report.view.but(rows=rows))
+    return [dcc.Link(text, href=url, className="more")]
 
 
 def _has_column(report: Report, name: str) -> bool:
+    """Whether anything is known for a column."""
     if name == "cost":
         return report.priced
     if name == "change":
@@ -130,42 +139,44 @@ def _head_cell(report: Report, name: str) -> Any:
         arrow = " ↓" if is_descending else " ↑"
         state = "descending" if is_descending else "ascending"
     title = _TITLES[name] or GROUPS[report.view.by]
-    link = dcc.Link(title + arrow, href=href(report.view.but(sort=sort)))
+    url = href(report.view.but(sort=sort))
+    link = dcc.Link(title + arrow, href=url)
     class_name = "name" if name == "name" else ""
     return html.Th(link, className=class_name, **attribute("aria-sort", state))
 
 
 def _cell(report: Report, entry: Entry, name: str) -> Any:
+    """A cell of the column `name`, which is also the name of an attribute of the entry."""
     if name == "name":
         return _name_cell(report, entry)
     currency = report.data.currency
     value = getattr(entry, name)
     if name in {"cost", "estimated"}:
-        text = units.exact(value, currency)
-        return html.Td(text, **attribute("data-value", _six_digits(value)))
+        return number_cell(units.exact(value, currency), _six_digits(value))
     if name == "change":
         return _change_cell(value, currency)
-    text = f"{value:,}" if value else units.NONE
-    return html.Td(text, **attribute("data-value", str(value)))
+    return number_cell(f"{value:,}" if value else units.NONE, value)
 
 
 def _name_cell(report: Report, entry: Entry) -> Any:
     """The name of an entry, with a link to its view alone."""
     label: Any = entry.label
     if entry.id is not None:
-        view = report.view.but(**{report.view.by: (entry.id,)})
-        label = dcc.Link(label, href=href(view))
+        url = only(report, report.view.by, entry.id)
+        label = dcc.Link(label, href=url)
     return html.Td(label, className="name", title=entry.id or "")
 
 
 def _change_cell(value: float | None, currency: str) -> Any:
+    """Money that rose is shown as worse, money that fell as better."""
     text = units.NONE
     tone = ""
     if value is not None and abs(value) >= _LEAST_CHANGE:
         text = units.change(value, currency)
         tone = "worse" if value > 0 else "better"
-    return html.Td(text, className=tone, **attribute("data-value", _six_digits(value)))
+    return number_cell(text, _six_digits(value), tone)
 
 
 def _six_digits(value: float | None) -> str:
+    """Money as a script reads it."""
     return "" if value is None else f"{value:.6f}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.chart_parts import (
@@ -52,22 +53,37 @@ def stacked(
 ) -> Figure:
     """Bars over time, one on the other; negative values go down from 0."""
     values = np.array([one.values for one in series])
-    tops = np.maximum(values, 0).cumsum(axis=0)
-    bottoms = np.minimum(values, 0).cumsum(axis=0)
+    tops = _running_sum(np.maximum(values, 0))
+    bottoms = _running_sum(np.minimum(values, 0))
     scale = Scale.of([*tops[-1].tolist(), *bottoms[-1].tolist()])
     marks: list[Figure] = []
     rows: list[Figure] = []
     for one, top, bottom in zip(series, tops, bottoms, strict=True):
         shade = colour.get(one.label, REST)
-        ends = np.where(one.values > 0, top, bottom)
+        is_up = one.values > 0
+        ends = np.where(is_up, top, bottom)
         starts = ends - one.values
         marks += bars(report, scale, starts, ends, shade)
-        rows.append(row(one.label, shade, texts_of(one.values, format_)))
+        texts = texts_of(one.values, format_)
+        rows.append(row(one.label, shade, texts))
     if len(series) > 1:
-        totals = values.sum(axis=0).tolist()
-        rows.append(row("Total", "", [format_(total) for total in totals]))
-    figure = scale.figure(label, format_, marks, bar_places(report))
-    return {**figure, "rows": rows, **bar_texts(report)}
+        rows.append(_total_row(values, format_))
+    places = bar_places(report)
+    figure = scale.figure(label, format_, marks, places)
+    figure["rows"] = rows
+    return figure | bar_texts(report)
+
+
+def _running_sum(values: Floats) -> Floats:
+    """For each series the sum of it and those below, by bar."""
+    return values.cumsum(axis=0)
+
+
+def _total_row(values: Floats, format_: Format) -> Figure:
+    """The sum of all series, also where it is 0."""
+    totals = values.sum(axis=0)
+    texts = [format_(total) for total in totals.tolist()]
+    return row("Total", "", texts)
 
 
 def billed_and_estimated(
@@ -76,58 +92,71 @@ def billed_and_estimated(
     """What was billed as bars, what was estimated as a line."""
     scale = Scale.of([*billed.tolist(), *estimated.tolist()])
     places = bar_places(report)
-    # Days without an estimate are a gap of the line.
-    points = [
-        (place * 10, value or None) for place, value in zip(places, estimated.tolist(), strict=True)
-    ]
+    points: list[tuple[float, float | None]] = []
+    for place, value in zip(places, estimated.tolist(), strict=True):
+        # Days without an estimate are a gap of the line.
+        points.append((place * 10, value or None))
     from_zero = np.zeros(len(billed))
     marks = bars(report, scale, from_zero, billed, BILLED)
     marks.append(line(scale, points, ESTIMATED))
     marks.append(dots(scale, points, ESTIMATED))
-    rows = [
-        row("Billed", BILLED, texts_of(billed, format_)),
-        row("Estimated", ESTIMATED, texts_of(estimated, format_)),
-    ]
+    billed_texts = texts_of(billed, format_)
+    estimated_texts = texts_of(estimated, format_)
     figure = scale.figure(label, format_, marks, places)
-    return {**figure, "rows": rows, **bar_texts(report)}
+    figure["rows"] = [
+        row("Billed", BILLED, billed_texts),
+        row("Estimated", ESTIMATED, estimated_texts),
+    ]
+    return figure | bar_texts(report)
 
 
 def strip(report: Report, used: Floats, explained: Floats, label: str) -> Figure:
     """A square for each day: the darker, the more of the usage is explained. Days without usage
     have none.
     """
-    is_used = used > 0
-    unknown = np.full(len(used), np.nan)
-    share = np.divide(explained, used, out=unknown, where=is_used)
-    levels = np.digitize(share, _LEVELS)
-    marks: list[Figure] = []
-    for level in range(len(_LEVELS) + 1):
-        indexes = np.flatnonzero((levels == level) & is_used)
-        if len(indexes):
-            path = _squares(indexes.tolist(), len(used))
-            marks.append({"kind": f"heat heat{level}", "d": path})
-    shares: list[str | None] = [None] * len(used)
-    rests: list[str | None] = [None] * len(used)
-    for index in np.flatnonzero(is_used).tolist():
-        shares[index] = units.percent(float(share[index]))
-        rests[index] = units.count(float(used[index] - explained[index]))
-    return {
+    days = np.flatnonzero(used > 0)
+    shares = explained[days] / used[days]
+    rests = used[days] - explained[days]
+    count = len(used)
+    share_texts: list[str | None] = [None] * count
+    rest_texts: list[str | None] = [None] * count
+    for day, share, rest in zip(days.tolist(), shares.tolist(), rests.tolist(), strict=True):
+        share_texts[day] = units.percent(share)
+        rest_texts[day] = units.count(rest)
+    figure = {
         "label": label,
-        "marks": marks,
+        "marks": _heat(days, shares, count),
         "up": [],
         "places": bar_places(report),
-        "rows": [row("Explained", "", shares), row("Unexplained", "", rests)],
-        **bar_texts(report),
-        "across": [],
+        "rows": [row("Explained", "", share_texts), row("Unexplained", "", rest_texts)],
     }
+    figure |= bar_texts(report)
+    # The strip is too low for texts below it.
+    figure["across"] = []
+    return figure
 
 
-def _squares(indexes: Sequence[int], count: int) -> str:
+def _heat(days: NDArray[np.intp], shares: Floats, count: int) -> list[Figure]:
+    """The squares of each shade that occurs."""
+    levels = np.digitize(shares, _LEVELS)
+    marks: list[Figure] = []
+    for level in range(len(_LEVELS) + 1):
+        places = days[levels == level].tolist()
+        if places:
+            path = _squares(places, count)
+            marks.append({"kind": f"heat heat{level}", "d": path})
+    return marks
+
+
+def _squares(places: Sequence[int], count: int) -> str:
     """Squares at some of `count` places, as high as the strip."""
     slot = SIDE / count
     width = slot * 0.9
-    squares = [f"M{slot * index:.1f} 0h{width:.1f}V{SIDE}h{-width:.1f}Z" for index in indexes]
-    return "".join(squares)
+    path = ""
+    for place in places:
+        left = slot * place
+        path += f"M{left:.1f} 0h{width:.1f}V{SIDE}h{-width:.1f}Z"
+    return path
 
 
 def axis_format(currency: str) -> Format:

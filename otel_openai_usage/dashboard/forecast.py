@@ -1,14 +1,14 @@
-"""What the month will come to, and when a budget is reached. Decides; touches nothing."""
+"""What the month will cost, and when a budget is reached. Pure decisions, without I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 DAY = 86400
-ENOUGH = 3
+LEAST_DAYS = 3
 """So many of the last seven days must have cost something; with fewer there is no forecast."""
 EARLY = 3
-"""In the first days of a month one dear day would be multiplied by thirty: only the week's rate
-counts then.
+"""In the first days of a month only the week's rate counts: one expensive day would be multiplied by
+thirty.
 """
 
 
@@ -32,10 +32,13 @@ def rate(days: Sequence[float], elapsed_days: float) -> float | None:
     and the week's.
     """
     week = list(days[-7:])
-    if sum(cost > 0 for cost in week) < ENOUGH:
+    days_with_cost = [cost for cost in week if cost > 0]
+    if len(days_with_cost) < LEAST_DAYS:
         return None
     weekly = sum(week) / len(week)
-    return weekly if elapsed_days < EARLY else max(weekly, week[-1])
+    if elapsed_days < EARLY:
+        return weekly
+    return max(weekly, week[-1])
 
 
 def forecast(
@@ -46,12 +49,17 @@ def forecast(
     limit: float | None,
     reached_before: float | None = None,
 ) -> Forecast:
-    """Go on from `spent`, known until a time, at a rate until the month ends. `reached_before`:
-    when the limit was met already.
+    """Continue from `spent`, known until a time, at a daily rate until the month ends.
+
+    `reached_before` is when the limit was reached already.
     """
-    total = None if per_day is None else spent + per_day * max(0.0, end - known_until) / DAY
+    total: float | None = None
+    if per_day is not None:
+        days_left = max(0.0, end - known_until) / DAY
+        total = spent + per_day * days_left
     reached = reached_before
     if reached is None and limit is not None and per_day:
-        when = known_until + (limit - spent) / per_day * DAY
+        days_to_limit = (limit - spent) / per_day
+        when = known_until + days_to_limit * DAY
         reached = when if when < end else None
     return Forecast(spent, per_day, total, limit, reached)

@@ -9,7 +9,7 @@ from dash import dcc, html
 
 from otel_openai_usage.dashboard import cards, figures, units
 from otel_openai_usage.dashboard.components import Chart
-from otel_openai_usage.dashboard.controls import attribute, href
+from otel_openai_usage.dashboard.controls import number_cell, only
 from otel_openai_usage.dashboard.coverage import Coverage, ModelCoverage, coverage
 from otel_openai_usage.dashboard.queries import Report
 
@@ -22,7 +22,8 @@ def consumed_card(report: Report, colour: Mapping[str, str]) -> Any:
     series = report.consumed_series
     if not series:
         text = "No event reported tokens in this period."
-        if report.view.filters.keys() - {"model", "customer"}:
+        unknown = report.view.filters.keys() - {"model", "customer"}
+        if unknown:
             text = "Events have a customer and a model, nothing else."
         return cards.nothing(title, text, size="wide", name="consumed")
     figure = figures.stacked(report, series, colour, units.count, title)
@@ -45,25 +46,29 @@ def coverage_card(report: Report) -> Sequence[Any]:
     if not found.models:
         text = "OpenAI counted no tokens in this period."
         return [cards.nothing(_TITLE, text, size="full", name="coverage")]
-    rows = [_row(report, each) for each in (found.whole, *found.models)]
-    table = html.Table([html.Thead(_head(report)), html.Tbody(rows)], className="coverage")
+    head = html.Thead(_head(report))
+    models = [found.whole, *found.models]
+    body = html.Tbody([_row(report, model) for model in models])
+    table = html.Table([head, body], className="coverage")
     note = _note(report, found)
     return [cards.card(_TITLE, [table], size="full", name="coverage", note=note)]
 
 
 def _head(report: Report) -> Any:
-    return html.Tr(
-        [
-            html.Th("Model", className="name"),
-            html.Th(f"Share explained, by {cards.bar_width(report)}", className="strip"),
-            html.Th("Explained", className=""),
-            html.Th("Unexplained tokens", className=""),
-            html.Th("Used", className="used"),
-        ]
-    )
+    """The titles of the columns."""
+    share = f"Share explained, by {cards.bar_width(report)}"
+    cells = [
+        html.Th("Model", className="name"),
+        html.Th(share, className="strip"),
+        html.Th("Explained", className=""),
+        html.Th("Unexplained tokens", className=""),
+        html.Th("Used", className="used"),
+    ]
+    return html.Tr(cells)
 
 
 def _note(report: Report, found: Coverage) -> str:
+    """The sum of all models in words."""
     share = units.percent(found.whole.share)
     unexplained = found.whole.unexplained
     rest = "none are left"
@@ -76,21 +81,29 @@ def _note(report: Report, found: Coverage) -> str:
 
 
 def _row(report: Report, model: ModelCoverage) -> Any:
-    label: Any = model.label
-    if model.id is not None:
-        view = report.view.but(model=(model.id,))
-        label = dcc.Link(model.label, href=href(view))
-    figure = figures.strip(report, model.used, model.explained, model.label)
-    chart = Chart(height=18, className="strip", **figure)
+    """A model, or several: a strip by day, and sums."""
     share = "" if model.share is None else f"{model.share:.6f}"
-    used = int(model.used.sum())
     unexplained = model.unexplained
-    return html.Tr(
-        [
-            html.Td(label, className="name", title=model.id or model.label),
-            html.Td(chart, className="strip"),
-            html.Td(units.percent(model.share), **attribute("data-value", share)),
-            html.Td(units.signed(unexplained), **attribute("data-value", str(unexplained))),
-            html.Td(f"{used:,}", className="used", **attribute("data-value", str(used))),
-        ]
-    )
+    used = int(model.used.sum())
+    cells = [
+        _name_cell(report, model),
+        html.Td(_strip(report, model), className="strip"),
+        number_cell(units.percent(model.share), share),
+        number_cell(units.signed(unexplained), unexplained),
+        number_cell(f"{used:,}", used, "used"),
+    ]
+    return html.Tr(cells)
+
+
+def _name_cell(report: Report, model: ModelCoverage) -> Any:
+    """The name of a model, with a link to it alone."""
+    if model.id is None:
+        return html.Td(model.label, className="name", title=model.label)
+    link = dcc.Link(model.label, href=only(report, "model", model.id))
+    return html.Td(link, className="name", title=model.id)
+
+
+def _strip(report: Report, model: ModelCoverage) -> Chart:
+    """The share that is explained, by day."""
+    figure = figures.strip(report, model.used, model.explained, model.label)
+    return Chart(height=18, className="strip", **figure)

@@ -30,6 +30,12 @@ def month(report: Report, format_: Format, label: str) -> Figure:
     past = _past(report, now)
     ahead = _ahead(report, past[-1], days)
     budget = _budget(report, [*past, *ahead], days)
+    so_far = dict(past[1:])
+    forecast = _daily(ahead)
+    limits = _daily(budget)
+    if budget:
+        limits[now] = budget[0][1]
+    ends = sorted({*so_far, *forecast, *limits})
     scale = Scale.of(value for _, value in [*past, *ahead, *budget])
     marks = [
         _area(scale, past, days),
@@ -37,35 +43,32 @@ def month(report: Report, format_: Format, label: str) -> Figure:
         *_line(scale, ahead, days, BILLED, "line dotted"),
         *_line(scale, budget, days, LIMIT, "line dashed"),
     ]
-    so_far = dict(past[1:])
-    forecast = _daily(ahead)
-    limits = _daily(budget)
-    if budget:
-        limits[now] = budget[0][1]
-    ends = sorted({*so_far, *forecast, *limits})
-
-    def texts(values: dict[float, float]) -> list[str | None]:
-        return [format_(values[end]) if end in values else None for end in ends]
-
     places = [end / days * 100 for end in ends]
-    return {
-        **scale.figure(label, format_, marks, places),
-        "rows": [
-            row("So far", BILLED, texts(so_far)),
-            row("Forecast", BILLED, texts(forecast)),
-            row("Budget", LIMIT, texts(limits)),
-        ],
-        "titles": [_title(start, end, now) for end in ends],
-        "across": _day_labels(days),
-    }
+    figure = scale.figure(label, format_, marks, places)
+    figure["rows"] = [
+        _row("So far", BILLED, so_far, ends, format_),
+        _row("Forecast", BILLED, forecast, ends, format_),
+        _row("Budget", LIMIT, limits, ends, format_),
+    ]
+    figure["titles"] = [_title(start, end, now) for end in ends]
+    figure["across"] = _day_labels(days)
+    return figure
+
+
+def _row(
+    name: str, colour: str, values: dict[float, float], ends: list[float], format_: Format
+) -> Figure:
+    """The values of a line at the ends that it has."""
+    texts: list[str | None] = []
+    for end in ends:
+        value = values.get(end)
+        texts.append(None if value is None else format_(value))
+    return row(name, colour, texts)
 
 
 def _past(report: Report, now: float) -> _Line:
     """The cost so far at the end of each day, and now."""
-    known_from = 0
-    if report.data.first is not None:
-        # Before the first row nothing is known.
-        known_from = max(0, (report.data.first - report.month.start) // DAY)
+    known_from = _known_from(report)
     total = 0.0
     points: _Line = [(0.0, 0.0)] if known_from == 0 else []
     for day, cost in enumerate(report.month_days[: int(now)].tolist(), 1):
@@ -74,6 +77,14 @@ def _past(report: Report, now: float) -> _Line:
             points.append((float(day), total))
     points.append((now, report.forecast.spent))
     return points
+
+
+def _known_from(report: Report) -> int:
+    """The day of the month of the first row: before it nothing is known."""
+    first = report.data.first
+    if first is None:
+        return 0
+    return max(0, (first - report.month.start) // DAY)
 
 
 def _ahead(report: Report, last: tuple[float, float], days: int) -> _Line:
@@ -90,7 +101,9 @@ def _budget(report: Report, drawn: _Line, days: int) -> _Line:
     highest = max(value for _, value in drawn)
     if not limit or limit >= highest * _BUDGET_REACH:
         return []
-    return [(0.0, float(limit)), (float(days), float(limit))]
+    start = (0.0, limit)
+    end = (float(days), limit)
+    return [start, end]
 
 
 def _points(points: _Line, days: int) -> _Line:
@@ -100,7 +113,10 @@ def _points(points: _Line, days: int) -> _Line:
 
 def _line(scale: Scale, points: _Line, days: int, colour: str, kind: str) -> list[Figure]:
     """The line, or nothing if it has no points."""
-    return [line(scale, _points(points, days), colour, kind)] if points else []
+    if not points:
+        return []
+    scaled = _points(points, days)
+    return [line(scale, scaled, colour, kind)]
 
 
 def _area(scale: Scale, past: _Line, days: int) -> Figure:
@@ -108,7 +124,8 @@ def _area(scale: Scale, past: _Line, days: int) -> Figure:
     points = _points(past, days)
     top = line(scale, points, "")["d"]
     left = points[0][0]
-    return {"kind": "area", "d": f"{top}V{scale.y(0)}H{left:.1f}Z", "color": BILLED}
+    bottom = scale.y(0)
+    return {"kind": "area", "d": f"{top}V{bottom}H{left:.1f}Z", "color": BILLED}
 
 
 def _daily(points: _Line) -> dict[float, float]:
@@ -117,11 +134,14 @@ def _daily(points: _Line) -> dict[float, float]:
         return {}
     (first, low), (last, high) = points
     slope = (high - low) / (last - first)
-    days = range(floor(first) + 1, int(last) + 1)
-    return {float(day): low + slope * (day - first) for day in days}
+    values: dict[float, float] = {}
+    for day in range(floor(first) + 1, int(last) + 1):
+        values[float(day)] = low + slope * (day - first)
+    return values
 
 
 def _title(start: int, end: float, now: float) -> str:
+    """The end of a day in words."""
     if end == now:
         return "Now"
     last_day = start + (int(end) - 1) * DAY
@@ -130,5 +150,9 @@ def _title(start: int, end: float, now: float) -> str:
 
 def _day_labels(days: int) -> list[tuple[float, str]]:
     """The number of every seventh day, at its middle in per cent."""
-    labelled = range(0, days, _LABEL_DAYS)
-    return [(round((day + 0.5) / days * 100, 2), str(day + 1)) for day in labelled]
+    labels: list[tuple[float, str]] = []
+    for day in range(0, days, _LABEL_DAYS):
+        middle = (day + 0.5) / days * 100
+        number = str(day + 1)
+        labels.append((round(middle, 2), number))
+    return labels

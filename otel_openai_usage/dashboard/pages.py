@@ -13,7 +13,6 @@ from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.month_figure import month
 from otel_openai_usage.dashboard.queries import Report, Series
 from otel_openai_usage.dashboard.tiles import tiles
-from otel_openai_usage.dashboard.view import DAY
 from otel_openai_usage.domain.model import utc
 
 _EQUAL = 0.0005
@@ -26,14 +25,18 @@ _Colours = Mapping[str, str]
 
 def body(report: Report, problem: str | None) -> Sequence[Any]:
     """Everything below the controls. `problem` says why there is no newer data."""
-    parts = [*_charts(report), *metered.coverage_card(report), entries.table(report)]
+    parts = _charts(report)
+    parts += metered.coverage_card(report)
+    parts.append(entries.table(report))
     main = html.Main(className="grid", children=parts)
-    return [*freshness(report.data, problem), tiles(report), main, _footer(report)]
+    head = freshness(report.data, problem)
+    return [*head, tiles(report), main, _footer(report)]
 
 
 def empty(title: str, text: Sequence[Any]) -> Any:
     """A page with nothing to show yet, and what to do."""
-    return html.Main(className="empty", children=[html.H2(title), *text])
+    heading = html.H2(title)
+    return html.Main(className="empty", children=[heading, *text])
 
 
 def _charts(report: Report) -> list[Any]:
@@ -62,11 +65,12 @@ def _charts(report: Report) -> list[Any]:
 
 
 def _cost(report: Report, colour: _Colours) -> Any:
+    """Cost by the dimension of the view, or why there is none."""
     by = cards.grouping(report)
     if not report.priced:
         text = (
             f"OpenAI's bill is not known by {by} here, and nothing is priced yet."
-            " docs/dashboard.md tells how to have either."
+            " docs/dashboard.md explains how to get either."
         )
         return cards.nothing("Cost", text, size="wide", name="cost")
     note = _cost_note(report, by)
@@ -79,10 +83,12 @@ def _cost(report: Report, colour: _Colours) -> Any:
     figure = figures.stacked(report, series, colour, axis, title)
     graph = cards.graph(figure, "cost", 300)
     legend = cards.legend(report, series, colour, cards.money(report), links=True)
-    return cards.card(title, [graph, legend], size="wide", note=note, name="cost")
+    content = [graph, legend]
+    return cards.card(title, content, size="wide", note=note, name="cost")
 
 
 def _cost_note(report: Report, by: str) -> str:
+    """Where the cost comes from, and what is missing in it."""
     width = f"per {cards.bar_width(report)}"
     if report.basis == "billed":
         note = f"As billed, {width}."
@@ -112,6 +118,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _tokens(report: Report, size: str, height: int) -> Any:
+    """Tokens by type. `height` is in pixels."""
     series = [one for one in report.token_series if one.total]
     if not series:
         text = "No tokens were used in this period."
@@ -120,10 +127,12 @@ def _tokens(report: Report, size: str, height: int) -> Any:
     graph = cards.graph(figure, "tokens", height)
     legend = cards.legend(report, series, figures.TOKENS, units.count, links=False)
     note = f"Per {cards.bar_width(report)}."
-    return cards.card("Tokens", [graph, legend], size=size, note=note, name="tokens")
+    content = [graph, legend]
+    return cards.card("Tokens", content, size=size, note=note, name="tokens")
 
 
 def _requests(report: Report, colour: _Colours, size: str) -> Any:
+    """Requests by the dimension of the view."""
     series = report.request_series
     if not series:
         text = "No requests were made in this period."
@@ -133,7 +142,8 @@ def _requests(report: Report, colour: _Colours, size: str) -> Any:
     graph = cards.graph(figure, "requests", 230)
     legend = cards.legend(report, series, colour, units.count, links=True)
     note = f"Per {cards.bar_width(report)}."
-    return cards.card(title, [graph, legend], size=size, note=note, name="requests")
+    content = [graph, legend]
+    return cards.card(title, content, size=size, note=note, name="requests")
 
 
 # --- the bill and the estimate
@@ -150,12 +160,13 @@ def _comparison(report: Report) -> Sequence[Any]:
         return [cards.nothing(title, text, size="half", name="comparison")]
     axis = figures.axis_format(report.data.currency)
     figure = figures.billed_and_estimated(report, billed, estimated, axis, title)
+    graph = cards.graph(figure, "comparison", 230)
     series = [Series("b", "Billed", billed), Series("e", "Estimated", estimated)]
     shades = {"Billed": figures.BILLED, "Estimated": figures.ESTIMATED}
-    graph = cards.graph(figure, "comparison", 230)
     legend = cards.legend(report, series, shades, cards.money(report), links=False)
+    content = [graph, legend]
     note = _difference(report)
-    return [cards.card(title, [graph, legend], size="half", note=note, name="comparison")]
+    return [cards.card(title, content, size="half", note=note, name="comparison")]
 
 
 def _difference(report: Report) -> str:
@@ -164,17 +175,19 @@ def _difference(report: Report) -> str:
         return "No day of this period is billed and priced yet."
     billed, estimated = report.difference
     share = estimated / billed - 1
+    size = abs(share)
     settled = "Over the days that are settled the estimate"
-    if abs(share) < _EQUAL:
+    if size < _EQUAL:
         return f"{settled} meets the bill."
     direction = "above" if share > 0 else "below"
-    return f"{settled} is {units.percent(abs(share))} {direction} the bill."
+    return f"{settled} is {units.percent(size)} {direction} the bill."
 
 
 # --- the month
 
 
 def _month(report: Report) -> Any:
+    """This month's cost day by day, and what it will come to."""
     title = f"{utc(report.today):%B}"
     if not report.priced:
         return cards.nothing(title, "No cost is known.", size="narrow", name="month-chart")
@@ -190,17 +203,17 @@ def _month(report: Report) -> Any:
     if report.forecast.total is None:
         ending = "too few days cost anything for a forecast"
     note = f"Added up day by day, {ending}."
-    return cards.card(title, [graph, facts], size="narrow", note=note, name="month-chart")
+    content = [graph, facts]
+    return cards.card(title, content, size="narrow", note=note, name="month-chart")
 
 
 def _month_facts(report: Report) -> list[tuple[str, str]]:
     """Names and values."""
     forecast = report.forecast
     currency = report.data.currency
-    facts = [
-        ("So far", units.money(forecast.spent, currency)),
-        ("Forecast", units.money(forecast.total, currency)),
-    ]
+    spent = units.money(forecast.spent, currency)
+    total = units.money(forecast.total, currency)
+    facts = [("So far", spent), ("Forecast", total)]
     if forecast.limit is not None:
         limit = units.brief(forecast.limit, currency).removesuffix(".00")
         facts.append(("Budget", limit))
@@ -229,9 +242,10 @@ def _footer(report: Report) -> Any:
             "Cost by model is read from the words of OpenAI's line items;"
             " charges without a model stand under their own name."
         )
-    others = [currency.upper() for currency in data.currencies if currency != data.currency]
+    others = data.currencies[1:]
     if others:
-        sentences.append(f"Bills in {', '.join(others)} are not shown.")
+        currencies = ", ".join(others).upper()
+        sentences.append(f"Bills in {currencies} are not shown.")
     if data.only_metered:
         sentences.append(
             "Requests and tokens are what applications reported; OpenAI's own count is not read."
@@ -239,6 +253,7 @@ def _footer(report: Report) -> Any:
     if data.legacy:
         sentences.append("Usage is from OpenAI's undocumented legacy endpoint.")
     if data.first is not None and data.first > report.asked.start:
-        sentences.append(f"The store begins on {units.long(utc(data.first).date())}.")
-    days = (report.asked.end - report.asked.start) // DAY
-    return html.Footer(" ".join(sentences), **attribute("data-days", str(days)))
+        first_day = units.long(utc(data.first).date())
+        sentences.append(f"The store begins on {first_day}.")
+    days = attribute("data-days", str(report.asked.days))
+    return html.Footer(" ".join(sentences), **days)

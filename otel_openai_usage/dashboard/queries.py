@@ -93,12 +93,15 @@ class _Amounts(NamedTuple):
 
     @property
     def is_known(self) -> bool:
+        """Whether the cube has the measure."""
         return self.measure in self.cube.amounts
 
     def total(self, span: Span) -> float:
+        """The sum over a span."""
         return self.cube.total(self.measure, span, self.mask)
 
     def by_day(self, span: Span) -> Numbers:
+        """One sum for each day of the span."""
         return self.cube.by_day(self.measure, span, self.mask)
 
     def by_value(self, dimension: str, span: Span) -> dict[str | None, float]:
@@ -106,8 +109,13 @@ class _Amounts(NamedTuple):
         column = self.cube.columns.get(dimension)
         if column is None or not self.is_known:
             return {}
-        sums = self.cube.by_value(self.measure, dimension, span, self.mask).tolist()
-        return {value: sum_ for value, sum_ in zip(column.values, sums, strict=True) if sum_}
+        sums = self.cube.by_value(self.measure, dimension, span, self.mask)
+        pairs = zip(column.values, sums.tolist(), strict=True)
+        return {value: sum_ for value, sum_ in pairs if sum_}
+
+    def grouped(self, dimension: str, span: Span) -> Numbers:
+        """A row of days for each value of the dimension."""
+        return self.cube.grouped(self.measure, dimension, span, self.mask)
 
 
 class Report:
@@ -131,14 +139,16 @@ class Report:
         self._cost_mask = data.costs.where(view.filters)
 
     def _drawn(self) -> Span:
+        """The part of the period that may have usage."""
         # Before the first row, and after today, usage is not 0 but unknown: it is not drawn.
-        asked = self.asked
-        is_now = asked.start <= self.today < asked.end
-        end = self.today + DAY if is_now else asked.end
-        start = asked.start
+        start = self.asked.start
+        end = self.asked.end
+        if start <= self.today < end:
+            end = self.today + DAY
         if self.data.first is not None:
-            start = max(start, min(self.data.first, end - DAY))
-        return Span(start, end, asked.live)
+            known_from = min(self.data.first, end - DAY)
+            start = max(start, known_from)
+        return Span(start, end, self.asked.live)
 
     # --- which usage, which money
 
@@ -166,17 +176,21 @@ class Report:
 
     @property
     def _bill(self) -> _Amounts:
+        """What OpenAI billed."""
         return _Amounts(self.data.costs, "cost", self._cost_mask)
 
     @property
     def _estimate(self) -> _Amounts:
+        """What usage costs by the price list."""
         return self._used("estimate")
 
     @property
     def _money(self) -> _Amounts:
+        """The money that is shown."""
         return self._bill if self.basis == "billed" else self._estimate
 
     def _used(self, measure: str) -> _Amounts:
+        """A measure of usage."""
         return _Amounts(self.usage, measure, self._usage_mask)
 
     @cached_property
@@ -189,11 +203,10 @@ class Report:
     @cached_property
     def bins(self) -> list[int]:
         """The first day of each bar: every day, or every Monday of a long span."""
-        days = list(range(self.span.start, self.span.end, DAY))
-        if not self.weekly:
-            return days
-        mondays = [day for day in days[1:] if utc(day).weekday() == 0]
-        return [*days[:1], *mondays]
+        first, *others = range(self.span.start, self.span.end, DAY)
+        if self.weekly:
+            others = [day for day in others if utc(day).weekday() == 0]
+        return [first, *others]
 
     @property
     def weekly(self) -> bool:
@@ -202,8 +215,10 @@ class Report:
 
     def binned(self, rows: Numbers) -> Floats:
         """Days added up to bars."""
-        edges = [(start - self.span.start) // DAY for start in self.bins]
-        return np.add.reduceat(rows, edges, axis=-1).astype(np.float64)
+        first = self.span.start
+        edges = [(start - first) // DAY for start in self.bins]
+        sums = np.add.reduceat(rows, edges, axis=-1)
+        return sums.astype(np.float64)
 
     @cached_property
     def compared(self) -> tuple[Span, Span] | None:
@@ -215,13 +230,17 @@ class Report:
         end = min(self.asked.end, self._settled)
         if end <= start or self.data.first is None:
             return None
-        is_month = self.view.period in {"month", "last-month"}
-        # A month is compared from the first day of the month before.
-        before = month_start(start - DAY) if is_month else start - (end - start)
-        length = min(end - start, start - before)
+        length = end - start
+        before = start - length
+        if self.view.period in {"month", "last-month"}:
+            # A month is compared from the first day of the month before, which may be shorter.
+            before = month_start(start - DAY)
+            length = min(length, start - before)
         if before < self.data.first:
             return None
-        return Span(start, start + length), Span(before, before + length)
+        after_span = Span(start, start + length)
+        before_span = Span(before, before + length)
+        return after_span, before_span
 
     @property
     def _settled(self) -> int:
@@ -252,7 +271,11 @@ class Report:
         cached = self._used("input_cached").by_day(self.span)
         output = self._used("output").by_day(self.span)
         parts = {"Input": input_ - cached, "Cached input": cached, "Output": output}
-        return [Series(label, label, self.binned(days)) for label, days in parts.items()]
+        series: list[Series] = []
+        for label, days in parts.items():
+            bars = self.binned(days)
+            series.append(Series(label, label, bars))
+        return series
 
     @cached_property
     def billed_and_estimated(self) -> tuple[Floats, Floats] | None:
@@ -278,30 +301,30 @@ class Report:
         has_both = (billed > 0) & (estimated > 0)
         if not has_both.any():
             return None
-        return float(billed[has_both].sum()), float(estimated[has_both].sum())
+        billed_sum = billed[has_both].sum()
+        estimated_sum = estimated[has_both].sum()
+        return float(billed_sum), float(estimated_sum)
 
     def _series(self, *measures: _Amounts) -> list[Series]:
         """The sum of measures of one cube: the highest series, and the rest as one."""
         known = [each for each in measures if each.is_known]
         if not known:
             return []
-        cube = known[0].cube
-        days = [cube.grouped(each.measure, self.view.by, self.span, each.mask) for each in known]
+        days = [each.grouped(self.view.by, self.span) for each in known]
         rows = self.binned(np.sum(days, axis=0))
-        totals = rows.sum(axis=1)
-        order = np.argsort(-np.abs(totals), kind="stable")
-        ranked = [int(index) for index in order if totals[index]]
-        # One series more has no use as "1 others".
+        ranked = _ranked(rows)
+        # One more series has its own colour, because "1 others" would be no shorter.
         count = len(ranked) if len(ranked) <= TOP + 1 else TOP
-        values = cube.columns[self.view.by].values
-        series = [
-            Series(values[index], self.label(values[index]), rows[index])
-            for index in ranked[:count]
-        ]
-        rest = ranked[count:]
-        if rest:
-            label = f"{len(rest)} others"
-            series.append(Series(None, label, rows[rest].sum(axis=0), rest=True))
+        values = known[0].cube.columns[self.view.by].values
+        series: list[Series] = []
+        for index in ranked[:count]:
+            value = values[index]
+            series.append(Series(value, self.label(value), rows[index]))
+        others = ranked[count:]
+        if others:
+            label = f"{len(others)} others"
+            rest = rows[others].sum(axis=0)
+            series.append(Series(None, label, rest, rest=True))
         return series
 
     def label(self, value: str | None) -> str:
@@ -343,8 +366,9 @@ class Report:
         if not self.estimated:
             return 0, []
         tokens = self._used("unpriced").by_value("model", self.span)
-        ranked = sorted(((count, model or "") for model, count in tokens.items()), reverse=True)
-        return int(sum(tokens.values())), [model for _, model in ranked]
+        total = sum(tokens.values())
+        ranked = sorted(tokens, key=lambda model: (tokens[model], model or ""), reverse=True)
+        return int(total), [model or "" for model in ranked]
 
     @cached_property
     def savings(self) -> Savings:
@@ -366,8 +390,9 @@ class Report:
         """Cached quantities at the full price of their model, less what was billed for them."""
         full_cost, full_quantity = self._charged("input")
         cached_cost, cached_quantity = self._charged("cached input")
+        is_used = (full_quantity > 0) & (cached_quantity > 0)
         # What credits outweigh has no price.
-        is_known = (full_quantity > 0) & (cached_quantity > 0) & (full_cost > 0)
+        is_known = is_used & (full_cost > 0)
         if not is_known.any():
             return None
         price = full_cost[is_known] / full_quantity[is_known]
@@ -416,8 +441,9 @@ class Report:
     @cached_property
     def forecast(self) -> Forecast:
         """This month: spent, its daily rate, its total, the limit and when it is reached."""
-        settled_end = max(self.month.start, self._settled)
-        settled_days = (settled_end - self.month.start) // DAY
+        start = self.month.start
+        settled_end = max(start, self._settled)
+        settled_days = (settled_end - start) // DAY
         spent = float(self.month_days[:settled_days].sum())
         limit = None if self.limit is None else float(self.limit.amount)
         per_day = rate(self._recent_days(), settled_days)
@@ -430,11 +456,14 @@ class Report:
 
     def _recent_days(self) -> list[float]:
         """The cost of the last settled days, at most a week, oldest first."""
-        start = self._settled - _WEEK * DAY
+        end = self._settled
+        start = end - _WEEK * DAY
         if self.data.first is not None:
             # Days before the first row are not known to be free.
-            start = max(start, min(self.data.first, self._settled))
-        days: list[float] = self._money.by_day(Span(start, self._settled)).tolist()
+            known_from = min(self.data.first, end)
+            start = max(start, known_from)
+        costs = self._money.by_day(Span(start, end))
+        days: list[float] = costs.tolist()
         return days
 
     def _reached(self, limit: float | None) -> float | None:
@@ -444,7 +473,8 @@ class Report:
         is_beyond = np.cumsum(self.month_days) >= limit
         if not is_beyond.any():
             return None
-        return float(self.month.start + int(is_beyond.argmax()) * DAY)
+        day = int(is_beyond.argmax())
+        return float(self.month.start + day * DAY)
 
     # --- the table
 
@@ -468,8 +498,9 @@ class Report:
         if self.billable:
             amounts["billed"] = self._bill, self.asked
         if self.compared and self.priced:
-            amounts["after"] = self._money, self.compared[0]
-            amounts["before"] = self._money, self.compared[1]
+            after, before = self.compared
+            amounts["after"] = self._money, after
+            amounts["before"] = self._money, before
         return amounts
 
     @property
@@ -478,30 +509,53 @@ class Report:
         return self.view.sort or ("-cost" if self.priced else "-requests")
 
     def _entry(self, value: str | None, sums: dict[str, float]) -> Entry:
+        """An entry from the sums of its columns; what was not used is 0."""
         cost: float | None = None
+        share: float | None = None
         if self.priced:
             cost = sums.get("billed" if self.basis == "billed" else "estimate")
-        share = cost / self.cost if cost is not None and self.cost else None
-        is_compared = self.compared is not None and self.priced
+        if cost is not None and self.cost:
+            share = cost / self.cost
+        before: float | None = None
+        after: float | None = None
+        if self.compared is not None and self.priced:
+            before = sums.get("before", 0.0)
+            after = sums.get("after", 0.0)
+
+        def count(measure: str) -> int:
+            return int(sums.get(measure, 0))
+
         return Entry(
             id=value,
             label=self.label(value),
             cost=cost,
             share=share,
-            before=sums.get("before", 0.0) if is_compared else None,
-            after=sums.get("after", 0.0) if is_compared else None,
+            before=before,
+            after=after,
             estimated=sums.get("estimate") if self.estimated else None,
-            requests=int(sums.get("requests", 0)),
-            input=int(sums.get("input", 0)),
-            cached=int(sums.get("input_cached", 0)),
-            output=int(sums.get("output", 0)),
+            requests=count("requests"),
+            input=count("input"),
+            cached=count("input_cached"),
+            output=count("output"),
         )
 
     @cached_property
     def movers(self) -> list[Entry]:
         """The entries whose cost changed most against the period before, by money."""
-        moved = [entry for entry in self.entries if abs(entry.change or 0.0) >= _LEAST_CHANGE]
-        return sorted(moved, key=lambda entry: -abs(entry.change or 0.0))[:TOP]
+
+        def size(entry: Entry) -> float:
+            return abs(entry.change or 0.0)
+
+        moved = [entry for entry in self.entries if size(entry) >= _LEAST_CHANGE]
+        moved.sort(key=size, reverse=True)
+        return moved[:TOP]
+
+
+def _ranked(rows: Floats) -> list[int]:
+    """The rows with a sum, the one with the largest first."""
+    totals = rows.sum(axis=1)
+    order = np.argsort(-np.abs(totals), kind="stable")
+    return [int(index) for index in order if totals[index]]
 
 
 def _sort_key(sort: str) -> Callable[[Entry], tuple[float, str]]:

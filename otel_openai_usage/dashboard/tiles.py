@@ -23,6 +23,7 @@ def tiles(report: Report) -> Any:
 
 
 def _money(report: Report) -> list[Any]:
+    """Cost of the period, of the month so far, and of the whole month."""
     if not report.priced:
         return []
     format_ = cards.money(report)
@@ -31,31 +32,41 @@ def _money(report: Report) -> list[Any]:
     kind = "" if report.basis == "billed" else ", estimated"
     cost_title = f"Cost{kind}, {_period(report)}"
     growth = _change(report, report.cost_change, is_money=True)
+    month_title = f"{month} so far{kind}"
+    budget = _budget(report)
+    forecast_title = f"Forecast for {month}"
     rate = "too few days to tell"
     if forecast.rate is not None:
         rate = f"at {format_(forecast.rate)} a day"
     return [
         _tile("cost", cost_title, report.cost, format_, growth),
-        _tile("month", f"{month} so far{kind}", forecast.spent, format_, _budget(report)),
-        _tile("forecast", f"Forecast for {month}", forecast.total, format_, rate),
+        _tile("month", month_title, forecast.spent, format_, budget),
+        _tile("forecast", forecast_title, forecast.total, format_, rate),
     ]
 
 
 def _counts(report: Report) -> list[Any]:
+    """Requests and tokens of the period."""
     period = _period(report)
+    requests_title = f"Requests, {period}"
+    tokens_title = f"Tokens, {period}"
+    if report.shows_events:
+        requests_title = f"Metered requests, {period}"
+        tokens_title = f"Metered tokens, {period}"
     requests = report.counted("requests")
     tokens = report.counted("input") + report.counted("output")
-    requests_change = _change(report, report.counted_change("requests"))
-    tokens_change = _change(report, report.counted_change("input", "output"))
-    requests_title = "Metered requests" if report.shows_events else "Requests"
-    tokens_title = "Metered tokens" if report.shows_events else "Tokens"
+    requests_growth = report.counted_change("requests")
+    tokens_growth = report.counted_change("input", "output")
+    requests_below = _change(report, requests_growth)
+    tokens_below = _change(report, tokens_growth)
     return [
-        _tile("requests", f"{requests_title}, {period}", requests, units.count, requests_change),
-        _tile("tokens", f"{tokens_title}, {period}", tokens, units.count, tokens_change),
+        _tile("requests", requests_title, requests, units.count, requests_below),
+        _tile("tokens", tokens_title, tokens, units.count, tokens_below),
     ]
 
 
 def _savings(report: Report) -> list[Any]:
+    """What caching saved, or how many tokens were cached."""
     savings = report.savings
     if savings.share is None:
         return []
@@ -63,7 +74,8 @@ def _savings(report: Report) -> list[Any]:
     if savings.money is None:
         cached = report.counted("input_cached")
         return [_tile("savings", "Cached input", cached, units.count, below)]
-    return [_tile("savings", "Saved by caching", savings.money, cards.money(report), below)]
+    format_ = cards.money(report)
+    return [_tile("savings", "Saved by caching", savings.money, format_, below)]
 
 
 def _period(report: Report) -> str:
@@ -80,7 +92,8 @@ def _tile(name: str, title: str, value: float | None, format_: Format, below: An
     exact = ""
     if value is not None:
         text = format_(value)
-        exact = repr(round(float(value), 6))
+        rounded = round(float(value), 6)
+        exact = repr(rounded)
     children = [
         html.H3(title),
         html.Div(text, className="value", title=exact),
@@ -98,7 +111,8 @@ def _change(report: Report, change: float | None, *, is_money: bool = False) -> 
     if is_money and abs(change) >= _FLAT:
         tone = " worse" if change > 0 else " better"
     after, before = report.compared
-    share = html.B(units.percent(change, signed=True), className=f"change{tone}")
+    percent = units.percent(change, signed=True)
+    share = html.B(percent, className=f"change{tone}")
     title = f"{after.text}, compared with {before.text}"
     return html.Span(title=title, children=[share, f" vs {before.brief}"])
 
@@ -111,8 +125,11 @@ def _budget(report: Report) -> Any:
             return "the budget is not by this filter"
         return "no spend limit is set"
     share = forecast.spent / forecast.limit if forecast.limit else 1.0
-    width = f"{min(share, 1) * 100:.1f}%"
-    filled = html.Span(style={"width": width}, className="over" if share >= 1 else "")
+    filled_share = min(share, 1)
+    style = {"width": f"{filled_share * 100:.1f}%"}
+    class_name = "over" if share >= 1 else ""
+    filled = html.Span(style=style, className=class_name)
+    meter = html.Span(className="meter", children=filled)
     limit = units.brief(forecast.limit, report.data.currency)
     text = f"{units.percent(share)} of {limit}"
-    return [html.Span(className="meter", children=filled), html.Span(text)]
+    return [meter, html.Span(text)]

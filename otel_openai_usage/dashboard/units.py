@@ -71,7 +71,7 @@ def _under_a_cent(value: float, currency: str) -> str:
 
 
 def brief(value: float, currency: str = "usd") -> str:
-    """Money on an axis: as short as it can be said."""
+    """Money on an axis, without zero cents."""
     text = money(value, currency)
     return re.sub(r"\.0+(?=\D*$)", "", text)
 

@@ -64,11 +64,13 @@ class Span:
         """24 Oct – 22 Nov 2026."""
         first = utc(self.start).date()
         last = utc(self.end - DAY).date()
+        last_text = _long(last)
         if first == last:
-            return _long(last)
-        is_one_year = first.year == last.year
-        first_text = f"{first.day} {first:%b}" if is_one_year else _long(first)
-        return f"{first_text} – {_long(last)}"
+            return last_text
+        first_text = _long(first)
+        if first.year == last.year:
+            first_text = f"{first.day} {first:%b}"
+        return f"{first_text} – {last_text}"
 
     @property
     def brief(self) -> str:
@@ -79,6 +81,7 @@ class Span:
 
 
 def _long(day: date) -> str:
+    """22 Nov 2026."""
     return f"{day.day} {day:%b %Y}"
 
 
@@ -105,15 +108,14 @@ class View:
 
     @classmethod
     def parse(cls, query: str | None) -> Self:
-        """The view of a query string. What it does not say, or says wrongly, is as by default."""
+        """The view of a query string. What is missing or wrong in it is as by default."""
         asked = parse_qs((query or "").lstrip("?"))
         values: dict[str, Any] = {}
-        for name in _TEXTS:
-            if name in asked and _is_allowed(name, asked[name][-1]):
-                values[name] = asked[name][-1]
-        for name in FILTERS:
-            if name in asked:
-                values[name] = tuple(sorted(set(asked[name])))
+        for name, texts in asked.items():
+            if name in FILTERS:
+                values[name] = _in_order(texts)
+            elif name in _TEXTS and _is_allowed(name, texts[-1]):
+                values[name] = texts[-1]
         return cls(**values)
 
     @property
@@ -132,7 +134,7 @@ class View:
         """This view with changes."""
         values: dict[str, Any] = {}
         for name, value in changes.items():
-            values[name] = value if isinstance(value, str) else tuple(sorted(set(value)))
+            values[name] = value if isinstance(value, str) else _in_order(value)
         return replace(self, **values)
 
     @property
@@ -154,8 +156,14 @@ class View:
             return Span(month, today + DAY, live=True)
         if self.period == "last-month":
             return Span(month_start(month - DAY), month)
-        before_today = (_LENGTHS[self.period] - 1) * DAY
-        return Span(today - before_today, today + DAY, live=True)
+        end = today + DAY
+        start = end - _LENGTHS[self.period] * DAY
+        return Span(start, end, live=True)
+
+
+def _in_order(values: Iterable[str]) -> tuple[str, ...]:
+    """Distinct values, so that equal views have equal queries."""
+    return tuple(sorted(set(values)))
 
 
 def _is_allowed(name: str, value: str) -> bool:
@@ -179,21 +187,25 @@ def problems(query: str) -> list[str]:
 
 
 def _expected(name: str) -> str:
+    """The allowed values of a parameter in words."""
     if name == "period":
-        days = "two days such as 2026-11-01..2026-11-30"
-        return f"one of {', '.join(PERIODS)}, or {days}"
-    return f"one of {', '.join(_ALLOWED[name])}"
+        periods = ", ".join(PERIODS)
+        return f"one of {periods}, or two days such as 2026-11-01..2026-11-30"
+    values = ", ".join(_ALLOWED[name])
+    return f"one of {values}"
 
 
 def month_start(day: int) -> int:
     """The first day of the month of a day."""
-    return day - (utc(day).day - 1) * DAY
+    days_before = utc(day).day - 1
+    return day - days_before * DAY
 
 
 def month_end(day: int) -> int:
     """The end of the month of a day."""
     when = utc(day)
-    return month_start(day) + calendar.monthrange(when.year, when.month)[1] * DAY
+    _, days = calendar.monthrange(when.year, when.month)
+    return month_start(day) + days * DAY
 
 
 def _days(text: str) -> tuple[date, date] | None:

@@ -1,8 +1,8 @@
 """Serves a WSGI application by waitress, with limits that waitress does not have by itself.
 
-Waitress closes connections that are idle. It lets a client send its request, or read its answer, as
-slowly as it likes, and when all connections are taken it accepts none. Here a request and an answer
-have their time, and a newcomer gets the place of the connection that has been idle for longest.
+Waitress closes connections that are idle. It lets a client send its request, or read its response,
+as slowly as it likes, and accepts no connection when it has its maximum. Here a request and a
+response have a time limit, and a new connection replaces the one that has been idle for longest.
 """
 
 import logging
@@ -22,13 +22,15 @@ from waitress.task import ThreadedTaskDispatcher
 Application: TypeAlias = Callable[..., Iterable[bytes]]
 
 CONNECTIONS = 100
+"""Connections at a time."""
 REQUEST = 10.0
 """Seconds that a request, its body included, may take to arrive."""
 STALL = 10.0
-"""Seconds that a client may read nothing of its answer."""
+"""Seconds that a client may read nothing of its response."""
 IDLE = 75.0
 """Seconds after which a connection without a further request is closed."""
 _ROUND = 1.0
+"""Seconds between two checks of the time limits."""
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n"
@@ -36,7 +38,7 @@ _REFUSAL = (
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection that knows since when its request is arriving."""
+    """A connection that remembers when its request began to arrive."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -46,47 +48,49 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """Waitress: bytes of a request came."""
         if self.arriving_since is None:
             self.arriving_since = time.time()
-        apply = bool(super().received(data))
-        if self.requests and self.request is None:
+        goes_on = bool(super().received(data))
+        is_complete = self.requests and self.request is None
+        if is_complete:
             self.arriving_since = None
-        return apply
+        return goes_on
 
     def is_late(self, now: float) -> bool:
-        """Whether the client took longer than it may, or sends requests without reading answers,
-        which no browser does.
-        """
+        """Whether the client took longer than it may, or sends several requests at once."""
         if self.requests:
+            # No browser sends a request before it has read the response to the last one.
             return len(self.requests) > 1
+        inactive = now - self.last_activity
         if self.total_outbufs_len:
-            return bool(now - self.last_activity > STALL)
+            return bool(inactive > STALL)
         if self.arriving_since is not None:
             return now - self.arriving_since > REQUEST
-        return bool(now - self.last_activity > IDLE)
+        return bool(inactive > IDLE)
 
 
 class _Acceptor(TcpWSGIServer):  # type: ignore[misc]
-    """Notes who connects; `WsgiServer` decides about them between two rounds."""
+    """Collects new connections; `WsgiServer` decides about them between two rounds."""
 
     channel_class = _Channel
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.newcomers: list[socket.socket] = []
+        self.accepted: list[socket.socket] = []
 
     def readable(self) -> bool:
         """Waitress: whether connections are accepted."""
         return bool(self.accepting)
 
     def handle_accept(self) -> None:
-        """Waitress: somebody connects."""
+        """Waitress: a client connects."""
         with suppress(OSError):
-            accepted = self.accept()
-            if accepted is not None:
-                self.newcomers.append(accepted[0])
+            pair = self.accept()
+            if pair is not None:
+                connection, _ = pair
+                self.accepted.append(connection)
 
 
 class WsgiServer:
-    """Serves an application on listening sockets, in a thread of its own and four for requests."""
+    """Serves an application on listening sockets: one thread for connections, four for requests."""
 
     def __init__(self, application: Application, sockets: Sequence[socket.socket]) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -118,7 +122,7 @@ class WsgiServer:
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Serve, in threads."""
         self._thread.start()
 
     def close(self) -> None:
@@ -133,32 +137,49 @@ class WsgiServer:
     def _run(self) -> None:
         while not self._closing.is_set():
             wasyncore.loop(timeout=_ROUND, use_poll=True, map=self._map, count=1)
-            # Between two rounds nobody else uses the connections, so they may be closed.
-            now = time.time()
-            for channel in self._channels():
-                if channel.is_late(now):
-                    channel.handle_close()
+            # Between two rounds no other thread uses the connections, so they may be closed.
+            self._close_late()
             for acceptor in self._acceptors:
-                newcomers, acceptor.newcomers = acceptor.newcomers, []
-                for accepted in newcomers:
-                    self._admit(acceptor, accepted)
+                accepted = acceptor.accepted
+                acceptor.accepted = []
+                for connection in accepted:
+                    self._admit(acceptor, connection)
 
     def _channels(self) -> list[_Channel]:
-        return [each for each in list(self._map.values()) if isinstance(each, _Channel)]
+        """The open connections."""
+        dispatchers = list(self._map.values())
+        return [each for each in dispatchers if isinstance(each, _Channel)]
 
-    def _admit(self, acceptor: _Acceptor, accepted: socket.socket) -> None:
-        channels = self._channels()
-        if len(channels) >= CONNECTIONS:
-            idle = [each for each in channels if not each.requests and not each.total_outbufs_len]
-            if not idle:
-                with suppress(OSError):
-                    accepted.send(_REFUSAL)
-                accepted.close()
-                return
-            min(idle, key=lambda each: each.last_activity).handle_close()
+    def _close_late(self) -> None:
+        now = time.time()
+        for channel in self._channels():
+            if channel.is_late(now):
+                channel.handle_close()
+
+    def _admit(self, acceptor: _Acceptor, connection: socket.socket) -> None:
+        """Serve a new connection, or refuse it if there is no place for it."""
+        if not self._make_place():
+            with suppress(OSError):
+                connection.send(_REFUSAL)
+            connection.close()
+            return
         try:
-            accepted.setblocking(False)
-            acceptor.set_socket_options(accepted)
-            _Channel(acceptor, accepted, accepted.getpeername(), self._adjustments, self._map)
-        except OSError:  # the client is gone already
-            accepted.close()
+            connection.setblocking(False)
+            acceptor.set_socket_options(connection)
+            client = connection.getpeername()
+            _Channel(acceptor, connection, client, self._adjustments, self._map)
+        except OSError:
+            # The client is gone already.
+            connection.close()
+
+    def _make_place(self) -> bool:
+        """Whether there is a place, once the connection that was idle for longest is closed."""
+        channels = self._channels()
+        if len(channels) < CONNECTIONS:
+            return True
+        idle = [each for each in channels if not each.requests and not each.total_outbufs_len]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda each: each.last_activity)
+        oldest.handle_close()
+        return True

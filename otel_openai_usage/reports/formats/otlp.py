@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otel_openai_usage.reports.past import PastSeries
 
 MARK = "backfill"
-"""The resource attribute that tells past points from live ones."""
+"""The resource attribute that marks past points, unlike live ones."""
 _NANO = 1_000_000_000
 
 
