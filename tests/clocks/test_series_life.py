@@ -1,4 +1,6 @@
-"""The life of a series: waits for its name, is 0 first for the whole hold, and never goes back."""
+"""The waits in the life of a series, while the clock steps."""
+
+from decimal import Decimal
 
 import pytest
 
@@ -15,7 +17,7 @@ EMBEDDINGS = USAGE_ENDPOINTS["embeddings"]
 
 
 class Stage:
-    """Does with a Shape what the keeper does. `now` may step; `mono` only passes."""
+    """Calls a SeriesIndex as the recorder does. `now` may step, `mono` never steps."""
 
     def __init__(self, policy: AttributePolicy) -> None:
         self.policy = policy
@@ -27,13 +29,13 @@ class Stage:
         self.start()
 
     def start(self) -> None:
-        """A process begins on the same state."""
+        """Start a process on the same state."""
         self.series_index = SeriesIndex(self.policy)
         self.series_index.load([self.source_state], self.names, self.now, self.mono)
         self.publish()
 
     def use(self, dims: Dims, tokens: int) -> StoredSeries:
-        """So many tokens of an attribute set, all in all."""
+        """Apply a reading: the total tokens of an attribute set."""
         stored_series = self.source_state.series.get(dims)
         if stored_series is None:
             stored_series = StoredSeries(
@@ -45,7 +47,7 @@ class Stage:
         return stored_series
 
     def publish(self, later: float = 0) -> None:
-        """Show what is to be shown."""
+        """Publish what changed."""
         self.mono += later
         self.now += later
         self.series_index.resume(self.now, self.mono)
@@ -61,16 +63,14 @@ class Stage:
 
 
 def user(name: str) -> Dims:
-    """One user of one project and model."""
+    """Return the dimensions of a user of one project and model."""
     return ("p", name, None, "m")
 
 
-def test_who_joins_a_sum_late_is_zero_for_the_whole_hold() -> None:
-    """A series that joins a sum shortly before that sum's hold is over has its own hold."""
+def test_a_series_that_joins_a_sum_late_is_zero_for_the_whole_hold() -> None:
+    """A series is 0 for `zero_hold`, also if its sum was 0 for nearly as long before."""
     stage = Stage(AttributePolicy(name_wait=0, zero_hold=60))
     first = stage.use(user("a"), 5)
-    from decimal import Decimal
-
     first.estimate = first.estimate_shown = Decimal(5)
     stage.series_index.add(stage.source_state, first, stage.now, stage.mono)
     stage.publish()
@@ -91,7 +91,7 @@ def test_who_joins_a_sum_late_is_zero_for_the_whole_hold() -> None:
 
 @pytest.mark.parametrize("step", [-20 * DAY, -3600, 3600, 20 * DAY])
 def test_the_wait_for_a_name_is_thirty_seconds_whatever_the_clock_does(step: float) -> None:
-    """The clock steps while a series waits: it is shown after 30 s, neither earlier nor later."""
+    """If the clock steps while a series waits, it is shown after 30 s, not earlier or later."""
     stage = Stage(AttributePolicy(zero_hold=0))
     stage.use(user("a"), 5)
     stage.publish(10)
@@ -102,8 +102,8 @@ def test_the_wait_for_a_name_is_thirty_seconds_whatever_the_clock_does(step: flo
     assert stage.values("user_id").keys() == {"a"}
 
 
-def test_names_that_are_read_meanwhile_do_not_begin_the_wait_anew() -> None:
-    """Reading other names does not make a series wait longer, nor hide one that is shown."""
+def test_other_names_do_not_restart_the_wait() -> None:
+    """Other names do not make a series wait longer, and hide none that is shown."""
     stage = Stage(AttributePolicy(zero_hold=0))
     stage.use(user("a"), 5)
     other = Names({"q": "Other"}, {}, {})
@@ -122,8 +122,8 @@ def test_names_that_are_read_meanwhile_do_not_begin_the_wait_anew() -> None:
 
 
 @pytest.mark.parametrize("drop", [frozenset[str](), frozenset({"user_id"})])
-def test_nothing_sends_a_series_back_to_zero(drop: frozenset[str]) -> None:
-    """A restart, a late name, a rename, and a return after silence: the value stays."""
+def test_no_series_goes_back_to_zero(drop: frozenset[str]) -> None:
+    """A series keeps its value in a restart, a late name, a rename and a return from dormancy."""
     stage = Stage(AttributePolicy(zero_hold=60, drop=drop, forget=14 * DAY))
     stage.use(user("a"), 5)
     stage.publish(30)

@@ -1,4 +1,4 @@
-"""A series that is new after a page was served begins at 0, whichever poll finds it (CONTRACT 4.4)."""
+"""A series that is new after a page was served begins at 0, whichever poll finds it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ MIDNIGHT = NOW - 100
 
 
 class Time:
-    """A clock that a test moves."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.passed = 0.0
@@ -29,7 +29,7 @@ class Time:
 
 
 class Api:
-    """Answers one endpoint: a status that is no success, or tokens of one minute by project."""
+    """An API with one endpoint. It answers an error status, or the tokens of one minute."""
 
     def __init__(self, minute: int = MIDNIGHT) -> None:
         self.minute = minute
@@ -64,7 +64,7 @@ class Api:
 
 
 class Bench:
-    """An exporter of one endpoint under a clock."""
+    """An exporter of one endpoint, with a clock that the test sets."""
 
     def __init__(self, url: str, path: Path, api: Api) -> None:
         self.api = api
@@ -83,7 +83,7 @@ class Bench:
         self.harness = Harness(self.given, self.time)
 
     def shown(self) -> dict[str, float]:
-        """Input tokens by project, from a page."""
+        """Return the input tokens by project of a new page."""
         return tokens(self.harness.page())
 
     async def poll(self, later: float = 0) -> None:
@@ -117,7 +117,7 @@ async def _bench(path: Path) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def api_server(api: Api) -> AsyncIterator[str]:
-    """The base URL at which it answers."""
+    """Serve the API, and yield its base URL."""
     app = web.Application()
     app.router.add_get("/v1/organization/usage/embeddings", api.answer)
     runner = web.AppRunner(app)
@@ -130,7 +130,7 @@ async def api_server(api: Api) -> AsyncIterator[str]:
 
 
 def tokens(page: bytes) -> dict[str, float]:
-    """Tokens by project."""
+    """Return the tokens of a page by project."""
     found = {}
     for line in page.decode().splitlines():
         if line.startswith("openai_api_tokens_total{"):
@@ -144,8 +144,8 @@ def tokens(page: bytes) -> dict[str, float]:
 async def test_an_endpoint_that_works_late_begins_at_zero(
     bench: Bench, status: int, restarted: bool
 ) -> None:
-    """An endpoint that answers 404 or 503 at first, and works after a page was served, shows 0 and
-    then its value; also when another process served that page.
+    """A series of an endpoint that works only after a page was served is 0 first, also if another
+    process served that page.
     """
     bench.api.status = status
     bench.api.tokens = {"a": 500}
@@ -163,11 +163,11 @@ async def test_an_endpoint_that_works_late_begins_at_zero(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_what_was_there_before_any_page_is_shown_at_once(
+async def test_a_series_from_before_the_first_page_has_its_value_at_once(
     bench: Bench, restarted: bool
 ) -> None:
-    """Before the first page nobody can miss a 0: the first page has the values, whatever polls and
-    processes came before it.
+    """The first page has the values, whatever polls and processes came before it: nobody can miss a
+    0.
     """
     bench.api.tokens = {"a": 500}
     await bench.poll()
@@ -178,10 +178,10 @@ async def test_what_was_there_before_any_page_is_shown_at_once(
     assert bench.shown() == {"a": 500, "b": 7}
 
 
-async def test_a_poll_before_the_page_and_a_publication_after_it_begin_at_zero(
+async def test_a_series_that_is_published_after_the_first_page_begins_at_zero(
     bench: Bench,
 ) -> None:
-    """A series that was committed before the first page, but is on none of it, begins at 0."""
+    """A series that was committed before the first page, but is not on it, begins at 0."""
     bench.api.tokens = {"a": 500}
     exporter = bench.harness._exporter
     assert exporter
@@ -191,8 +191,8 @@ async def test_a_poll_before_the_page_and_a_publication_after_it_begin_at_zero(
     assert bench.shown() == {"a": 0}
 
 
-async def test_a_restart_during_the_zero_goes_on_with_zero_and_never_back(bench: Bench) -> None:
-    """A kill while a series is shown as 0 begins that time anew; once it had its value it keeps it."""
+async def test_a_restart_during_the_zero_continues_with_zero(bench: Bench) -> None:
+    """A restart while a series is 0 restarts that time. After it had its value, it keeps it."""
     assert bench.shown() == {}
     bench.api.tokens = {"a": 500}
     await bench.poll()
@@ -205,8 +205,8 @@ async def test_a_restart_during_the_zero_goes_on_with_zero_and_never_back(bench:
     assert bench.shown() == {"a": 500}
 
 
-async def test_a_page_by_otlp_counts(bench: Bench) -> None:
-    """An attempt to export by OTLP is a page: what is new afterwards begins at 0."""
+async def test_an_export_by_otlp_counts_as_a_page(bench: Bench) -> None:
+    """After an attempt to export by OTLP, a new series begins at 0."""
     exporter = bench.harness._exporter
     assert exporter
     exporter.recorder.before_page()

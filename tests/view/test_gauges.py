@@ -1,4 +1,4 @@
-"""The gauges beside the counters: cost by day, levels."""
+"""The gauges beside the counters: daily cost and levels."""
 
 from decimal import Decimal
 
@@ -17,7 +17,7 @@ NAMED = Names({"proj_a": "Atlas"}, {}, {})
 
 @pytest.fixture
 def costs() -> SourceState:
-    """A day's cost of one project, first seen at midnight."""
+    """The cost of one project on one day, first seen at midnight."""
     one = source_state(COSTS)
     amounts = (Decimal("0E-6176"), Decimal(0))
     one.series.add(StoredSeries(1, PROJECT, amounts, amounts, True, MIDNIGHT, MIDNIGHT))
@@ -25,8 +25,8 @@ def costs() -> SourceState:
     return one
 
 
-def test_a_day_that_cost_nothing_is_said(costs: SourceState) -> None:
-    """Zero is a cost like any other, with all its labels."""
+def test_a_day_that_cost_nothing_is_shown(costs: SourceState) -> None:
+    """A cost of 0 is shown with all its attributes."""
     ((attributes, value),) = daily_cost(
         costs, costs.days, NAMED, AttributePolicy(), "org-1", MIDNIGHT
     )
@@ -39,8 +39,8 @@ def test_a_day_that_cost_nothing_is_said(costs: SourceState) -> None:
 
 
 def test_a_gauge_waits_for_its_name_as_a_counter_does(costs: SourceState) -> None:
-    """Not shown for 30 s while its project has no name, then as `unknown`: else a Collector would
-    keep both.
+    """A cost whose project has no name is shown after 30 s, as `unknown`. Without the wait, a
+    Collector would keep both.
     """
     assert daily_cost(costs, costs.days, NO_NAMES, AttributePolicy(), None, MIDNIGHT + 29) == []
     ((attributes, _),) = daily_cost(
@@ -49,8 +49,8 @@ def test_a_gauge_waits_for_its_name_as_a_counter_does(costs: SourceState) -> Non
     assert attributes["project_name"] == "unknown"
 
 
-def test_a_level_ends_a_day_after_the_last_word_of_it() -> None:
-    """A project whose vector stores were deleted is not shown for ever."""
+def test_a_level_is_shown_for_a_day_after_its_last_bucket() -> None:
+    """A project whose vector stores were deleted is shown for one more day."""
     one = source_state(USAGE_ENDPOINTS["vector_stores"])
     one.series.add(StoredSeries(1, ("proj_a",), (5,), (5,), True, 0, MIDNIGHT))
     one.status.newest_bucket = MIDNIGHT + Width.DAY

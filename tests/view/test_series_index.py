@@ -1,4 +1,4 @@
-"""What a series shows: zero first, names in time, everything adding up, and never less than before."""
+"""What a series shows: 0 first, its names, the right sums, and never less than before."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ COMPLETIONS = USAGE_ENDPOINTS["completions"]
 
 @dataclass
 class Stage:
-    """Does with a Shape what the keeper does, at a time that is told."""
+    """Calls a SeriesIndex as the recorder does, at a time that the test sets."""
 
     policy: AttributePolicy = field(default_factory=AttributePolicy)
     source_states: Sequence[SourceState] = ()
     names: Mapping[str, Names] = field(default_factory=dict)
-    folded: list[OverflowMember] = field(default_factory=list)
-    floors: list[HighWaterMark] = field(default_factory=list)
+    overflow_members: list[OverflowMember] = field(default_factory=list)
+    high_water_marks: list[HighWaterMark] = field(default_factory=list)
     attempted: int | None = None
     now: float = MIDNIGHT
     version: int = 0
@@ -39,15 +39,15 @@ class Stage:
         self.start()
 
     def start(self) -> None:
-        """A process begins, on the same state."""
-        self.series_index = SeriesIndex(self.policy, self.folded, self.floors)
-        self.folded += self.series_index.load(self.source_states, self.names, self.now)
+        """Start a process on the same state."""
+        self.series_index = SeriesIndex(self.policy, self.overflow_members, self.high_water_marks)
+        self.overflow_members += self.series_index.load(self.source_states, self.names, self.now)
         self.publish()
 
     def publish(self, later: float = 0) -> None:
-        """Show what is to be shown."""
+        """Publish what changed."""
         self.now += later
-        self.folded += self.series_index.resume(self.now)
+        self.overflow_members += self.series_index.resume(self.now)
         self.series_index.release(self.series_index.releasable(self.now, self.attempted))
         self.version += 1
         self.points = self.series_index.points(self.now, self.version)
@@ -61,7 +61,7 @@ class Stage:
         released: bool = False,
         total: Amounts | None = None,
     ) -> StoredSeries:
-        """A reading says that so much was used, all in all."""
+        """Apply a reading: `amounts` are the new totals to show."""
         stored_series = one.series.get(dims)
         if stored_series is None:
             id_ = 1000 * one.id + len(one.series)
@@ -71,21 +71,21 @@ class Stage:
             one.series.add(stored_series)
         stored_series.total = total or amounts
         stored_series.shown = amounts
-        self.folded += self.series_index.add(one, stored_series, self.now)
+        self.overflow_members += self.series_index.add(one, stored_series, self.now)
         return stored_series
 
     def name(self, **projects: str | None) -> None:
-        """Names of projects were read."""
+        """Apply names of projects."""
         known = self.names.get("default", NO_NAMES)
         self.names = {"default": Names({**known.projects, **projects}, known.api_keys, known.users)}
-        folds, floors = self.series_index.rename(self.names, self.now)
-        self.folded += folds
-        self.floors += floors
+        members, marks = self.series_index.rename(self.names, self.now)
+        self.overflow_members += members
+        self.high_water_marks += marks
 
     def values(
         self, instrument: str = TOKENS, *by: str
     ) -> dict[tuple[AttributeValue | None, ...], int | float]:
-        """What is shown, by some attributes; every series must be its own."""
+        """Return the published values by some attributes. They must tell all series apart."""
         found: dict[tuple[AttributeValue | None, ...], int | float] = {}
         for point in self.points.get(instrument, ()):
             key = tuple(point.series.attributes.get(name) for name in by)
@@ -94,18 +94,18 @@ class Stage:
         return found
 
     def total(self, instrument: str = TOKENS) -> float:
-        """The sum of an instrument's points."""
+        """Return the sum of the points of an instrument."""
         return sum(point.value for point in self.points.get(instrument, ()))
 
 
 def of(project: str | None, model: str = "m") -> Dims:
-    """Dimensions of embeddings."""
+    """Return dimensions of embeddings."""
     return (project, None, None, model)
 
 
 @pytest.fixture
 def one() -> SourceState:
-    """A book that has been polled before."""
+    """A source whose first reading is complete."""
     return source_state()
 
 
@@ -116,8 +116,8 @@ QUICK = AttributePolicy(name_wait=0, zero_hold=60)
 
 
 def test_a_new_series_is_zero_first(one: SourceState) -> None:
-    """A series that is new after the first poll shows 0 for `zero_hold`, then what was used; what
-    comes meanwhile included.
+    """A series that is new after the first poll is 0 for `zero_hold`. Then it has its value, with
+    the usage that came meanwhile.
     """
     stage = Stage(QUICK, [one])
     stage.use(one, of(None), (7, 1))
@@ -135,7 +135,7 @@ def test_a_new_series_is_zero_first(one: SourceState) -> None:
 
 
 def test_what_the_first_poll_finds_is_shown_at_once(one: SourceState) -> None:
-    """The day so far does not begin at 0: that would look like a spike."""
+    """What the first poll finds does not begin at 0: Prometheus would show a spike."""
     stage = Stage(QUICK, [one])
     stage.use(one, of(None), (7, 1), released=True)
     stage.publish()
@@ -143,8 +143,8 @@ def test_what_the_first_poll_finds_is_shown_at_once(one: SourceState) -> None:
 
 
 def test_zero_waits_for_an_attempt_of_otlp(one: SourceState) -> None:
-    """With OTLP a series stays 0 until a snapshot that has it was tried to be sent, however long
-    that takes.
+    """With OTLP a series stays 0 until OTLP tried to send a snapshot that has it, however long that
+    takes.
     """
     stage = Stage(QUICK, [one], attempted=0)
     stage.use(one, of(None), (7, 1))
@@ -159,8 +159,8 @@ def test_zero_waits_for_an_attempt_of_otlp(one: SourceState) -> None:
 
 
 def test_a_restart_does_not_go_back_to_zero(one: SourceState) -> None:
-    """A series that was shown with its value is shown with it at once by the next process; one that
-    was 0 stays 0 for its time.
+    """After a restart, a series that had its value has it at once. A series that was 0 is 0 for
+    `zero_hold` again.
     """
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1))
@@ -183,10 +183,8 @@ def test_a_restart_does_not_go_back_to_zero(one: SourceState) -> None:
         AttributePolicy(name_wait=0, max_series=1),
     ],
 )
-def test_another_look_does_not_go_back_to_zero(one: SourceState, policy: AttributePolicy) -> None:
-    """Dropping, renaming, folding or skipping zeros after a restart shows every series with its
-    value at once.
-    """
+def test_another_policy_does_not_go_back_to_zero(one: SourceState, policy: AttributePolicy) -> None:
+    """After a restart with other rules for attributes, every series has its value at once."""
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1))
     stage.use(one, of("b"), (5, 1))
@@ -198,7 +196,7 @@ def test_another_look_does_not_go_back_to_zero(one: SourceState, policy: Attribu
 
 
 def test_a_late_name_does_not_go_back_to_zero(one: SourceState) -> None:
-    """A series that gets its name late goes on under it with its value."""
+    """A series that gets its name late has its value under the new name."""
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1))
     stage.publish()
@@ -209,8 +207,8 @@ def test_a_late_name_does_not_go_back_to_zero(one: SourceState) -> None:
     assert stage.values(TOKENS, "project_name") == {("Atlas",): 7}
 
 
-def test_a_name_for_another_does_not_begin_the_hold_again(one: SourceState) -> None:
-    """Names that change elsewhere do not make a new series wait longer."""
+def test_another_name_does_not_restart_the_hold(one: SourceState) -> None:
+    """If the name of another project changes, a new series is not 0 for longer."""
     stage = Stage(QUICK, [one])
     stage.use(one, of("old"), (1, 1), released=True)
     stage.use(one, of(None), (7, 1))
@@ -222,8 +220,8 @@ def test_a_name_for_another_does_not_begin_the_hold_again(one: SourceState) -> N
 
 
 def test_with_skip_zero_a_late_measure_is_zero_first_too() -> None:
-    """Where zeros are left out, a token type that is first used later is shown as 0 first, though
-    its attribute set is old.
+    """With skip_zero, a token type that is first used later begins at 0, although its attribute set
+    was shown before.
     """
     one = source_state(COMPLETIONS)
     dims = (None,) * len(COMPLETIONS.dimensions)
@@ -245,8 +243,8 @@ def test_with_skip_zero_a_late_measure_is_zero_first_too() -> None:
     }
 
 
-def test_without_skip_zero_every_token_type_is_there(one: SourceState) -> None:
-    """Zeros are shown, so that the first use of a token type is an increase."""
+def test_without_skip_zero_every_token_type_is_shown(one: SourceState) -> None:
+    """A token type that was not used is shown as 0, so that its first use is an increase."""
     full = source_state(COMPLETIONS)
     stage = Stage(QUICK, [full])
     stage.use(full, (None,) * len(COMPLETIONS.dimensions), (7, 0, 0, 0, 0, 0, 1), released=True)
@@ -258,8 +256,8 @@ def test_without_skip_zero_every_token_type_is_there(one: SourceState) -> None:
 
 
 def test_a_restart_waits_for_no_name(one: SourceState) -> None:
-    """What the store has was shown before: the first scrape after a restart has it, though its name
-    is not known again yet.
+    """The first scrape after a restart has what the store has, although names are not read yet:
+    it was shown before.
     """
     stage = Stage(AttributePolicy(zero_hold=0), [one])
     stage.use(one, of("a"), (7, 1))
@@ -271,7 +269,7 @@ def test_a_restart_waits_for_no_name(one: SourceState) -> None:
 
 
 def test_a_new_series_waits_for_its_name(one: SourceState) -> None:
-    """A series whose project has no name yet is not shown for up to 30 s, then as `unknown`."""
+    """A series whose project has no name yet is shown after 30 s, as `unknown`."""
     stage = Stage(AttributePolicy(zero_hold=0), [one])
     stage.use(one, of("a"), (7, 1))
     stage.publish(29)
@@ -281,21 +279,21 @@ def test_a_new_series_waits_for_its_name(one: SourceState) -> None:
     assert stage.values(TOKENS, "project_name") == {("unknown",): 7}
 
 
-@pytest.mark.parametrize(("name", "said"), [("Atlas", "Atlas"), (None, "unknown")])
-def test_a_name_that_comes_ends_the_wait(one: SourceState, name: str | None, said: str) -> None:
-    """As soon as the name is known, or known not to exist, the series is shown."""
+@pytest.mark.parametrize(("name", "shown"), [("Atlas", "Atlas"), (None, "unknown")])
+def test_a_name_that_comes_ends_the_wait(one: SourceState, name: str | None, shown: str) -> None:
+    """The series is shown as soon as its name is read, or OpenAI has none."""
     stage = Stage(AttributePolicy(zero_hold=0), [one])
     stage.use(one, of("a"), (7, 1))
     stage.publish(5)
     stage.name(a=name)
     stage.publish()
     stage.publish()
-    assert stage.values(TOKENS, "project_name") == {(said,): 7}
+    assert stage.values(TOKENS, "project_name") == {(shown,): 7}
 
 
 def test_a_name_that_leaves_a_shared_series_lowers_nothing(one: SourceState) -> None:
-    """With ids dropped, series of one name are one; when a name leaves it, it keeps its value and
-    tells the rest as pending.
+    """Without ids, projects with one name share a series. If a project leaves it, the series keeps
+    its value, and reports the difference as pending.
     """
     stage = Stage(AttributePolicy(name_wait=0, drop=frozenset({"project_id"})), [one])
     stage.use(one, of("a"), (7, 1), released=True)
@@ -331,8 +329,8 @@ def test_whatever_is_renamed_nothing_falls(
     skip: bool,
     most: int,
 ) -> None:
-    """With names kept and ids dropped, through names, renames, silence, folding and restarts: no
-    series ever shows less again.
+    """With names but without ids, no series falls: not by names, renames, dormancy, overflow or
+    restarts.
     """
     one = source_state()
     highest = dict[tuple[str, object], float]()
@@ -371,8 +369,8 @@ def test_whatever_is_renamed_nothing_falls(
 
 @pytest.mark.parametrize("gone", ["renamed", "silent"])
 def test_a_cost_that_returns_does_not_begin_with_zero(one: SourceState, gone: str) -> None:
-    """An estimated cost that was shown before comes back with what it was, though the one that
-    joins it has its first price now.
+    """An estimated cost that was shown before returns with its value, although its new member has
+    its first price now.
     """
     costs = "openai.api.estimated_cost"
     stage = Stage(
@@ -397,9 +395,9 @@ def test_a_cost_that_returns_does_not_begin_with_zero(one: SourceState, gone: st
     assert stage.values(costs, "project_name")["unknown",] == (5 if gone == "renamed" else 6)
 
 
-def test_a_name_that_others_take_over_goes_on_where_it_stood(one: SourceState) -> None:
-    """A series that nothing bore the name of any more is gone; it comes back with no less than it
-    showed, also after a restart.
+def test_a_reused_name_continues_at_its_value(one: SourceState) -> None:
+    """A series disappears when no project has its name. It returns with no less than it showed,
+    also after a restart.
     """
     stage = Stage(AttributePolicy(name_wait=0, drop=frozenset({"project_id"})), [one])
     stage.name(a="Atlas", b="Borg")
@@ -437,20 +435,20 @@ def test_a_rename_may_make_a_zero_first_series_dormant(one: SourceState) -> None
     assert not stage.series_index.waits
 
 
-def test_with_ids_no_name_needs_to_be_held(one: SourceState) -> None:
-    """Where ids tell series apart, a rename takes nothing from any: nothing is written for it."""
+def test_with_ids_a_rename_marks_nothing(one: SourceState) -> None:
+    """With ids, a rename takes no member from a series, so the store remembers nothing."""
     stage = Stage(QUICK, [one])
     stage.use(one, of("a"), (7, 1), released=True)
     stage.publish()
     stage.name(a="Atlas")
     stage.publish()
-    assert stage.floors == []
+    assert stage.high_water_marks == []
 
 
 # --- adding up
 
 
-LEAVES = st.lists(
+STORED_SERIES = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c", None]),
         st.sampled_from(["m", "n", "o"]),
@@ -472,21 +470,21 @@ ATTRIBUTES = [
 
 
 @given(
-    LEAVES,
+    STORED_SERIES,
     st.sets(st.sampled_from(ATTRIBUTES)),
     st.integers(1, 8),
     st.booleans(),
     st.lists(st.sampled_from("abc"), max_size=4),
 )
-def test_sums_survive_whatever_is_dropped_or_folded(
+def test_no_policy_changes_the_sum(
     stored_series_list: list[tuple[str | None, str, int, int]],
     drop: set[str],
     most: int,
     skip_zero: bool,
     named: list[str],
 ) -> None:
-    """The sum over all series is the sum over all leaves, whatever is dropped, folded, named or
-    left out, also after a restart.
+    """The sum of all series is the sum of all stored series, whatever is dropped, renamed, omitted
+    or in the overflow series, also after a restart.
     """
     first = source_state()
     second = source_state(id_=2, organization="other")
@@ -529,13 +527,13 @@ def test_sums_survive_whatever_is_dropped_or_folded(
 
 
 def pending(stage: Stage, instrument: str) -> float:
-    """What is shown above what OpenAI reports."""
+    """Return how much more is shown than OpenAI reports."""
     return sum(amount for _, amount in stage.series_index.restated_pending().get(instrument, ()))
 
 
 def test_dropping_adds_up(one: SourceState) -> None:
-    """A series without an attribute is the sum of those that had it; a new one that joins it makes
-    it grow at once.
+    """A series without an attribute adds up the series with it. A new member makes it grow at
+    once.
     """
     stage = Stage(
         AttributePolicy(name_wait=0, drop=frozenset({"project_id", "project_name"})), [one]
@@ -548,8 +546,8 @@ def test_dropping_adds_up(one: SourceState) -> None:
 
 
 def test_first_come_stay(one: SourceState) -> None:
-    """Beyond `max_series` later series fold into one that keeps organization, operation and token
-    type, for good and remembered.
+    """Beyond `max_series`, later series share one with organization, operation and token type. They
+    stay there for good, also with a higher limit.
     """
     stage = Stage(AttributePolicy(name_wait=0, zero_hold=0, max_series=2), [one])
     for number, project in enumerate("abcd"):
@@ -557,12 +555,12 @@ def test_first_come_stay(one: SourceState) -> None:
     stage.publish()
     stage.publish()
     assert stage.values(TOKENS, "project_id") == {("a",): 1, ("b",): 10, (None,): 1100}
-    folded = next(
+    overflow = next(
         point.series.attributes
         for point in stage.points[TOKENS]
         if "project_id" not in point.series.attributes
     )
-    assert folded == {
+    assert overflow == {
         "organization": "default",
         "operation": "embeddings",
         "token_type": "input",
@@ -575,9 +573,9 @@ def test_first_come_stay(one: SourceState) -> None:
 
 
 @pytest.mark.parametrize("most", [6, 8, 11])
-def test_a_leaf_folds_whole(most: int) -> None:
-    """Where the limit falls in the midst of one attribute set, all its token types fold, and a
-    restart shows the same series.
+def test_a_stored_series_overflows_as_a_whole(most: int) -> None:
+    """If the limit is in the middle of an attribute set, all its token types overflow, and a restart
+    shows the same series.
     """
     full = source_state(COMPLETIONS)
     stage = Stage(AttributePolicy(name_wait=0, zero_hold=0, max_series=most), [full])
@@ -595,9 +593,9 @@ def test_a_leaf_folds_whole(most: int) -> None:
     assert stage.values(TOKENS, "model", "token_type") == before
 
 
-def test_a_name_in_time_does_not_push_out_who_came_first(one: SourceState) -> None:
-    """A series that still waits for its name when the limit is reached does not take the place of
-    one that is shown.
+def test_a_series_that_waits_takes_no_place(one: SourceState) -> None:
+    """A series that waits for its name while the limit is reached does not take the place of one
+    that is shown.
     """
     stage = Stage(AttributePolicy(zero_hold=0, max_series=1), [one])
     stage.name(there="Here")
@@ -611,12 +609,12 @@ def test_a_name_in_time_does_not_push_out_who_came_first(one: SourceState) -> No
     assert stage.values(TOKENS, "project_name") == {("There",): 5, (None,): 7}
 
 
-# --- what is taken back
+# --- what OpenAI takes back
 
 
-def test_what_is_taken_back_is_told_apart(one: SourceState) -> None:
-    """A total that falls leaves the counter where it was; the difference is told with the series'
-    own attributes until it is overtaken.
+def test_what_openai_takes_back_is_pending(one: SourceState) -> None:
+    """If a total falls, the counter stays. The difference is reported with the series' attributes
+    until new usage exceeds it.
     """
     stage = Stage(QUICK, [one])
     stage.use(one, of(None), (9, 2), released=True, total=(6, 2))
@@ -638,7 +636,7 @@ def test_what_is_taken_back_is_told_apart(one: SourceState) -> None:
 
 
 def test_every_counter_carries_the_time_its_counting_began() -> None:
-    """The start time of every point of a book is its epoch, in nanoseconds, in every process."""
+    """Every point of a source starts at the source's epoch, in nanoseconds, in every process."""
     early = source_state(epoch=MIDNIGHT)
     late = source_state(epoch=MIDNIGHT + 77 * 60, id_=2, organization="other")
     stage = Stage(QUICK, [early, late])
@@ -656,7 +654,7 @@ def test_every_counter_carries_the_time_its_counting_began() -> None:
 
 
 def test_a_series_never_changes_its_type() -> None:
-    """Counts are int and money is float, at zero as with a value."""
+    """A count is an int and money is a float, at 0 and above."""
     counts = source_state()
     money = source_state(COSTS, id_=2)
     stage = Stage(AttributePolicy(name_wait=0, zero_hold=10), [counts, money])
@@ -683,5 +681,5 @@ def test_what_did_not_change_is_the_same_object(one: SourceState) -> None:
 
 
 def identities(points: Iterable[object]) -> list[int]:
-    """Which series objects stand there."""
+    """Return the identity of each point's series."""
     return [id(getattr(point, "series", None)) for point in points]
