@@ -1,4 +1,4 @@
-"""Every instrument of `openai.*`, as a table row."""
+"""The instruments of usage, cost and limits, as table rows."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,10 @@ _KEYED = ("model", "operation", *_COMMON, "user_id", "api_key_id", "api_key_name
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What an instrument is called, in both worlds, and what its points carry.
+    """One instrument.
 
-    `attributes` are those that it has by default; grouping by further dimensions adds theirs.
-    `floating` tells whether its values are float; else they are int.
+    `prometheus` is its name in Prometheus. `attributes` are those that it has by default; grouping
+    by other dimensions adds theirs. The values are float if `floating`, else int.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What is remembered of single series across restarts: which overflowed, and what must not fall."""
+"""What the store remembers of exported series: overflow members and high-water marks."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -7,16 +7,15 @@ from otel_openai_usage.domain.model import Amount
 from otel_openai_usage.domain.snapshot import AttributeValue
 
 Attributes: TypeAlias = dict[str, AttributeValue]
-
+"""Attributes of a series, by name."""
 
 Key: TypeAlias = tuple[AttributeValue, ...]
+"""What identifies a series of an instrument: names and values of its attributes in turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class HighWaterMark:
-    """What a series showed when a name took something of it away: it never shows less. To be
-    remembered in the store.
-    """
+    """What a series showed when a rename took members from it. It never shows less."""
 
     instrument: str
     key: Key
@@ -25,9 +24,7 @@ class HighWaterMark:
 
 @dataclass(frozen=True, slots=True)
 class OverflowMember:
-    """Leaves that from now on belong to an instrument's overflow series; to be remembered in the
-    store.
-    """
+    """A stored series, by id, that is a member of the overflow series of an instrument."""
 
     instrument: str
     stored_series: int

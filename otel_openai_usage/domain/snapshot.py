@@ -1,4 +1,4 @@
-"""The frozen snapshot that readers look at, and the Board where polling and reading meet."""
+"""The frozen snapshot that readers export, and the Board that holds the current one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ AttributeValue: TypeAlias = str | bool | int | float
 class Series:
     """One attribute set of one instrument.
 
-    Compared by identity: as long as nothing about it changes the same object stands in every
-    snapshot, so what a reader has worked out for it (rendered labels, encoded attributes) can be
-    kept. `start` is when its counting began, in Unix nanoseconds; 0 for gauges.
+    Compare by identity. While a series does not change, all snapshots have the same object, so a
+    reader can reuse what it derived from it: rendered labels, encoded attributes. `start` is when
+    counting began, in Unix nanoseconds; 0 for gauges.
     """
 
     attributes: Mapping[str, AttributeValue]
@@ -22,7 +22,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The value of a series. int stays int and float stays float for the life of a series."""
+    """The value of a series: always an int, or always a float."""
 
     series: Series
     value: int | float
@@ -30,11 +30,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is shown, by instrument name. `version` grows with each published change; `time` in
-    Unix nanoseconds.
+    """All points to export, by the name of their instrument.
 
-    An instrument whose points did not change since the last snapshot has the same sequence object
-    in both, so a reader can keep what it rendered of it.
+    `version` grows with each published snapshot. `time` is in Unix nanoseconds. An instrument whose
+    points did not change has the same sequence object as in the last snapshot, so a reader can
+    reuse what it rendered of it.
     """
 
     version: int = 0
@@ -43,15 +43,16 @@ class Snapshot:
 
 
 class Board:
-    """Holds the current snapshot. Written by the poller, read by anybody, in any thread."""
+    """Holds the current snapshot. The recorder writes it, and any thread may read it."""
 
     def __init__(self) -> None:
         self._current = Snapshot()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show `snapshot` from now on."""
-        self._current = snapshot  # one reference swap: readers see the old or the new, never a mix
+        """Replace the current snapshot."""
+        # No lock: one assignment, so a reader gets the old snapshot or the new one.
+        self._current = snapshot
 
     def current(self) -> Snapshot:
-        """What is shown now."""
+        """Return the current snapshot."""
         return self._current
