@@ -20,8 +20,8 @@ def info(file: Path | None) -> int:
       otel-openai-usage state info -c otel-openai-usage.yaml
     """
     from otel_openai_usage.config import state_file
-    from otel_openai_usage.storage.sqlite.describe import describe
-    from otel_openai_usage.storage.sqlite.examine import at
+    from otel_openai_usage.storage.sqlite.start_check import at
+    from otel_openai_usage.storage.sqlite.state_info import describe
 
     found = describe(state_file(_settings(file), os.environ))
     here = found.position
@@ -35,7 +35,7 @@ def info(file: Path | None) -> int:
     if found.marker:
         click.echo(f"marker          commit {found.marker.number} at {at(found.marker.time)}")
     else:
-        click.echo(f"marker          none: {found.marker_trouble or 'there is no file'}")
+        click.echo(f"marker          none: {found.marker_error or 'there is no file'}")
     click.echo(f"in use          {'by a running exporter' if found.running else 'no'}")
     if not found.doubts:
         click.echo("losses          none")
@@ -59,8 +59,8 @@ def accept(file: Path | None) -> int:
     """
     from otel_openai_usage.config import state_file
     from otel_openai_usage.errors import StateInUse
-    from otel_openai_usage.storage.sqlite.acceptance import request_acceptance
-    from otel_openai_usage.storage.sqlite.describe import describe
+    from otel_openai_usage.storage.sqlite.losses import request_acceptance
+    from otel_openai_usage.storage.sqlite.state_info import describe
     from otel_openai_usage.storage.sqlite.store import Store
 
     found = describe(state_file(_settings(file), os.environ))
@@ -98,8 +98,8 @@ def backup(file: Path | None, target: Path, replace: bool) -> int:
       otel-openai-usage state backup /backups/usage-2026-11-26.db
     """
     from otel_openai_usage.config import state_file
-    from otel_openai_usage.storage.sqlite.copies import back_up
-    from otel_openai_usage.storage.sqlite.examine import at
+    from otel_openai_usage.storage.sqlite.backup import back_up
+    from otel_openai_usage.storage.sqlite.start_check import at
 
     made = back_up(state_file(_settings(file), os.environ), target, replace=replace)
     here = made.position
@@ -123,9 +123,9 @@ def restore(file: Path | None, source: Path) -> int:
     import time
 
     from otel_openai_usage.config import state_file
-    from otel_openai_usage.storage.sqlite.copies import missing_after
-    from otel_openai_usage.storage.sqlite.copies import restore as put_back
-    from otel_openai_usage.storage.sqlite.examine import at
+    from otel_openai_usage.storage.sqlite.backup import missing_after
+    from otel_openai_usage.storage.sqlite.backup import restore as put_back
+    from otel_openai_usage.storage.sqlite.start_check import at
 
     path = state_file(_settings(file), os.environ)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -485,6 +485,7 @@ def export(
       otel-openai-usage export --from 2026-10-31 --to 2026-10-31 --by hour
     """
     from otel_openai_usage.cli.files import written
+    from otel_openai_usage.composition.stores import queries_opener
     from otel_openai_usage.config import state_file
     from otel_openai_usage.reports.export import lines
 
@@ -500,7 +501,7 @@ def export(
         )
     settings = _settings(file)
     found = lines(
-        state_file(settings, os.environ),
+        queries_opener(state_file(settings, os.environ)),
         since.date(),
         until.date(),
         form,
@@ -546,6 +547,7 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
       otel-openai-usage dashboard
       otel-openai-usage dashboard -c otel-openai-usage.yaml --port 8051
     """
+    from otel_openai_usage.composition.stores import queries_opener
     from otel_openai_usage.config import state_file
 
     given = {f"dashboard.{name}": value for name, value in options.items() if value is not None}
@@ -558,7 +560,7 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
             f"loaded the dashboard: there is no module {error.name}; install it with pip install 'otel-openai-usage[dashboard]'"
         ) from error
     serve(
-        path,
+        queries_opener(path),
         host=settings.dashboard.host,
         port=settings.dashboard.port,
         prefix=settings.dashboard.prefix,

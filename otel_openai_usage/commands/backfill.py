@@ -10,11 +10,13 @@ from typing import IO
 
 from otel_openai_usage.composition import app
 from otel_openai_usage.composition.parts import legacy_owner, prices, retention
+from otel_openai_usage.composition.stores import open_writer, queries_opener, require_kept
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width, floor, midnight, utc
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.ports import NameSource, Source
 from otel_openai_usage.engine.recorder import Clock
 from otel_openai_usage.errors import (
     ConfigError,
@@ -31,10 +33,8 @@ from otel_openai_usage.providers.vault import StateVault
 from otel_openai_usage.reports import backfill, formats, legacy_backfill, past
 from otel_openai_usage.reports.backfill import Call
 from otel_openai_usage.reports.past import PastSeries
-from otel_openai_usage.storage.ports import NameSource, Source
-from otel_openai_usage.storage.sqlite.file import MEMORY
-from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.storage.sqlite.units import QuantityUnits
+from otel_openai_usage.storage.ports import Writer
+from otel_openai_usage.storage.quantity_units import QuantityUnits
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,7 @@ async def read(
     the others.
     """
     path = state_file(settings, env)
-    if str(path) == MEMORY:
-        raise ConfigError(
-            [f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"]
-        )
+    require_kept(path)
     if asked.start >= asked.end(now):
         raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
     if asked.start < (kept := retention(settings, now).days):
@@ -87,7 +84,7 @@ async def read(
             extra={"kept_from": f"{utc(kept):%Y-%m-%d}"},
         )
     try:
-        store = Store(path)
+        store = open_writer(path)
     except StateInUse as error:
         raise StateInUse(
             f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause"
@@ -128,7 +125,7 @@ async def read(
 async def _organization(
     settings: Settings,
     one: Organization,
-    store: Store,
+    store: Writer,
     source_states: list[SourceState],
     asked: Asked,
     now: int,
@@ -171,7 +168,7 @@ async def _organization(
 
 
 async def _legacy(
-    settings: Settings, store: Store, asked: Asked, now: int, told: Told, clock: Clock
+    settings: Settings, store: Writer, asked: Asked, now: int, told: Told, clock: Clock
 ) -> tuple[int, SourceError | None]:
     """Past days by the legacy endpoint. How many rows came, and what failed."""
     first = settings.organizations[0]
@@ -208,7 +205,7 @@ async def _legacy(
 
 
 async def _source(
-    store: Store,
+    store: Writer,
     source_state: SourceState,
     source: Source,
     calls: list[Call],
@@ -232,7 +229,7 @@ async def _source(
 
 
 def _source_states(
-    settings: Settings, one: Organization, store: Store, now: int
+    settings: Settings, one: Organization, store: Writer, now: int
 ) -> Iterator[SourceState]:
     """The books of what is enabled; counting begins as `run` would begin it, if it has not begun."""
     began = app.epoch(settings.usage.start, now)
@@ -251,11 +248,11 @@ async def _ignore(_: Names) -> None:
     """Receive a part of the names; they are stored when all are there."""
 
 
-async def _names(settings: Settings, one: Organization, store: Store, names: NameSource) -> None:
+async def _names(settings: Settings, one: Organization, store: Writer, names: NameSource) -> None:
     """Names for what is written out; if there were none before, and they may be read."""
     if settings.names.enabled and not store.names(one.name).projects:
         try:
-            store.keep_names(one.name, await names.read(_ignore))
+            store.set_names(one.name, await names.read(_ignore))
         except SourceError as error:
             log.warning(
                 "names are not known", extra={"organization": one.name, "error": str(error)}
@@ -266,12 +263,12 @@ def series(
     settings: Settings, env: Mapping[str, str], asked: Asked, now: int
 ) -> Iterator[PastSeries]:
     """What is stored of those days, before counting began, as series. Raises StateError."""
-    path = state_file(settings, env)
+    stored = queries_opener(state_file(settings, env))
     policy = app.policy(settings, once=True)
     every = [
         found
         for one in settings.organizations
-        for found in past.series(path, one.name, asked.start, asked.end(now), policy)
+        for found in past.series(stored, one.name, asked.start, asked.end(now), policy)
     ]
     order = list(dict.fromkeys(found.instrument.name for found in every))
     return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
@@ -299,7 +296,7 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
     from otel_openai_usage.exporters.resource import resource
 
     require_collector(settings)
-    with closing(Store(state_file(settings, env))) as store:
+    with closing(open_writer(state_file(settings, env))) as store:
         instance = store.instance_id
     who = resource(instance, settings.attributes.resource)
     sender = exporter(settings.otlp)

@@ -20,8 +20,10 @@ from urllib.parse import quote
 
 import aiohttp
 
+from otel_openai_usage.composition.stores import describe, inspect, queries_opener
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.config.secrets import redact
+from otel_openai_usage.domain.model import utc
 from otel_openai_usage.errors import (
     ConfigError,
     ListenError,
@@ -42,10 +44,6 @@ from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.openai.legacy.source import legacy_client
 from otel_openai_usage.providers.vault import ReadOnlyVault
 from otel_openai_usage.sockets import bind
-from otel_openai_usage.storage.sqlite.describe import describe
-from otel_openai_usage.storage.sqlite.examine import at
-from otel_openai_usage.storage.sqlite.file import inspect
-from otel_openai_usage.storage.sqlite.reader import reading
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -237,11 +235,11 @@ async def _owner(client: Client, one: Organization, state: Path) -> list[Finding
     """Whether the key is of the organization whose data the state has; nothing if it has none."""
     subject = f"{one.name}: organization"
     try:
-        with reading(state) as reader:
-            vault = ReadOnlyVault(reader, one.name, one.base_url)
+        with queries_opener(state)() as queries:
+            vault = ReadOnlyVault(queries, one.name, one.base_url)
             client.guard = Guard(client, vault, now=time.time, mono=time.monotonic)
             await client.check_key()
-            counted = reader.owner(one.name).counted
+            counted = queries.owner(one.name).counted
     except OtherOrganization as error:
         return [Finding("fail", subject, str(error))]
     except (SourceError, StateError):
@@ -364,7 +362,7 @@ def _state(path: Path, *, strict: bool) -> Finding:
         what = f"{said}: {'; '.join(found.doubts)}; restore a backup, or use `state accept`"
         return Finding("fail" if strict else "warn", "state", what)
     if found.position.began:
-        said += f", counting since {at(found.position.began)}"
+        said += f", counting since {utc(found.position.began):%Y-%m-%dT%H:%M:%SZ}"
     if found.running:
         said += ", in use by a running exporter"
     return Finding("ok", "state", said)

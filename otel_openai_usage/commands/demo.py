@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from otel_openai_usage.composition.app import forever, wire
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import load
 from otel_openai_usage.engine.recorder import Clock
 from otel_openai_usage.errors import ListenError
@@ -57,12 +58,14 @@ def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
     """
     try:
         from otel_openai_usage.dashboard.server import PORT, Server
+        from otel_openai_usage.dashboard.store_watcher import StoreWatcher
     except ModuleNotFoundError:
         return "pip install 'otel-openai-usage[dashboard]' for the dashboard"
+    watcher = StoreWatcher(queries_opener(path))
     try:
-        server = Server(path, host="localhost", port=0 if any_port else PORT)
+        server = Server(watcher, host="localhost", port=0 if any_port else PORT)
     except ListenError:
-        server = Server(path, host="localhost", port=0)
+        server = Server(watcher, host="localhost", port=0)
     server.start()
     stack.callback(server.close)
     return f"{server.url}/            the dashboard: what 90 days cost, and this month will"

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.engine import recording
 from otel_openai_usage.providers.openai.prices import Prices
 from otel_openai_usage.simulator import customers, past
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Writer
 
 
 def fill(path: Path, world: World, organization: str, now: float, days: int = 90) -> None:
@@ -16,10 +17,10 @@ def fill(path: Path, world: World, organization: str, now: float, days: int = 90
     begins with today. Raises StateError.
     """
     today = floor(int(now), Width.DAY)
-    store = Store(path)
+    store = open_writer(path)
     try:
         past.fill(store, world, organization, today - days * Width.DAY, today, Prices())
-        store.keep_limits(organization, past.limits(world))
+        store.set_limits(organization, past.limits(world))
         _meter(
             store, world, organization, today - days * Width.DAY, floor(int(now), Width.HOUR), today
         )
@@ -27,7 +28,9 @@ def fill(path: Path, world: World, organization: str, now: float, days: int = 90
         store.close()
 
 
-def _meter(store: Store, world: World, organization: str, start: int, end: int, epoch: int) -> None:
+def _meter(
+    store: Writer, world: World, organization: str, start: int, end: int, epoch: int
+) -> None:
     source_state = store.source_state(organization, METERED, epoch, ())
     hours = {
         hour: customers.metered(world, Window(hour, hour + Width.HOUR))

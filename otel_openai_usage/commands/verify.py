@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from datetime import date
 
 from otel_openai_usage.composition.parts import retention
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Amounts, Dims, Width, floor, midnight, utc
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.errors import ConfigError, OtherOrganization
 from otel_openai_usage.providers import DEFAULT, PROVIDERS
 from otel_openai_usage.providers.vault import ReadOnlyVault
-from otel_openai_usage.storage.ports import Source
-from otel_openai_usage.storage.sqlite.reader import Reader, reading
+from otel_openai_usage.storage.ports import Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +114,23 @@ async def verdicts(
         )
     end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
     kept = retention(settings, now).days
-    with reading(state_file(settings, env)) as reader:
-        if wrong := reader.totals_disagreeing():
+    with queries_opener(state_file(settings, env))() as queries:
+        if wrong := queries.totals_disagreeing():
             yield TotalsDiffer(wrong)
         for organization in settings.organizations:
             reach = settings.usage.reconcile.total_seconds()
             start = midnight(since) if since else floor(now - int(reach), Width.DAY)
-            async for verdict in _of(settings, organization, reader, start, end, kept):
+            async for verdict in _of(settings, organization, queries, start, end, kept):
                 yield verdict
 
 
 async def _of(
-    settings: Settings, organization: Organization, reader: Reader, start: int, end: int, kept: int
+    settings: Settings,
+    organization: Organization,
+    queries: Queries,
+    start: int,
+    end: int,
+    kept: int,
 ) -> AsyncIterator[Verdict | Purged | Refused]:
     wanted = {
         name
@@ -132,14 +138,14 @@ async def _of(
         if settings.usage.enabled and not USAGE_ENDPOINTS[name].level
     }
     wanted |= {COSTS.name} if settings.costs.enabled else set()
-    vault = ReadOnlyVault(reader, organization.name, organization.base_url)
+    vault = ReadOnlyVault(queries, organization.name, organization.base_url)
     async with PROVIDERS[DEFAULT](settings, organization, vault, now=lambda: end) as provider:
         try:
             await provider.probe()
         except OtherOrganization as error:
             yield Refused(organization.name, str(error))
             return
-        for source_state in reader.source_states(organization.name):
+        for source_state in queries.source_states(organization.name):
             if source_state.endpoint.name in wanted:
                 oldest = max(kept, source_state.purged_before)
                 first = max(start, source_state.progress.epoch)
@@ -148,7 +154,7 @@ async def _of(
                     yield Purged(utc(first).date(), utc(last - 1).date(), source_state)
                 source = provider.sources[source_state.endpoint.name]
                 try:
-                    found = await _days(source, source_state, reader, max(start, oldest), end)
+                    found = await _days(source, source_state, queries, max(start, oldest), end)
                 except OtherOrganization as error:
                     yield Refused(organization.name, str(error))
                     return
@@ -157,7 +163,7 @@ async def _of(
 
 
 async def _days(
-    source: Source, source_state: SourceState, reader: Reader, start: int, end: int
+    source: Source, source_state: SourceState, queries: Queries, start: int, end: int
 ) -> list[Verdict]:
     limits = {Width.DAY: COST_LIMIT} if source_state.endpoint is COSTS else LIMITS
     theirs: dict[int, dict[Dims, Amounts]] = {}
@@ -172,13 +178,15 @@ async def _days(
             day_sums = theirs[floor(bucket.start, Width.DAY)]
             for dims, amounts in bucket.rows.items():
                 day_sums[dims] = total(day_sums.get(dims, source_state.endpoint.zero), amounts)
-    return [_verdict(source_state, day, said, reader) for day, said in theirs.items()]
+    return [_verdict(source_state, day, said, queries) for day, said in theirs.items()]
 
 
 def _verdict(
-    source_state: SourceState, day: int, theirs: Mapping[Dims, Amounts], reader: Reader
+    source_state: SourceState, day: int, theirs: Mapping[Dims, Amounts], queries: Queries
 ) -> Verdict:
-    ours = reader.counted(source_state, max(day, source_state.progress.epoch), day + Width.DAY)
+    ours = queries.sums_by_dims(
+        source_state, max(day, source_state.progress.epoch), day + Width.DAY
+    )
     zero = source_state.endpoint.zero
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
     pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}

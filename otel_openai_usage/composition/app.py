@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
+from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Settings, needs_key, state_file
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS, Endpoint
@@ -47,9 +47,8 @@ from otel_openai_usage.memory import Shelf, tune_allocator
 from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.sockets import bind
-from otel_openai_usage.storage.sqlite.file import MEMORY, unwritable
-from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.storage.sqlite.units import QuantityUnits
+from otel_openai_usage.storage.ports import Writer
+from otel_openai_usage.storage.quantity_units import QuantityUnits
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
@@ -71,7 +70,7 @@ total.
 class Exporter:
     """Everything that runs, wired."""
 
-    store: Store
+    store: Writer
     recorder: Recorder
     self_metrics: SelfMetrics
     board: Board
@@ -96,11 +95,8 @@ class Exporter:
         """Why /readyz says no. Tries the disk: a poll with nothing new writes nothing, so it would
         not tell.
         """
-        disk = []
-        if gone := self.store.gone():
-            disk = [f"{gone}; put it back, or stop this program and restore it from a backup"]
-        elif self.store.path != MEMORY and (refused := unwritable(Path(self.store.path).parent)):
-            disk = [f"the state file {self.store.path} cannot be written: {refused}"]
+        unwritable = self.store.why_unwritable()
+        disk = [unwritable] if unwritable else []
         untried = [
             f"{loop.organization} {loop.source}: not polled yet"
             for loop in self.loops
@@ -259,7 +255,7 @@ async def wire(
     listeners = await _listen(settings, stack, board) if not once else _Listeners()
     # A large state takes a while to read. That is done in threads, so that the listeners answer.
     store = await asyncio.to_thread(
-        Store, state_file(settings, env), now=clock.now, strict=settings.state.strict
+        open_writer, state_file(settings, env), now=clock.now, strict=settings.state.strict
     )
     stack.callback(store.close)
     report(store)
@@ -271,15 +267,15 @@ async def wire(
         who,
         [prometheus],
         exporters=["otlp"] if sends else [],
-        state_size=lambda: size(store.path),
+        state_size=store.size,
         state_lost=lambda: store.lost_seconds,
     )
     stack.callback(self_metrics.shutdown)
     seen = policy(settings, once=once)
     snapshot_builder = SnapshotBuilder(
         seen,
-        store.folds(),
-        store.floors(),
+        store.overflow_members(),
+        store.high_water_marks(),
         cost_days=settings.costs.days,
         organization_ids=settings.organization_ids,
     )
@@ -398,7 +394,7 @@ def _load(exporter: Exporter, settings: Settings) -> None:
 
 
 def _ingest(
-    exporter: Exporter, settings: Settings, store: Store, sockets: Sequence[socket.socket]
+    exporter: Exporter, settings: Settings, store: Writer, sockets: Sequence[socket.socket]
 ) -> Ingest:
     """The listener for events, and their books."""
     recorder = exporter.recorder
@@ -429,11 +425,6 @@ def _ingest(
         max_body=events.max_body,
         sockets=sockets,
     )
-
-
-def size(path: str) -> int:
-    """Bytes of the state on disk, what waits to be written back included."""
-    return sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
 
 
 def _add_organization(

@@ -25,7 +25,7 @@ from otel_openai_usage.providers.openai.legacy.poll import LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
 from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.providers.vault import StateVault
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def retention(settings: Settings, now: int) -> Retention:
 
 
 def maintenance(
-    settings: Settings, recorder: Recorder, store: Store, self_metrics: SelfMetrics
+    settings: Settings, recorder: Recorder, store: Writer, self_metrics: SelfMetrics
 ) -> Maintenance:
     """What looks after the history."""
     compared = settings.prices.enabled and settings.costs.enabled and settings.usage.enabled
@@ -72,7 +72,7 @@ def provider(
     settings: Settings,
     organization: Organization,
     recorder: Recorder,
-    store: Store,
+    store: Writer,
     self_metrics: SelfMetrics,
     budget: Budget,
 ) -> Provider:
@@ -89,7 +89,7 @@ def provider(
     )
 
 
-def legacy_owner(settings: Settings, store: Store, source_state: SourceState) -> LegacyOwner:
+def legacy_owner(settings: Settings, store: Writer, source_state: SourceState) -> LegacyOwner:
     """What keeps records of another organization out of the legacy source's book."""
     asked = settings.legacy
     secret = asked.api_key.get_secret_value() if asked.api_key else ""
@@ -100,7 +100,7 @@ def legacy_owner(settings: Settings, store: Store, source_state: SourceState) ->
 def legacy(
     settings: Settings,
     recorder: Recorder,
-    store: Store,
+    store: Writer,
     self_metrics: SelfMetrics,
     source_state: PriceList | None,
     *,

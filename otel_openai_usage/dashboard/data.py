@@ -2,10 +2,10 @@
 fresh they are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, E
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Limit, Names, floor
 from otel_openai_usage.domain.source_state import Status
+from otel_openai_usage.storage.ports import Queries
+from otel_openai_usage.storage.results import StoredSource
 
 DIMENSIONS = ("project", "model", "key", "user", "operation", "customer")
 COST_DIMENSIONS = ("project", "model", "key", "user", "charged", "currency")
@@ -23,44 +25,6 @@ _FLOATING = ("cost", "quantity", "estimate")
 _WITHOUT_ID = {"key": "no API key", "user": "no user", "project": "no project"}
 _DEFAULT_CURRENCY = "usd"
 _Attributes: TypeAlias = Mapping[str, str | None]
-
-
-class DailyQueries(Protocol):
-    """The queries of the store that the dashboard needs. Every method raises StateError."""
-
-    def sources(self, organization: str) -> Mapping[str, int]:
-        """The ids of an organization's sources, by endpoint."""
-        ...
-
-    def statuses(self, organization: str) -> Sequence[Status]:
-        """How far each source has come."""
-        ...
-
-    def first(self, organization: str) -> int | None:
-        """The start of the oldest row."""
-        ...
-
-    def stored_series_list(
-        self, source: int, endpoint: Endpoint
-    ) -> Mapping[int, Mapping[str, str | None]]:
-        """The attribute sets of a source, by id."""
-        ...
-
-    def rows(self, source: int, endpoint: Endpoint, since: int) -> Iterable[Sequence[float]]:
-        """(attribute set, day, the endpoint's measures) from a day on; a day may come in several parts."""
-        ...
-
-    def estimates(self, source: int, since: int) -> Iterable[Sequence[float]]:
-        """(attribute set, day, estimated cost) from a day on, where there is a price."""
-        ...
-
-    def names(self, organization: str) -> Names:
-        """Names of projects, API keys and users."""
-        ...
-
-    def limits(self, organization: str) -> Sequence[Limit]:
-        """The spend limits that OpenAI reported last."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,15 +129,20 @@ def _until(cube: Cube, measure: str) -> int | None:
     return cube.start + (int(days[-1]) + 1) * DAY
 
 
-def read(queries: DailyQueries, organization: str, now: float, years: float = 2.0) -> Data:
+def read(queries: Queries, organization: str, now: float, years: float = 2.0) -> Data:
     """Everything of the last years. Raises StateError."""
     today = floor(int(now), DAY)
     earliest = today - int(years * 365) * DAY
-    oldest = queries.first(organization)
-    first = None if oldest is None else max(floor(oldest, DAY), earliest)
+    span = queries.span(organization)
+    first = None if span is None else max(floor(span[0], DAY), earliest)
+    sources = {
+        source.endpoint.name: source
+        for source in queries.sources()
+        if source.organization == organization
+    }
     reader = _CubeReader(
         queries,
-        sources=queries.sources(organization),
+        sources=sources,
         start=today if first is None else first,
         today=today,
     )
@@ -192,7 +161,7 @@ def read(queries: DailyQueries, organization: str, now: float, years: float = 2.
         costs=costs,
         names=queries.names(organization),
         limits=queries.limits(organization),
-        statuses=list(queries.statuses(organization)),
+        statuses=[_status(source) for source in sources.values()],
         first=first,
         now=now,
         legacy=is_legacy,
@@ -200,11 +169,21 @@ def read(queries: DailyQueries, organization: str, now: float, years: float = 2.
     )
 
 
+def _status(source: StoredSource) -> Status:
+    return Status(
+        source.organization,
+        source.endpoint.name,
+        up=None,
+        last_success=source.last_success,
+        newest_bucket=source.newest_bucket,
+    )
+
+
 class _CubeReader:
     """Reads the days from `start` to `today` of one organization's sources. Raises StateError."""
 
     def __init__(
-        self, queries: DailyQueries, *, sources: Mapping[str, int], start: int, today: int
+        self, queries: Queries, *, sources: Mapping[str, StoredSource], start: int, today: int
     ) -> None:
         self.sources = sources
         self._queries = queries
@@ -222,18 +201,18 @@ class _CubeReader:
 
     def _add_usage(self, builder: Builder, endpoint: Endpoint) -> None:
         source = self.sources[endpoint.name]
-        stored = self._queries.stored_series_list(source, endpoint)
+        stored = self._queries.attribute_sets(source)
         # The operation of an event is one of its attributes.
         operation = None if endpoint is METERED else endpoint.name
         attribute_sets = {id_: _usage_attributes(each, operation) for id_, each in stored.items()}
-        rows = self._queries.rows(source, endpoint, self._start)
+        rows = self._queries.daily_sums(source, self._start)
         measures = [measure.name for measure in endpoint.measures]
         indexes = builder.add(attribute_sets, rows, measures)
         builder.add_rows(indexes, self._estimates(source), ("estimate", "priced"))
 
-    def _estimates(self, source: int) -> Iterator[Sequence[float]]:
+    def _estimates(self, source: StoredSource) -> Iterator[Sequence[float]]:
         """(attribute set, day, estimated cost, 1 for a price)."""
-        for row in self._queries.estimates(source, self._start):
+        for row in self._queries.daily_estimates(source, self._start):
             yield (*row, 1)
 
     def costs(self) -> tuple[Cube, tuple[str, ...]]:
@@ -241,9 +220,9 @@ class _CubeReader:
         builder = Builder(COST_DIMENSIONS, self._start, self._days, _FLOATING)
         source = self.sources.get(COSTS.name)
         if source is not None:
-            stored = self._queries.stored_series_list(source, COSTS)
+            stored = self._queries.attribute_sets(source)
             attribute_sets = {id_: _cost_attributes(each) for id_, each in stored.items()}
-            rows = self._queries.rows(source, COSTS, self._start)
+            rows = self._queries.daily_sums(source, self._start)
             measures = [measure.name for measure in COSTS.measures]
             builder.add(attribute_sets, rows, measures)
         cube = builder.build()

@@ -21,6 +21,7 @@ from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.wsgi import WsgiServer
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.sockets import bind, is_loopback
+from otel_openai_usage.storage.ports import OpenQueries
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +75,13 @@ class Server:
 
     def __init__(
         self,
-        path: Path,
+        watcher: StoreWatcher,
         *,
         host: str,
         port: int,
         prefix: str = "/",
-        watcher: StoreWatcher | None = None,
     ) -> None:
-        self.watcher = watcher or StoreWatcher(path)
+        self.watcher = watcher
         app = application(self.watcher, prefix)
         if is_loopback(host):
             app.server.before_request(_refuse_other_hosts)
@@ -131,7 +131,7 @@ def _refuse_other_hosts() -> flask.Response | None:
 
 
 def serve(
-    path: Path,
+    open_queries: OpenQueries,
     *,
     host: str,
     port: int,
@@ -139,10 +139,10 @@ def serve(
     ready: Callable[[str], None],
     until: threading.Event | None = None,
 ) -> None:
-    """Serve the dashboard of the store at `path` until the event is set; without one until SIGTERM,
+    """Serve the dashboard of the store until the event is set; without one until SIGTERM,
     SIGINT or SIGHUP. Raises ListenError.
     """
-    server = Server(path, host=host, port=port, prefix=prefix)
+    server = Server(StoreWatcher(open_queries), host=host, port=port, prefix=prefix)
     server.start()
     try:
         if until is not None:

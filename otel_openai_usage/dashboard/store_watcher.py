@@ -5,12 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from otel_openai_usage.dashboard.data import Data, read
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.storage.sqlite.daily import Daily, daily
+from otel_openai_usage.storage.ports import OpenQueries, Queries
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +30,16 @@ class LoadedStore:
 
 
 class StoreWatcher:
-    """Watches the store at `path`, every `interval` seconds. `clock` gives Unix seconds."""
+    """Watches the store, every `interval` seconds. `clock` gives Unix seconds."""
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], float] = time.time, interval: float = 10.0
+        self,
+        open_queries: OpenQueries,
+        *,
+        clock: Callable[[], float] = time.time,
+        interval: float = 10.0,
     ) -> None:
-        self.path = path
+        self._open_queries = open_queries
         self._clock = clock
         self._interval = interval
         self._loaded = LoadedStore()
@@ -54,8 +57,8 @@ class StoreWatcher:
     def refresh(self) -> None:
         """Read the store now. If that fails, the last reading stays, with the problem beside it."""
         try:
-            with daily(self.path) as stored:
-                self._load(stored)
+            with self._open_queries() as queries:
+                self._load(queries)
         except StateError as error:
             self._note_problem(error)
 
@@ -63,8 +66,8 @@ class StoreWatcher:
         """Read the store whenever it was written, until `close`. Blocks: run it in a thread."""
         while not self._stop.is_set():
             try:
-                with daily(self.path) as stored:
-                    self._follow(stored)
+                with self._open_queries() as queries:
+                    self._follow(queries)
             except StateError as error:
                 self._note_problem(error)
                 self._stop.wait(self._interval)
@@ -73,24 +76,23 @@ class StoreWatcher:
         """End `watch`."""
         self._stop.set()
 
-    def _follow(self, stored: Daily) -> None:
-        """Read whenever this file changes; return when it is gone or after `close`."""
+    def _follow(self, queries: Queries) -> None:
+        """Read whenever the store changes, until `close`. Raises StateError if it is gone."""
         while not self._stop.is_set():
             began = time.monotonic()
             # A new day moves every period, even if nothing was written.
-            state = (stored.version(), self._clock() // Width.DAY)
+            state = (queries.version(), self._clock() // Width.DAY)
             if state != self._read_state or self._loaded.problem:
-                self._load(stored)
+                self._load(queries)
                 self._read_state = state
             duration = time.monotonic() - began
             pause = max(self._interval, duration * PAUSE_FACTOR)
-            is_closed = self._stop.wait(pause)
-            if is_closed or not self.path.exists():
-                return
+            self._stop.wait(pause)
 
-    def _load(self, stored: Daily) -> None:
+    def _load(self, queries: Queries) -> None:
         now = self._clock()
-        data = {name: read(stored, name, now) for name in stored.organizations()}
+        organizations = dict.fromkeys(source.organization for source in queries.sources())
+        data = {name: read(queries, name, now) for name in organizations}
         self._loaded = LoadedStore(data, None, self._loaded.version + 1)
 
     def _note_problem(self, error: StateError) -> None:

@@ -3,16 +3,17 @@ what OpenAI billed.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Protocol
 
 from otel_openai_usage.domain.model import Width, floor
-from otel_openai_usage.domain.retention import Maintained, Retention
+from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import StateError
+from otel_openai_usage.storage.ports import HistoryWriter
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +26,9 @@ BILLED_AFTER = Width.DAY
 SPANS = {"day": 1, "week": 7}
 
 
-class HistoryStore(Protocol):
-    """The part of the store that retention needs. Every method raises StateError."""
-
-    def maintain(self, source_state: SourceState, keep: Retention) -> Maintained | None:
-        """Downsample or purge one small part of a source. Return None if nothing was to do."""
-        ...
-
-    def spent(
-        self, organization: str, start: int, end: int
-    ) -> Mapping[int, tuple[Decimal, Decimal]]:
-        """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both
-        are known, by day.
-        """
-        ...
-
-
-def maintain(store: HistoryStore, source_state: SourceState, keep: Retention) -> bool:
+def maintain(store: HistoryWriter, source_state: SourceState, keep: Retention) -> bool:
     """Do one step of retention. Return False if nothing was to do. Raises StateError."""
-    maintained = store.maintain(source_state, keep)
+    maintained = store.apply_retention(source_state, keep)
     if maintained is None:
         return False
     source_state.fingerprints.discard_within(maintained.window)
@@ -65,7 +50,7 @@ class Maintenance:
     def __init__(
         self,
         recorder: Recorder,
-        store: HistoryStore,
+        store: HistoryWriter,
         telemetry: Telemetry,
         organizations: Sequence[str],
         keep: Callable[[int], Retention],
@@ -105,7 +90,7 @@ class Maintenance:
     async def _compare(self, organization: str, now: int) -> None:
         end = floor(now - BILLED_AFTER, Width.DAY)
         days = await self._recorder.do(
-            lambda: self._store.spent(organization, end - 7 * Width.DAY, end)
+            lambda: self._store.estimated_and_billed(organization, end - 7 * Width.DAY, end)
         )
         for span, count in SPANS.items():
             within = [pair for day, pair in days.items() if day >= end - count * Width.DAY]

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from otel_openai_usage.domain.model import NO_NAMES, Names
 from otel_openai_usage.domain.source_state import SourceState, Status
+from otel_openai_usage.engine.ports import LimitSource, NameSource
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import MissingScope, Rejected, SourceError
-from otel_openai_usage.storage.ports import LimitSource, NameSource
 from otel_openai_usage.view.attributes import dimensions, unnamed
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class NamesPoll(Shown):
                 recorder.fold(
                     *made
                 )  # first: a crash between new names and what must not fall would let it fall
-                recorder.store.keep_names(self._organization, after)
+                recorder.store.set_names(self._organization, after)
                 self._owes = False
 
         await recorder.do(work)
@@ -168,7 +168,7 @@ class LimitsPoll(Shown):
 
         def work() -> None:
             if self._recorder.snapshot_builder.limits_of(self._organization) != limits:
-                self._recorder.store.keep_limits(self._organization, limits)
+                self._recorder.store.set_limits(self._organization, limits)
             self._recorder.snapshot_builder.apply_limits(self._organization, limits)
 
         await self._recorder.do(work)

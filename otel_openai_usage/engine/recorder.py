@@ -20,7 +20,7 @@ from otel_openai_usage.domain.trusted_time import KnownTimes, Present
 from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.failure_log import SAY_AGAIN_AFTER
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.storage.ports import Store
+from otel_openai_usage.storage.ports import Writer
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Recorder:
 
     def __init__(
         self,
-        store: Store,
+        store: Writer,
         snapshot_builder: SnapshotBuilder,
         board: Board,
         clock: Clock,
@@ -119,7 +119,7 @@ class Recorder:
         if served is None:
             # The state is new, or of a version that did not write this down.
             served = str(int(any(map(_was_shown, self.source_states))))
-            self.store.take_note(_PAGE_SERVED, served)
+            self.store.set_note(_PAGE_SERVED, served)
         self._served_kept = served == "1"
         self.snapshot_builder.series_index.page_served = self._served_kept
         self.fold(self.snapshot_builder.load(self.source_states, names, self.earliest(), mono))
@@ -142,7 +142,7 @@ class Recorder:
     def _keep_served(self) -> None:
         self.snapshot_builder.series_index.page_served = True
         try:
-            self.store.take_note(_PAGE_SERVED, "1")
+            self.store.set_note(_PAGE_SERVED, "1")
         except StateError as error:
             self._tell_of(error)  # written down with the next page
         else:
@@ -177,7 +177,7 @@ class Recorder:
     def keep_times(self) -> None:
         """Write down what is known of the time. In the thread. Raises StateError."""
         known = self._present.known(self.clock.mono())
-        self.store.take_note(_KNOWN_TIMES, json.dumps([known.proven, known.assumed]))
+        self.store.set_note(_KNOWN_TIMES, json.dumps([known.proven, known.assumed]))
 
     async def do(self, work: Callable[[], T]) -> T:
         """Run `work` in the thread."""
@@ -209,7 +209,7 @@ class Recorder:
         self._unkept += folds
         self._unheld += floors
         if self._unkept or self._unheld:
-            self.store.fold(self._unkept, self._unheld)
+            self.store.add_overflow(self._unkept, self._unheld)
             self._unkept.clear()
             self._unheld.clear()
 
@@ -242,7 +242,7 @@ class Recorder:
         """
         try:
             if stored_series_list:
-                self.store.release(stored_series_list)
+                self.store.mark_released(stored_series_list)
         except StateError as error:
             self._tell_of(error)
         else:

@@ -26,7 +26,7 @@ from otel_openai_usage.domain.reconciliation import Row
 from otel_openai_usage.domain.source_state import SourceState, next_grouping_change
 from otel_openai_usage.domain.windows import Plan, Progress, Step
 from otel_openai_usage.errors import GroupingRefused, StateError
-from otel_openai_usage.storage.ports import EventStore, Store
+from otel_openai_usage.storage.ports import EventWriter, UsageWriter
 
 WRITE_INTERVAL = 900
 """Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
@@ -52,7 +52,9 @@ class Recorded:
     newest: int | None = None
 
 
-def regroup(store: Store, source_state: SourceState, wanted: tuple[str, ...], now: int) -> None:
+def regroup(
+    store: UsageWriter, source_state: SourceState, wanted: tuple[str, ...], now: int
+) -> None:
     """Let the configured grouping apply from the next UTC midnight on. Raises StateError; nothing
     changed then.
 
@@ -66,11 +68,11 @@ def regroup(store: Store, source_state: SourceState, wanted: tuple[str, ...], no
     _regroup(store, source_state, groupings)
 
 
-def _regroup(store: Store, source_state: SourceState, groupings: Groupings) -> bool:
+def _regroup(store: UsageWriter, source_state: SourceState, groupings: Groupings) -> bool:
     """Write other groupings. Return whether that changed anything."""
     if groupings == source_state.groupings:
         return False
-    store.regroup(source_state, groupings)
+    store.save_groupings(source_state, groupings)
     source_state.groupings = groupings
     return True
 
@@ -86,7 +88,7 @@ class LeftOut:
 
 
 def leave_out(
-    store: Store, source_state: SourceState, window: Window, refused: GroupingRefused
+    store: UsageWriter, source_state: SourceState, window: Window, refused: GroupingRefused
 ) -> LeftOut | None:
     """Read the buckets of a window without the dimensions that OpenAI refuses there.
 
@@ -133,7 +135,7 @@ def due(
     return plan
 
 
-def whole_days(store: Store, source_state: SourceState, plan: Plan) -> Sequence[Step]:
+def whole_days(store: UsageWriter, source_state: SourceState, plan: Plan) -> Sequence[Step]:
     """Comparisons of whole days that the plan reads in hours though they have a row of their own.
 
     Such a row stays from another bucket width, or because OpenAI's hours knew less than its days.
@@ -166,7 +168,7 @@ def mark_lost(source_state: SourceState, window: Window) -> Sequence[Window]:
 
 
 def record_reading(
-    store: Store,
+    store: UsageWriter,
     source_state: SourceState,
     step: Step,
     buckets: Sequence[Bucket],
@@ -214,7 +216,7 @@ def record_reading(
     )
 
 
-def _write(store: Store, source_state: SourceState, commit: Commit, now: int) -> Delta:
+def _write(store: UsageWriter, source_state: SourceState, commit: Commit, now: int) -> Delta:
     """Write a commit and bring the state in memory up to date. Raises StateError.
 
     If only the progress changed, it is not written now: reading again after a crash does no harm.
@@ -272,7 +274,7 @@ def price(source_state: SourceState, prices: PriceList, now: int) -> None:
             stored_series.estimate = stored_series.estimate_shown = Decimal(0)
 
 
-def finish(store: Store, source_state: SourceState, now: int) -> bool:
+def finish(store: UsageWriter, source_state: SourceState, now: int) -> bool:
     """End a poll: all its steps were recorded. Return whether it was the first complete poll of
     the source, so that its series may now be shown.
 
@@ -291,20 +293,22 @@ def finish(store: Store, source_state: SourceState, now: int) -> bool:
     return is_first
 
 
-def write_progress(store: Store, source_state: SourceState, progress: Progress, now: int) -> None:
+def write_progress(
+    store: UsageWriter, source_state: SourceState, progress: Progress, now: int
+) -> None:
     """Write how far reading has come, with the status. Raises StateError; nothing changed then."""
     store.commit(source_state, Commit(progress))
     source_state.progress = progress
     source_state.written_at = now
 
 
-def keep(store: Store, source_state: SourceState, now: int) -> None:
+def keep(store: UsageWriter, source_state: SourceState, now: int) -> None:
     """Write the progress as it is in memory. Raises StateError."""
     write_progress(store, source_state, source_state.progress, now)
 
 
 def _stored_usage(
-    store: Store, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
+    store: UsageWriter, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
 ) -> StoredUsage:
     """What is stored where a reading of one step is recorded. Raises StateError."""
     if step.coarse:
@@ -322,7 +326,7 @@ def _stored_usage(
 
 
 def _overlapping_rows(
-    store: Store, source_state: SourceState, width: Width, window: Window
+    store: UsageWriter, source_state: SourceState, width: Width, window: Window
 ) -> list[Row]:
     """Rows of wider buckets that began before the window and end in it.
 
@@ -334,7 +338,7 @@ def _overlapping_rows(
 
 
 def _wider_rows(
-    store: Store, source_state: SourceState, width: Width, starts: Iterable[int]
+    store: UsageWriter, source_state: SourceState, width: Width, starts: Iterable[int]
 ) -> list[Row]:
     """The rows of wider buckets that contain any of these buckets; none for a level.
 
@@ -352,7 +356,7 @@ def _wider_rows(
 
 
 def _rows_inside(
-    store: Store, source_state: SourceState, width: Width, starts: Iterable[int]
+    store: UsageWriter, source_state: SourceState, width: Width, starts: Iterable[int]
 ) -> list[Row]:
     """The rows of these buckets, and of the narrower buckets in them."""
     widths = [each for each in Width if each <= width]
@@ -363,7 +367,7 @@ def _rows_inside(
 
 
 def _days_to_refine(
-    store: Store, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
+    store: UsageWriter, source_state: SourceState, step: Step, reading: Mapping[int, Rows]
 ) -> list[int]:
     """The days of a coarse reading that differ from what is stored, if hours can explain them."""
     endpoint = source_state.endpoint
@@ -427,7 +431,7 @@ class RecordedEvents:
 
 
 def record_events(
-    store: EventStore,
+    store: EventWriter,
     source_states: Mapping[str, SourceState],
     events: Sequence[Event],
     now: int,
@@ -470,7 +474,7 @@ def _event_commit(
 
 
 def record_day(
-    store: Store,
+    store: UsageWriter,
     source_state: SourceState,
     day: int,
     hours: Mapping[int, Rows],
@@ -484,7 +488,7 @@ def record_day(
 
 
 def record_range(
-    store: Store,
+    store: UsageWriter,
     source_state: SourceState,
     window: Window,
     width: Width,

@@ -13,7 +13,7 @@ from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +23,21 @@ LOOK = 5.0
 """Seconds between two looks whether `state accept` asked for something."""
 
 
-def report(store: Store) -> None:
+def report(store: Writer) -> None:
     """One line on the state at every start, and one for each loss that nobody accepted."""
-    if store.is_new or store.began is None:
+    if store.opening.is_new or store.opening.counting_since is None:
         log.info("the state is new", extra={"event": "state_new", "path": store.path})
     else:
         opened = {
             "event": "state_opened",
             "path": store.path,
-            "counting_since": _time(store.began),
-            "last_write": _time(store.last_write) if store.last_write else "unknown",
+            "counting_since": _time(store.opening.counting_since),
+            "last_write": _time(store.opening.last_write)
+            if store.opening.last_write
+            else "unknown",
         }
-        log.info("the state counts since %s", _time(store.began), extra=opened)
-    for event, sentence in store.notes:
+        log.info("the state counts since %s", _time(store.opening.counting_since), extra=opened)
+    for event, sentence in store.opening.warnings:
         log.warning(sentence, extra={"event": event})
     for loss in store.losses:
         facts: dict[str, object] = {
@@ -58,11 +60,11 @@ def _time(seconds: int) -> str:
     return utc(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def read_again(store: Store, source_states: Iterable[tuple[SourceState, int]], now: int) -> None:
+def read_again(store: Writer, source_states: Iterable[tuple[SourceState, int]], now: int) -> None:
     """After a loss: count the last `reconcile` seconds of each book as unread, so that the first
     poll reads all of it. Raises StateError.
     """
-    if not store.must_read_again:
+    if not store.needs_reread:
         return
     for source_state, reconcile in source_states:
         progress = source_state.progress
@@ -77,13 +79,13 @@ def read_again(store: Store, source_states: Iterable[tuple[SourceState, int]], n
         )
         source_state.progress = replace(progress, unread=(*older, Window(start, end)))
         recording.keep(store, source_state, now)
-    store.marked_unread()
+    store.set_reread()
 
 
 class StateCare:
     """Writes the log back every few minutes, beside the polls, and does what `state accept` asks."""
 
-    def __init__(self, recorder: Recorder, store: Store) -> None:
+    def __init__(self, recorder: Recorder, store: Writer) -> None:
         self._recorder = recorder
         self._store = store
 
@@ -107,7 +109,7 @@ class StateCare:
         keeper's thread for some milliseconds. Raises StateError.
         """
         await asyncio.to_thread(self._store.checkpoint)
-        await self._recorder.do(self._store.settle)
+        await self._recorder.do(self._store.sync)
 
     async def take_acceptance(self) -> None:
         """Accept the reported losses if `state accept` asked for it. Raises StateError."""

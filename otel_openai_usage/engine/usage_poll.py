@@ -13,10 +13,11 @@ from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Plan, Step
 from otel_openai_usage.engine import recording
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.engine.recording import Recorded
 from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, TooLarge
-from otel_openai_usage.storage.ports import Source, Store
+from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ def _halved(step: Step) -> list[Step]:
 
 
 def load_days(
-    store: Store, source_state: SourceState, now: int, days: int, since: int | None = None
+    store: Writer, source_state: SourceState, now: int, days: int, since: int | None = None
 ) -> None:
     """Have the last days' costs at hand, as they are stored: those up to now, and those up to
     `since`, in case that now is later than it is.

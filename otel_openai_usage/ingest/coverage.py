@@ -1,22 +1,14 @@
 """Who used the rest? What the organization used today beside what events explain of it."""
 
-from typing import Protocol
-
-from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.engine.recorder import Recorder
-
-
-class Shares(Protocol):
-    """A store that can compare."""
-
-    def shares(self, day: int) -> list[Share]: ...
+from otel_openai_usage.storage.ports import Writer
 
 
 class CoveragePoll:
     """Compares the current UTC day's usage with its events, by model. Raises StateError."""
 
-    def __init__(self, recorder: Recorder, store: Shares) -> None:
+    def __init__(self, recorder: Recorder, store: Writer) -> None:
         self._recorder = recorder
         self._store = store
 

@@ -11,7 +11,7 @@ from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.engine.recording import RecordedEvents
 from otel_openai_usage.errors import Busy, StateError
-from otel_openai_usage.storage.ports import EventStore, Store
+from otel_openai_usage.storage.ports import Writer
 
 WAITING = 20_000
 """Events that may wait for the disk; who comes then is sent away."""
@@ -22,20 +22,8 @@ PARTS = 256
 _DAY = 86400
 
 
-class Shelf(EventStore, Protocol):
-    """An EventStore that forgets."""
-
-    def forget_events(self, part: int, before: int) -> int: ...
-
-
-class Books(Store, Protocol):
-    """A Store that remembers which attributes events had."""
-
-    def event_attributes(self) -> list[str]: ...
-
-
 def metered_sources(
-    store: Books, organizations: Iterable[str], attributes: Iterable[str], now: int
+    store: Writer, organizations: Iterable[str], attributes: Iterable[str], now: int
 ) -> dict[str, SourceState]:
     """The books of metered events, by organization, all with one kind; new ones begin to count now."""
     endpoint = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
@@ -67,7 +55,7 @@ class Intake:
     def __init__(
         self,
         recorder: Recorder,
-        store: Shelf,
+        store: Writer,
         source_states: Mapping[str, SourceState],
         counts: Counts,
         *,
@@ -148,7 +136,7 @@ class Intake:
         for delta in booked.deltas:
             recorder.apply(delta)
         if clock.mono() - self._forgot >= _DAY / PARTS:
-            self._store.forget_events(self._part, since)
+            self._store.purge_events(self._part, since)
             self._part = (self._part + 1) % PARTS
             self._forgot = clock.mono()
         return booked

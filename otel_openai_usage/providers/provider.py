@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from otel_openai_usage.config import Organization, Settings
+from otel_openai_usage.engine.ports import LimitSource, NameSource, Source
 from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.vault import Vault
-from otel_openai_usage.storage.ports import LimitSource, NameSource, Source
 
 Observe = Callable[[str, int | None, float], None]
 """Called after each request: endpoint, HTTP status (None if there was no answer), seconds."""

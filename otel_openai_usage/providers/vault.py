@@ -36,7 +36,7 @@ class ReadableState(Protocol):
 class WritableState(ReadableState, Protocol):
     """A state that can be written, too."""
 
-    def note_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None: ...
+    def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None: ...
 
 
 class ReadOnlyVault:
@@ -81,4 +81,4 @@ class StateVault:
 
     async def note(self, seen: Identity, marks: tuple[str, ...]) -> None:
         """Store what the organization says about itself, and the marks of its keys."""
-        await self._run(lambda: self._state.note_owner(self._organization, seen, marks))
+        await self._run(lambda: self._state.set_owner(self._organization, seen, marks))

@@ -15,9 +15,9 @@ from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, NotOffered
-from otel_openai_usage.storage.ports import Source
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def unread(start: int, end: int, done: Sequence[Window]) -> tuple[Window, ...]:
 
 
 async def read(
-    store: Store,
+    store: Writer,
     source_state: SourceState,
     source: Source,
     calls: Sequence[Call],
@@ -107,7 +107,7 @@ class _CallReader:
 
     def __init__(
         self,
-        store: Store,
+        store: Writer,
         source_state: SourceState,
         source: Source,
         now: int,
@@ -145,7 +145,7 @@ class _CallReader:
 
 
 def _smaller_calls(
-    store: Store, source_state: SourceState, call: Call, error: GroupingRefused | LookbackExceeded
+    store: Writer, source_state: SourceState, call: Call, error: GroupingRefused | LookbackExceeded
 ) -> Sequence[Call]:
     """The calls to make in place of one that OpenAI refuses. Raises the error if there are none."""
     if isinstance(error, LookbackExceeded):

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
-from pathlib import Path
 
 from otel_openai_usage.domain.model import utc
 from otel_openai_usage.reports.formats import TableFormat, load
 from otel_openai_usage.reports.tables import By, Export, csv_row
-from otel_openai_usage.storage.sqlite.history import History, history
+from otel_openai_usage.storage.ports import OpenQueries, Queries
 
 
 def lines(
-    path: Path,
+    open_queries: OpenQueries,
     since: date,
     until: date,
     format_name: str,
@@ -24,7 +23,7 @@ def lines(
     Raises StateError, and LookupError for an unknown format.
     """
     chosen = load(format_name, TableFormat)
-    with history(path) as stored:
+    with open_queries() as stored:
         if chosen.has_header:
             yield csv_row(chosen.columns)
         export = Export(stored, by, organization_ids or {})
@@ -33,7 +32,7 @@ def lines(
                 yield chosen.text(chosen.columns, line)
 
 
-def _days(stored: History, since: date, until: date) -> Iterator[date]:
+def _days(stored: Queries, since: date, until: date) -> Iterator[date]:
     """The asked days between the first and the last stored row, so that all time can be asked."""
     span = stored.span()
     if span is None:

@@ -14,7 +14,7 @@ from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import BadRequest, NotOffered, RateLimited, SourceError, Unavailable
 from otel_openai_usage.reports.backfill import unread
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def days(start: int, end: int, done: Sequence[Window]) -> list[int]:
 
 
 async def read(
-    store: Store,
+    store: Writer,
     source_state: SourceState,
     source: Source,
     wanted: Sequence[int],

@@ -5,7 +5,6 @@ shown: for each series, what each bucket added.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeAlias
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
@@ -14,7 +13,7 @@ from otel_openai_usage.domain.pricing import CURRENCY, add, dimensions_by_name
 from otel_openai_usage.domain.series_marks import Attributes
 from otel_openai_usage.domain.snapshot import AttributeValue
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.storage.sqlite.reader import Reader, reading
+from otel_openai_usage.storage.ports import OpenQueries, Queries
 from otel_openai_usage.view.attributes import AttributePolicy, named
 
 Part: TypeAlias = tuple[int, int, Amount]
@@ -89,16 +88,16 @@ def plus(one: Amount, other: Amount) -> Amount:
 
 
 def series(
-    path: Path, organization: str, start: int, end: int, policy: AttributePolicy
+    open_queries: OpenQueries, organization: str, start: int, end: int, policy: AttributePolicy
 ) -> Iterator[PastSeries]:
     """Every series of what is stored of [start, end) before counting began, instrument by
     instrument. Raises StateError.
     """
-    with reading(path) as reader:
-        collector = _Collector(policy, reader.names(organization))
-        for source_state in reader.source_states(organization):
+    with open_queries() as queries:
+        collector = _Collector(policy, queries.names(organization))
+        for source_state in queries.source_states(organization):
             counting_begins = source_state.progress.epoch
-            collector.collect(reader, source_state, start, min(end, counting_begins))
+            collector.collect(queries, source_state, start, min(end, counting_begins))
     for name in INSTRUMENTS:
         yield from collector.of_instrument(name)
 
@@ -115,7 +114,7 @@ class _Collector:
         """The series of an instrument, in the order in which they were found."""
         return list(self._series.get(name, {}).values())
 
-    def collect(self, reader: Reader, source_state: SourceState, start: int, end: int) -> None:
+    def collect(self, queries: Queries, source_state: SourceState, start: int, end: int) -> None:
         """Add the rows and the estimates of a source. Raises StateError."""
         measures = [
             (index, measure)
@@ -124,7 +123,7 @@ class _Collector:
         ]
         # Many rows share a series, and naming one costs more than adding to it.
         known: dict[tuple[Dims, int], PastSeries] = {}
-        for row in reader.rows(source_state, start, end):
+        for row in queries.rows(source_state, start, end):
             for index, measure in measures:
                 found = known.get((row.dims, index))
                 if found is None:
@@ -135,7 +134,7 @@ class _Collector:
                     known[row.dims, index] = found
                 found.add(row.start, row.width, row.amounts[index])
         currency: Attributes = {"currency": CURRENCY}
-        for dims, day, cost in reader.estimates(source_state, start, floor(end, Width.DAY)):
+        for dims, day, cost in queries.estimates(source_state, start, floor(end, Width.DAY)):
             found = self._find(source_state, _ESTIMATED_COST, dims, currency, end)
             found.add(day, Width.DAY, cost)
 

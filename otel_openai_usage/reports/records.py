@@ -11,7 +11,7 @@ from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, midnight
 from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.reports.tables import By, Cell, Export, Line, instant
-from otel_openai_usage.storage.sqlite.history import (
+from otel_openai_usage.storage.results import (
     COST_DIMENSIONS,
     USAGE_DIMENSIONS,
     Record,

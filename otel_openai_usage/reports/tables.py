@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from otel_openai_usage.domain.endpoints import LEGACY
 from otel_openai_usage.domain.model import Names, utc
 from otel_openai_usage.domain.spreadsheet import row, safe, safe_json
-from otel_openai_usage.storage.sqlite.history import History
+from otel_openai_usage.storage.ports import Queries
 
 By: TypeAlias = Literal["day", "hour"]
 Cell: TypeAlias = str | int | Decimal | Mapping[str, str] | None
@@ -23,7 +23,7 @@ Dimensions: TypeAlias = dict[str, str | None]
 class Export:
     """One export: the store, how much time a line covers, and what is looked up only once."""
 
-    history: History
+    history: Queries
     by: By
     configured_ids: Mapping[str, str]
     """OpenAI's ids of organizations by name, where the configuration has them."""
@@ -53,7 +53,7 @@ class Export:
         Raises StateError.
         """
         ids = dict(self.configured_ids)
-        for source in self.history.origins():
+        for source in self.history.sources():
             if source.organization_id and source.endpoint is not LEGACY:
                 ids[source.organization] = source.organization_id
         return ids

@@ -11,14 +11,14 @@ from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import recording
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.ports import Store
+from otel_openai_usage.storage.ports import Writer
 
 GROUP_BY = ("project_id", "user_id", "api_key_id", "model", "batch", "line_item")
 COSTS_GROUP_BY = ("project_id", "line_item")
 
 
 def fill(
-    store: Store,
+    store: Writer,
     world: World,
     organization: str,
     start: int,
@@ -30,7 +30,7 @@ def fill(
 
     `start` and `end` are UTC midnights, Unix seconds. The books, by the order of `KINDS`.
     """
-    store.keep_names(organization, names(world))
+    store.set_names(organization, names(world))
     return [
         _fill(store, world, organization, endpoint, start, end, prices)
         for endpoint in ENDPOINTS.values()
@@ -39,7 +39,7 @@ def fill(
 
 
 def _fill(
-    store: Store,
+    store: Writer,
     world: World,
     organization: str,
     endpoint: Endpoint,

@@ -1,157 +1,381 @@
-"""The protocols where rooms meet."""
+"""The two ports of the storage: `Writer` and `Queries`.
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+The engine and the ingest write through a `Writer`. The dashboard, the reports, `verify` and `check`
+read through `Queries`, also while another process writes. Nothing above this package knows which
+database is behind them. Only `composition/stores.py` and the commands `state …` do.
+
+To add a store, create one folder beside `sqlite/` with both ports, and add one line to
+`composition/stores.py`. A store must do this:
+
+* Commit a transaction completely or not at all. A commit that returned survives a power cut.
+* Store money exactly, with all its decimal digits. Counts need 64 bits.
+* Create the tables by frozen migrations, then add the columns that today's endpoints need (a
+  measure may have any name, so quote identifiers).
+* Refuse a second writer with StateInUse, and a state of a newer version with StateTooNew.
+* Let `Queries` read one consistent state while the writer commits.
+* Know how far it is, so that a restored backup or a lost write is reported as a loss at the next
+  start. A store that cannot lose writes has no losses.
+
+Every method raises StateError, whose message says what was done, what happened and what to do.
+Times are Unix seconds.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Protocol, TypeAlias
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
-from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Dims, Limit, Names, Width, Window
-from otel_openai_usage.domain.readings import Reading
+from otel_openai_usage.domain.identity import Identity, Owner
+from otel_openai_usage.domain.metered import Event, EventCommit, Share
+from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, Window
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
+from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.storage.results import (
+    CostRow,
+    Opening,
+    Record,
+    StoredLoss,
+    StoredSource,
+    UsageRow,
+)
 
 
-class Source(Protocol):
-    """A usage endpoint (or costs) of one organization."""
-
-    @property
-    def endpoint(self) -> Endpoint: ...
-
-    async def read(
-        self,
-        window: Window,
-        width: Width,
-        group_by: Sequence[str],
-        known_fingerprints: Mapping[int, bytes],
-    ) -> Reading:
-        """Read the whole window, or raise SourceError.
-
-        `known_fingerprints` has fingerprints by bucket start: such a bucket is left out of the
-        reading if it still has that fingerprint. A window is at most as many buckets as OpenAI
-        answers in one call.
-        """
-        ...
-
-
-class NameSource(Protocol):
-    """Names of projects, API keys and users of one organization."""
-
-    async def read(self, found: Callable[[Names], Awaitable[None]]) -> Names:
-        """All names that can be listed. Raises SourceError (MissingScope when the key may not).
-        `found` is told of each part as it comes.
-        """
-        ...
-
-    async def lookup(
-        self,
-        projects: Sequence[str],
-        api_keys: Sequence[tuple[str, str]],
-        found: Callable[[Names], Awaitable[None]],
-    ) -> Names:
-        """Names of single ids: projects, and (project_id, api_key_id) pairs; None for what does not
-        exist. `found` is told of each as it comes.
-        """
-        ...
-
-
-class LimitSource(Protocol):
-    """Spend limits of one organization."""
-
-    async def read(self) -> list[Limit]:
-        """The organization's limit and those of its projects, where there are any. Raises
-        SourceError.
-        """
-        ...
-
-
-class Store(Protocol):
-    """What survives. Every method raises StateError."""
+class UsageWriter(Protocol):
+    """The sources: how far each was read, its rows and totals."""
 
     def source_state(
         self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
-        """The book of a source; a new one begins counting at `epoch`."""
+        """The state of a source with all its series. A new source begins counting at `epoch`."""
         ...
 
-    def regroup(self, source_state: SourceState, groupings: Groupings) -> None:
-        """Write other groupings of a source."""
+    def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
+        """Replace the stored groupings of a source. `source_state` is not changed."""
         ...
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
-        """What is stored of these buckets, at this width alone."""
+        """The rows of one width whose bucket begins at one of `starts`."""
         ...
 
     def rows_within(
         self, source_state: SourceState, widths: Iterable[int], start: int, end: int
     ) -> list[Row]:
-        """What is stored at these widths of buckets that begin in [start, end)."""
+        """The rows of these widths whose bucket begins in [start, end)."""
         ...
 
     def pending_decreases(
         self, source_state: SourceState, width: int, start: int, end: int
     ) -> dict[tuple[int, int, Dims], PendingDecrease]:
-        """Lower readings of buckets that begin in [start, end) and wait for confirmation."""
+        """The unconfirmed lower readings of buckets that begin in [start, end)."""
         ...
 
     def commit(self, source_state: SourceState, commit: Commit) -> Created:
-        """Write all of it in one transaction, or nothing. Return the ids of the created series.
+        """Store all of a commit or nothing. Returns the ids of the created series.
 
         Neither argument is changed.
         """
         ...
 
-    def release(self, stored_series_list: Iterable[StoredSeries]) -> None:
-        """These have been shown as 0; from now on they are shown as they are."""
-        ...
-
-    def folds(self) -> list[OverflowMember]:
-        """What was folded, in all time."""
-        ...
-
-    def fold(self, folds: Iterable[OverflowMember], floors: Iterable[HighWaterMark] = ()) -> None:
-        """Remember what is folded, and what must not fall."""
-        ...
-
-    def floors(self) -> list[HighWaterMark]:
-        """What must not fall, in all time."""
-        ...
-
-    def names(self, organization: str) -> Names:
-        """The names known at the last stop."""
-        ...
-
-    def keep_names(self, organization: str, names: Names) -> None:
-        """Keep the names that are known."""
-        ...
-
-    def note(self, key: str) -> str | None:
-        """A small fact that was kept under that key."""
-        ...
-
-    def take_note(self, key: str, value: str) -> None:
-        """Keep a small fact."""
-        ...
-
-    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None:
-        """Keep the spend limits, in place of those of last time."""
+    def mark_released(self, released: Iterable[StoredSeries]) -> None:
+        """These series were exported as 0 first; from now on their totals are exported."""
         ...
 
 
-class EventStore(Protocol):
-    """What survives of metered events. Every method raises StateError."""
+class HistoryWriter(Protocol):
+    """What happens to old rows."""
+
+    def backfilled(self, source_state: SourceState) -> list[Window]:
+        """The windows before counting began that a backfill read."""
+        ...
+
+    def mark_backfilled(self, source_state: SourceState, window: Window) -> None:
+        """A backfill read this window."""
+        ...
+
+    def apply_retention(self, source_state: SourceState, keep: Retention) -> Maintained | None:
+        """Downsample or purge one day. None if nothing is that old."""
+        ...
+
+    def estimated_and_billed(
+        self, organization: str, start: int, end: int
+    ) -> Mapping[int, tuple[Decimal, Decimal]]:
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) with both."""
+        ...
+
+
+class OverflowWriter(Protocol):
+    """Series beyond the limit of an instrument, which are exported as one."""
+
+    def overflow_members(self) -> list[OverflowMember]:
+        """The series that were ever part of an overflow series."""
+        ...
+
+    def high_water_marks(self) -> list[HighWaterMark]:
+        """The highest exported values below which no series may fall."""
+        ...
+
+    def add_overflow(
+        self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark] = ()
+    ) -> None:
+        """Store members of overflow series, and high-water marks."""
+        ...
+
+
+class EventWriter(Protocol):
+    """Metered events."""
+
+    def event_attributes(self) -> list[str]:
+        """The attributes of recorded events beyond those of every event."""
+        ...
 
     def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
-        """The content of those of these events that were seen since then, by identity."""
+        """The content of those of these events that were recorded since `since`, by identity."""
         ...
 
     def record_events(
-        self, events: Sequence[Event], commits: Sequence[EventCommit], now: int
+        self, new_events: Sequence[Event], commits: Sequence[EventCommit], now: int
     ) -> list[Created]:
-        """Write the identities and what they add in one transaction, or nothing.
+        """Store the identities of events and what they add, all of it or nothing.
 
-        Return the ids of the created series, for each of `commits`.
+        Returns the ids of the created series, for each of `commits`.
         """
         ...
+
+    def purge_events(self, slice_number: int, before: int) -> int:
+        """Delete the event identities of one of 256 slices that were seen before `before`.
+
+        Returns their number.
+        """
+        ...
+
+    def shares(self, day: int) -> list[Share]:
+        """The tokens used on a UTC day, and those that events explain, by model."""
+        ...
+
+
+class OrganizationWriter(Protocol):
+    """What is known of an organization: names, spend limits, whose data it is."""
+
+    def names(self, organization: str) -> Names:
+        """The stored names of projects, API keys and users."""
+        ...
+
+    def set_names(self, organization: str, known: Names) -> None:
+        """Replace the stored names."""
+        ...
+
+    def set_limits(self, organization: str, limits: Iterable[Limit]) -> None:
+        """Replace the stored spend limits."""
+        ...
+
+    def owner(self, organization: str) -> Owner:
+        """The OpenAI organization whose data is stored under this name."""
+        ...
+
+    def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Store what answers say of the organization, and the fingerprints of its keys."""
+        ...
+
+
+class Notes(Protocol):
+    """Small facts by key that survive a restart and have no table."""
+
+    def note(self, key: str) -> str | None:
+        """The value of a note, None if there is none."""
+        ...
+
+    def set_note(self, key: str, value: str) -> None:
+        """Set a note."""
+        ...
+
+
+class Writer(
+    UsageWriter, HistoryWriter, OverflowWriter, EventWriter, OrganizationWriter, Notes, Protocol
+):
+    """The one writer of a store. Used from one thread, except `checkpoint`.
+
+    The parts are for functions that need only one of them.
+    """
+
+    @property
+    def path(self) -> str:
+        """The location of the store, for log lines."""
+        ...
+
+    @property
+    def instance_id(self) -> str:
+        """The store's own id, which never changes."""
+        ...
+
+    @property
+    def opening(self) -> Opening:
+        """What the store was when it was opened."""
+        ...
+
+    @property
+    def losses(self) -> Sequence[StoredLoss]:
+        """The losses that nobody accepted."""
+        ...
+
+    @property
+    def lost_seconds(self) -> int:
+        """How much time is missing or in doubt because of unaccepted losses."""
+        ...
+
+    @property
+    def needs_reread(self) -> bool:
+        """Whether the time of a loss must still be marked as unread."""
+        ...
+
+    def set_reread(self) -> None:
+        """The time of every loss was marked as unread."""
+        ...
+
+    @property
+    def acceptance_requested(self) -> bool:
+        """Whether `state accept` asked this process to accept the losses."""
+        ...
+
+    def accept(self) -> tuple[list[StoredLoss], Mapping[int, tuple[Amounts, Amounts]]]:
+        """Accept every reported loss. Totals that are not the sum of their rows are set to it.
+
+        Returns the accepted losses, and total and shown of the changed series by id.
+        """
+        ...
+
+    def why_unwritable(self) -> str | None:
+        """Why nothing can be stored now, in a sentence; None if writing works."""
+        ...
+
+    def size(self) -> int:
+        """Bytes of the store on disk."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Long maintenance that does not stop the writer. May be called in any thread."""
+        ...
+
+    def sync(self) -> None:
+        """Short maintenance after `checkpoint`, in the writer's thread."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...
+
+    def abandon(self) -> None:
+        """Close the store as a killed process does: nothing more is written."""
+        ...
+
+
+class Queries(Protocol):
+    """Reads a store while another process may be writing it."""
+
+    def version(self) -> int:
+        """A number that changes whenever the store was written."""
+        ...
+
+    @property
+    def instance_id(self) -> str:
+        """The store's own id."""
+        ...
+
+    def sources(self) -> list[StoredSource]:
+        """Every source, in the order of creation."""
+        ...
+
+    def span(self, organization: str | None = None) -> tuple[int, int] | None:
+        """The starts of the first and the last row, of one organization or of all."""
+        ...
+
+    def names(self, organization: str) -> Names:
+        """The stored names of projects, API keys and users."""
+        ...
+
+    def limits(self, organization: str) -> list[Limit]:
+        """The spend limits that OpenAI reported last."""
+        ...
+
+    def quantity_units(self) -> dict[tuple[str, str], set[str]]:
+        """The units in which OpenAI counts line items, by organization and line item."""
+        ...
+
+    def owner(self, organization: str) -> Owner:
+        """The OpenAI organization whose data is stored under this name."""
+        ...
+
+    # --- exact sums of usage and costs, for reports
+
+    def usage(
+        self,
+        start: int,
+        end: int,
+        *,
+        by: Sequence[str] = (),
+        record: Record = "usage",
+        widths: Collection[int] = tuple(Width),
+    ) -> list[UsageRow]:
+        """The usage in [start, end): one row for each UTC day and group, ordered by time.
+
+        `by` is a subset of `USAGE_DIMENSIONS`. [start, end) may be less than a day, but the
+        estimate is always that of the whole day. Only rows of these bucket widths are added up:
+        a row of a day belongs to none of its hours.
+        """
+        ...
+
+    def costs(self, start: int, end: int, *, by: Sequence[str] = ()) -> list[CostRow]:
+        """The costs that OpenAI billed for the UTC days in [start, end), ordered by time.
+
+        There is one row for each day, group and currency. `by` is a subset of `COST_DIMENSIONS`.
+        """
+        ...
+
+    # --- whole days as plain numbers, for the dashboard
+
+    def attribute_sets(self, source: StoredSource) -> Mapping[int, Mapping[str, str | None]]:
+        """The attribute sets of a source by id."""
+        ...
+
+    def daily_sums(self, source: StoredSource, since: int) -> Iterable[Sequence[float]]:
+        """Yield (attribute set, day, the endpoint's measures) from the day `since` on.
+
+        A day may come in several parts, which the caller adds up. Money is float.
+        """
+        ...
+
+    def daily_estimates(self, source: StoredSource, since: int) -> Iterable[Sequence[float]]:
+        """Yield (attribute set, day, estimated cost) from the day `since` on, where priced."""
+        ...
+
+    # --- exact rows of the polled sources, for `verify` and the backfill
+
+    def source_states(self, organization: str) -> list[SourceState]:
+        """The state of each polled source of an organization."""
+        ...
+
+    def rows(self, source_state: SourceState, start: int, end: int) -> list[Row]:
+        """The rows of every width whose bucket begins in [start, end)."""
+        ...
+
+    def sums_by_dims(self, source_state: SourceState, start: int, end: int) -> dict[Dims, Amounts]:
+        """The sum of the rows in [start, end) by attribute set, without those that are zero."""
+        ...
+
+    def estimates(
+        self, source_state: SourceState, start: int, end: int
+    ) -> Iterator[tuple[Dims, int, Decimal]]:
+        """Yield attribute set, day and estimated cost of the UTC days in [start, end)."""
+        ...
+
+    def totals_disagreeing(self) -> str | None:
+        """A sentence about totals that are not the sum of their rows, None if all are."""
+        ...
+
+
+OpenQueries: TypeAlias = Callable[[], AbstractContextManager[Queries]]
+"""Opens the store for reading."""

@@ -17,7 +17,7 @@ from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.errors import BadRequest, SourceError, Unavailable
 from otel_openai_usage.providers.openai.legacy.poll import TRIES, LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import Day
-from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
@@ -160,7 +160,7 @@ async def test_yesterday_that_is_read_late_is_in_the_history(scene: Scene) -> No
     await scene.poll()
     await scene.poll()
     assert scene.usage.asked.count(MONDAY) == 4
-    with history(Path(scene.path)) as past:
+    with open_queries(Path(scene.path)) as past:
         rows = past.usage(MONDAY, MONDAY + 2 * DAY, record="legacy_usage")
     assert [row.input for row in rows] == [12, 7]
     assert scene.values[-1] == 7

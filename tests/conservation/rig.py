@@ -22,12 +22,12 @@ from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine import recording
 from otel_openai_usage.engine.failure_log import FailureLog
 from otel_openai_usage.engine.loop import Loop
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.usage_poll import UsagePoll
 from otel_openai_usage.errors import Unavailable
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.ports import Source
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import RESTATED, SnapshotBuilder
@@ -175,7 +175,10 @@ class Run:
         self.board = Board()
         self.telemetry = Nobody()
         snapshot_builder = SnapshotBuilder(
-            options.policy, self.store.folds(), self.store.floors(), cost_days=2
+            options.policy,
+            self.store.overflow_members(),
+            self.store.high_water_marks(),
+            cost_days=2,
         )
         self.recorder = Recorder(
             self.store, snapshot_builder, self.board, time.clock, self.telemetry, otlp=False

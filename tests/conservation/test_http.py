@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.ports import Source
 from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options
 
 FAILING = [

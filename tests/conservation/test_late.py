@@ -9,9 +9,9 @@ from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.engine import maintenance
+from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.ports import Source
 from tests.conservation.organization import Organization, at, fake_client
 from tests.conservation.rig import DAY, HOUR, MINUTE, MONDAY, Life, Options, counted
 

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from otel_openai_usage.commands.showcase import fill
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.dashboard.server import Server
 from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.simulator.world import World
@@ -41,7 +42,7 @@ def path(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def watcher(path: Path) -> StoreWatcher:
     """What was read of it."""
-    watcher = StoreWatcher(path, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(path), clock=lambda: NOW)
     watcher.refresh()
     return watcher
 
@@ -49,7 +50,7 @@ def watcher(path: Path) -> StoreWatcher:
 @pytest.fixture(scope="session")
 def url(path: Path, watcher: StoreWatcher) -> Iterator[str]:
     """The dashboard, listening."""
-    server = Server(path, host="localhost", port=0, watcher=watcher)
+    server = Server(watcher, host="localhost", port=0)
     server.start()
     yield server.url
     server.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.dashboard import controls, pages
 from otel_openai_usage.dashboard.content import content
 from otel_openai_usage.dashboard.coverage import coverage
@@ -23,7 +24,7 @@ from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.model import utc
-from otel_openai_usage.storage.sqlite.metered import shares
+from otel_openai_usage.storage.sqlite.events import shares
 from tests.dashboard.scene import NOW
 from tests.dashboard.test_page import opened, table
 from tests.dashboard.test_states import text
@@ -53,7 +54,7 @@ def alone(path: Path, tmp_path: Path) -> StoreWatcher:
         )
         db.execute("DELETE FROM estimates")
         db.execute("DELETE FROM sources WHERE kind != 'metered'")
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     watcher.refresh()
     return watcher
 
@@ -164,7 +165,7 @@ def test_events_alone_make_a_dashboard(page: Page, alone: StoreWatcher) -> None:
     """Without a key of OpenAI's the page is about what was metered, by model or by customer, and
     compares it with nothing.
     """
-    server = Server(alone.path, host="localhost", port=0, watcher=alone)
+    server = Server(alone, host="localhost", port=0)
     server.start()
     try:
         opened(page, server.url)
@@ -190,7 +191,7 @@ def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path)
             "DELETE FROM readings WHERE source_id NOT IN (SELECT id FROM sources WHERE kind = 'costs')"
         )
         db.execute("DELETE FROM estimates")
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     watcher.refresh()
     page = text(content(watcher, "").body)
     assert "applications" not in page
@@ -227,7 +228,7 @@ def test_without_events_there_are_no_customers(path: Path, tmp_path: Path) -> No
         db.execute(
             "DELETE FROM readings WHERE source_id IN (SELECT id FROM sources WHERE kind = 'metered')"
         )
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     watcher.refresh()
     made = content(watcher, "")
     assert "Customer" not in text(made.choices)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.dashboard import units
 from otel_openai_usage.dashboard.chart_parts import ticks
 from otel_openai_usage.dashboard.queries import Report
@@ -255,9 +256,9 @@ def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path
                 f"UPDATE names SET name = ? WHERE id = (SELECT {which}(id) FROM names WHERE what = 'project')",
                 (name,),
             )
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     watcher.refresh()
-    server = Server(copy, host="localhost", port=0, watcher=watcher)
+    server = Server(watcher, host="localhost", port=0)
     server.start()
     try:
         page.set_viewport_size({"width": 390, "height": 800})
@@ -271,7 +272,7 @@ def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path
 
 def test_a_store_that_is_not_there_yet_is_said(page: Page, tmp_path: Path) -> None:
     """Before the exporter's first start the page says what is missing and what makes it."""
-    server = Server(tmp_path / "none.db", host="localhost", port=0)
+    server = Server(StoreWatcher(queries_opener(tmp_path / "none.db")), host="localhost", port=0)
     server.start()
     try:
         page.goto(server.url)

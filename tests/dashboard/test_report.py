@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.dashboard import controls
 from otel_openai_usage.dashboard.cube import Column
 from otel_openai_usage.dashboard.data import Data
@@ -19,7 +20,7 @@ from otel_openai_usage.dashboard.view import View
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Window
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from tests.dashboard.scene import NOW
 
 
@@ -85,7 +86,7 @@ def test_the_dashboard_and_the_history_agree(path: Path, data: Data) -> None:
     price.
     """
     report = Report(data, View(by="key", period="last-month"))
-    with history(path) as past:
+    with open_queries(path) as past:
         days = past.usage(report.asked.start, report.asked.end)
     assert report.cost == pytest.approx(float(sum(day.estimate or 0 for day in days)))
     assert report.unpriced[0] == sum(day.unpriced for day in days)
@@ -233,7 +234,7 @@ def test_the_store_is_read_while_it_is_written(path: Path, tmp_path: Path) -> No
     """
     copy = tmp_path / "state.db"
     copy.write_bytes(path.read_bytes())
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     with sqlite3.connect(copy) as db:
         db.execute("PRAGMA journal_mode = WAL")
         watcher.refresh()
@@ -260,7 +261,7 @@ def test_a_store_that_goes_away_leaves_what_was_read(path: Path, tmp_path: Path)
     """The last reading stays, with a word about why there is no newer one."""
     copy = tmp_path / "state.db"
     copy.write_bytes(path.read_bytes())
-    watcher = StoreWatcher(copy, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)
     watcher.refresh()
     copy.unlink()
     watcher.refresh()

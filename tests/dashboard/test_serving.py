@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import load
 from otel_openai_usage.dashboard import wsgi
 from otel_openai_usage.dashboard.server import Server
@@ -19,11 +20,9 @@ from tests.dashboard.scene import NOW
 @pytest.fixture
 def server(path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A dashboard, below the prefix that a test asks for."""
-    watcher = StoreWatcher(path, clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(path), clock=lambda: NOW)
     watcher.refresh()
-    made = Server(
-        path, host="127.0.0.1", port=0, prefix=getattr(request, "param", "/"), watcher=watcher
-    )
+    made = Server(watcher, host="127.0.0.1", port=0, prefix=getattr(request, "param", "/"))
     made.start()
     yield made
     made.close()
@@ -138,7 +137,7 @@ def test_an_address_for_everybody_is_warned_about(
     """Beyond loopback the log says that there is no password; on loopback it does not."""
     for host, expected in (("0.0.0.0", ["dashboard_open"]), ("127.0.0.1", [])):
         caplog.clear()
-        made = Server(path, host=host, port=0)
+        made = Server(StoreWatcher(queries_opener(path)), host=host, port=0)
         made.start()
         made.close()
         assert [record.__dict__["event"] for record in caplog.records] == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.dashboard import pages, units
 from otel_openai_usage.dashboard.content import content, report
 from otel_openai_usage.dashboard.data import Data
@@ -82,7 +83,7 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
     days = Window(today - Width.DAY * 4, today + Width.DAY)
     recording.record_range(store, source_state, days, Width.HOUR, hours, NOW)
     store.close()
-    watcher = StoreWatcher(tmp_path / "state.db", clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(tmp_path / "state.db"), clock=lambda: NOW)
     watcher.refresh()
     report = Report(watcher.loaded().data["default"], View())
     assert [
@@ -97,7 +98,7 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
 def test_a_store_without_rows_says_so(tmp_path: Path) -> None:
     """A store that was made and not filled yet is told from one that is not there."""
     Store(tmp_path / "state.db").close()
-    watcher = StoreWatcher(tmp_path / "state.db", clock=lambda: NOW)
+    watcher = StoreWatcher(queries_opener(tmp_path / "state.db"), clock=lambda: NOW)
     assert "Reading the store" in text(content(watcher, "").body)
     watcher.refresh()
     assert "Nothing was used yet" in text(content(watcher, "").body)

@@ -24,7 +24,7 @@ from otel_openai_usage.domain.source_state import SourceKey, SourceState, Stored
 from otel_openai_usage.domain.windows import Progress, Step
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.storage.ports import Store
+from otel_openai_usage.storage.ports import UsageWriter
 
 MINUTE = 60
 HOUR = 3600
@@ -55,7 +55,7 @@ def source_state(
 
 @dataclass
 class Shelf:
-    """Implements ports.Store. With `full`, nothing more can be written."""
+    """Implements ports.UsageWriter. With `full`, nothing more can be written."""
 
     readings: dict[tuple[int, int, int, Dims], Amounts] = field(default_factory=dict)
     suspected: dict[tuple[int, int, int, Dims], PendingDecrease] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Shelf:
     ) -> SourceState:
         return source_state(endpoint, epoch=epoch, organization=organization)
 
-    def regroup(self, source_state: SourceState, groupings: Groupings) -> None: ...
+    def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None: ...
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
         return [
@@ -128,33 +128,35 @@ class Shelf:
                     self.readings.get(key, source_state.endpoint.zero), row.amounts
                 )
 
-    def release(self, stored_series_list: Iterable[StoredSeries]) -> None:
+    def mark_released(self, released: Iterable[StoredSeries]) -> None:
         self._refuse()
 
-    def folds(self) -> list[OverflowMember]:
+    def overflow_members(self) -> list[OverflowMember]:
         return list(self.folded)
 
-    def floors(self) -> list[HighWaterMark]:
+    def high_water_marks(self) -> list[HighWaterMark]:
         return list(self.held)
 
-    def fold(self, folds: Iterable[OverflowMember], floors: Iterable[HighWaterMark] = ()) -> None:
+    def add_overflow(
+        self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark] = ()
+    ) -> None:
         self._refuse()
-        self.folded += folds
-        self.held += floors
+        self.folded += members
+        self.held += marks
 
     def names(self, organization: str) -> Names:
         return NO_NAMES
 
-    def keep_names(self, organization: str, names: Names) -> None: ...
+    def set_names(self, organization: str, names: Names) -> None: ...
 
     def note(self, key: str) -> str | None:
         return self.notes.get(key)
 
-    def take_note(self, key: str, value: str) -> None:
+    def set_note(self, key: str, value: str) -> None:
         self._refuse()
         self.notes[key] = value
 
-    def keep_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
+    def set_limits(self, organization: str, limits: Iterable[Limit]) -> None: ...
 
     def _refuse(self) -> None:
         if self.full:
@@ -202,7 +204,7 @@ def coarser(reading: Mapping[int, Rows], width: int) -> dict[int, dict[Dims, Amo
 
 
 def read(
-    shelf: Store,
+    shelf: UsageWriter,
     source_state: SourceState,
     width: Width,
     reading: Mapping[int, Rows],

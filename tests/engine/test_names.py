@@ -54,7 +54,9 @@ class Process:
     def __init__(self, path: Path, names: Says) -> None:
         self.store = Store(path)
         self.board = Board()
-        snapshot_builder = SnapshotBuilder(LOOK, self.store.folds(), self.store.floors())
+        snapshot_builder = SnapshotBuilder(
+            LOOK, self.store.overflow_members(), self.store.high_water_marks()
+        )
         self.recorder = Recorder(
             self.store,
             snapshot_builder,
@@ -138,7 +140,7 @@ async def test_a_restart_after_a_rename_lowers_nothing(begin: Begin, names: Says
         ] == [7]
 
 
-@pytest.mark.parametrize("broken", ["fold", "keep_names"])
+@pytest.mark.parametrize("broken", ["add_overflow", "set_names"])
 async def test_a_kill_between_two_writes_lowers_nothing(
     begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -163,7 +165,7 @@ async def test_a_kill_between_two_writes_lowers_nothing(
     assert begin().is_published() == {"unknown": 12, "Atlas": 7}
 
 
-@pytest.mark.parametrize("broken", ["fold", "keep_names"])
+@pytest.mark.parametrize("broken", ["add_overflow", "set_names"])
 async def test_names_that_could_not_be_kept_are_kept_later(
     begin: Begin, names: Says, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -180,7 +182,7 @@ async def test_names_that_could_not_be_kept_are_kept_later(
         filled.setattr(Store, broken, full)
         with pytest.raises(StateError):
             await one.poll.poll()
-        if broken == "fold":
+        if broken == "add_overflow":
             with pytest.raises(StateError):
                 one.recorder.publish()
             assert one.is_published() == {"unknown": 12}

@@ -490,11 +490,11 @@ def test_nothing_of_a_key_is_stored(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.db")
     made = mark(store.instance_id, "https://api.example/v1", "sk-admin-secret")
     for number in range(40):
-        store.note_owner("default", Identity(frozenset({"org-1"})), (f"{number}", made))
+        store.set_owner("default", Identity(frozenset({"org-1"})), (f"{number}", made))
     found = store.owner("default")
     assert found.marks == ("39", made)
     assert found.identity.ids == {"org-1"}
-    store.note_owner("default", Identity(), tuple(map(str, range(100))))
+    store.set_owner("default", Identity(), tuple(map(str, range(100))))
     assert len(store.owner("default").marks) == 32
     assert "sk-admin" not in json.dumps(store.note("owner:default"))
     store.close()

@@ -26,7 +26,7 @@ from otel_openai_usage.simulator.faults import Fault, Faults
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.sqlite.file import open_read_only
-from otel_openai_usage.storage.sqlite.history import History, history
+from otel_openai_usage.storage.sqlite.queries import SqliteQueries, open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import DAY, HOUR, MIDNIGHT, bucket
 
@@ -78,9 +78,9 @@ async def test_everything_that_openai_still_reports_is_read(
     assert store.backfilled(source_state)[0].start == MIDNIGHT - reach * DAY
     assert told == calls  # the bar comes to its end
     assert len(source.asked) <= len(calls) + 16
-    with history(tmp_path / "state.db") as past:
+    with open_queries(tmp_path / "state.db") as past:
         assert past.span() == (MIDNIGHT - reach * DAY, MIDNIGHT - DAY)
-        assert past.origins()[0].organization_id == "org-told"
+        assert past.sources()[0].organization_id == "org-told"
     store.close()
 
 
@@ -158,8 +158,8 @@ async def test_a_source_that_fails_does_not_stop_the_others(
         for record in caplog.records
         if record.message.startswith("the past of a source")
     ] == ["one", "two"]
-    with history(house.path) as past:
-        assert {origin.organization for origin in past.origins()} == {"one", "two"}
+    with open_queries(house.path) as past:
+        assert {origin.organization for origin in past.sources()} == {"one", "two"}
         assert {spent.group for spent in past.costs(0, NOW, by=("organization",))} == {
             ("one",),
             ("two",),
@@ -169,7 +169,7 @@ async def test_a_source_that_fails_does_not_stop_the_others(
         }
     faults.clear()
     assert await house.read(date(2026, 10, 30)) > 0
-    with history(house.path) as past:
+    with open_queries(house.path) as past:
         assert ("completions",) in {used.group for used in past.usage(0, NOW, by=("operation",))}
     assert await house.read(date(2026, 10, 30)) == 0
 
@@ -321,7 +321,7 @@ def test_the_span_is_looked_up(full: Path) -> None:
     steps = list[int]()
     with open_read_only(path) as db:
         db.set_progress_handler(lambda: steps.append(1), 100)
-        assert History(db, path).span() == (MIDNIGHT - DAY, MIDNIGHT - DAY)
+        assert SqliteQueries(db, path).span() == (MIDNIGHT - DAY, MIDNIGHT - DAY)
     assert len(steps) < 10
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, STORED, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED, Event
 from otel_openai_usage.domain.model import Amounts, Dims, Names, Rows, Width, Window
@@ -60,7 +61,9 @@ def exported(
     store: Store, form: str = "json", by: By = "day", days: int = 1
 ) -> list[dict[str, object]]:
     """The lines of an export, without what is empty."""
-    text = "".join(export.lines(Path(store.path), TODAY, TODAY + timedelta(days - 1), form, by))
+    text = "".join(
+        export.lines(queries_opener(Path(store.path)), TODAY, TODAY + timedelta(days - 1), form, by)
+    )
     rows: Iterable[dict[str, object]] = (
         map(json.loads, text.splitlines()) if form == "json" else csv.DictReader(io.StringIO(text))
     )
@@ -150,7 +153,7 @@ def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
     """
     endpoint = USAGE_ENDPOINTS["vector_stores"]
     source_state = store.source_state("default", endpoint, MIDNIGHT, endpoint.group_by)
-    store.keep_names("default", Names({"a": "Atlas"}, {}, {}))
+    store.set_names("default", Names({"a": "Atlas"}, {}, {}))
     one = dims(endpoint, project_id="a")
     other = dims(endpoint, project_id="b")
     for start, rows in (
@@ -327,7 +330,7 @@ def test_an_export_holds_one_stretch_at_a_time(
         asked.append(end - start)
         return []
 
-    monkeypatch.setattr("otel_openai_usage.storage.sqlite.history.History.usage", watched)
+    monkeypatch.setattr("otel_openai_usage.storage.sqlite.queries.SqliteQueries.usage", watched)
     exported(store, days=30)
     assert asked == [DAY] * 30 * len(records.USAGE_RECORDS)
     asked.clear()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Names, Width, Window
 from otel_openai_usage.engine import recording
@@ -107,7 +108,7 @@ def text(tmp_path: Path) -> str:
     """
     day = MIDNIGHT + 28 * Width.DAY
     store = Store(tmp_path / "state.db")
-    store.keep_names("default", Names({"proj_a": "Atlas"}, {}, {}))
+    store.set_names("default", Names({"proj_a": "Atlas"}, {}, {}))
     said = {
         dims(COSTS, project_id="proj_a", line_item="gpt-4o, input", currency="usd"): (
             Decimal("1.50"),
@@ -126,7 +127,9 @@ def text(tmp_path: Path) -> str:
     keep(store, COSTS, Width.DAY, {day: said})
     store.close()
     return "".join(
-        export.lines(tmp_path / "state.db", date(2026, 11, 30), date(2026, 11, 30), "focus")
+        export.lines(
+            queries_opener(tmp_path / "state.db"), date(2026, 11, 30), date(2026, 11, 30), "focus"
+        )
     )
 
 
@@ -188,7 +191,11 @@ def test_the_billing_account_is_openais_id_where_it_is_known(
     store.close()
     text = "".join(
         export.lines(
-            tmp_path / "state.db", date.min, date.max, "focus", organization_ids=configured
+            queries_opener(tmp_path / "state.db"),
+            date.min,
+            date.max,
+            "focus",
+            organization_ids=configured,
         )
     )
     (line,) = csv.DictReader(io.StringIO(text))

@@ -16,7 +16,7 @@ from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.legacy import ORDINARY_KEY
 from otel_openai_usage.simulator.server import application, running
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from tests.domain.shelf import DAY, HOUR, MIDNIGHT
 
 NOW = MIDNIGHT + 10 * HOUR
@@ -90,7 +90,7 @@ async def test_past_days_are_read_with_an_ordinary_key(scene: Scene) -> None:
     start = int(datetime(2026, 10, 20, tzinfo=UTC).timestamp())
     days = (MIDNIGHT - start) // DAY
     (truth,) = scene.world.totals("completions", Window(start, MIDNIGHT)).values()
-    with history(scene.path) as past:
+    with open_queries(scene.path) as past:
         read = past.usage(start, MIDNIGHT, record="legacy_usage")
     assert sum(row.input for row in read) == truth[0]
     assert scene.progress[-1] == ("default legacy", days, days)

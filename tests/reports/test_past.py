@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from otel_openai_usage.commands import backfill
 from otel_openai_usage.commands.backfill import Asked
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import Otlp, Settings, load, state_file
 from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Width, Window, floor
@@ -28,8 +29,7 @@ from otel_openai_usage.reports.formats.focus import COLUMNS
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.history import history
-from otel_openai_usage.storage.sqlite.reader import reading
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.exporters.collectors import grpc_collector, http_collector
 from tests.real.collector import Collector
@@ -93,7 +93,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) -> None:
     """Every day equals the world's own total; every total of the ledger is still nothing."""
-    with history(scene.path) as past:
+    with open_queries(scene.path) as past:
         rows = [
             row
             for row in past.usage(START, TODAY, by=("operation",))
@@ -107,7 +107,7 @@ async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) 
                 row.group[0]: row.output for row in past.usage(hour, hour + HOUR, by=("operation",))
             }
             assert used.get("completions", 0) == scene.truth(hour, hour + HOUR, "output")
-    with reading(scene.path) as reader:
+    with open_queries(scene.path) as reader:
         stored_series_list = [
             stored_series
             for source_state in reader.source_states("default")
@@ -178,7 +178,7 @@ async def test_a_real_prometheus_answers_right_over_the_past(
     for span, seconds, end in stretches:
         value = await asyncio.to_thread(server.value, what % (span, end))
         assert value == pytest.approx(scene.truth(end - seconds, end), rel=1e-6), (span, end)
-    with history(scene.path) as past:
+    with open_queries(scene.path) as past:
         billed = sum(spent.cost for spent in past.costs(START, TODAY))
     value = await asyncio.to_thread(
         server.value, f"sum(increase(openai_api_cost_total[10d] @ {TODAY}))"
@@ -294,7 +294,7 @@ async def test_a_real_collector_takes_the_past(
 
 def rows(path: Path, form: str) -> list[dict[str, str]]:
     """An export, parsed."""
-    text = "".join(export.lines(path, SINCE, SINCE + timedelta(9), form))
+    text = "".join(export.lines(queries_opener(path), SINCE, SINCE + timedelta(9), form))
     return (
         [json.loads(line) for line in text.splitlines()]
         if form == "json"
@@ -306,7 +306,7 @@ async def test_exports_hold_the_same_money(scene: Scene) -> None:
     """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the
     world's.
     """
-    with history(scene.path) as past:
+    with open_queries(scene.path) as past:
         billed = sum((spent.cost for spent in past.costs(START, TODAY)), Decimal(0))
     found, lines, focus = (rows(scene.path, form) for form in ("csv", "json", "focus"))
     assert sum(Decimal(row["cost"]) for row in found if row["cost"]) == billed

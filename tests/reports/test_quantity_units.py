@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.providers.openai.money import quantity_units, results
 from otel_openai_usage.reports import export
+from otel_openai_usage.storage.quantity_units import QuantityUnits
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.storage.sqlite.units import QuantityUnits
 from tests.domain.shelf import MIDNIGHT
 from tests.reports.test_export import dims, keep
 
@@ -76,7 +77,7 @@ def test_focus_says_the_unit(path: Path) -> None:
     counted in two units at different times.
     """
     day = datetime.fromtimestamp(MIDNIGHT, UTC).date()
-    text = "".join(export.lines(path, day, day, "focus"))
+    text = "".join(export.lines(queries_opener(path), day, day, "focus"))
     found = {
         line["SkuId"]: (line["ConsumedQuantity"], line["ConsumedUnit"], line["PricingUnit"])
         for line in csv.DictReader(io.StringIO(text))
@@ -94,7 +95,7 @@ def test_units_survive_a_restart(path: Path) -> None:
     store = Store(path)
     units = QuantityUnits(store, "default")
     writes: list[str] = []
-    store.take_note = lambda key, value: writes.append(value)  # type: ignore[method-assign]
+    store.set_note = lambda key, value: writes.append(value)  # type: ignore[method-assign]
     units.learn({"a": {"1000_tokens"}})
     assert writes == []
     units.learn({"a": {"tokens"}})

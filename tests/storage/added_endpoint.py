@@ -58,7 +58,7 @@ async def main(path: Path) -> None:
     from otel_openai_usage.simulator.lateness import PROMPT
     from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
     from otel_openai_usage.simulator.world import World
-    from otel_openai_usage.storage.sqlite.history import history
+    from otel_openai_usage.storage.sqlite.queries import open_queries
     from otel_openai_usage.testing import Harness
 
     clock = Clock()
@@ -92,7 +92,7 @@ async def main(path: Path) -> None:
         assert shown == expected != [], (endpoint.name, shown, expected)
         if "region" in endpoint.group_by:
             assert re.search(rf'operation="{endpoint.name}".*region="region-', page), page
-    with history(path) as past:
+    with open_queries(path) as past:
         operations = {used.group[0] for used in past.usage(MIDNIGHT, end, by=["operation"])}
     assert operations >= {endpoint.name for endpoint in ADDED}
     sys.stdout.write("exact\n")

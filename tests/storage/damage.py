@@ -101,7 +101,7 @@ def killed_state(folder: Path, seed: int = 1) -> Copies:
     store = Store(path, now=now)
     life(store, rng, 0, 25)
     store.checkpoint()
-    store.settle()
+    store.sync()
     earlier = folder / "earlier"
     shutil.copytree(path.parent, earlier)
     life(store, rng, 25, 40)

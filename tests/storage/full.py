@@ -11,7 +11,7 @@ from pathlib import Path
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.file import unwritable
+from otel_openai_usage.storage.sqlite.file import why_unwritable
 from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options, added, counted
 
 
@@ -57,13 +57,13 @@ async def main(folder: Path, how: str) -> None:
                 source_state.progress.epoch + 90 * 86400,
             )
             assert added({row.dims: row.amounts} for row in rows) == counted(source_state), "torn"
-    assert how == "quota" or unwritable(folder), "readiness would not know"
+    assert how == "quota" or why_unwritable(folder), "readiness would not know"
     assert failed > 10, f"only {failed} polls failed"
     assert 0 in {
         value for (name, _), value in life.run.points().items() if name == "openai.api.up"
     }, "nobody can see it"
     make_room()
-    assert not unwritable(folder)
+    assert not why_unwritable(folder)
     await life.live(HOUR, pauses=(300,))
     await life.end()
     sys.stdout.write(f"exact after {failed} failed polls\n")

@@ -189,7 +189,7 @@ def test_a_backup_of_a_running_state_is_consistent(command: Command, state: Path
         assert not copy.with_name(f"{copy.name}-wal").exists()
         store = Store(copy)
         assert store.losses == []
-        assert all(event == "state_marker_missing" for event, _ in store.notes)
+        assert all(event == "state_marker_missing" for event, _ in store.opening.warnings)
         store.close()
 
 

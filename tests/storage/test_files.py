@@ -13,7 +13,7 @@ import pytest
 from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width
 from otel_openai_usage.errors import StateCorrupt, StateError, StateInUse, StateTooNew
 from otel_openai_usage.storage.sqlite.file import inspect
-from otel_openai_usage.storage.sqlite.schema import APPLICATION_ID, VERSION
+from otel_openai_usage.storage.sqlite.migrations import APPLICATION_ID, VERSION
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import HOUR, MIDNIGHT, read, totals, who
 from tests.storage.test_store import NOON, opened, sums

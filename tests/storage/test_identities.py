@@ -13,8 +13,8 @@ import pytest
 
 from otel_openai_usage.domain.metered import Event
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.storage.sqlite import identities
-from otel_openai_usage.storage.sqlite.identities import SLICES
+from otel_openai_usage.storage.sqlite import events
+from otel_openai_usage.storage.sqlite.events import SLICES
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.storage.test_files import OLD
 
@@ -56,7 +56,7 @@ def quick(path: Path | str) -> Store:
 
 def forget(store: Store, before: int) -> int:
     """A whole round."""
-    return sum(store.forget_events(part, before) for part in range(SLICES))
+    return sum(store.purge_events(part, before) for part in range(SLICES))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -66,7 +66,7 @@ def test_known_is_what_was_booked_within_dedupe(
     """Through restarts, kills, transactions that break and rounds of forgetting: all of it, with
     the newest content.
     """
-    monkeypatch.setattr(identities, "HELD", 20)
+    monkeypatch.setattr(events, "SORT_AT", 20)
     chance = random.Random(seed)
     now = 10_000
     seen = dict[int, tuple[int, int]]()
@@ -114,15 +114,15 @@ def test_what_is_held_moves_and_is_let_go(
     """Neither memory nor the list of arrivals grows with the number of known events, however often
     it is opened anew after `life` transactions, and forgetting empties the large table.
     """
-    monkeypatch.setattr(identities, "HELD", 50)
+    monkeypatch.setattr(events, "SORT_AT", 50)
     store = quick(tmp_path / "state.db")
     for nth, first in enumerate(range(0, 2000, 10)):
         if nth % life == life - 1:
             store.close()
             store = quick(store.path)
         store.record_events([event(number) for number in range(first, first + 10)], (), first)
-        held = store._identities
-        assert len(held._young) + len(held._old) <= 3 * 50
+        held = store._events
+        assert len(held._arriving) + len(held._moving) <= 3 * 50
         assert (
             store._db.execute("SELECT coalesce(sum(length(pairs)), 0) FROM arrived").fetchone()[0]
             <= 24 * 3 * 50

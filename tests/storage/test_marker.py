@@ -68,7 +68,7 @@ def test_a_kill_is_no_loss(tmp_path: Path) -> None:
         assert reasons(path, time) == []
     store = Store(path, now=time)
     assert totals(opened(store)) == {who("a"): (75, 15)}
-    assert store.notes == []
+    assert store.opening.warnings == ()
     store.close()
 
 
@@ -133,7 +133,7 @@ def test_a_deleted_state_is_reported(tmp_path: Path) -> None:
     for name in ("state.db", "state.db-wal", "state.db-shm"):
         path.with_name(name).unlink()
     store = Store(path, now=time)
-    assert store.is_new
+    assert store.opening.is_new
     assert [loss.reason for loss in store.losses] == ["missing"]
     assert store.lost_seconds == NOON + 9 * 60 - MIDNIGHT
     store.close()
@@ -177,12 +177,12 @@ def test_a_state_without_its_marker_is_used(tmp_path: Path) -> None:
     ):
         damage()
         store = Store(path, now=time)
-        assert [event for event, _ in store.notes] == ["state_marker_missing"]
+        assert [event for event, _ in store.opening.warnings] == ["state_marker_missing"]
         assert store.losses == []
         assert totals(opened(store)) == {who("a"): (15, 3)}
         store.close()
         store = Store(path, now=time)
-        assert store.notes == []
+        assert store.opening.warnings == ()
         store.close()
 
 
@@ -199,7 +199,7 @@ def test_another_program_may_look_at_a_killed_state(tmp_path: Path) -> None:
     db.close()
     assert not path.with_name("state.db-wal").exists()
     store = Store(path, now=time)
-    assert (store.losses, store.notes) == ([], [])
+    assert (store.losses, store.opening.warnings) == ([], ())
     store.close()
 
 
@@ -218,7 +218,7 @@ def test_a_kill_before_the_marker_knows_is_no_loss(tmp_path: Path) -> None:
     store.abandon()
     marker.write_bytes(before)
     store = Store(path, now=time)
-    assert (store.losses, store.notes) == ([], [])
+    assert (store.losses, store.opening.warnings) == ([], ())
     assert totals(opened(store)) == {who("a"): (15, 3)}
     store.close()
 
@@ -329,7 +329,7 @@ def test_a_purged_day_still_counts(tmp_path: Path) -> None:
         count(store, minute)
     now = NOON + 40 * DAY
     keep = Retention.at(now, hours=DAY, days=2 * DAY, reconcile=DAY)
-    while store.maintain(opened(store), keep):
+    while store.apply_retention(opened(store), keep):
         pass
     assert store.rows_within(opened(store), Width, 0, now) == []
     count(store, 41 * 24 * 60)
@@ -355,7 +355,7 @@ def test_the_lost_time_is_read_again(tmp_path: Path) -> None:
     path.with_name("state.db-wal").unlink()
     for expected in (True, False):
         store = Store(path, now=time)
-        assert store.must_read_again is expected
+        assert store.needs_reread is expected
         source_state = opened(store)
         read_again(store, [(source_state, 7 * DAY)], NOON + HOUR)
         assert [(window.start, window.end) for window in source_state.progress.unread] == [
@@ -413,6 +413,6 @@ def test_a_killed_process_is_no_loss(tmp_path: Path) -> None:
     """)
     process.wait()
     store = Store(path)
-    assert (store.losses, store.notes) == ([], [])
+    assert (store.losses, store.opening.warnings) == ([], ())
     assert totals(opened(store)) == {who("a"): (250, 50)}
     store.close()

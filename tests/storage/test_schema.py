@@ -12,7 +12,8 @@ from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Amounts, Dims, Width
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.sqlite.file import open_read_only
-from otel_openai_usage.storage.sqlite.schema import MIGRATIONS, add_missing_columns, missing_columns
+from otel_openai_usage.storage.sqlite.migrations import MIGRATIONS
+from otel_openai_usage.storage.sqlite.schema import add_missing_columns, missing_columns
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import MIDNIGHT, read, totals
 from tests.storage.test_store import NOON, sums
@@ -30,6 +31,7 @@ RELEASED = (
 SCRIPTS = sorted(Path(__file__).parent.glob("version-*.sql"))
 
 _REQUESTS = Measure("requests", "num_model_requests", "openai.api.requests")
+_ORDER = Measure("order", "num_orders", "openai.api.requests")
 _FRAMES = Measure("frames", "num_frames", "openai.api.requests")
 
 
@@ -84,9 +86,9 @@ def test_an_added_endpoint_is_stored(
         assert totals(source_state) == sums(store, source_state) == {dims: amounts}
         store.close()
     with sqlite3.connect(path) as db:
-        columns = ", ".join(measure.name for measure in endpoint.measures)
+        columns = ", ".join(f'"{measure.name}"' for measure in endpoint.measures)
         assert db.execute(f"SELECT {columns} FROM readings").fetchall() == [amounts]
-        columns = ", ".join(endpoint.group_by)
+        columns = ", ".join(f'"{name}"' for name in endpoint.group_by)
         assert db.execute(f"SELECT {columns} FROM dims").fetchall() == [dims]
     db.close()
 
@@ -113,7 +115,8 @@ def test_a_broken_column_step_changes_nothing(
     """If one column can't be added, none is; the next start tries again."""
     path = tmp_path / "state.db"
     Store(path).close()
-    broken = endpoint((_FRAMES, _REQUESTS), ("project_id", "a" + '"'))
+    # SQLite ignores the case of names, so this column exists already.
+    broken = endpoint((_FRAMES, _REQUESTS), ("project_id", "KEY"))
     monkeypatch.setitem(STORED, broken.name, broken)
     with pytest.raises(StateError, match="migrated"):
         Store(path)

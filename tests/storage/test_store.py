@@ -97,7 +97,7 @@ def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
         NOON + 120,
     )
     source_state.groupings = source_state.groupings.changed_to(("model",), MIDNIGHT + DAY)
-    store.regroup(source_state, source_state.groupings)
+    store.save_groupings(source_state, source_state.groupings)
     recording.keep(store, source_state, NOON + 130)
     store.close()
     again = Store(tmp_path / "state.db")
@@ -169,7 +169,7 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
     read(store, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
     read(store, one, Width.HOUR, {NOON: {who(): (3, 1)}}, NOON + 60, coarse=True)
     read(store, other, Width.MINUTE, {NOON: {who(): (7, 1)}}, NOON + 60)
-    store.regroup(other, other.groupings.changed_to((), MIDNIGHT + DAY))
+    store.save_groupings(other, other.groupings.changed_to((), MIDNIGHT + DAY))
     assert (sums(store, one), sums(store, other)) == ({who(): (5, 1)}, {who(): (7, 1)})
     assert store.pending_decreases(other, Width.HOUR, MIDNIGHT, LATER) == {}
     assert len(store.pending_decreases(one, Width.HOUR, MIDNIGHT, LATER)) == 1
@@ -184,8 +184,8 @@ def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
     stored_series = read(
         store, source_state, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60
     ).delta.series[0]
-    store.release([stored_series])
-    store.fold([OverflowMember("openai.api.tokens", stored_series.id)])
+    store.mark_released([stored_series])
+    store.add_overflow([OverflowMember("openai.api.tokens", stored_series.id)])
     held = [
         HighWaterMark(
             "openai.api.tokens", ("otel.metric.overflow", True, "token_type", "input"), 10**17
@@ -196,15 +196,15 @@ def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
             Decimal("0.10000000000000000000000000000000001"),
         ),
     ]
-    store.fold(
+    store.add_overflow(
         [OverflowMember("openai.api.tokens", stored_series.id)],
         [replace(floor, amount=floor.amount - 1) for floor in held],
     )
-    store.fold([], held)
-    store.keep_names("default", Names({"a": "Atlas", "b": None}, {"k": "Key"}, {}))
+    store.add_overflow([], held)
+    store.set_names("default", Names({"a": "Atlas", "b": None}, {"k": "Key"}, {}))
     assert opened(store).series[who()].released
-    assert store.folds() == [OverflowMember("openai.api.tokens", stored_series.id)]
-    assert sorted(store.floors(), key=lambda floor: -floor.amount) == held
+    assert store.overflow_members() == [OverflowMember("openai.api.tokens", stored_series.id)]
+    assert sorted(store.high_water_marks(), key=lambda floor: -floor.amount) == held
     assert store.names("default") == Names({"a": "Atlas"}, {"k": "Key"}, {})
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from otel_openai_usage.domain.model import Width, midnight
 from otel_openai_usage.reports.formats import TableFormat
 from otel_openai_usage.reports.tables import Dimensions, Export, Line, csv_line, instant
-from otel_openai_usage.storage.sqlite.history import COST_DIMENSIONS, CostRow
+from otel_openai_usage.storage.results import COST_DIMENSIONS, CostRow
 
 COLUMNS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",

@@ -1,13 +1,13 @@
 """The marker: a small file beside the state that says what the state should be.
 
-It holds the state's instance id, the number and time of its newest commit, and a checksum of every
-page. A state that is older than its marker lost something: its write-ahead log, or all that came
-after a backup. A page that does not have its checksum was changed by something else.
+It has the state's instance id, the number and time of its newest commit, and a checksum of every
+page. A state that is older than its marker lost something: its write-ahead log, or everything after
+a backup. A page with another checksum was changed by another program or a damaged disk.
 
-The file is a base record, and one short record for every commit since. A record is appended after
-its commit is on the disk, so the marker never claims what is not there, whenever the process is
-killed. Records are not flushed one by one, which would double the cost of a commit; after a power
-cut the marker may lag by as long as the system keeps what is written in memory.
+The file is a base record and one short record for every commit since. A record is appended after
+its commit is on the disk. So the marker never claims a commit that does not exist, whenever the
+process is killed. Records are not flushed one by one, which would double the cost of a commit.
+After a power cut the marker may lack what the system had not written to the disk yet.
 """
 
 import json
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
-from otel_openai_usage.storage.sqlite.pages import PageSums
+from otel_openai_usage.storage.sqlite.page_checksums import PageSums
 
 _MAGIC = b"otel-openai-usage marker 1\n"
 _RECORD = struct.Struct("<II")  # bytes of the payload, its checksum
@@ -28,8 +28,8 @@ _COMMIT = struct.Struct("<QqI")  # number, time, pages of the database
 _PAGE = struct.Struct("<II")  # page, checksum
 
 COMPACT_AT = 1 << 18
-"""Bytes of commit records after which a new base record is worth its writing, unless the base
-itself is larger.
+"""Bytes of commit records after which a new base record is written, unless the base itself is
+larger.
 """
 
 
@@ -45,8 +45,9 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a marker says. `began` is when counting began, `number` and `time` those of the newest
-    commit.
+    """The content of a marker.
+
+    `began` is when counting began. `number` and `time` are those of the newest commit.
     """
 
     instance: str
@@ -81,18 +82,18 @@ class Marker:
 
 
 class MarkerDamaged(Exception):
-    """The marker cannot be read; the state may be all right."""
+    """The marker cannot be read. The state itself may be sound."""
 
 
 def marker_path(state: str) -> str:
-    """Where the marker of a state is."""
+    """The path of a state's marker."""
     return f"{state}.marker"
 
 
 def read_marker(path: str) -> Marker | None:
-    """The marker at `path`; None if there is none. Raises MarkerDamaged or OSError.
+    """The marker at `path`, None if there is none. Raises MarkerDamaged or OSError.
 
-    What follows a damaged commit record is left out.
+    Everything after a damaged commit record is left out.
     """
     try:
         data = Path(path).read_bytes()
@@ -104,26 +105,30 @@ def read_marker(path: str) -> Marker | None:
     if not payloads:
         raise MarkerDamaged(path)
     text, _, sums = payloads[0].partition(b"\n")
-    said = json.loads(text)
+    header = json.loads(text)
     base = PageSums(array("I", sums))
     commits = []
     for payload in payloads[1:]:
         number, time, pages = _COMMIT.unpack_from(payload)
         commits.append(CommitRecord(number, time, pages, payload[_COMMIT.size :]))
-    return Marker(said["instance"], said["began"], said["number"], said["time"], base, commits)
+    return Marker(
+        header["instance"], header["began"], header["number"], header["time"], base, commits
+    )
 
 
 def _payloads(data: bytes) -> list[bytes]:
-    """The payloads of all records up to the first that is damaged or cut."""
+    """The payloads of all records before the first one that is damaged or incomplete."""
     found = []
     offset = len(_MAGIC)
     while offset + _RECORD.size <= len(data):
         length, checksum = _RECORD.unpack_from(data, offset)
-        payload = data[offset + _RECORD.size : offset + _RECORD.size + length]
+        start = offset + _RECORD.size
+        end = start + length
+        payload = data[start:end]
         if len(payload) < length or crc32(payload) != checksum:
             break
         found.append(payload)
-        offset += _RECORD.size + length
+        offset = end
     return found
 
 
@@ -143,16 +148,17 @@ class MarkerFile:
 
     @property
     def worth_compacting(self) -> bool:
-        """Whether the commit records have become long, or could not be written."""
+        """Whether the commit records are long or could not be written."""
         return self._file is None or self._appended > max(COMPACT_AT, self._base)
 
     def replace(self, number: int, time: int, began: int | None, sums: PageSums) -> None:
-        """Begin again with a base record, which is on the disk afterwards."""
-        said = {"instance": self._instance, "began": began, "number": number, "time": time}
-        payload = json.dumps(said).encode() + b"\n" + sums.sums.tobytes()
+        """Start a new file with a base record, which is on the disk afterwards."""
+        header = {"instance": self._instance, "began": began, "number": number, "time": time}
+        payload = json.dumps(header).encode() + b"\n" + sums.sums.tobytes()
         self.close()
         beside = f"{self._path}.new"
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        file = os.open(beside, flags, 0o600)
         try:
             _write_all(file, _MAGIC + _record(payload))
             os.fsync(file)
@@ -168,14 +174,15 @@ class MarkerFile:
         sync_folder(self._path)
 
     def append(self, number: int, time: int, pages: int, changed: Mapping[int, int]) -> None:
-        """Add a commit that is on the disk. After an OSError nothing more is added until the next
-        base record: a record that is missing would make the checksums wrong.
+        """Add a commit that is on the disk.
+
+        After an OSError nothing more is added until the next base record: without the missing
+        record the checksums would be wrong.
         """
         if self._file is None:
             return
-        payload = _COMMIT.pack(number, time, pages) + b"".join(
-            [_PAGE.pack(page, checksum) for page, checksum in changed.items()]
-        )
+        changed_pages = [_PAGE.pack(page, checksum) for page, checksum in changed.items()]
+        payload = _COMMIT.pack(number, time, pages) + b"".join(changed_pages)
         try:
             _write_all(self._file, _record(payload))
         except OSError:
@@ -184,12 +191,12 @@ class MarkerFile:
         self._appended += _RECORD.size + len(payload)
 
     def sync(self) -> None:
-        """Have what was added survive a power cut."""
+        """Make what was added survive a power cut."""
         if self._file is not None:
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Let go of the file. Doing so twice does no harm."""
+        """Close the file. A second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -202,7 +209,7 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Have a rename in the folder of `path` survive a power cut, where the system can do that."""
+    """Make a rename in the folder of `path` survive a power cut, where the system supports it."""
     with suppress(OSError):
         folder = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
         try:

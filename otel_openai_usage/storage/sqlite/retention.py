@@ -1,8 +1,7 @@
-"""What the store does for its history when nothing else is to be done: old rows are made coarser,
-older ones let go.
+"""Downsamples old rows and purges older ones, one day for each call.
 
-No total moves by it: totals are kept beside the rows. Every function is one small step inside its
-caller's transaction.
+No total changes: totals are stored beside the rows. Each function runs inside its caller's
+transaction.
 """
 
 import sqlite3
@@ -13,120 +12,100 @@ from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.domain.pricing import CURRENCY, add
 from otel_openai_usage.domain.retention import Retention
+from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Progress
-from otel_openai_usage.storage.sqlite.audit import remember_purged
-from otel_openai_usage.storage.sqlite.rows import added_up
+from otel_openai_usage.storage.sqlite import notes, rows
+from otel_openai_usage.storage.sqlite.content_check import remember_purged
+from otel_openai_usage.storage.sqlite.sources import purged_before
 
 _DAY = int(Width.DAY)
-_HOUR = int(Width.HOUR)
-_PURGED_BEFORE = "purged_before"
 
 
-def step(
+def apply_retention(
+    db: sqlite3.Connection, source_state: SourceState, keep: Retention
+) -> Window | None:
+    """Downsample or purge the oldest day of a source. The day, None if nothing is that old."""
+    source = source_state.id
+    endpoint = source_state.endpoint
+    downsampled = _downsample_hours(db, source, endpoint, source_state.progress, keep)
+    return downsampled or _purge(db, source, endpoint, keep)
+
+
+def _downsample_hours(
     db: sqlite3.Connection, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
 ) -> Window | None:
-    """Do one small piece of what is to be done for a source: the day whose rows it changed, if any."""
-    return _downsample(db, source, endpoint, progress, keep) or _purge(db, source, endpoint, keep)
+    """Downsample the oldest day of hours.
 
-
-def purged_before(db: sqlite3.Connection, source: int) -> int:
-    """The start of the first day whose rows were not deleted because of their age; 0 if none was."""
-    found = db.execute(
-        "SELECT value FROM meta WHERE key = ?", (f"{_PURGED_BEFORE}.{source:d}",)
-    ).fetchone()
-    return int(found[0]) if found else 0
-
-
-def _downsample(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
-) -> Window | None:
-    """The oldest day of hours becomes days. The day that counting began in stays: half of it does
-    not count.
+    The day in which counting began stays in hours: only a part of it counts.
     """
-    began = (floor(progress.epoch, _DAY), progress.whole_days_from)
-    (oldest,) = db.execute(
-        "SELECT min(start) FROM readings WHERE source_id = ? AND width = 3600 AND start < ? AND NOT (start >= ? AND start < ?)",
-        (source, keep.hours, *began),
-    ).fetchone()
+    sql = (
+        "SELECT min(start) FROM readings WHERE source_id = ? AND width = 3600 AND start < ?"
+        " AND NOT (start >= ? AND start < ?)"
+    )
+    first_day = (floor(progress.epoch, _DAY), progress.whole_days_from)
+    (oldest,) = db.execute(sql, (source, keep.hours, *first_day)).fetchone()
     if oldest is None:
         return None
     day = floor(oldest, _DAY)
-    names = [measure.name for measure in endpoint.measures]
-    picked = ", ".join(
-        f"{name} AS {name}" if endpoint.level else f"{added_up(name)} AS {name}" for name in names
-    )
-    update = ", ".join(
-        f"{name} = excluded.{name}" if endpoint.level else f"{name} = {name} + excluded.{name}"
-        for name in names
-    )
-    last = (
-        ", max(start)" if endpoint.level else ", 0"
-    )  # of a level SQLite takes the columns of the row that has the maximum
-    db.execute(
-        f"INSERT INTO readings (source_id, width, start, dims, {', '.join(names)})"
-        f" SELECT {source:d}, {_DAY}, {day}, dims, {', '.join(names)} FROM (SELECT dims, {picked}{last}"
-        f" FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ? GROUP BY dims) WHERE true"
-        f" ON CONFLICT DO UPDATE SET {update}",
-        (source, day, day + _DAY),
-    )
-    db.execute(
-        f"DELETE FROM readings WHERE source_id = ? AND width = {_HOUR} AND start >= ? AND start < ?",
-        (source, day, day + _DAY),
-    )
+    rows.downsample(db, source, endpoint, Width.HOUR, day, day + _DAY)
     return Window(day, day + _DAY)
 
 
 def _purge(
     db: sqlite3.Connection, source: int, endpoint: Endpoint, keep: Retention
 ) -> Window | None:
-    """The oldest day that is older than anybody wants to know. That it went is written down with it."""
-    for width in Width:
-        (oldest,) = db.execute(
-            "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?",
-            (source, int(width), keep.days),
-        ).fetchone()
-        if oldest is not None:
-            break
-    else:
+    """Delete the oldest day that is older than the retention, and record that it was deleted."""
+    oldest = _oldest_row(db, source, keep.days)
+    if oldest is None:
         return None
     day = floor(oldest, _DAY)
     remember_purged(db, source, endpoint, day, day + _DAY)
     for table in ("readings", "suspicions"):
+        sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
         for width in Width:
-            sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
             db.execute(sql, (source, int(width), day, day + _DAY))
     db.execute("DELETE FROM estimates WHERE source_id = ? AND day = ?", (source, day))
     boundary = max(day + _DAY, purged_before(db, source))
-    db.execute(
-        "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-        (f"{_PURGED_BEFORE}.{source:d}", str(boundary)),
-    )
+    notes.write(db, notes.purged_before_key(source), str(boundary))
     return Window(day, day + _DAY)
 
 
-def spent(
+def _oldest_row(db: sqlite3.Connection, source: int, before: int) -> int | None:
+    """The start of a row before `before`, the oldest of its width. None if there is none."""
+    sql = "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?"
+    for width in Width:
+        oldest: int | None = db.execute(sql, (source, int(width), before)).fetchone()[0]
+        if oldest is not None:
+            return oldest
+    return None
+
+
+def estimated_and_billed(
     db: sqlite3.Connection, organization: str, start: int, end: int
 ) -> dict[int, tuple[Decimal, Decimal]]:
-    """Estimated and billed cost in US dollars of the UTC days in [start, end) for which both are
-    known, by day.
-    """
-    estimated = db.execute(
-        "SELECT e.day, e.cost FROM estimates e JOIN sources s ON s.id = e.source_id"
-        " WHERE s.organization = ? AND s.kind <> 'legacy' AND e.day >= ? AND e.day < ? AND e.day >= s.epoch",
+    """Estimated and billed cost in US dollars by UTC day, for the days that have both."""
+    estimates = db.execute(
+        "SELECT estimates.day, estimates.cost"
+        " FROM estimates JOIN sources ON sources.id = estimates.source_id"
+        " WHERE sources.organization = ? AND sources.kind <> 'legacy'"
+        " AND estimates.day >= ? AND estimates.day < ? AND estimates.day >= sources.epoch",
         (organization, start, end),
     )
-    billed = db.execute(
-        "SELECT r.start, r.cost FROM sources s JOIN readings r ON r.source_id = s.id JOIN dims d ON d.id = r.dims"
-        " WHERE s.organization = ? AND s.kind = 'costs' AND r.width = 86400 AND r.start >= ? AND r.start < ? AND d.currency = ?",
+    bills = db.execute(
+        "SELECT readings.start, readings.cost FROM sources"
+        " JOIN readings ON readings.source_id = sources.id JOIN dims ON dims.id = readings.dims"
+        " WHERE sources.organization = ? AND sources.kind = 'costs' AND readings.width = 86400"
+        " AND readings.start >= ? AND readings.start < ? AND dims.currency = ?",
         (organization, start, end, CURRENCY),
     )
-    one = _by_day(estimated)
-    other = _by_day(billed)
-    return {day: (one[day], other[day]) for day in sorted(one.keys() & other.keys())}
+    estimated = _sums_by_day(estimates)
+    billed = _sums_by_day(bills)
+    days = sorted(estimated.keys() & billed.keys())
+    return {day: (estimated[day], billed[day]) for day in days}
 
 
-def _by_day(rows: Iterable[tuple[int, str]]) -> dict[int, Decimal]:
+def _sums_by_day(costs: Iterable[tuple[int, str]]) -> dict[int, Decimal]:
     sums: dict[int, Decimal] = {}
-    for day, cost in rows:
+    for day, cost in costs:
         sums[day] = add(sums.get(day, Decimal(0)), Decimal(cost))
     return sums

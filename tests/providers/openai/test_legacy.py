@@ -22,7 +22,7 @@ from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.legacy.poll import LegacyPoll, Pace
 from otel_openai_usage.providers.openai.legacy.source import Day, LegacySource, parse
 from otel_openai_usage.providers.openai.text import Odd
-from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
@@ -293,7 +293,7 @@ async def test_who_leaves_takes_nothing_along(
     kept = 7 if restarted else 9
     assert context(frames) == 6 + kept
     assert answers.asked.count("leaves") == (1 if restarted else 3)
-    with history(file) as past:
+    with open_queries(file) as past:
         rows = past.usage(MONDAY, MONDAY + DAY, by=("user_id",), record="legacy_usage")
     assert [(row.group, row.input) for row in rows] == [(("leaves",), kept), (("stays",), 6)]
 
@@ -579,7 +579,7 @@ async def test_the_ended_day_is_read_once_more_before_midnight_shows(
         (MONDAY + DAY, (0, 0, 0)),
         (MONDAY + DAY, (1, 7, 2)),
     ]
-    with history(file) as past:
+    with open_queries(file) as past:
         assert [
             row.input for row in past.usage(MONDAY, MONDAY + 2 * DAY, record="legacy_usage")
         ] == [12, 7]

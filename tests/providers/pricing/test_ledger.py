@@ -14,7 +14,7 @@ from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
 from otel_openai_usage.engine import maintenance, recording
-from otel_openai_usage.storage.sqlite.history import history
+from otel_openai_usage.storage.sqlite.queries import open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
@@ -169,10 +169,10 @@ def test_the_estimate_of_a_day_is_kept_and_compared(tmp_path: Path) -> None:
         {MIDNIGHT: billed},
         bench.now,
     )
-    assert bench.store.spent("acme", MIDNIGHT - DAY, MIDNIGHT + DAY) == {
+    assert bench.store.estimated_and_billed("acme", MIDNIGHT - DAY, MIDNIGHT + DAY) == {
         MIDNIGHT: (Decimal("5.0"), Decimal("4.2"))
     }
-    with history(bench.path) as past:
+    with open_queries(bench.path) as past:
         (row,) = past.usage(MIDNIGHT, MIDNIGHT + DAY)
         assert (row.input, row.estimate, row.unpriced) == (19, Decimal("5.0"), 9)
         priced = past.usage(MIDNIGHT, MIDNIGHT + DAY, by=("organization", "model"))
@@ -204,13 +204,13 @@ def test_rows_grow_coarser_and_go_but_no_total_moves(tmp_path: Path) -> None:
             bench.source_state, tuple(Width), MIDNIGHT, MIDNIGHT + 2 * DAY
         )
     } == {DAY}
-    with history(bench.path) as past:
+    with open_queries(bench.path) as past:
         assert [row.input for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [75, 6]
     while maintenance.maintain(
         bench.store, bench.source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT + DAY)
     ):
         pass
-    with history(bench.path) as past:
+    with open_queries(bench.path) as past:
         assert [(row.start, row.input) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)] == [
             (MIDNIGHT + DAY, 6)
         ]
@@ -261,7 +261,7 @@ def test_with_one_price_the_estimate_is_that_price_of_the_total(tmp_path: Path, 
         (stored_series.estimate_shown or 0) >= (stored_series.estimate or 0) >= 0
         for stored_series in stored_series_list
     )
-    with history(bench.path) as past:
+    with open_queries(bench.path) as past:
         assert [
             (row.estimate, row.unpriced) for row in past.usage(MIDNIGHT, MIDNIGHT + 2 * DAY)
         ] == [

@@ -18,7 +18,7 @@ class State(Protocol):
     """The state, as it is needed here. Every method raises StateError."""
 
     def note(self, key: str) -> str | None: ...
-    def take_note(self, key: str, value: str) -> None: ...
+    def set_note(self, key: str, value: str) -> None: ...
     def rows_within(
         self, source_state: SourceState, widths: Iterable[int], start: int, end: int
     ) -> Sequence[object]: ...
@@ -63,7 +63,7 @@ class LegacyOwner:
             if not answer.by_user:
                 self._refuse_silence(day)
             return
-        self._state.take_note(_NOTE, json.dumps([*marks, self._mark][-MARKS:]))
+        self._state.set_note(_NOTE, json.dumps([*marks, self._mark][-MARKS:]))
 
     def _refuse_silence(self, day: int) -> None:
         """A day without records says nothing of whose it is, and must not replace what is stored."""

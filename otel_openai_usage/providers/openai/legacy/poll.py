@@ -40,7 +40,7 @@ class Notes(Protocol):
     """Remembers small things across restarts. Every method raises StateError."""
 
     def note(self, key: str) -> str | None: ...
-    def take_note(self, key: str, value: str) -> None: ...
+    def set_note(self, key: str, value: str) -> None: ...
 
 
 class Answer(Protocol):
@@ -107,7 +107,7 @@ class Pace:
         if len(calls) >= self._limit:
             return calls[-self._limit] + MINUTE - mono
         self._calls = [*calls, mono]
-        self._notes.take_note(_CALLS, json.dumps([now - (mono - call) for call in self._calls]))
+        self._notes.set_note(_CALLS, json.dumps([now - (mono - call) for call in self._calls]))
         return 0.0
 
 
@@ -268,7 +268,7 @@ class LegacyPoll:
 
     async def _keep_days(self) -> None:
         text = self._days.text()
-        await self._recorder.do(lambda: self._notes.take_note(_DAYS, text))
+        await self._recorder.do(lambda: self._notes.set_note(_DAYS, text))
 
     async def _read(self, day: int) -> int:
         """Keep a day. The number of its records."""
@@ -356,7 +356,7 @@ class LegacyPoll:
 
     def _put(self, frame: Shown) -> None:
         if frame != self._shown:
-            self._notes.take_note(_SHOWN, json.dumps(_written(frame)))
+            self._notes.set_note(_SHOWN, json.dumps(_written(frame)))
         self._shown = frame
         self._recorder.snapshot_builder.apply_legacy(frame)
 

@@ -1,24 +1,26 @@
-"""Backups of a state, and the way back."""
+"""Backs up a state, and restores a backup."""
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from otel_openai_usage.errors import StateCorrupt, StateError
-from otel_openai_usage.storage.sqlite.describe import look_at_marker, read_only
-from otel_openai_usage.storage.sqlite.examine import Position, position, totals_disagreeing
+from otel_openai_usage.storage.sqlite.content_check import totals_disagreeing
+from otel_openai_usage.storage.sqlite.errors import translate_errors
 from otel_openai_usage.storage.sqlite.file import (
     MEMORY,
-    Lock,
     canonical,
+    create_private,
     identify,
     refuse_emptied,
-    translate_errors,
 )
+from otel_openai_usage.storage.sqlite.lock import Lock
 from otel_openai_usage.storage.sqlite.marker import sync_folder
-from otel_openai_usage.storage.sqlite.schema import FIRST_WITH_COMMITS
+from otel_openai_usage.storage.sqlite.migrations import FIRST_WITH_COMMITS
+from otel_openai_usage.storage.sqlite.start_check import Position, position
+from otel_openai_usage.storage.sqlite.state_info import open_unlocked, try_read_marker
 
 SIDE_FILES = ("-wal", "-shm", "-journal", ".lock", ".marker", ".accept", ".new")
 """Endings of the files that belong to a state, beside it."""
@@ -26,7 +28,11 @@ SIDE_FILES = ("-wal", "-shm", "-journal", ".lock", ".marker", ".accept", ".new")
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A copy that was made. `aside` is where what was there before is now, `warning` what is odd."""
+    """A copy that was made.
+
+    `aside` is the new path of the state that was there before. `warning` says what is wrong with
+    the copied content.
+    """
 
     path: str
     size: int
@@ -36,9 +42,9 @@ class Copied:
 
 
 def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
-    """A consistent copy of a state, also while an exporter writes it. Raises StateError.
+    """Copy a state consistently, also while an exporter writes it. Raises StateError.
 
-    A file that is there is only overwritten with `replace`, and only by a whole copy.
+    An existing file is only overwritten with `replace`, and only by a complete copy.
     """
     path = _existing(state)
     file = os.path.realpath(target)
@@ -57,7 +63,7 @@ def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
             " one, or replace it with --replace"
         )
     beside = f"{file}.new"
-    with read_only(path) as db:
+    with open_unlocked(path) as db:
         refuse_emptied(Path(path))
         if not identify(db, path):
             raise StateCorrupt(f"backed up {path}: there is no state in it; nothing was written")
@@ -73,10 +79,10 @@ def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
 
 
 def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
-    """Put a copy in the place of a state, after it was checked. Raises StateError.
+    """Check a copy and put it in the place of a state. Raises StateError.
 
-    What was there is kept beside it, its name ending with `stamp`. The marker stays: if it knows of
-    newer commits, the next start says how much is missing.
+    The former state stays beside it, with a name that ends with `stamp`. The marker stays, too: if
+    it knows newer commits, the next start says how much is missing.
     """
     path = canonical(state)
     if path == MEMORY:
@@ -87,12 +93,13 @@ def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
     with translate_errors(path, "opened"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock = Lock(path)
-    with closing(_Released(lock)):
+    with ExitStack() as stack:
+        stack.callback(lock.release)
         if Path(path).exists():
             with translate_errors(path, "opened"):
                 lock.hold_state()
         beside = f"{path}.new"
-        with read_only(copy) as db:
+        with open_unlocked(copy) as db:
             version = identify(db, copy)
             if not version:
                 raise StateCorrupt(f"restored {copy}: there is no state in it; nothing was changed")
@@ -106,15 +113,8 @@ def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
             aside = _set_aside(path, stamp)
             Path(beside).rename(path)
             sync_folder(path)
-            lock.began()
+            lock.record_state()
     return Copied(path, Path(path).stat().st_size, here, aside, warning)
-
-
-class _Released:
-    """Lets `closing` release a lock."""
-
-    def __init__(self, lock: Lock) -> None:
-        self.close = lock.release
 
 
 def _existing(path: Path | str) -> str:
@@ -127,19 +127,22 @@ def _existing(path: Path | str) -> str:
 
 
 def _copy(db: sqlite3.Connection, path: str, target: str) -> Position:
-    """Copy a database into a new private file, which is checked, and on the disk afterwards."""
+    """Copy a database into a new private file, check the file and flush it to the disk.
+
+    The position of the copy.
+    """
     _remove(target)
     with translate_errors(target, "wrote"):
-        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        create_private(target)
         with closing(sqlite3.connect(target, isolation_level=None)) as copy:
             with translate_errors(path, "read"):
-                # In one step, which is one snapshot: the exporter writes on meanwhile.
+                # All pages in one step, which is one snapshot: the exporter may be writing.
                 db.backup(copy, pages=-1)
-                said = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                (result,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
                 here = position(copy)
-            if said != "ok":
+            if result != "ok":
                 raise StateCorrupt(
-                    f"copied the state file {path}: it is damaged ({said}); the copy was deleted,"
+                    f"copied the state file {path}: it is damaged ({result}); the copy was deleted,"
                     " and nothing else was changed"
                 )
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -152,8 +155,10 @@ def _copy(db: sqlite3.Connection, path: str, target: str) -> Position:
 
 
 def _set_aside(path: str, stamp: str) -> str | None:
-    """Rename a state and its log. The log goes first: if this ends halfway, a state without its log
-    is reported by its marker, where a log beside another state would be mixed into it.
+    """Rename a state and its log. The new path, None if there was no state.
+
+    The log is renamed first. If the process ends halfway, the marker reports a state without its
+    log. A log beside another state would be mixed into it.
     """
     if not Path(path).exists():
         for end in ("-wal", "-shm"):
@@ -173,9 +178,11 @@ def _remove(path: str) -> None:
 
 
 def missing_after(copied: Copied) -> str | None:
-    """How much of what was counted a restored copy lacks, in a sentence; None if nothing."""
-    marker, _ = look_at_marker(copied.path)
+    """A sentence about what a restored copy lacks according to the marker, None if nothing."""
+    marker, _ = try_read_marker(copied.path)
     here = copied.position
-    if marker is None or here.instance != marker.instance or here.number >= marker.number:
+    if marker is None or here.instance != marker.instance:
+        return None
+    if here.number >= marker.number:
         return None
     return f"{marker.time - here.time} s of what was counted here are missing in it"

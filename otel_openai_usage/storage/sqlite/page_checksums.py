@@ -1,9 +1,8 @@
-"""Checksums of the pages of an SQLite file, as SQLite sees them: the main file below its
-write-ahead log.
+"""Checksums of the pages of an SQLite database: the main file and its write-ahead log.
 
-SQLite protects the log with checksums, and the main file not at all. So a checksum is kept of every
-page. A commit appends the pages that it changed to the log (in SQLite's documented file format),
-which is where `LogScanner` finds them. Nothing here locks, and nothing here writes.
+SQLite protects the log with checksums, but not the main file. So we keep a checksum of every page.
+A commit appends the pages that it changed to the log, where `LogScanner` finds them
+(https://www.sqlite.org/fileformat2.html#the_write_ahead_log). Nothing here locks or writes.
 """
 
 import os
@@ -14,11 +13,12 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 UNKNOWN = 0
-"""The checksum of a page that was never written, such as one that was allocated and freed again."""
+"""The checksum of a page that was never written, for example allocated and freed again."""
 
 _LOG_HEADER = struct.Struct(">8I")
 _FRAME_HEADER = struct.Struct(">6I")
-_AT_ONCE = 1 << 20
+_CHUNK = 1 << 20
+"""Bytes of one read."""
 _PAGE_SIZE_OFFSET = 16
 
 
@@ -36,27 +36,27 @@ class PageSums:
         self.sums[page - 1] = checksum
 
     def resize(self, pages: int) -> None:
-        """The database has so many pages now."""
+        """The database has this number of pages now."""
         del self.sums[pages:]
 
     def differing(self, actual: "PageSums") -> list[int]:
-        """The pages that are known here, and that are otherwise or missing in `actual`."""
+        """The numbers of the pages that are known here and differ or are missing in `actual`."""
         if self.sums == actual.sums:
             return []
-        found = actual.sums
-        return [
-            index + 1
-            for index, expected in enumerate(self.sums)
-            if expected != UNKNOWN and (index >= len(found) or found[index] != expected)
-        ]
+        found = []
+        for index, expected in enumerate(self.sums):
+            is_missing = index >= len(actual.sums)
+            if expected != UNKNOWN and (is_missing or actual.sums[index] != expected):
+                found.append(index + 1)
+        return found
 
     def __len__(self) -> int:
         return len(self.sums)
 
 
 _VOLATILE = ((18, 20), (24, 28), (40, 44), (92, 100))
-"""Parts of the first page that say how SQLite uses the file, and that differ between a database and
-its backup: the journal mode, the change counter, the schema cookie, the version of SQLite.
+"""Parts of the first page that differ between a database and its backup: the journal mode, the
+change counter, the schema cookie, the version of SQLite.
 """
 
 
@@ -76,35 +76,34 @@ def main_file_sums(descriptor: int) -> PageSums:
     found = PageSums()
     if not size:
         return found
-    at_once = max(1, _AT_ONCE // size) * size
+    chunk_size = max(1, _CHUNK // size) * size
     offset = 0
-    while chunk := os.pread(descriptor, at_once, offset):
+    number = 1
+    while chunk := os.pread(descriptor, chunk_size, offset):
         view = memoryview(chunk)
-        first = offset // size + 1
-        found.sums.extend(
-            [
-                checksum(first + index, view[at : at + size])
-                for index, at in enumerate(range(0, len(chunk) - size + 1, size))
-            ]
-        )
+        for start in range(0, len(chunk) - size + 1, size):
+            found.sums.append(checksum(number, view[start : start + size]))
+            number += 1
         offset += len(chunk)
     return found
 
 
 def page_size(descriptor: int) -> int:
-    """Bytes of a page, as the header of a main file says; 0 if it says nothing possible."""
+    """The page size in the header of a main file, 0 if it is not a possible one."""
     header = os.pread(descriptor, 2, _PAGE_SIZE_OFFSET)
     if len(header) < 2:
         return 0
     size = int.from_bytes(header, "big")
-    size = 65536 if size == 1 else size
-    return size if size >= 512 and not size & (size - 1) else 0
+    if size == 1:  # two bytes cannot hold 65,536
+        return 65536
+    is_power_of_two = not size & (size - 1)
+    return size if size >= 512 and is_power_of_two else 0
 
 
 class LogScanner:
-    """Which pages the write-ahead log gained since it was last asked.
+    """Finds the pages that were appended to the write-ahead log since the last call.
 
-    The log begins again at its start, with other salts, after all of it was written back.
+    SQLite starts the log again, with other salts, after all of it was written back.
     """
 
     def __init__(self, path: str) -> None:
@@ -114,41 +113,42 @@ class LogScanner:
         self._offset = _LOG_HEADER.size
 
     def close(self) -> None:
-        """Let go of the file. Doing so twice does no harm."""
+        """Close the file. A second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def new_pages(self) -> tuple[dict[int, int], int | None]:
-        """The checksums of the pages that were committed since the last call, and how many pages
-        the database has after it, None if nothing was committed.
+        """The checksums of the pages that were committed since the last call, by page number, and
+        the number of pages of the database, None if nothing was committed.
         """
         header = self._header()
         if header is None or self._file is None:
             return {}, None
-        _, _, page_size, _, *salts, _, _ = header
-        if self._salts != (salts[0], salts[1]):
-            self._salts = (salts[0], salts[1])
+        _, _, page_size, _, first_salt, second_salt, _, _ = header
+        salts = (first_salt, second_salt)
+        if self._salts != salts:
+            self._salts = salts
             self._offset = _LOG_HEADER.size
         committed: dict[int, int] = {}
         pending: dict[int, int] = {}
         pages: int | None = None
         offset = self._offset
         for frame in _frames(self._file, offset, _FRAME_HEADER.size + page_size):
-            page, size_after, salt1, salt2, _, _ = _FRAME_HEADER.unpack_from(frame)
-            if (salt1, salt2) != self._salts:
-                break
+            page, pages_after, first_salt, second_salt, _, _ = _FRAME_HEADER.unpack_from(frame)
+            if (first_salt, second_salt) != salts:
+                break  # left over from before the log was started again
             offset += len(frame)
             pending[page] = checksum(page, frame[_FRAME_HEADER.size :])
-            if size_after:  # only the last frame of a commit says it
+            if pages_after:  # only the last frame of a commit has it
                 committed |= pending
                 pending = {}
-                pages = size_after
+                pages = pages_after
                 self._offset = offset
         return committed, pages
 
     def skip(self) -> None:
-        """Let what is in the log now count as known."""
+        """Ignore what is in the log now."""
         self.new_pages()
 
     def _header(self) -> tuple[int, ...] | None:
@@ -162,13 +162,13 @@ class LogScanner:
 
 
 def _frames(file: int, offset: int, size: int) -> Iterator[memoryview]:
-    """The whole frames of a log from an offset on."""
+    """Yield the whole frames of a log from an offset on."""
     count = 8  # most commits are small
     while chunk := os.pread(file, count * size, offset):
         view = memoryview(chunk)
-        for at in range(0, len(chunk) - size + 1, size):
-            yield view[at : at + size]
+        for start in range(0, len(chunk) - size + 1, size):
+            yield view[start : start + size]
         if len(chunk) < count * size:
             return
         offset += len(chunk)
-        count = max(8, _AT_ONCE // size)
+        count = max(8, _CHUNK // size)

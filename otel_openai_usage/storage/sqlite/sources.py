@@ -1,0 +1,116 @@
+"""Sources (table `sources`): how far each was read, and how it is grouped (table `groupings`).
+
+Each function runs inside its caller's transaction.
+"""
+
+import json
+import sqlite3
+
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.groupings import Groupings
+from otel_openai_usage.domain.model import Window
+from otel_openai_usage.domain.source_state import SourceKey, SourceState
+from otel_openai_usage.domain.windows import Progress
+from otel_openai_usage.storage.sqlite import notes
+from otel_openai_usage.storage.sqlite.series import read_series
+
+
+def add_source(
+    db: sqlite3.Connection,
+    organization: str,
+    endpoint: Endpoint,
+    epoch: int,
+    group_by: tuple[str, ...],
+) -> None:
+    """Create a source that begins counting at `epoch`, unless there is one."""
+    source = (organization, endpoint.name)
+    sql = "INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)"
+    db.execute(sql, (*source, epoch))
+    sql = (
+        "INSERT INTO groupings SELECT id, 0, ? FROM sources WHERE organization = ? AND kind = ?"
+        " AND NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = sources.id)"
+    )
+    db.execute(sql, (",".join(group_by), *source))
+
+
+def read_source(
+    db: sqlite3.Connection, organization: str, endpoint: Endpoint
+) -> SourceState | None:
+    """The state of a source with all its series, None if there is no such source."""
+    sql = (
+        "SELECT id, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id"
+        " FROM sources WHERE organization = ? AND kind = ?"
+    )
+    found = db.execute(sql, (organization, endpoint.name)).fetchone()
+    if found is None:
+        return None
+    id_, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id = found
+    unread_windows = tuple(Window(start, end) for start, end in json.loads(unread))
+    progress = Progress(epoch, bool(complete), horizon, unread_windows)
+    key = SourceKey(id_, organization, endpoint)
+    source_state = SourceState.of(key, progress, read_groupings(db, id_))
+    for series in read_series(db, id_, endpoint):
+        source_state.series.add(series)
+    source_state.status.last_success = last_success
+    source_state.status.newest_bucket = newest_bucket
+    source_state.organization_id = organization_id
+    source_state.purged_before = purged_before(db, id_)
+    return source_state
+
+
+def purged_before(db: sqlite3.Connection, source: int) -> int:
+    """The start of the first day whose rows were not purged because of their age, 0 if none was."""
+    return int(notes.read(db, notes.purged_before_key(source)) or 0)
+
+
+def read_groupings(db: sqlite3.Connection, source: int) -> Groupings:
+    """The groupings of a source."""
+    sql = "SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start"
+    found = []
+    for start, text in db.execute(sql, (source,)):
+        group_by = tuple(text.split(",")) if text else ()
+        found.append((start, group_by))
+    return Groupings(tuple(found))
+
+
+def write_groupings(db: sqlite3.Connection, source: int, groupings: Groupings) -> None:
+    """Replace the stored groupings of a source."""
+    values = [(source, start, ",".join(group_by)) for start, group_by in groupings.entries]
+    db.execute("DELETE FROM groupings WHERE source_id = ?", (source,))
+    db.executemany("INSERT INTO groupings VALUES (?, ?, ?)", values)
+
+
+def write_progress(db: sqlite3.Connection, source_state: SourceState, progress: Progress) -> None:
+    """Store how far the source was read."""
+    unread = json.dumps([[window.start, window.end] for window in progress.unread])
+    sql = (
+        "UPDATE sources SET complete = ?, horizon = ?, unread = ?,"
+        " last_success = coalesce(?, last_success),"
+        " newest_bucket = coalesce(?, newest_bucket),"
+        " organization_id = coalesce(?, organization_id) WHERE id = ?"
+    )
+    values = (
+        progress.complete,
+        progress.horizon,
+        unread,
+        source_state.status.last_success,
+        source_state.status.newest_bucket,
+        source_state.organization_id,
+        source_state.id,
+    )
+    db.execute(sql, values)
+
+
+def read_backfilled(db: sqlite3.Connection, source: int) -> list[Window]:
+    """The windows before counting began that a backfill read."""
+    sql = 'SELECT start, "end" FROM backfilled WHERE source_id = ? ORDER BY start'
+    return [Window(start, end) for start, end in db.execute(sql, (source,))]
+
+
+def add_backfilled(db: sqlite3.Connection, source: int, window: Window) -> None:
+    """A backfill read this window."""
+    sql = (
+        "INSERT INTO backfilled VALUES (?, ?, ?)"
+        ' ON CONFLICT DO UPDATE SET "end" = max("end", excluded."end")'
+    )
+    db.execute(sql, (source, window.start, window.end))

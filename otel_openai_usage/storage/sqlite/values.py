@@ -1,0 +1,61 @@
+"""Attribute sets and amounts as SQLite keeps them, and names of columns in SQL."""
+
+import json
+from decimal import Decimal
+
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.model import Amount, Amounts, Dims
+
+
+def quoted(name: str) -> str:
+    """A column's name as an SQL identifier: a measure may be called `order`.
+
+    Without the quotes SQLite would take a name that is a keyword for the keyword.
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def sum_of(column: str) -> str:
+    """SQL of the sum of a column of whole numbers.
+
+    Beyond 64 bits the sum becomes a REAL. SQLite's `sum` would raise an error, and the rows could
+    never be read or downsampled again.
+    """
+    return f"(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295))"
+
+
+def encode_dims(dims: Dims, endpoint: Endpoint) -> str:
+    """The key of an attribute set: JSON by dimension name, so that an endpoint may gain one."""
+    pairs = zip(endpoint.dimensions, dims, strict=True)
+    named = {name: value for name, value in pairs if value is not None}
+    return json.dumps(named, sort_keys=True)
+
+
+def decode_dims(text: str, endpoint: Endpoint) -> Dims:
+    """The reverse of `encode_dims`."""
+    named = json.loads(text)
+    return tuple(named.get(name) for name in endpoint.dimensions)
+
+
+def encode_amounts(amounts: Amounts) -> str:
+    """Amounts as JSON. Money is a string, so that no digit is lost."""
+    return json.dumps([encode_amount(amount) for amount in amounts])
+
+
+def decode_amounts(text: str, endpoint: Endpoint) -> Amounts:
+    """The reverse of `encode_amounts`."""
+    values = json.loads(text)
+    return tuple(
+        Decimal(value) if measure.money else value
+        for measure, value in zip(endpoint.measures, values, strict=True)
+    )
+
+
+def encode_amount(amount: Amount) -> int | str:
+    """An amount as a column's value."""
+    return amount if isinstance(amount, int) else str(amount)
+
+
+def decode_text(text: str) -> Amount:
+    """An amount from its text: an int if it is whole, else a Decimal."""
+    return int(text) if text.isdigit() else Decimal(text)
