@@ -418,7 +418,11 @@ def _ingest(
     return Ingest(
         intake.take,
         lambda: self_metrics.event("refused"),
-        parser=Parser(events.attributes, next(iter(source_states.values())).endpoint.dimensions),
+        parser=Parser(
+            events.attributes,
+            next(iter(source_states.values())).endpoint.dimensions,
+            now=recorder.latest,
+        ),
         tokens=Tokens([token.get_secret_value() for token in events.tokens], events.tokens_file),
         host=events.host,
         port=events.port,

@@ -5,8 +5,9 @@ what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tok
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -15,11 +16,18 @@ import msgspec
 
 from otel_openai_usage.domain.metered import METERED, Event
 from otel_openai_usage.domain.model import Amounts
+from otel_openai_usage.ingest import dialects
 
 MAX_COUNT = 10**12
 """The most tokens that one event may tell of; more is a mistake, and could overflow the store."""
 LONGEST = 512
-"""Characters that a value may have which becomes an attribute."""
+"""Characters of a subject or type; the value of another attribute is cut to as many."""
+CUT = "…"
+"""The last character of a value that was cut."""
+FIRST_YEAR = 2015
+"""OpenAI was founded in this year: an earlier time is a mistake."""
+AHEAD = 86400.0
+"""Seconds that a client's clock may be ahead of ours."""
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Short: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
@@ -113,6 +121,7 @@ _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.
 _NEVER = datetime.fromisoformat(
     "0001-01-01T00:00:00+00:00"
 )  # Go's zero time, which OpenMeter takes as no time
+_FIRST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
 _BOM = b"\xef\xbb\xbf"
@@ -132,12 +141,18 @@ class Parser:
     """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data
     (`team`, `$.user.plan`).
 
-    `dimensions` is the order in which an event's `dims` are wanted.
+    `dimensions` is the order in which an event's `dims` are wanted. `now` is the present in Unix
+    seconds.
     """
 
     def __init__(
-        self, attributes: Mapping[str, str] | None = None, dimensions: Sequence[str] | None = None
+        self,
+        attributes: Mapping[str, str] | None = None,
+        dimensions: Sequence[str] | None = None,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         paths = {name: _path(path) for name, path in (attributes or {}).items()}
         wanted = METERED.group_by + tuple(paths) if dimensions is None else dimensions
         self._paths = tuple((name, paths.get(name)) for name in wanted[len(METERED.group_by) :])
@@ -192,26 +207,29 @@ class Parser:
             )
         try:
             data = _DATA.decode(envelope.data) or _Data()
-        except msgspec.ValidationError as error:
-            raise Refused(_sentence(error, "data")) from error
+        except msgspec.ValidationError:
+            data = _Data()  # no object, such as PHP's []: it has no usage that we know
         if data.object == "batch" and data.status in _RUNNING:
             return None  # counted now, it would be zeros for ever: its id is known then
         holders = _holders(data)
         amounts = _amounts(data, holders)
+        model = _model(holders)
+        if not (amounts[0] or amounts[1]):
+            raw = _ANY.decode(envelope.data)
+            amounts = dialects.amounts(raw, _part) or amounts
+            model = model or dialects.model(raw)
         organization = data.organization if isinstance(data.organization, str) else None
         extra = self._extra(envelope.data) if self._paths else ()
         dims = (
             envelope.subject,
-            _model(holders),
+            None if model is None else _cut(model),
             envelope.type,
             "true" if data.estimated is True else None,
             *extra,
         )
-        time = (
-            None if envelope.time is None or envelope.time <= _NEVER else envelope.time.timestamp()
-        )
+        unix = self._unix(envelope.time)
         content = blake2b(
-            f"{time} {dims} {amounts} {organization}".encode(), digest_size=8
+            f"{unix} {dims} {amounts} {organization}".encode(), digest_size=8
         ).digest()
         identity = blake2b(
             f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
@@ -219,34 +237,46 @@ class Parser:
         return Event(
             identity,
             content,
-            None if time is None else int(time // 1),
+            None if unix is None else int(unix // 1),
             dims,
             amounts,
             organization,
         )
 
+    def _unix(self, stated: datetime | None) -> float | None:
+        """The time of an event in Unix seconds, None if it states none. Raises Refused."""
+        if stated is None or stated <= _NEVER:
+            return None
+        unix = stated.timestamp()
+        latest = self._now() + AHEAD
+        if unix < _FIRST or unix > latest:
+            last = datetime.fromtimestamp(latest, UTC)
+            raise Refused(
+                f"time: expected one from {FIRST_YEAR} to {last:%Y-%m-%dT%H:%M:%SZ}, got {stated.isoformat()}"
+            )
+        return unix
+
     def _extra(self, raw: msgspec.Raw) -> tuple[str | None, ...]:
         data = _ANY.decode(raw)
-        return tuple(
-            None if path is None else _value(name, data, path) for name, path in self._paths
-        )
+        return tuple(None if path is None else _value(data, path) for _, path in self._paths)
 
 
 def _path(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.removeprefix("$").split(".") if part)
 
 
-def _value(name: str, data: object, path: Sequence[str]) -> str | None:
+def _value(data: object, path: Sequence[str]) -> str | None:
     for part in path:
         data = data.get(part) if isinstance(data, dict) else None
     if data is None or isinstance(data, dict | list):
         return None
     text = str(data).lower() if isinstance(data, bool) else str(data)
-    if len(text) > LONGEST:
-        raise Refused(
-            f"data: the value of {name} has {len(text)} characters, expected at most {LONGEST}"
-        )
-    return text or None
+    return _cut(text) or None
+
+
+def _cut(text: str) -> str:
+    """At most LONGEST characters of a text, the last of them a mark if it had more."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}{CUT}"
 
 
 def _tolerant(parse: Callable[[bytes], list[Event]], body: bytes) -> list[Event]:
@@ -305,10 +335,6 @@ def _model(holders: Sequence[_Data]) -> str | None:
     for holder in holders:
         model = holder.model
         if isinstance(model, str) and model:
-            if len(model) > LONGEST:
-                raise Refused(
-                    f"data.model: it has {len(model)} characters, expected at most {LONGEST}"
-                )
             return model
     return None
 
@@ -411,12 +437,17 @@ def _largest(name: str, value: Any, other: str, instead: Any) -> int | None:
 
 
 def _number(name: str, value: Any) -> int | None:
-    """A count; None if the field is missing or of a type that no count has. Raises Refused for a
-    number, or a text, that is no count.
+    """A count; None if the field says nothing: null, an object, or the list that PHP writes for an
+    empty object. Raises Refused for anything else that is no count.
     """
-    if type(value) is int or (isinstance(value, int | float | str) and not isinstance(value, bool)):
-        return _count(name, value)
-    return None
+    if value is None or value == [] or isinstance(value, dict):
+        return None
+    return _count(name, value)
+
+
+def _part(name: str, value: object) -> int:
+    """A count of another vendor's, 0 if the field is missing. Raises Refused."""
+    return _number(name, value) or 0
 
 
 def _detail(value: Any) -> int:
@@ -429,10 +460,10 @@ def _detail(value: Any) -> int:
         return 0
 
 
-def _count(name: str, value: float | str) -> int:
+def _count(name: str, value: object) -> int:
     if type(value) is int and 0 <= value <= MAX_COUNT:
         return value
-    text = str(value)
+    text = str(value) if isinstance(value, int | float | str) else ""
     try:
         number = Decimal(text)  # it takes digits of any script, and 1_000
         if (

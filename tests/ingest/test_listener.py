@@ -458,12 +458,13 @@ async def test_a_body_that_was_only_announced_takes_no_room(
 
 
 async def test_an_event_from_the_future_stands_in_this_hour(house: House, tmp_path: Path) -> None:
-    """A clock that is ahead moves no tokens into hours that nobody has seen yet."""
-    assert (
-        await house.post(
-            [event(1, time="9999-12-31T23:59:59-14:00"), event(2, time="2126-01-01T00:00:00Z")]
-        )
-    ).status == 204
+    """A clock that is ahead, by a day at most, moves no tokens into hours that nobody has seen
+    yet. A later time is refused.
+    """
+    ahead = [event(1, time="2026-11-22T02:00:00Z"), event(2, time="2026-11-23T00:01:00Z")]
+    assert (await house.post(ahead)).status == 204
+    late = await house.post([event(3), event(4, time="2126-01-01T00:00:00Z")])
+    assert (late.status, late.problem["index"]) == (400, 1)
     assert [row[1] for row in rows(tmp_path / "state.db")] == [NOW // 3600 * 3600]
 
 
