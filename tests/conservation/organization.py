@@ -190,7 +190,7 @@ class FakeClient(Client):
         now = self._time()
         status, body = self._organization.answer(asked, params, now)
         call = f"GET {path}"
-        error = answers.trouble(call, status, {}, body, now=now)
+        error = answers.error_of(call, status, {}, body, now=now)
         if error is not None:
             raise error
         return answers.read(call, status, body, reading)

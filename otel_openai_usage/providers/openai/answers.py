@@ -1,4 +1,4 @@
-"""What an HTTP answer means, as an error of our tree or None. Pure."""
+"""Turns an HTTP answer into an error of our tree, or None for a good one. Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ import msgspec
 
 from otel_openai_usage import errors
 from otel_openai_usage.config.secrets import redact
-from otel_openai_usage.providers.openai.retry import PATIENCE
+from otel_openai_usage.providers.openai.retry import MAX_RETRY_AFTER
 
 T = TypeVar("T")
 Body: TypeAlias = bytes | bytearray
-"""What an answer holds. Read into a bytearray, which grows without being copied."""
+"""The bytes of an answer. A bytearray grows without being copied."""
 
 _SCOPES = re.compile(r"Missing scopes?:\s*([\w.:-]+(?:\s*,\s*[\w.:-]+)*)", re.IGNORECASE)
 _TRANSIENT = (408, 409, 425)
@@ -35,7 +35,7 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do about a key that is refused, and about too many requests."""
+    """The advice for a refused key, and for too many requests."""
 
     key: str = "the key must be a live admin key of the organization (sk-admin-…)"
     rate: str = "lower api.requests_per_minute if this goes on"
@@ -44,7 +44,7 @@ class Advice:
 ADMIN = Advice()
 
 
-def trouble(
+def error_of(
     call: str,
     status: int,
     headers: Mapping[str, str],
@@ -54,8 +54,8 @@ def trouble(
     secret: str = "",
     advice: Advice = ADMIN,
 ) -> errors.SourceError | None:
-    """What is wrong with an answer to `call` ("GET organization/costs"); None when its body is
-    there to be read.
+    """The error that an answer to `call` ("GET organization/costs") means; None if its body can be
+    read.
 
     Classified by the status first (OpenAI's own ErrorResponse, its
     components.responses.TooManyRequests, and reports from the field where those are silent). `now`
@@ -80,10 +80,9 @@ def whole(body: Body) -> bytes:
 def read(
     call: str, status: int, body: Body, reading: Callable[[Body], T], *, secret: str = ""
 ) -> T:
-    """What `reading` makes of a good answer's body. Where the body is no JSON, the BadResponse says
-    how it begins.
+    """Return `reading(body)`. If the body is no JSON, the BadResponse quotes its beginning.
 
-    Only a body that `reading` refuses is looked at twice: they have tens of megabytes.
+    Whether it is JSON is only checked after `reading` refused it: bodies have tens of megabytes.
     """
     try:
         return reading(body)
@@ -96,7 +95,7 @@ def read(
 
 
 def _classify(
-    met: str,
+    call_and_status: str,
     status: int,
     said: str,
     code: str,
@@ -106,62 +105,71 @@ def _classify(
 ) -> errors.SourceError:
     quoted = f" ({said})" if said else ""
     if status in (401, 403):
-        return _refused(met, status, said, quoted, advice)
+        return _refused(call_and_status, status, said, quoted, advice)
     if status in (404, 410):
         return errors.NotOffered(
-            f"{met}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}",
+            f"{call_and_status}; OpenAI has no such endpoint for this organization, or base_url is wrong{quoted}",
             status=status,
         )
     if status == 407:
         return errors.Unavailable(
-            f"{met}; the proxy asks for a login: put user and password into the proxy's URL",
+            f"{call_and_status}; the proxy asks for a login: put user and password into the proxy's URL",
             status=status,
         )
     if status == 429:
-        return _limited(met, retry_after(headers, now), code, quoted, advice)
+        return _limited(call_and_status, retry_after(headers, now), code, quoted, advice)
     if status >= 500 or status in _TRANSIENT:
         return errors.Unavailable(
-            f"{met}; trouble at OpenAI or on the way there{quoted}", status=status
+            f"{call_and_status}; a failure at OpenAI or on the way there{quoted}", status=status
         )
-    return _bad_request(met, status, said, code, quoted)
+    return _bad_request(call_and_status, status, said, code, quoted)
 
 
-def _refused(met: str, status: int, said: str, quoted: str, advice: Advice) -> errors.Rejected:
+def _refused(
+    call_and_status: str, status: int, said: str, quoted: str, advice: Advice
+) -> errors.Rejected:
     if found := _SCOPES.search(said):
         scopes = [scope.strip().rstrip(".") for scope in found[1].split(",")]
         return errors.MissingScope(
-            f"{met}; the key lacks {', '.join(scopes)}: grant that to the admin key",
+            f"{call_and_status}; the key lacks {', '.join(scopes)}: grant that to the admin key",
             status=status,
             scopes=scopes,
         )
-    return errors.Rejected(f"{met}; {advice.key}{quoted}", status=status)
+    return errors.Rejected(f"{call_and_status}; {advice.key}{quoted}", status=status)
 
 
 def _limited(
-    met: str, wait: float | None, code: str, quoted: str, advice: Advice
+    call_and_status: str, wait: float | None, code: str, quoted: str, advice: Advice
 ) -> errors.RateLimited:
     asked = f"OpenAI asks to wait {wait:g} s" if wait is not None else "too many requests"
-    if wait is not None and wait > PATIENCE:
-        asked += f", longer than the {PATIENCE:g} s that one request waits"
+    if wait is not None and wait > MAX_RETRY_AFTER:
+        asked += f", longer than the {MAX_RETRY_AFTER:g} s that one request waits"
     return errors.RateLimited(
-        f"{met}; {asked}; {advice.rate}{quoted}",
+        f"{call_and_status}; {asked}; {advice.rate}{quoted}",
         retry_after=wait,
         out_of_quota=code == "insufficient_quota",
     )
 
 
-def _bad_request(met: str, status: int, said: str, code: str, quoted: str) -> errors.BadRequest:
+def _bad_request(
+    call_and_status: str, status: int, said: str, code: str, quoted: str
+) -> errors.BadRequest:
     if code == "reporting_lookback_exceeded":
         return errors.LookbackExceeded(
-            f"{met}; that lies further back than OpenAI reports{quoted}", status=status
+            f"{call_and_status}; that lies further back than OpenAI reports{quoted}", status=status
         )
     if "page token is invalid" in said:
-        return errors.BadCursor(f"{met}; OpenAI refuses its own page token{quoted}", status=status)
+        return errors.BadCursor(
+            f"{call_and_status}; OpenAI refuses its own page token{quoted}", status=status
+        )
     if 300 <= status < 400:
         return errors.BadRequest(
-            f"{met}; a redirect, which OpenAI's API does not send: check base_url", status=status
+            f"{call_and_status}; a redirect, which OpenAI's API does not send: check base_url",
+            status=status,
         )
-    return errors.BadRequest(f"{met}; OpenAI refuses the request{quoted}", status=status)
+    return errors.BadRequest(
+        f"{call_and_status}; OpenAI refuses the request{quoted}", status=status
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -1,4 +1,4 @@
-"""GETs JSON bodies from OpenAI. Knows HTTP; knows nothing of ledgers."""
+"""GETs JSON bodies from OpenAI over HTTP. Does not interpret them."""
 
 import asyncio
 import itertools
@@ -42,8 +42,9 @@ _HEADERS = 256
 
 
 class Guard(Protocol):
-    """Keeps answers for another organization's key out: see `openai.guard`. Each method raises a
-    SourceError or StateError to do so.
+    """Refuses the key and the answers of another organization: see `openai.guard`.
+
+    Each method raises a SourceError or StateError to refuse.
     """
 
     async def admit(self, secret: str) -> None: ...
@@ -52,18 +53,17 @@ class Guard(Protocol):
 
 
 _headers: ContextVar[list[str] | None] = ContextVar("headers", default=None)
-"""Collects the header `openai-organization` while it is found out whose a key is; else None."""
+"""Collects the header `openai-organization` while a key is probed; else None."""
 
 
 class Client:
-    """Asks one organization, for all sources of it.
+    """The HTTP client of one organization, shared by all its sources. Use it inside `async with`.
 
-    One rate limit, one bound on concurrency, one key and one connection pool, shared by priority: 0
-    goes first (usage, costs), then 1 (names in use), then 2 (limits), then 3 (all other names).
+    The sources share one rate limit, one bound on concurrency, one key and one connection pool, by
+    priority: 0 goes first (usage, costs), then 1 (names in use), 2 (limits) and 3 (other names).
     `timeout` in seconds is for one request from connecting to the last byte; `retries` is how often
-    one is asked again. `budget` bounds the memory of answers; clients may share it. Proxies are
-    those of the environment `env`. To be entered with `async with`. Raises ConfigError for a proxy
-    that cannot be used.
+    a request is repeated. `budget` bounds the memory of answers; clients may share it. Proxies are
+    those of the environment `env`. Raises ConfigError for a proxy that cannot be used.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Client:
         self._make_session = session
         self._session: aiohttp.ClientSession | None = None
         self.guard: Guard | None = None
-        """Asked before a key is used, and told what answers say of the organization."""
+        """Admits keys, and checks the organization that answers name."""
 
     def __repr__(self) -> str:
         return f"Client({self.name!r}, {redact(self._base)!r})"
@@ -152,12 +152,11 @@ class Client:
         endpoint: str,
         priority: int = 0,
     ) -> T:
-        """What `reading` makes of the body at `path` below the base URL. Asks again what may pass.
-        Raises SourceError.
+        """Return `reading(body)` of the body at `path` below the base URL. Raises SourceError.
 
-        `reading` raises BadResponse for what it cannot read; it is called in a thread where the
-        body is large. `endpoint` names it in telemetry and logs; it holds no ids, so that there are
-        few of them.
+        Requests that may succeed later are repeated. `reading` raises BadResponse for a body that it
+        cannot read; for a large body it is called in a thread. `endpoint` names the request in
+        telemetry and logs: it contains no ids, so that there are few endpoints.
         """
         for attempt in itertools.count():
             try:
@@ -167,7 +166,7 @@ class Client:
                 if wait is None:
                     raise
                 log.debug(
-                    "asking again",
+                    "request is repeated",
                     extra={
                         "organization": self.name,
                         "endpoint": endpoint,
@@ -210,7 +209,7 @@ class Client:
         call = f"GET {path}"
         async with self._gate.slot(priority):
             status, headers, body = await self._exchange(call, path, params, endpoint, secret)
-        error = answers.trouble(
+        error = answers.error_of(
             call, status, headers, body, now=self._now(), secret=secret, advice=self._advice
         )
         if error is not None:
@@ -257,8 +256,9 @@ class Client:
 
     @contextmanager
     def probing(self) -> Iterator[list[str]]:
-        """Requests inside are not guarded: they find out whose the key is. What the header
-        `openai-organization` of their answers says comes into the list.
+        """Requests inside are not guarded: they find out which organization the key belongs to.
+
+        The list receives the headers `openai-organization` of their answers.
         """
         found: list[str] = []
         token = _headers.set(found)
@@ -268,7 +268,7 @@ class Client:
             _headers.reset(token)
 
     async def check_key(self) -> None:
-        """Raise what the guard raises for the key that would be used now."""
+        """Raise OtherOrganization or SourceError unless the guard admits the current key."""
         await self._admit(await self._key.current())
 
     async def check_organization(self, ids: Collection[str]) -> None:
@@ -318,7 +318,8 @@ class Client:
             raise Unavailable(
                 f"{call}: no answer within {self._timeout:g} s; raise api.timeout if this goes on"
             ) from error
-        except aiohttp.ClientPayloadError as error:  # what it says of itself looks like a status
+        except aiohttp.ClientPayloadError as error:
+            # The text of this error contains a number that looks like a status, so it is left out.
             status = None
             raise Unavailable(
                 f"{call}: the answer broke off or could not be unpacked; check base_url and the network"
@@ -345,15 +346,17 @@ class Client:
         return body
 
     def _reason(self, error: Exception, secret: str) -> str:
-        """Why there was no answer, and what to check."""
+        """Why there was no answer, with advice."""
         if isinstance(error, aiohttp.ClientHttpProxyError):
             said = f"the proxy answered {error.status} {error.message}"
         elif isinstance(error, aiohttp.ClientResponseError):  # its text has a status of its own
             said = f"the answer is no HTTP that can be read: {error.message}"
         else:
             said = str(error) or type(error).__name__
-        look_at = f"base_url, {self._proxy.variable} and" if self._proxy else "base_url and"
-        return f"{redact(said, secret)[:300]}; check {look_at} the network"
+        suspects = "base_url and"
+        if self._proxy:
+            suspects = f"base_url, {self._proxy.variable} and"
+        return f"{redact(said, secret)[:300]}; check {suspects} the network"
 
 
 def _version() -> str:

@@ -31,31 +31,31 @@ class Refusal:
 async def refusal(
     ask: Ask, window: Window, width: Width, grouping: Sequence[str]
 ) -> Refusal | None:
-    """What of a grouping is refused in a window whose reading got a 400; None if that was not about
-    the grouping, or did not happen again.
+    """Which dimensions are refused in a window whose reading got a 400.
+
+    None if the 400 was not about the grouping, or did not happen again. Raises SourceError.
     """
     wanted = tuple(grouping)
     midnights = range(-(-(window.start + 1) // Width.DAY) * Width.DAY, window.end, Width.DAY)
     starts = [window.start, *midnights]
 
-    async def accepts(place: int, some: tuple[str, ...]) -> bool:
-        return await ask(Window(starts[place], starts[place] + width), some)
+    async def accepts(index: int, some: tuple[str, ...]) -> bool:
+        return await ask(Window(starts[index], starts[index] + width), some)
 
     if not wanted or await accepts(0, wanted) or not await accepts(0, ()):
         return None
-    accepted_place = len(starts)
+    accepted_index = len(starts)
     if midnights and await accepts(len(starts) - 1, wanted):
-        # Refused before a date and accepted from then on, so the first accepted midnight is looked
-        # for by halves.
+        # Refused before a date and accepted from then on: bisect for the first accepted midnight.
         low = 1
-        accepted_place = len(starts) - 1
-        while low < accepted_place:
-            middle = (low + accepted_place) // 2
+        accepted_index = len(starts) - 1
+        while low < accepted_index:
+            middle = (low + accepted_index) // 2
             if await accepts(middle, wanted):
-                accepted_place = middle
+                accepted_index = middle
             else:
                 low = middle + 1
-    newest_refused = accepted_place - 1
+    newest_refused = accepted_index - 1
     accepted: tuple[str, ...] = ()
     for name in sorted(wanted, key=_age):
         more = _in_order(wanted, {*accepted, name})
@@ -65,7 +65,7 @@ async def refusal(
     refused = tuple(name for name in wanted if name not in accepted)
     if not refused:
         return None
-    date = starts[accepted_place] if accepted_place < len(starts) else None
+    date = starts[accepted_index] if accepted_index < len(starts) else None
     return Refusal(refused, date)
 
 

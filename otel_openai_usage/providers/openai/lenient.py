@@ -11,13 +11,13 @@ T = TypeVar("T", bound=msgspec.Struct)
 _ANY = msgspec.json.Decoder()
 
 
-def objects(items: list[msgspec.Raw], series_index: type[T], odd: Odd) -> list[T]:
+def objects(items: list[msgspec.Raw], item_type: type[T], odd: Odd) -> list[T]:
     """Those of the items that can be read. A field that cannot be is left at its default, an item
     without a field that it must have is left out; both are counted in `odd`.
     """
     found = []
     for raw in items:
-        item = _object(_decoded(bytes(raw), odd), series_index, odd)
+        item = _object(_decoded(bytes(raw), odd), item_type, odd)
         if item is None:
             odd.left_out += 1
         else:
@@ -34,12 +34,12 @@ def _decoded(raw: bytes, odd: Odd) -> Any:
         return None
 
 
-def _object(value: Any, series_index: type[T], odd: Odd) -> T | None:
+def _object(value: Any, item_type: type[T], odd: Odd) -> T | None:
     if not isinstance(value, dict):
         return None
-    hints = get_type_hints(series_index)
+    hints = get_type_hints(item_type)
     given: dict[str, Any] = {}
-    for field in msgspec.structs.fields(series_index):
+    for field in msgspec.structs.fields(item_type):
         said = value.get(field.encode_name)
         if said is None:
             continue
@@ -49,7 +49,7 @@ def _object(value: Any, series_index: type[T], odd: Odd) -> T | None:
         elif said not in ([], {}):  # PHP's empty object says nothing, as null does
             odd.replaced += 1
     try:
-        return series_index(**given)
+        return item_type(**given)
     except TypeError:  # a field that it must have
         return None
 

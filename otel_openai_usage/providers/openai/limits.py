@@ -64,16 +64,14 @@ class OpenAILimits:
     async def _projects(self) -> list[str]:
         try:
             found = await listed(self._client, priority=PRIORITY, archived=False)
-        except (
-            MissingScope,
-            NotOffered,
-        ) as error:  # the organization's own limit is worth showing by itself
+        except (MissingScope, NotOffered) as error:
+            # The organization's own limit is shown without those of its projects.
             log.debug(
                 "limits of projects not read",
                 extra={"organization": self._client.name, "error": str(error)},
             )
             return []
-        return sorted(project.id for project in found if project.lives)
+        return sorted(project.id for project in found if not project.is_archived)
 
     async def _of_project(self, project: str) -> Limit | SourceError | None:
         try:

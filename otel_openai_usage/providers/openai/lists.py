@@ -41,7 +41,7 @@ _PAGE = msgspec.json.Decoder(_Page)
 async def whole(
     client: Client,
     path: str,
-    series_index: type[T],
+    item_type: type[T],
     *,
     endpoint: str,
     priority: int,
@@ -58,7 +58,7 @@ async def whole(
         odd = Odd()
         found, last_id = await client.read(
             path,
-            lambda body, odd=odd: _read(body, series_index, endpoint, odd),  # type: ignore[misc]
+            lambda body, odd=odd: _read(body, item_type, endpoint, odd),  # type: ignore[misc]
             [("limit", str(LIMIT)), *params, *cursors[-1:]],
             endpoint=endpoint,
             priority=priority,
@@ -76,24 +76,24 @@ async def whole(
     raise BadResponse(f"{endpoint}: more than {_MOST_PAGES} pages")
 
 
-def _read(body: Body, series_index: type[T], endpoint: str, odd: Odd) -> tuple[list[T], str | None]:
+def _read(body: Body, item_type: type[T], endpoint: str, odd: Odd) -> tuple[list[T], str | None]:
     """The items of a page, and where the next one begins (None: there is none)."""
     try:
         page = _PAGE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadShape(f"{endpoint}: not the shape we know: {error}") from error
     try:
-        items = [msgspec.json.decode(raw, type=series_index) for raw in page.data]
+        items = [msgspec.json.decode(raw, type=item_type) for raw in page.data]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        items = lenient.objects(page.data, series_index, odd)
+        items = lenient.objects(page.data, item_type, odd)
     if bytes(page.has_more) != b"true" or not items:
         return items, None
     return items, plain(page.last_id) or items[-1].id
 
 
-def one(body: Body, series_index: type[Any], endpoint: str, odd: Odd) -> Any:
+def one(body: Body, item_type: type[Any], endpoint: str, odd: Odd) -> Any:
     """A single object, read as an item of a list is. Raises BadShape where it has no id."""
-    found = lenient.objects([msgspec.Raw(bytes(body))], series_index, odd)
+    found = lenient.objects([msgspec.Raw(bytes(body))], item_type, odd)
     if not found:
         raise BadShape(f"{endpoint}: expected an object with an id")
     return found[0]

@@ -19,7 +19,7 @@ from otel_openai_usage.providers.openai.text import Odd, cut
 log = logging.getLogger(__name__)
 
 IN_USE = 1
-"""Priority of names that usage speaks of, and of the list of projects, which names most of them."""
+"""Priority of names that usage mentions, and of the list of projects, which has most of them."""
 PRIORITY = 3
 WORKERS = 4
 T = TypeVar("T")
@@ -42,8 +42,8 @@ class _ApiKey(lists.Identified):
     owner: _Owner | None = None
 
 
-async def _nobody(_: Names) -> None:
-    """Whom nobody asked for what is found meanwhile."""
+async def _ignore(_: Names) -> None:
+    """Ignore a part of the names."""
 
 
 class OpenAINames:
@@ -52,10 +52,11 @@ class OpenAINames:
     A full reading costs one call per 100 projects, one per 100 users and one per project that is
     not archived (there is no list of all keys, and children of archived projects are refused): with
     500 projects some 510 calls, which is 13 minutes at 60 requests per minute, of which lists may
-    use 40. Names that usage speaks of are looked up before, with priority. Service accounts are
+    use 40. Names that usage mentions are looked up before, with priority. Service accounts are
     named by the keys that they own, which saves another call per project.
 
-    What the key may not list stays unnamed and is logged once; `missing_scopes` says what to grant.
+    Ids that the key may not list have no name; that is logged once. `missing_scopes` has the scopes to
+    grant.
     """
 
     def __init__(
@@ -69,15 +70,16 @@ class OpenAINames:
         self._now = now
         self._forget_after = forget_after
         self._unknown: dict[str, float] = {}
-        self._told: set[tuple[str, int | None]] = set()
+        self._logged: set[tuple[str, int | None]] = set()
         self._listed: set[str] = set()
         """Projects whose keys were listed since the last full reading began."""
         self.missing_scopes: tuple[str, ...] = ()
         """Scopes that the last reading lacked for a part of the names."""
 
-    async def read(self, found: Found = _nobody) -> Names:
-        """All names that can be listed; `found` is told of each part of them as it comes. Raises
-        MissingScope if nothing may be listed, else SourceError.
+    async def read(self, found: Found = _ignore) -> Names:
+        """All names that can be listed. `found` receives each part of them as it arrives.
+
+        Raises MissingScope if nothing may be listed, else SourceError.
 
         A list that cannot be read fails the reading when all others were read.
         """
@@ -92,8 +94,8 @@ class OpenAINames:
         await found(_names([], [], people))
         if len(refused) == 2:
             raise refused[0]
-        living = (project.id for project in projects if project.lives)
-        keys = await self._all_keys(living, refused, found)
+        active = (project.id for project in projects if not project.is_archived)
+        keys = await self._all_keys(active, refused, found)
         self.missing_scopes = tuple(sorted({scope for error in refused for scope in error.scopes}))
         if failed:
             raise failed[0]
@@ -103,13 +105,13 @@ class OpenAINames:
         self,
         projects: Sequence[str],
         api_keys: Sequence[tuple[str, str]],
-        found: Found = _nobody,
+        found: Found = _ignore,
     ) -> Names:
-        """Names of single ids; None for what OpenAI does not know, which is remembered for ten
-        minutes. `found` is told of each as it comes.
+        """Names of single ids. `found` receives each as it arrives.
 
-        What cannot be told now (an answer of 500) is left out. Users are those that own the keys.
-        Where two or more keys of a project are wanted, its keys are listed: that is one call.
+        The name of an id that OpenAI does not know is None; that is remembered for ten minutes. An
+        id whose answer failed (a 500) is left out. Users are the owners of the keys. If two or more
+        keys of a project are wanted, its keys are listed: that is one call.
         """
         paths = {id_: _project_path(id_) for id_ in projects}
         known = await self._found(paths, "organization/projects/{id}", Project, found)
@@ -159,7 +161,8 @@ class OpenAINames:
             return await self._keys(project, IN_USE)
         except Rejected:
             raise
-        except SourceError as error:  # an archived project, or trouble: then one by one
+        except SourceError as error:
+            # The project is archived, or OpenAI fails: the keys are looked up one by one.
             log.debug("keys not listed", extra={"project": project, "error": str(error)})
             return []
 
@@ -172,29 +175,31 @@ class OpenAINames:
         try:
             return await reading
         except (Rejected, NotOffered) as error:
-            self._bear(error, refused)
+            self._tolerate(error, refused)
         except SourceError as error:
             failed.append(error)
         return []
 
-    def _bear(self, error: Rejected | NotOffered, refused: list[MissingScope]) -> None:
+    def _tolerate(self, error: Rejected | NotOffered, refused: list[MissingScope]) -> None:
         if isinstance(error, MissingScope):
             refused.append(error)
         elif isinstance(error, Rejected):
             raise error
-        self._tell_once(error)
+        self._log_once(error)
 
     async def _all_keys(
         self, projects: Iterator[str], refused: list[MissingScope], found: Found
     ) -> list[_ApiKey]:
         every: list[_ApiKey] = []
-        stop: list[Rejected] = []  # what is refused for one project is for all
+        # A key that is refused for one project is refused for all.
+        stop: list[Rejected] = []
 
         async def work() -> None:
             for project in projects:
                 if stop:
                     return
-                if project in self._listed:  # a lookup was quicker
+                if project in self._listed:
+                    # `lookup` listed its keys in the meantime.
                     continue
                 try:
                     keys = await self._keys(project)
@@ -202,22 +207,23 @@ class OpenAINames:
                     await found(_names([], keys, []))
                 except Rejected as error:
                     stop.append(error)
-                except SourceError as error:  # one project may answer 400 or 500 for good
-                    self._tell_once(error)
+                except SourceError as error:
+                    # One project may always answer 400 or 500; the others are read.
+                    self._log_once(error)
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
         if stop:
-            self._bear(stop[0], refused)
+            self._tolerate(stop[0], refused)
         return every
 
     async def _found(
-        self, paths: Mapping[str, str], endpoint: str, series_index: type[S], found: Found
+        self, paths: Mapping[str, str], endpoint: str, item_type: type[S], found: Found
     ) -> dict[str, S | None]:
         items: dict[str, S | None] = {}
         for id_, path in paths.items():
             try:
                 body = await self._existing(path, endpoint)
-                item = self._read_one(body, series_index, endpoint) if body is not None else None
+                item = self._read_one(body, item_type, endpoint) if body is not None else None
             except Rejected:
                 raise
             except SourceError as error:
@@ -226,15 +232,15 @@ class OpenAINames:
                 )
                 continue
             items[id_] = item
-            if series_index is Project:
+            if item_type is Project:
                 await found(Names({id_: _called(item)}, {}, {}))
             else:
                 await found(Names({}, {id_: _called(item)}, {}))
         return items
 
-    def _read_one(self, body: bytes, series_index: type[S], endpoint: str) -> S:
+    def _read_one(self, body: bytes, item_type: type[S], endpoint: str) -> S:
         odd = Odd()
-        item: S = lists.one(body, series_index, endpoint, odd)
+        item: S = lists.one(body, item_type, endpoint, odd)
         self._client.note_odd(endpoint, odd)
         return item
 
@@ -249,11 +255,11 @@ class OpenAINames:
             self._unknown[path] = now + self._forget_after
             return None
 
-    def _tell_once(self, error: SourceError) -> None:
+    def _log_once(self, error: SourceError) -> None:
         """Log it once for each kind: the text may have a request id in it."""
         kind = (type(error).__name__, error.status)
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             log.warning(
                 "names are incomplete",
                 extra={

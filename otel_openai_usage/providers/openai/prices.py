@@ -1,5 +1,6 @@
-"""List prices of genai-prices as a PriceBook, and prices of your own above them. Works offline: the
-prices come with the package.
+"""A PriceList from the list prices of genai-prices, and the prices of `prices.overrides`.
+
+Works offline: the list comes with the package.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,15 @@ EVERY_MODEL = "*"
 MILLION = Decimal(1_000_000)
 _HALF = Decimal("0.5")
 
-DEAREST = 10**9
+MAX_PRICE = 10**9
 """The highest price of a unit that an override may say."""
 PER = {
     "input": MILLION, "output": MILLION, "input_cached": MILLION, "input_cache_write": MILLION, "input_audio": MILLION,
     "output_audio": MILLION, "characters": MILLION, "audio": Decimal(60), "images": Decimal(1), "sessions": Decimal(1),
     "searches": Decimal(1000),
 }  # fmt: skip
-"""What can be priced, and of how much of it prices are told: a million tokens or characters, a
-minute, a thousand searches.
+"""The measures that can be priced, and the amount that a price is for: a million tokens or
+characters, a minute, a thousand searches.
 """
 
 _WHOLE = {
@@ -42,11 +43,12 @@ _LISTED = {
 # File searches name no model; every model that has a price for them has the same.
 _FILE_SEARCH = ("gpt-4o", "storage_searches_kcount")
 
-SelfMetrics = Mapping[str, Decimal]
+OwnPrices = Mapping[str, Decimal]
+"""Prices of one model from `prices.overrides`: by measure, and `discount` and `batch`."""
 
 
 class Prices:
-    """Implements core.estimate.PriceBook.
+    """The prices of OpenAI. Implements PriceList.
 
     `overrides` is by organization, then by model, operation (for what has no model) or `*` for all:
     prices by the names of `PER`, or a `discount` (0.1 is a tenth off the list), or `batch` (what a
@@ -54,7 +56,7 @@ class Prices:
     """
 
     def __init__(self, overrides: Mapping[str, Mapping[str, object]] | None = None) -> None:
-        self._self_metrics = _parsed(overrides or {})
+        self._own = _parsed(overrides or {})
         openai = next(
             provider
             for provider in data_snapshot.get_snapshot().providers
@@ -81,22 +83,20 @@ class Prices:
     def _look_up(
         self, organization: str, endpoint: Endpoint, model: str, batch: bool, tier: str, hour: int
     ) -> Rates | None:
-        self_metrics = self._own_prices(organization, model or endpoint.name)
+        own = self._own_prices(organization, model or endpoint.name)
         prices = (
             dict(self._listed(endpoint, model, batch, tier, hour))
             if model or endpoint.name in _WITHOUT_MODEL
             else {}
         )
-        off = 1 - self_metrics.get("discount", Decimal(0))
+        off = 1 - own.get("discount", Decimal(0))
         prices = {name: price * off for name, price in prices.items()}
-        share = self_metrics.get("batch", _HALF) if batch else Decimal(1)
-        prices |= {
-            name: price / PER[name] * share for name, price in self_metrics.items() if name in PER
-        }
+        share = own.get("batch", _HALF) if batch else Decimal(1)
+        prices |= {name: price / PER[name] * share for name, price in own.items() if name in PER}
         return _differences(endpoint, prices)
 
-    def _own_prices(self, organization: str, model: str) -> SelfMetrics:
-        known = self._self_metrics.get(organization, {})
+    def _own_prices(self, organization: str, model: str) -> OwnPrices:
+        known = self._own.get(organization, {})
         return {**known.get(EVERY_MODEL, {}), **known.get(model, {})}
 
     def _listed(
@@ -151,19 +151,19 @@ def _differences(endpoint: Endpoint, prices: Mapping[str, Decimal]) -> Rates | N
         elif measure.name in prices:
             rates.append(prices[measure.name])
         elif measure.name == "requests":
-            rates.append(Decimal(0))  # nobody charges for asking
-        elif (
-            endpoint is LEGACY
-        ):  # one endpoint for everything: a record has tokens, or images, or seconds
+            # A request has no price of its own.
+            rates.append(Decimal(0))
+        elif endpoint is LEGACY:
+            # This endpoint reports everything: a record has tokens, or images, or seconds.
             rates.append(None)
         else:
             return None
     return tuple(rates) if any(rates) or endpoint is not LEGACY else None
 
 
-def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, SelfMetrics]]:
+def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, OwnPrices]]:
     problems: list[str] = []
-    found: dict[str, dict[str, SelfMetrics]] = {}
+    found: dict[str, dict[str, OwnPrices]] = {}
     for organization, models in overrides.items():
         for model, prices in models.items():
             path = f"prices.overrides.{organization}.{model}"
@@ -195,12 +195,12 @@ def _number(path: str, name: str, given: object, problems: list[str]) -> Decimal
         number = Decimal(-1)
     if (
         not number.is_finite()
-        or not 0 <= number <= DEAREST
+        or not 0 <= number <= MAX_PRICE
         or (name == "discount" and number > 1)
         or isinstance(given, bool)
     ):
         problems.append(
-            f"{path}: expected a number from 0 to {1 if name == 'discount' else DEAREST}, got {given!r}"
+            f"{path}: expected a number from 0 to {1 if name == 'discount' else MAX_PRICE}, got {given!r}"
         )
         return None
     return number

@@ -7,20 +7,20 @@ ENDPOINT = "organization/projects"
 
 
 class Project(lists.Identified):
-    """What is read of a project."""
+    """The fields of a project that are used."""
 
     name: str | None = None
     status: str | None = None
     archived_at: int | float | None = None
 
     @property
-    def lives(self) -> bool:
-        """Whether it is not archived; OpenAI refuses to tell more of an archived one."""
-        return self.status != "archived" and not self.archived_at
+    def is_archived(self) -> bool:
+        """Whether it is archived: OpenAI refuses to list the keys and limits of such a project."""
+        return self.status == "archived" or bool(self.archived_at)
 
 
 async def listed(client: Client, *, priority: int, archived: bool) -> list[Project]:
-    """All of them, the archived ones if asked for. Raises SourceError."""
+    """All projects; with `archived` the archived ones, too. Raises SourceError."""
     params = [("include_archived", "true")] if archived else []
     return await lists.whole(
         client, ENDPOINT, Project, endpoint=ENDPOINT, priority=priority, params=params

@@ -253,10 +253,10 @@ class UsageSource:
 
         try:
             found = await refusal(ask, window, query.width, grouping)
-        except SourceError as failure_log:
+        except SourceError as failure:
             log.debug(
-                "which grouping is refused cannot be found out now",
-                extra={"source": self._endpoint.path, "error": str(failure_log)},
+                "OpenAI does not say now which grouping it refuses",
+                extra={"source": self._endpoint.path, "error": str(failure)},
             )
             return error
         if found is None:

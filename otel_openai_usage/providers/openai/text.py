@@ -1,6 +1,4 @@
-"""Text as OpenAI sends it, made fit to be a label: what is no Unicode is replaced, what is endless is
-cut.
-"""
+"""Makes text that OpenAI sent usable as a label: replaces what is no Unicode, and cuts long text."""
 
 import re
 from dataclasses import dataclass
@@ -34,10 +32,10 @@ class Odd:
 
 
 def mend(body: bytearray) -> int:
-    """Take a byte order mark off a JSON text and replace halves of surrogate pairs, in place. How
-    many halves there were.
+    """Remove a byte order mark from a JSON text and replace halves of surrogate pairs, in place.
 
-    A program that cuts a text in the middle of an emoji makes them; no JSON parser takes them.
+    Returns the number of halves. They come from programs that cut a text in the middle of an emoji;
+    no JSON parser accepts them.
     """
     if body.startswith(_BOM):
         del body[: len(_BOM)]

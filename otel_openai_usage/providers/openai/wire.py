@@ -188,10 +188,10 @@ def _quick(endpoint: Endpoint) -> Callable[[bytes], _Columns]:
         (name, bool | None if name == "batch" else str | None, None) for name in endpoint.dimensions
     ]
     # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
-    series_index: Any = msgspec.defstruct(
+    item_type: Any = msgspec.defstruct(
         endpoint.name, [*required, *optional, *dimensions], kw_only=True, gc=False
     )
-    decoder = msgspec.json.Decoder(list[series_index])
+    decoder = msgspec.json.Decoder(list[item_type])
     amounts_of = _getter([m.field for m in endpoint.measures])
     dims_of = _getter(list(endpoint.dimensions))
 
@@ -269,13 +269,13 @@ def _fields(endpoint: Endpoint) -> Callable[[Body], list[Any]]:
     result without anything.
     """
     names = _known(endpoint)
-    series_index: Any = msgspec.defstruct(
+    item_type: Any = msgspec.defstruct(
         endpoint.name,
         [(name, msgspec.Raw, msgspec.Raw()) for name in names],
         kw_only=True,
         gc=False,
     )
-    return msgspec.json.Decoder(list[series_index | tuple[()] | None]).decode
+    return msgspec.json.Decoder(list[item_type | tuple[()] | None]).decode
 
 
 def _mended(results: bytes, odd: Odd) -> bytearray:

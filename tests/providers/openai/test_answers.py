@@ -7,9 +7,9 @@ from otel_openai_usage import errors
 from otel_openai_usage.providers.openai.answers import (
     Advice,
     Body,
+    error_of,
     read,
     retry_after,
-    trouble,
     whole,
 )
 
@@ -66,7 +66,7 @@ def envelope(message: str, code: str | None = None) -> bytes:
 )
 def test_classes(status: int, body: bytes, kind: type) -> None:
     """The status decides first, then what the body says; each error names the call and the status."""
-    error = trouble("GET organization/costs", status, {}, body, now=0.0)
+    error = error_of("GET organization/costs", status, {}, body, now=0.0)
     assert type(error) is kind
     if error is not None:
         assert str(error).startswith(f"GET organization/costs: {status}")
@@ -100,7 +100,7 @@ def test_advice_is_the_client_s() -> None:
         (401, errors.Rejected, "use that key"),
         (429, errors.RateLimited, "ask less"),
     ):
-        error = trouble(
+        error = error_of(
             "GET usage", status, {}, b"", now=0.0, advice=Advice("use that key", "ask less")
         )
         assert type(error) is kind
@@ -110,7 +110,7 @@ def test_advice_is_the_client_s() -> None:
 
 def test_missing_scopes_are_listed() -> None:
     """The scopes come as OpenAI names them, without the full stop."""
-    error = trouble("GET x", 403, {}, envelope(SCOPES), now=0.0)
+    error = error_of("GET x", 403, {}, envelope(SCOPES), now=0.0)
     assert isinstance(error, errors.MissingScope)
     assert error.scopes == ("api.usage.read", "api.management.read")
     assert "api.usage.read, api.management.read" in str(error)
@@ -136,15 +136,15 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 
 def test_waiting_too_long_is_said() -> None:
     """A Retry-After beyond our patience stands in the message."""
-    error = trouble("GET x", 429, {"retry-after": "4000"}, b"", now=0.0)
+    error = error_of("GET x", 429, {"retry-after": "4000"}, b"", now=0.0)
     assert isinstance(error, errors.RateLimited)
     assert error.retry_after == 4000.0
     assert "asks to wait 4000 s, longer than the 300 s" in str(error)
 
 
 @pytest.mark.parametrize(("code", "out_of_quota"), [("insufficient_quota", True), ("", False)])
-def test_insufficient_quota_is_told_from_a_rate_limit(code: str, out_of_quota: bool) -> None:
+def test_insufficient_quota_differs_from_a_rate_limit(code: str, out_of_quota: bool) -> None:
     """A 429 with the code `insufficient_quota` says that waiting does not help."""
-    error = trouble("GET usage", 429, {}, envelope("no", code), now=0.0)
+    error = error_of("GET usage", 429, {}, envelope("no", code), now=0.0)
     assert isinstance(error, errors.RateLimited)
     assert error.out_of_quota is out_of_quota

@@ -25,7 +25,7 @@ def test_deep_json_is_no_answer(body: bytes) -> None:
     with pytest.raises(BadResponse):
         answers.read("GET usage", 200, body, answers.whole)
     for status in (400, 500):
-        assert answers.trouble("GET usage", status, {}, body, now=0.0, secret="sk-x") is not None
+        assert answers.error_of("GET usage", status, {}, body, now=0.0, secret="sk-x") is not None
 
 
 @pytest.mark.parametrize("tokens", [str(10**16 + 1), str(2**63), "1" + "0" * 30, "1e30"])
