@@ -7,7 +7,8 @@ import ssl
 
 from otel_openai_usage.config import Settings
 from otel_openai_usage.errors import ExporterError
-from otel_openai_usage.http.toolkit import Tls, read
+from otel_openai_usage.http.tls import Tls
+from otel_openai_usage.http.web_config import read
 
 TIMEOUT = 5.0
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound

@@ -37,7 +37,7 @@ from otel_openai_usage.errors import (
     StateError,
 )
 from otel_openai_usage.exporters.otlp.exporter import exporter
-from otel_openai_usage.http.toolkit import read as read_web_config
+from otel_openai_usage.http.web_config import read as read_web_config
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.guard import Guard
 from otel_openai_usage.providers.openai.key import Key

@@ -1,59 +1,80 @@
-"""What a scraper accepts: of the formats that prometheus_client would answer with, the one that is
-weighed most, else the first.
+"""What a scraper accepts.
+
+Of the formats that prometheus_client would answer with, the one with the greatest weight is chosen,
+and the first of several with the same weight.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 TEXT_1 = "text/plain; version=1.0.0; charset=utf-8"
-_Item = tuple[str, dict[str, str]]
-"""One of the things that are accepted, and its parameters, the weight `q` among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """One item of an Accept or Accept-Encoding header."""
+
+    name: str
+    weight: float
+    version: str
+    escaping: str
 
 
 def negotiate(accept: str) -> tuple[Literal["text", "openmetrics"], str]:
-    """The format to answer in, and its Content-Type.
+    """Return the format to answer in, and its Content-Type.
 
-    All our names are valid without escaping, so `allow-utf-8` is answered with the same bytes as
-    `underscores`.
+    All our names are valid without escaping. So the answer to `allow-utf-8` has the same bytes as
+    the one to `underscores`.
     """
-    for kind, parameters in sorted(map(_parse, accept.split(",")), key=_weight, reverse=True):
-        if _weight((kind, parameters)) <= 0:
+    for item in sorted(_parse(accept), key=lambda item: item.weight, reverse=True):
+        if item.weight <= 0:
             break
-        version = parameters.get("version", "")
-        escaping = "allow-utf-8" if parameters.get("escaping") == "allow-utf-8" else "underscores"
-        if kind == "application/openmetrics-text" and not version:
-            return "openmetrics", OPENMETRICS
-        if kind == "application/openmetrics-text" and _at_least_1(version):
-            return "openmetrics", f"{OPENMETRICS}; escaping={escaping}"
-        if kind == "text/plain" and _at_least_1(version):
-            return "text", f"{TEXT_1}; escaping={escaping}"
-        if kind == "text/plain":
+        is_version_1 = _is_at_least_1(item.version)
+        if item.name == "application/openmetrics-text":
+            if not item.version:
+                return "openmetrics", OPENMETRICS
+            if is_version_1:
+                return "openmetrics", f"{OPENMETRICS}; escaping={item.escaping}"
+        elif item.name == "text/plain":
+            if is_version_1:
+                return "text", f"{TEXT_1}; escaping={item.escaping}"
             break
     return "text", TEXT
 
 
 def gzip_accepted(accept_encoding: str) -> bool:
-    """Whether the answer may be compressed with gzip."""
-    return any(
-        item[0] == "gzip" and _weight(item) > 0 for item in map(_parse, accept_encoding.split(","))
+    """Return whether the answer may be compressed with gzip."""
+    return any(item.name == "gzip" and item.weight > 0 for item in _parse(accept_encoding))
+
+
+def _parse(header: str) -> list[_Accepted]:
+    return [_parse_item(item) for item in header.split(",")]
+
+
+def _parse_item(item: str) -> _Accepted:
+    name, *parts = item.split(";")
+    parameters: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        parameters[key.strip()] = value.strip()
+    allows_utf_8 = parameters.get("escaping") == "allow-utf-8"
+    return _Accepted(
+        name=name.strip().lower(),
+        weight=_weight(parameters.get("q", "1")),
+        version=parameters.get("version", ""),
+        escaping="allow-utf-8" if allows_utf_8 else "underscores",
     )
 
 
-def _weight(item: _Item) -> float:
+def _weight(text: str) -> float:
     try:
-        return float(item[1].get("q", "1"))
+        return float(text)
     except ValueError:
-        return 1.0
+        return 1.0  # as prometheus_client has it
 
 
-def _parse(item: str) -> _Item:
-    kind, *parameters = (part.strip() for part in item.split(";"))
-    return kind.lower(), {
-        key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parameters)
-    }
-
-
-def _at_least_1(version: str) -> bool:
+def _is_at_least_1(version: str) -> bool:
     major = version.partition(".")[0]
     return major.isdecimal() and int(major) >= 1

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -13,19 +14,22 @@ from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.http.access import Access
 from otel_openai_usage.http.landing import landing
-from otel_openai_usage.http.listener import IDLE, LINGER, Limits, Listener
+from otel_openai_usage.http.limits import Limits
+from otel_openai_usage.http.listener import IDLE_TIMEOUT, LINGERING_TIME, Listener
 from otel_openai_usage.http.negotiation import gzip_accepted, negotiate
 from otel_openai_usage.sockets import bind
 
-_PIECE = 2**18
-"""Bytes that are handed to the kernel at a time: so much waits in memory for a slow client."""
+_WRITE_SIZE = 2**18
+"""Bytes that are handed to the kernel at a time. So much waits in memory for a slow client."""
+_SERVER_NAME = "otel-openai-usage"
+_BUSY = "too many scrapes at once\n"
 
 
 class Server:
     """Serves one PrometheusReader over HTTP, or HTTPS if the web config file says so.
 
-    `not_ready` gives the reasons why /readyz should say no, none if it should say yes; it is called
-    in a thread, once at a time. `port` 0 takes a free one; `url` tells which. `limits` are for
+    `not_ready` returns the reasons why /readyz answers 503, none if it answers 200. It is called in
+    a thread, once at a time. With `port` 0 a free one is used, which `url` has. `limits` are for
     tests.
     """
 
@@ -52,121 +56,127 @@ class Server:
         self._access = Access(web_config_file) if web_config_file else None
         self._worker = ThreadPoolExecutor(1, "scrape")
         self._runner: web.AppRunner | None = None
-        self._listener = Listener(limits, tls=self._context)
+        self._listener = Listener(limits, tls=self._tls_context)
         self._sockets: list[socket.socket] = []
         self._scrapes = 0
         self._readiness: asyncio.Task[Sequence[str]] | None = None
 
     @property
     def url(self) -> str:
-        """Where it listens, without a trailing slash."""
-        scheme = "https" if self._access and self._access.ssl else "http"
-        host = f"[{self._host}]" if ":" in self._host else self._host or "localhost"
+        """The address that it listens on, without a trailing slash."""
+        scheme = "http" if self._tls_context() is None else "https"
+        host = self._host or "localhost"
+        if ":" in host:
+            host = f"[{host}]"
         return f"{scheme}://{host}:{self._port}"
 
     async def bind(self) -> None:
-        """Take the address; who connects is answered after `start`. Raises ListenError."""
+        """Bind the address. Clients that connect are answered after `start`. Raises ListenError."""
         if not self._sockets:
             self._sockets = await asyncio.to_thread(bind, self._host, self._port)
             self._port = self._sockets[0].getsockname()[1]
 
     async def start(self) -> None:
-        """Listen. Raises ListenError if the address cannot be had."""
+        """Start to answer. Raises ListenError if the address cannot be bound."""
         await self.bind()
-        guards = [self._access.check] if self._access else []
-        app = web.Application(middlewares=[self._listener.track, *guards])
-        app.router.add_get(self._path, self._metrics)
-        app.router.add_get("/healthz", _healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/", self._landing)
-        app.on_response_prepare.append(self._head)
         self._runner = web.AppRunner(
-            app,
+            self._application(),
             access_log=None,
             shutdown_timeout=1.0,
-            keepalive_timeout=IDLE,
-            lingering_time=LINGER,
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
         )
         await self._listener.start(self._runner, self._sockets)
 
     def show(self, reader: PrometheusReader, not_ready: Callable[[], Sequence[str]]) -> None:
-        """Serve another page from now on, and ask somebody else for readiness."""
+        """Serve this reader from now on, with its own check of readiness."""
         self._reader = reader
         self._not_ready = not_ready
 
     async def stop(self) -> None:
-        """Stop listening, and give scrapes that are on their way a second. Twice does no harm."""
+        """Stop listening, and give scrapes in progress a second. May be called twice."""
         self._listener.close()
-        for listening in self._sockets:
-            listening.close()
-        runner, self._runner = self._runner, None
-        if runner:
+        for listening_socket in self._sockets:
+            listening_socket.close()
+        runner = self._runner
+        if runner is not None:
+            self._runner = None
             await runner.cleanup()
         self._listener.abort()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _context(self) -> ssl.SSLContext | None:
-        return self._access.ssl if self._access else None
-
     async def refresh(self) -> None:
-        """Render what the Board shows now, in the worker thread, so that no scrape has to wait for
-        it.
-        """
+        """Render the current snapshot in the worker thread, so that no scrape waits for it."""
         await asyncio.get_running_loop().run_in_executor(self._worker, self._reader.refresh)
 
+    def _application(self) -> web.Application:
+        middlewares = [self._listener.track]
+        if self._access:
+            middlewares.append(self._access.check)
+        app = web.Application(middlewares=middlewares)
+        app.router.add_get(self._path, self._metrics)
+        app.router.add_get("/healthz", _healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/", self._landing)
+        app.on_response_prepare.append(self._set_headers)
+        return app
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        return self._access.ssl if self._access else None
+
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        # Whoever reads slowly holds a place: /healthz must always find a free one.
-        if self._scrapes >= max(1, self._listener.limits.connections // 2):
-            return _later("too many scrapes at once\n")
+        # A slow reader occupies a connection, and /healthz must always find a free one.
+        max_scrapes = max(1, self._listener.limits.connections // 2)
+        if self._scrapes >= max_scrapes:
+            return web.Response(status=503, text=_BUSY, headers={"Retry-After": "1"})
         self._scrapes += 1
         try:
-            return await self._page(request)
+            return await self._scrape(request)
         finally:
             self._scrapes -= 1
 
-    async def _page(self, request: web.Request) -> web.StreamResponse:
+    async def _scrape(self, request: web.Request) -> web.StreamResponse:
         form, content_type = negotiate(request.headers.get("Accept", ""))
         gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
-        pieces = await asyncio.get_running_loop().run_in_executor(
-            self._worker, lambda reader: reader.page(form, gzip=gzip), self._reader
-        )
-        response = web.StreamResponse(
-            headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        )
+        make_page = partial(self._reader.page, form, gzip=gzip)
+        pieces = await asyncio.get_running_loop().run_in_executor(self._worker, make_page)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if gzip:
-            response.headers["Content-Encoding"] = "gzip"
+            headers["Content-Encoding"] = "gzip"
+        response = web.StreamResponse(headers=headers)
         response.content_length = sum(map(len, pieces))
         await response.prepare(request)
         if request.method != "HEAD":
-            for piece in pieces:
-                view = memoryview(piece)
-                for start in range(0, len(view), _PIECE):
-                    await response.write(view[start : start + _PIECE])
+            await _write(response, pieces)
         await response.write_eof()
         return response
 
-    async def _head(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = (
-            "otel-openai-usage"  # aiohttp would name itself and Python with their versions
-        )
+    async def _set_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        # aiohttp would name itself and Python with their versions.
+        response.headers["Server"] = _SERVER_NAME
         if self._access:
             response.headers.update(self._access.headers)
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        # Requests that come while it is checked share one check.
         if self._readiness is None or self._readiness.done():
             self._readiness = asyncio.create_task(asyncio.to_thread(self._not_ready))
         reasons = await asyncio.shield(self._readiness)
+        if not reasons:
+            return web.Response(text="ready\n")
         text = "".join(f"{reason}\n" for reason in reasons)
-        return web.Response(status=503 if reasons else 200, text=text or "ready\n")
+        return web.Response(status=503, text=text)
 
     async def _landing(self, _: web.Request) -> web.Response:
-        return web.Response(
-            text=landing(self._board.current(), self._path, self._version), content_type="text/html"
-        )
+        page = landing(self._board.current(), self._path, self._version)
+        return web.Response(text=page, content_type="text/html")
 
 
-def _later(text: str) -> web.Response:
-    return web.Response(status=503, text=text, headers={"Retry-After": "1"})
+async def _write(response: web.StreamResponse, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), _WRITE_SIZE):
+            await response.write(view[start : start + _WRITE_SIZE])
 
 
 async def _healthz(_: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from otel_openai_usage.domain.metered import Event
 from otel_openai_usage.errors import Busy, StateError
-from otel_openai_usage.http.listener import IDLE, LINGER, Listener
+from otel_openai_usage.http.listener import IDLE_TIMEOUT, LINGERING_TIME, Listener
 from otel_openai_usage.ingest.encodings import ENCODINGS, plain
 from otel_openai_usage.ingest.parser import Parser, Refused
 from otel_openai_usage.ingest.tokens import Tokens
@@ -97,8 +97,8 @@ class Ingest:
             app,
             access_log=None,
             shutdown_timeout=2.0,
-            lingering_time=LINGER,
-            keepalive_timeout=IDLE,
+            lingering_time=LINGERING_TIME,
+            keepalive_timeout=IDLE_TIMEOUT,
             auto_decompress=False,
         )
         await self._listener.start(self._runner, self._sockets)

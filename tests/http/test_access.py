@@ -15,7 +15,7 @@ from aiohttp import encode_basic_auth as basic
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.http.server import Server
-from otel_openai_usage.http.toolkit import read
+from otel_openai_usage.http.web_config import read
 from tests.exporters.boards import HOUSE, board
 from tests.http.certificates import Authority
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_openai_usage.exporters.prometheus.reader import Format, PrometheusReader
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from otel_openai_usage.http.listener import Limits
+from otel_openai_usage.http.limits import Limits
 from otel_openai_usage.http.server import Server
 from tests.exporters.boards import HOUSE, board
 from tests.http.certificates import Authority

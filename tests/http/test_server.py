@@ -20,7 +20,7 @@ from otel_openai_usage.domain.snapshot import Board, Snapshot
 from otel_openai_usage.errors import ListenError
 from otel_openai_usage.exporters.prometheus.reader import Format, PrometheusReader
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from otel_openai_usage.http.listener import Limits
+from otel_openai_usage.http.limits import Limits
 from otel_openai_usage.http.server import Server
 from tests.exporters.boards import HOUSE, board, snapshot
 
@@ -285,7 +285,7 @@ async def test_an_empty_page_before_the_first_poll(
     """Before anything is published / says so."""
     house.board.publish(Snapshot())
     async with client.get("/") as answer:
-        assert "No source was asked yet" in await answer.text()
+        assert "No source was polled yet" in await answer.text()
 
 
 async def test_elsewhere_is_nothing(client: aiohttp.ClientSession) -> None:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from otel_openai_usage.errors import StateError
-from otel_openai_usage.http.listener import Limits
+from otel_openai_usage.http.limits import Limits
 from tests.ingest.conftest import MANY, NOW, ONE, PATH, House, event
 
 Open = Callable[..., Awaitable[House]]
