@@ -809,6 +809,14 @@ def test_known_values_in_any_case(name: str, value: str, path: str, found: objec
     assert operator.attrgetter(path)(load(None, {name: value})) == found
 
 
+@pytest.mark.parametrize("variable", ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"])
+def test_a_variable_that_is_not_utf_8_is_reported_and_ignored(variable: str) -> None:
+    """OpenTelemetry's variables with a byte that is not UTF-8 do not reach the resource."""
+    settings = load(None, {variable: "team=\udcff"})
+    assert settings.attributes.resource == {}
+    assert f"{variable}: expected text in UTF-8; the value is ignored" in settings.warnings
+
+
 def test_a_broken_resource_leaves_the_service_name() -> None:
     """OTEL_RESOURCE_ATTRIBUTES is dropped as a whole, OTEL_SERVICE_NAME still counts."""
     env = {"OTEL_RESOURCE_ATTRIBUTES": "team=ml,broken", "OTEL_SERVICE_NAME": "mine"}

@@ -124,6 +124,8 @@ AGGREGATION = (
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION is not followed: our histograms have explicit buckets, over OTLP as in"
     " a scrape"
 )
+_PATHS = ("CERTIFICATE", "CLIENT_KEY")
+"""How the names of variables end that name a file. A path may have any bytes."""
 _TEMPORALITIES = ("cumulative", "delta", "lowmemory")
 
 
@@ -139,6 +141,7 @@ def with_fallback_key(env: Mapping[str, str]) -> Mapping[str, str]:
 def said(env: Mapping[str, str]) -> Said:
     """What `env` says of everything but organizations."""
     found = Said()
+    env = _unicode_only(env, found)
     for path, choices in _variables(env):
         for variable, value, parse in choices:
             try:
@@ -152,6 +155,28 @@ def said(env: Mapping[str, str]) -> Said:
     if env.get("OTEL_CONFIG_FILE", "").strip():
         found.warnings.append(CONFIG_FILE)
     return found
+
+
+def _unicode_only(env: Mapping[str, str], found: Said) -> Mapping[str, str]:
+    """The environment without OpenTelemetry's variables that are not UTF-8, which are reported.
+
+    Python has a lone surrogate for each byte that is not UTF-8, and no metric can be sent with one.
+    """
+    broken = set()
+    for variable, value in env.items():
+        is_text = may_be_ignored(variable, "") and not variable.endswith(_PATHS)
+        if is_text and not _is_unicode(value):
+            broken.add(variable)
+            found.ignore(variable, "expected text in UTF-8")
+    return {variable: value for variable, value in env.items() if variable not in broken}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def may_be_ignored(variable: str, path: str) -> bool:

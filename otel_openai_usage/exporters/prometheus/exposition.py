@@ -90,7 +90,8 @@ class Family:
             return self._pieces[first // PIECE_LINES]
         starts = self._line_starts
         lines = [f"{starts[point.series]}{number(point.value)}\n" for point in part]
-        plain = "".join(lines).encode()
+        # A text that is not Unicode must not fail the scrape of all the others.
+        plain = "".join(lines).encode(errors="replace")
         return plain, segment(plain)
 
     def _update_line_starts(self, points: Sequence[Point]) -> None:

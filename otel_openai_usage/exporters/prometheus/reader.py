@@ -1,13 +1,14 @@
 """The Prometheus reader: the ready bytes of the snapshot, followed by our own health."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Literal, TypeAlias
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.samples import Sample
 
 from otel_openai_usage.domain.snapshot import Board, Snapshot
 from otel_openai_usage.exporters.prometheus.exposition import Exposition, Pages
@@ -62,6 +63,35 @@ class PrometheusReader(PrometheusMetricReader):
 
     def _health_page(self, form: Format) -> bytes:
         with self._lock:  # the stock collector has an unlocked queue
-            if form == "text":
-                return generate_text(self._health)
-            return bytes(generate_openmetrics(self._health))  # type: ignore[no-untyped-call]
+            try:
+                return _rendered(self._health, form)
+            except UnicodeEncodeError:
+                # A label that is not Unicode must not fail the scrape of all the others.
+                return _rendered(_EncodableRegistry(self._health), form)
+
+
+class _EncodableRegistry(CollectorRegistry):
+    """A registry whose label values can be encoded: what is not Unicode in them is replaced."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of the other registry, with encodable label values."""
+        for metric in self._registry.collect():
+            metric.samples = [_encodable(sample) for sample in metric.samples]
+            yield metric
+
+
+def _encodable(sample: Sample) -> Sample:
+    labels = {
+        name: value.encode(errors="replace").decode() for name, value in sample.labels.items()
+    }
+    return sample._replace(labels=labels)
+
+
+def _rendered(registry: CollectorRegistry, form: Format) -> bytes:
+    if form == "text":
+        return generate_text(registry)
+    return bytes(generate_openmetrics(registry))  # type: ignore[no-untyped-call]
