@@ -509,14 +509,13 @@ def export(
         settings.organization_ids,
     )
     # Read first: a state that cannot be read leaves the file of last time as it is.
-    first = next(found, "")
-    rows = 0 if chosen.has_header else bool(first)
+    header = next(found, "") if chosen.has_header else ""
+    first_row = next(found, "")
     with written(output) as out:
-        out.write(first)
-        for line in found:
-            out.write(line)
-            rows += 1
-    if not rows:
+        out.write(header + first_row)
+        out.writelines(found)
+    # A reader that went away, as in `| head`, ends the writing early: rows written say nothing.
+    if not first_row:
         nothing = f"warning: nothing is stored from {since:%Y-%m-%d} to {until:%Y-%m-%d}"
         click.echo(f"{NAME}: {nothing}; `backfill` reads days before counting began", err=True)
     return 0

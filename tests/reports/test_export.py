@@ -5,6 +5,9 @@ is not of the same time.
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -337,3 +340,21 @@ def test_an_export_holds_one_stretch_at_a_time(
     exported(store, by="hour", days=1)
     assert len(asked) == 25 * len(records.USAGE_RECORDS)
     assert sorted(set(asked)) == [HOUR, DAY]
+
+
+def test_a_reader_that_goes_away_is_no_empty_store(store: Store, tmp_path: Path) -> None:
+    """`export | head` says nothing on stderr, though not a single row could be written."""
+    endpoint = USAGE_ENDPOINTS["completions"]
+    rows = {dims(endpoint, model="gpt-5"): amounts(endpoint, input=7)}
+    keep(store, endpoint, Width.DAY, {MIDNIGHT: rows})
+    config = tmp_path / "config.yaml"
+    config.write_text(f"state: {{path: {store.path}}}\n")
+    days = ["--from", TODAY.isoformat(), "--to", TODAY.isoformat()]
+    command = [sys.executable, "-m", "otel_openai_usage", "export", "-c", str(config), *days]
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    # Unbuffered, so that the first line already meets the closed pipe.
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(command, stdout=writing_end, stderr=subprocess.PIPE, env=env, check=False)
+    os.close(writing_end)
+    assert (done.returncode, done.stderr) == (0, b"")
