@@ -9,10 +9,10 @@ from datetime import date
 from typing import IO
 
 from otel_openai_usage.composition import app
-from otel_openai_usage.composition.parts import legacy_owner, prices, retention
+from otel_openai_usage.composition.parts import extra_sources, prices, retention
 from otel_openai_usage.composition.stores import open_writer, queries_opener, require_kept
 from otel_openai_usage.config import Organization, Settings, state_file
-from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS
+from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width, floor, midnight, utc
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
@@ -27,10 +27,9 @@ from otel_openai_usage.errors import (
     StateInUse,
 )
 from otel_openai_usage.providers import DEFAULT, PROVIDERS
-from otel_openai_usage.providers.openai.legacy.poll import Pace
-from otel_openai_usage.providers.openai.legacy.source import LegacySource, legacy_client
+from otel_openai_usage.providers.extra import BackfillRun, ExtraSource
 from otel_openai_usage.providers.vault import StateVault
-from otel_openai_usage.reports import backfill, formats, legacy_backfill, past
+from otel_openai_usage.reports import backfill, formats, past
 from otel_openai_usage.reports.backfill import Call
 from otel_openai_usage.reports.past import PastSeries
 from otel_openai_usage.storage.ports import Writer
@@ -113,8 +112,8 @@ async def read(
             for one in settings.organizations
             if source_states[one.name]
         ]
-        if settings.reads_legacy:
-            done.append(await _legacy(settings, store, asked, now, told, clock))
+        run = BackfillRun(store, asked.start, asked.end(now), now, clock, prices(settings), told)
+        done += [await _extra(settings, extra, run) for extra in extra_sources(settings)]
     if failed := next((error for _, error in done if error), None):
         raise SourceError(
             f"{failed}. What was read is kept: run the same again to read the rest"
@@ -167,41 +166,20 @@ async def _organization(
     return rows, failed
 
 
-async def _legacy(
-    settings: Settings, store: Writer, asked: Asked, now: int, told: Told, clock: Clock
+async def _extra(
+    settings: Settings, extra: ExtraSource, run: BackfillRun
 ) -> tuple[int, SourceError | None]:
-    """Past days by the legacy endpoint. How many rows came, and what failed."""
-    first = settings.organizations[0]
-    source_state = store.source_state(first.name, LEGACY, 0, ())
-    wanted = legacy_backfill.days(asked.start, asked.end(now), store.backfilled(source_state))
-
-    async def run(work: Callable[[], float]) -> float:
-        return work()
-
-    pace = Pace(store, settings.legacy.requests_per_minute, clock, run)
-    name = f"{first.name} legacy"
-    made = 0
-    told(name, 0, len(wanted))
-
-    def report(_: int) -> None:
-        nonlocal made
-        made += 1
-        told(name, made, len(wanted))
-
-    async with legacy_client(settings) as client:
-        users = settings.legacy.user_public_ids
-        source = LegacySource(client, pace.turn, users, first.id)
-        try:
-            admit = legacy_owner(settings, store, source_state).admit
-            list_prices = prices(settings)
-            rows = await legacy_backfill.read(
-                store, source_state, source, wanted, now, report, list_prices, clock.sleep, admit
-            )
-        except SourceError as error:
-            facts = {"organization": first.name, "source": "legacy", "error": str(error)}
-            log.warning("the past of a source was not read to its end", extra=facts)
-            return 0, error
-    return rows, None
+    """Past days of an extra source. How many rows came, and what failed."""
+    try:
+        return await extra.backfill(settings, run), None
+    except SourceError as error:
+        facts = {
+            "organization": settings.organizations[0].name,
+            "source": extra.name,
+            "error": str(error),
+        }
+        log.warning("the past of a source was not read to its end", extra=facts)
+        return 0, error
 
 
 async def _source(

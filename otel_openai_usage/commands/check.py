@@ -16,10 +16,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
-from urllib.parse import quote
 
 import aiohttp
 
+from otel_openai_usage.composition.parts import extra_sources
 from otel_openai_usage.composition.stores import describe, inspect, queries_opener
 from otel_openai_usage.config import Organization, Settings, needs_key, state_file
 from otel_openai_usage.config.secrets import redact
@@ -38,10 +38,10 @@ from otel_openai_usage.errors import (
 )
 from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.http.web_config import read as read_web_config
+from otel_openai_usage.providers.extra import ExtraSource
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.guard import Guard
 from otel_openai_usage.providers.openai.key import Key
-from otel_openai_usage.providers.openai.legacy.source import legacy_client
 from otel_openai_usage.providers.vault import ReadOnlyVault
 from otel_openai_usage.sockets import bind
 
@@ -65,14 +65,6 @@ class Finding:
         return f"{self.level:<5} {self.subject}: {self.told}"
 
 
-def _undocumented(settings: Settings) -> list[str]:
-    if not settings.reads_legacy:
-        return []
-    return [
-        "legacy: reads an endpoint that OpenAI does not document; it may change or end at any time"
-    ]
-
-
 def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
     """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices
     cannot be understood.
@@ -86,12 +78,14 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         "configuration",
         f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}",
     )
-    for warning in (*settings.warnings, *_undocumented(settings)):
+    extras = extra_sources(settings)
+    warnings = [f"{extra.name}: {extra.warning}" for extra in extras]
+    for warning in (*settings.warnings, *warnings):
         yield Finding("warn", "configuration", warning)
     for one in settings.organizations if needs_key(settings) else ():
         yield from asyncio.run(_asked(settings, one, offline, state_file(settings, env)))
-    if settings.reads_legacy:
-        yield asyncio.run(_legacy(settings, offline))
+    for extra in extras:
+        yield asyncio.run(_extra(settings, extra, offline))
     if settings.otlp.on:
         yield _otlp(settings, offline)
     state = state_file(settings, env)
@@ -101,26 +95,17 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     yield from _listeners(settings, runs=_runs(state))
 
 
-async def _legacy(settings: Settings, offline: bool) -> Finding:
-    """Ask the legacy endpoint once, as `run` would."""
-    subject = "legacy: key"
+async def _extra(settings: Settings, extra: ExtraSource, offline: bool) -> Finding:
+    """Ask the endpoint of an extra source once."""
+    subject = f"{extra.name}: key"
     if offline:
         return Finding("ok", subject, "an ordinary key is set; it was not tried")
-    users = settings.legacy.user_public_ids
-    path = "usage"
-    params = [("date", datetime.now(UTC).date().isoformat())]
-    if users == ("*",):
-        path = f"organizations/{quote(settings.organizations[0].id or '', safe='')}/users"
-        params = []
-    elif users:
-        params.append(("user_public_id", users[0]))
-    async with legacy_client(settings) as client:
-        try:
-            await client.get(path, params, endpoint=path)
-        except RateLimited as error:
-            return Finding("warn", subject, str(error))
-        except SourceError as error:
-            return Finding("fail", subject, str(error))
+    try:
+        path = await extra.probe(settings)
+    except RateLimited as error:
+        return Finding("warn", subject, str(error))
+    except SourceError as error:
+        return Finding("fail", subject, str(error))
     return Finding("ok", subject, f"{path} answers")
 
 

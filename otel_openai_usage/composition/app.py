@@ -45,6 +45,7 @@ from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.ingest.tokens import Tokens
 from otel_openai_usage.memory import Shelf, tune_allocator
 from otel_openai_usage.providers.budget import Budget
+from otel_openai_usage.providers.extra import Run
 from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.ports import Writer
@@ -296,18 +297,11 @@ async def wire(
             organization.name,
             [loop.source for loop in exporter.loops if loop.organization == organization.name],
         )
-    if settings.reads_legacy:
-        client, loop = await asyncio.to_thread(
-            parts.legacy,
-            settings,
-            recorder,
-            store,
-            self_metrics,
-            exporter.prices,
-            once=once,
-            budget=budget,
-        )
-        await stack.enter_async_context(client)
+    for extra in parts.extra_sources(settings):
+        log.warning("the %s source %s", extra.name, extra.warning)
+        extra_run = Run(recorder, store, self_metrics, exporter.prices, budget, once=once)
+        connection, loop = await asyncio.to_thread(extra.open, settings, extra_run)
+        await stack.enter_async_context(connection)
         exporter.loops.append(loop)
     read_again(store, exporter.reread, int(clock.now()))
     ingest = None

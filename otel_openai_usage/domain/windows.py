@@ -199,3 +199,11 @@ class _Splitter:
             )
             yield Step(Window(low, end), width, coarse)
             end = low
+
+
+def unread(start: int, end: int, done: Sequence[Window]) -> tuple[Window, ...]:
+    """The parts of [start, end) that no window in `done` covers, oldest first."""
+    left: tuple[Window, ...] = (Window(start, end),) if start < end else ()
+    for window in done:
+        left = without(left, window)
+    return left

@@ -55,20 +55,12 @@ def _calls(
 ) -> Iterator[Call]:
     """Calls of at most `limit` buckets for the unread part of [start, end), newest first."""
     longest = limit * width
-    for window in reversed(unread(start, end, done)):
+    for window in reversed(windows.unread(start, end, done)):
         call_end = window.end
         while call_end > window.start:
             call_start = max(window.start, call_end - longest)
             yield Call(Window(call_start, call_end), width)
             call_end = call_start
-
-
-def unread(start: int, end: int, done: Sequence[Window]) -> tuple[Window, ...]:
-    """The parts of [start, end) that no window in `done` covers, oldest first."""
-    left: tuple[Window, ...] = (Window(start, end),) if start < end else ()
-    for window in done:
-        left = windows.without(left, window)
-    return left
 
 
 async def read(

@@ -11,9 +11,9 @@ from otel_openai_usage.domain import legacy_day
 from otel_openai_usage.domain.model import Rows, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.domain.windows import unread
 from otel_openai_usage.engine import recording
 from otel_openai_usage.errors import BadRequest, NotOffered, RateLimited, SourceError, Unavailable
-from otel_openai_usage.reports.backfill import unread
 from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
