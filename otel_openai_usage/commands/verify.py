@@ -2,7 +2,7 @@
 series.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,7 +11,7 @@ from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS
-from otel_openai_usage.domain.model import Amounts, Dims, Width, floor, midnight, utc
+from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor, midnight, utc
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.ports import Source
@@ -90,6 +90,22 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRead:
+    """Days of one source, both included, of which some were neither counted nor backfilled."""
+
+    first: date
+    last: date
+    source_state: SourceState
+
+    def __str__(self) -> str:
+        source = f"{self.source_state.organization} {self.source_state.endpoint.source}"
+        return (
+            f"skip  {self.first} to {self.last} {source}: these days, or some of them, are not in"
+            f" the state; `otel-openai-usage backfill --from {self.first}` reads them"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TotalsDiffer:
     """Totals in the state that are not the sum of their rows, whatever OpenAI says."""
 
@@ -101,11 +117,12 @@ class TotalsDiffer:
 
 async def verdicts(
     settings: Settings, env: Mapping[str, str], now: int, since: date | None, until: date | None
-) -> AsyncIterator[Verdict | Purged | Refused | TotalsDiffer]:
+) -> AsyncIterator[Verdict | Purged | NotRead | Refused | TotalsDiffer]:
     """Compare the totals in the state with their rows; then the days from `since` (else the first
     within reach of `reconcile`) to `until` (else yesterday), both included.
 
-    Only whole past UTC days, and of the first only what was counted. Raises ConfigError,
+    Days that were counted or backfilled, as a whole; of the day in which counting began only what
+    was counted. Raises ConfigError,
     SourceError or StateError.
     """
     if since and since > (until or utc(now).date()):
@@ -131,7 +148,7 @@ async def _of(
     start: int,
     end: int,
     kept: int,
-) -> AsyncIterator[Verdict | Purged | Refused]:
+) -> AsyncIterator[Verdict | Purged | NotRead | Refused]:
     wanted = {
         name
         for name in settings.usage.endpoints
@@ -160,6 +177,55 @@ async def _of(
                     return
                 for verdict in found:
                     yield verdict
+                began = floor(source_state.progress.epoch, Width.DAY)
+                past = range(floor(max(start, oldest), Width.DAY), min(end, began), Width.DAY)
+                backfilled = _whole_days(past, queries.backfilled(source_state))
+                for verdict in await _past_days(source, source_state, queries, backfilled):
+                    yield verdict
+                if unread := [day for day in past if day not in backfilled]:
+                    yield NotRead(utc(unread[0]).date(), utc(unread[-1]).date(), source_state)
+
+
+def _whole_days(days: Iterable[int], read: Sequence[Window]) -> list[int]:
+    """The days that a backfill read from their start to their end."""
+    whole = []
+    for day in days:
+        unread: tuple[Window, ...] = (Window(day, day + Width.DAY),)
+        for window in read:
+            unread = windows.without(unread, window)
+        if not unread:
+            whole.append(day)
+    return whole
+
+
+async def _past_days(
+    source: Source, source_state: SourceState, queries: Queries, days: Sequence[int]
+) -> list[Verdict]:
+    """Compare days before counting began, which a backfill read."""
+    limit = COST_LIMIT if source_state.endpoint is COSTS else LIMITS[Width.DAY]
+    theirs: dict[int, dict[Dims, Amounts]] = {day: {} for day in days}
+    for window in _joined(days, limit, source_state):
+        grouping = source_state.groupings.at(window.start)
+        reading = await source.read(window, Width.DAY, grouping, {})
+        for bucket in reading.buckets:
+            theirs[bucket.start] = dict(bucket.rows)
+    return [_verdict(source_state, day, said, queries) for day, said in theirs.items()]
+
+
+def _joined(days: Sequence[int], limit: int, source_state: SourceState) -> list[Window]:
+    """Neighbouring days as one window: at most `limit` days, all with one grouping."""
+    joined: list[Window] = []
+    for day in days:
+        end = day + Width.DAY
+        if joined:
+            last = joined[-1]
+            is_next = last.end == day and end - last.start <= limit * Width.DAY
+            groupings = source_state.groupings
+            if is_next and groupings.at(last.start) == groupings.at(day):
+                joined[-1] = Window(last.start, end)
+                continue
+        joined.append(Window(day, end))
+    return joined
 
 
 async def _days(
@@ -184,9 +250,11 @@ async def _days(
 def _verdict(
     source_state: SourceState, day: int, theirs: Mapping[Dims, Amounts], queries: Queries
 ) -> Verdict:
-    ours = queries.sums_by_dims(
-        source_state, max(day, source_state.progress.epoch), day + Width.DAY
-    )
+    end = day + Width.DAY
+    epoch = source_state.progress.epoch
+    # Of the day in which counting began, only what was counted is compared.
+    start = epoch if day < epoch < end else day
+    ours = queries.sums_by_dims(source_state, start, end)
     zero = source_state.endpoint.zero
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
     pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}

@@ -372,6 +372,10 @@ class Queries(Protocol):
         """Yield attribute set, day and estimated cost of the UTC days in [start, end)."""
         ...
 
+    def backfilled(self, source_state: SourceState) -> list[Window]:
+        """The windows before counting began that a backfill read."""
+        ...
+
     def totals_disagreeing(self) -> str | None:
         """A sentence about totals that are not the sum of their rows, None if all are."""
         ...

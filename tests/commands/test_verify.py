@@ -4,12 +4,21 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.commands.verify import Purged, Refused, TotalsDiffer, Verdict, verdicts
+from otel_openai_usage.commands import backfill
+from otel_openai_usage.commands.backfill import Asked
+from otel_openai_usage.commands.verify import (
+    NotRead,
+    Purged,
+    Refused,
+    TotalsDiffer,
+    Verdict,
+    verdicts,
+)
 from otel_openai_usage.composition import app
 from otel_openai_usage.config import Settings, load
 from otel_openai_usage.engine.recorder import Clock
@@ -61,7 +70,7 @@ class Scene:
 
     async def verify(
         self, since: date | None = None, until: date | None = None
-    ) -> list[Verdict | Purged | Refused | TotalsDiffer]:
+    ) -> list[Verdict | Purged | NotRead | Refused | TotalsDiffer]:
         """What `verify` says."""
         return [verdict async for verdict in verdicts(self.settings, self.env, NOW, since, until)]
 
@@ -145,3 +154,61 @@ async def test_totals_are_compared_with_their_rows(scene: Scene) -> None:
     first, *_ = await scene.verify()
     assert isinstance(first, TotalsDiffer)
     assert str(first).startswith("fail  state: 1 totals are not the sum of their rows: default")
+
+
+class Backfilled(Scene):
+    """A scene that began counting today, and backfilled some days before."""
+
+    def __init__(self, url: str, path: Path) -> None:
+        super().__init__(url, path)
+        self.settings = load(
+            None,
+            self.env,
+            {
+                "state.path": str(path),
+                "api.requests_per_minute": 60000,
+                "prometheus.enabled": False,
+                "names.enabled": False,
+                "limits.enabled": False,
+                "usage.endpoints": ["completions", "vector_stores"],
+                "usage.start": "today",
+            },
+        )
+
+    async def backfill(self, since: date, until: date) -> None:
+        """Read past days."""
+        asked = Asked(since, until)
+        await backfill.read(self.settings, self.env, asked, NOW, lambda *_: None)
+
+
+async def test_backfilled_days_are_compared(tmp_path: Path) -> None:
+    """Days that a backfill read are compared like counted ones; a change is a difference, and days
+    that nobody read are named.
+    """
+    world = World(3, projects=2, keys=3, users=3, lateness=lateness.PROMPT)
+    async with running(application(world, clock=lambda: datetime.fromtimestamp(NOW, UTC))) as url:
+        scene = Backfilled(url, tmp_path / "state.db")
+        await scene.live()
+        today = datetime.fromtimestamp(NOW, UTC).date()
+        days = [today - timedelta(days=ago) for ago in (5, 4, 3)]
+        await scene.backfill(days[0], days[-1])
+        found = await scene.verify(days[0] - timedelta(days=1))
+        verdicts = [one for one in found if isinstance(one, Verdict)]
+        assert {one.day for one in verdicts} >= set(days)
+        assert {one.source_state.endpoint.name for one in verdicts} == {"completions", "costs"}
+        assert not any(one.differences for one in verdicts)
+        assert any(isinstance(one, NotRead) for one in found)
+        with sqlite3.connect(scene.path) as db:
+            at = int(datetime(days[1].year, days[1].month, days[1].day, tzinfo=UTC).timestamp())
+            db.execute(
+                "UPDATE readings SET input = input + 1000 WHERE start >= ?1 AND start < ?2"
+                " AND input = (SELECT max(input) FROM readings WHERE start >= ?1 AND start < ?2)",
+                (at, at + 86400),
+            )
+        differing = [
+            one
+            for one in await scene.verify(days[0])
+            if isinstance(one, Verdict) and one.differences
+        ]
+        assert [one.day for one in differing] == [days[1]]
+        assert "+1000" in str(differing[0])

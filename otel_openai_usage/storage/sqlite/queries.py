@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, LEGACY, STORED, Endpoint
 from otel_openai_usage.domain.identity import Owner
 from otel_openai_usage.domain.metered import METERED
-from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, floor
+from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, Window, floor
 from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.domain.reconciliation import Row, total
 from otel_openai_usage.domain.source_state import SourceState
@@ -27,7 +27,7 @@ from otel_openai_usage.storage.sqlite.content_check import totals_disagreeing
 from otel_openai_usage.storage.sqlite.errors import no_state, translate_errors
 from otel_openai_usage.storage.sqlite.file import open_read_only
 from otel_openai_usage.storage.sqlite.organizations import read_owner
-from otel_openai_usage.storage.sqlite.sources import read_source
+from otel_openai_usage.storage.sqlite.sources import read_backfilled, read_source
 from otel_openai_usage.storage.sqlite.values import quoted, sum_of
 
 _Group: TypeAlias = tuple[int, tuple[str | None, ...]]
@@ -271,6 +271,11 @@ class SqliteQueries:
         for row in self.rows(source_state, start, end):
             found[row.dims] = total(found.get(row.dims, zero), row.amounts)
         return {dims: amounts for dims, amounts in found.items() if any(amounts)}
+
+    def backfilled(self, source_state: SourceState) -> list[Window]:
+        """The windows before counting began that a backfill read."""
+        with translate_errors(str(self._path), "read"):
+            return read_backfilled(self._db, source_state.id)
 
     def estimates(
         self, source_state: SourceState, start: int, end: int
