@@ -1,4 +1,4 @@
-"""What happens when the browser asks: show a view, take over the controls, offer names in a list."""
+"""The callbacks of the browser: show a view, follow the controls, offer names in a list."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -83,7 +83,7 @@ def _organization_links(names: Iterable[str]) -> list[Any]:
 
 
 def layout(watcher: StoreWatcher) -> Any:
-    """The page as it is first sent: with its content, for the query of the page that asks for it."""
+    """The page as it is first sent, with the content for the query of its address."""
     search, is_known = _asking_query()
     version = watcher.loaded().version
     made = content(watcher, search)

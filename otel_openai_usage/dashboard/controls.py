@@ -94,7 +94,9 @@ def attribute(name: str, value: str) -> dict[str, Any]:
 def number_cell(text: str, exact: object, class_name: str = "") -> Any:
     """A cell of a table whose exact number stands in an attribute, for scripts and tests."""
     data = attribute("data-value", str(exact))
-    return html.Td(text, className=class_name, **data)
+    if class_name:
+        data["className"] = class_name
+    return html.Td(text, **data)
 
 
 def only(report: Report, dimension: str, value: str) -> str:

@@ -97,6 +97,7 @@ class Cube:
 
         None passes a filter by a dimension that the cube does not have.
         """
+        # None instead of a mask of all, so that the amounts are not copied.
         mask: Mask | None = None
         for name, wanted in filters.items():
             column = self.columns.get(name)
@@ -137,7 +138,7 @@ class Cube:
     def grouped(
         self, measure: str, dimension: str, span: Span, mask: Mask | None = None
     ) -> Numbers:
-        """For each value of a dimension (in its column's order), one sum for each day of the span."""
+        """For each value of a dimension (in its column's order), a sum for each day of the span."""
         rows = self._rows(measure, span)
         column = self.columns[dimension]
         shape = (len(column.values), span.days)
@@ -154,7 +155,7 @@ class Cube:
         return slice(first, first + days)
 
     def _rows(self, measure: str, span: Span) -> Numbers:
-        """The days of the span that the cube has, for each attribute set; 0 for an unknown measure."""
+        """The days of the span in the cube, for each attribute set; 0 for an unknown measure."""
         rows = self.amounts.get(measure)
         if rows is None:
             rows = np.zeros((self.size, self.days), dtype=np.int64)

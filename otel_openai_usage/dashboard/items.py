@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _CLASSES = frozenset({
-    "batch", "calls", "characters", "duration", "images", "input", "minutes", "output", "read", "requests", "seconds", "training", "write",
+    "batch", "calls", "characters", "duration", "images", "input", "minutes", "output", "read",
+    "requests", "seconds", "training", "write",
 })  # fmt: skip
 """Words that say what was charged. One of them must be there."""
 
 _ADJECTIVES = frozenset({
-    "12h", "30m", "audio", "batch", "cache", "cached", "default", "fast", "file", "flex", "image", "priority", "reasoning", "scale",
-    "search", "standard", "text", "tier", "tool", "video", "web",
+    "12h", "30m", "audio", "batch", "cache", "cached", "default", "fast", "file", "flex", "image",
+    "priority", "reasoning", "scale", "search", "standard", "text", "tier", "tool", "video",
+    "web",
 })  # fmt: skip
 """Words that say more about it. They may also stand before the comma, behind the model."""
 

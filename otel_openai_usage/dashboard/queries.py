@@ -1,4 +1,4 @@
-"""The numbers of a page, worked out from the cubes: series, totals, movers, the month, the table."""
+"""The numbers of a page, from the cubes: series, totals, movers, the month, the table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,7 +167,7 @@ class Report:
 
     @cached_property
     def basis(self) -> Basis:
-        """Which money is shown: as the view asks, if it can be; else the bill before the estimate."""
+        """Which money is shown: as the view asks, if possible; else the bill before the estimate."""
         if not self.estimated:
             return "billed"
         if self.view.cost == "estimated" or not self.billable:

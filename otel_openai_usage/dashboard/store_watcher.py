@@ -14,7 +14,9 @@ from otel_openai_usage.storage.ports import OpenQueries, Queries
 log = logging.getLogger(__name__)
 
 PAUSE_FACTOR = 20.0
-"""After a reading it pauses this many times as long as the reading took, however large the store."""
+"""The pause after a reading, as a multiple of its duration: a large store must not keep a processor
+busy.
+"""
 
 
 @dataclass(frozen=True)

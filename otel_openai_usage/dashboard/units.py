@@ -1,4 +1,4 @@
-"""Numbers as people read them: $12.3k, 4.2M. Exact values stand beside them in tables and titles."""
+"""Numbers as people read them: $12.3k, 4.2M. Tables and titles have the exact values."""
 
 import re
 from datetime import date

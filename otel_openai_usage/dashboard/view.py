@@ -1,4 +1,4 @@
-"""What a page shows is the query of its URL, and nothing else: a URL that is sent shows the same."""
+"""What a page shows is the query of its URL: whoever gets the URL sees the same page."""
 
 import calendar
 from collections.abc import Iterable
@@ -89,8 +89,8 @@ def _long(day: date) -> str:
 class View:
     """One page. `period` is a key of PERIODS or `YYYY-MM-DD..YYYY-MM-DD`, both days included.
 
-    `cost` is empty for the bill, or else the estimate. `sort` is a column, with `-` before it for the highest
-    first. `rows` is `all` or empty.
+    `cost` is empty for the bill, or else the estimate. `sort` is a column, with `-` before it for the
+    highest first. `rows` is `all` or empty.
     """
 
     organization: str = ""

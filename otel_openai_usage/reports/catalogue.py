@@ -34,6 +34,7 @@ These live as long as the process. `process_*` (memory, CPU, open files, start t
 
 
 def _entry(row: Instrument | SelfInstrument) -> CatalogueEntry:
+    """The entry of an instrument, or of a metric of our own health."""
     return CatalogueEntry(
         row.name, row.kind, row.unit, row.prometheus, row.description, row.attributes
     )
@@ -66,6 +67,7 @@ def markdown() -> str:
 
 
 def _table(rows: Iterable[CatalogueEntry]) -> Iterator[str]:
+    """The lines of a table in Markdown."""
     yield "| instrument | kind | unit | Prometheus | attributes | meaning |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in rows:

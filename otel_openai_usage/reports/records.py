@@ -19,18 +19,19 @@ from otel_openai_usage.storage.results import (
 )
 
 COUNTED = (
-    "requests", "input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write", "images", "characters",
-    "audio", "sessions", "searches",
+    "requests", "input", "output", "input_cached", "input_audio", "output_audio",
+    "input_cache_write", "images", "characters", "audio", "sessions", "searches",
 )  # fmt: skip
 _ADDED_LATER = ("bytes", "reasoning")
 _RARE = (
-    "organization_id", "organization_name", "size", "source", "vector_store_id", "context_level", "api_source", "subject",
-    "type", "estimated",
+    "organization_id", "organization_name", "size", "source", "vector_store_id", "context_level",
+    "api_source", "subject", "type", "estimated",
 )  # fmt: skip
 COLUMNS = (
-    "record", "date", "organization", "operation", "project_id", "project_name", "api_key_id", "api_key_name", "user_id", "user_name",
-    "model", "batch", "service_tier", "line_item", *COUNTED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency",
-    "start", "width", *_ADDED_LATER, *_RARE, "attributes",
+    "record", "date", "organization", "operation", "project_id", "project_name", "api_key_id",
+    "api_key_name", "user_id", "user_name", "model", "batch", "service_tier", "line_item",
+    *COUNTED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency", "start",
+    "width", *_ADDED_LATER, *_RARE, "attributes",
 )  # fmt: skip
 """New columns come last, because people read CSV by position."""
 
@@ -71,6 +72,7 @@ def _spans(day_start: int, by: By) -> list[_Span]:
 
 
 def _time_cells(day: date, start: int, length: Width) -> dict[str, Cell]:
+    """The cells that say which time a line covers."""
     return {"date": f"{day}", "start": instant(start), "width": length.text}
 
 
@@ -104,6 +106,7 @@ def _configured_attributes(key: str) -> dict[str, str] | None:
 
 
 def _estimate(row: UsageRow) -> dict[str, Cell]:
+    """The estimated cost of a row, and the tokens that are missing in it."""
     currency = CURRENCY if row.estimate is not None else None
     return {"estimated_cost": row.estimate, "unpriced_tokens": row.unpriced, "currency": currency}
 

@@ -89,6 +89,7 @@ def csv_row(texts: Sequence[str]) -> str:
 
 
 def _csv_text(cell: Cell) -> str:
+    """A cell as text that no spreadsheet runs as a formula."""
     if cell is None:
         return ""
     if isinstance(cell, Decimal):

@@ -35,7 +35,7 @@ def test_the_rate_is_the_higher_of_a_day_and_a_week(
     assert rate(days, elapsed) == expected
 
 
-def test_a_forecast_goes_on_at_the_rate() -> None:
+def test_a_forecast_continues_at_the_rate() -> None:
     """Ten days of 30 at 10 a day make 300 with the 100 that were spent, and a limit of 150 is met
     after five more days.
     """
@@ -44,12 +44,12 @@ def test_a_forecast_goes_on_at_the_rate() -> None:
 
 
 def test_a_limit_beyond_the_month_is_not_reached() -> None:
-    """A limit that the month's end comes before has no day; without a rate nothing is foretold."""
+    """A limit that is reached after the end of the month has no day; without a rate there is no forecast."""
     assert forecast(100.0, 10 * DAY, 30 * DAY, 10.0, 301.0).reached is None
     nothing = forecast(100.0, 10 * DAY, 30 * DAY, None, 150.0)
     assert (nothing.total, nothing.reached, nothing.spent) == (None, None, 100.0)
 
 
-def test_a_limit_that_was_met_tells_when() -> None:
+def test_a_limit_that_was_reached_has_a_day() -> None:
     """The day on which it happened stands, whatever the rate says."""
     assert forecast(200.0, 10 * DAY, 30 * DAY, 10.0, 150.0, 6 * DAY).reached == 6 * DAY

@@ -1,4 +1,4 @@
-"""Tests of what applications told: tokens by customer, and who used the rest. Against the store's
+"""Tests of what applications reported: tokens by customer, and who used the rest. Against the store's
 own rows, in a real Chromium.
 """
 
@@ -59,20 +59,20 @@ def alone(path: Path, tmp_path: Path) -> StoreWatcher:
     return watcher
 
 
-def test_coverage_is_what_the_gauges_would_have_said(path: Path, data: Data) -> None:
-    """Of any past day the page tells, model by model, what `openai_unmetered_tokens` and
+def test_coverage_equals_the_gauges(path: Path, data: Data) -> None:
+    """Of any past day the page shows, model by model, what `openai_unmetered_tokens` and
     `openai_metered_coverage` are made of.
     """
     with sqlite3.connect(path) as db:
-        told: dict[str | None, list[int]] = {}
+        sums_by_model: dict[str | None, list[int]] = {}
         for share in shares(db, THE_DAY):
-            sums = told.setdefault(share.model, [0, 0])
+            sums = sums_by_model.setdefault(share.model, [0, 0])
             sums[0] += share.used
             sums[1] += share.explained
     found = coverage(Report(data, View(period=ONE_DAY)))
     assert found is not None
     assert 0.2 < (found.whole.share or 0) < 0.8
-    used = {model: sums for model, sums in told.items() if any(sums)}
+    used = {model: sums for model, sums in sums_by_model.items() if any(sums)}
     assert [found.whole.used.sum(), found.whole.explained.sum()] == [
         sum(sums[place] for sums in used.values()) for place in (0, 1)
     ]
@@ -100,7 +100,7 @@ def test_coverage_adds_up_over_days(data: Data) -> None:
     )
 
 
-def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
+def test_what_events_do_not_know_is_not_compared(data: Data) -> None:
     """By project or key there is no coverage: an event knows neither."""
     assert coverage(Report(data, View(project=("proj_x",)))) is None
     page = text(pages.body(Report(data, View(by="customer", project=("proj_x",))), None))
@@ -108,7 +108,7 @@ def test_what_events_do_not_tell_is_not_compared(data: Data) -> None:
 
 
 def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) -> None:
-    """Grouped by customer, table, tiles and chart tell what is in the store, to the token; a click
+    """Grouped by customer, table, tiles and chart show what is in the store, to the token; a click
     on one shows only that one.
     """
     with sqlite3.connect(path) as db:
@@ -148,11 +148,11 @@ def test_the_rest_on_the_page_is_the_stores(page: Page, url: str, data: Data) ->
     assert box is not None
     strip.hover(position={"x": box["width"] * 10.5 / 30, "y": 5})
     share = found.whole.explained[10] / found.whole.used[10]
-    expect(strip.locator(".told td").nth(2)).to_have_text(f"{share * 100:.0f}%")
+    expect(strip.locator(".values td").nth(2)).to_have_text(f"{share * 100:.0f}%")
 
 
 def test_the_csv_by_customer_is_the_table(data: Data) -> None:
-    """`/table.csv?by=customer` has every customer, and no cost that nobody knows."""
+    """`/table.csv?by=customer` has every customer, and no unknown cost."""
     report = Report(data, View(by="customer"))
     lines = list(csv.DictReader(io.StringIO(render(report))))
     assert [(line["customer"], int(line["requests"])) for line in lines] == [
@@ -182,8 +182,8 @@ def test_events_alone_make_a_dashboard(page: Page, alone: StoreWatcher) -> None:
         server.close()
 
 
-def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path) -> None:
-    """A store that has only costs says nothing of events that nobody sent."""
+def test_a_bill_alone_shows_no_events(path: Path, tmp_path: Path) -> None:
+    """A store that has only costs does not mention events that were never sent."""
     copy = tmp_path / "state.db"
     shutil.copy(path, copy)
     with sqlite3.connect(copy) as db:
@@ -201,18 +201,18 @@ def test_a_bill_alone_claims_nothing_of_applications(path: Path, tmp_path: Path)
 
 def test_a_bill_beside_events_is_shown(data: Data) -> None:
     """Who reads costs but no usage sees what was billed, by what the bill knows, with the requests
-    that applications told.
+    that applications reported.
     """
-    told = Report(replace(data, usage=data.metered), View(by="project"))
-    assert told.cost == Report(data, View(by="project")).cost
-    assert told.counted("requests") == Report(data, View(by="customer")).counted("requests")
-    page = text(pages.body(told, None))
+    metered = Report(replace(data, usage=data.metered), View(by="project"))
+    assert metered.cost == Report(data, View(by="project")).cost
+    assert metered.counted("requests") == Report(data, View(by="customer")).counted("requests")
+    page = text(pages.body(metered, None))
     assert "Cost by project" in page
     assert "Metered requests" in page
     assert [
         word
         for word in ("Model", "Project", "API key", "User", "Customer")
-        if word in text(controls.choices(told, ["default"]))
+        if word in text(controls.choices(metered, ["default"]))
     ] == [
         "Model",
         "Project",

@@ -72,9 +72,7 @@ def test_every_chart_is_drawn(page: Page, url: str) -> None:
     assert page.locator(".chart:not(:has(.bar, .line, .heat))").count() == 0
 
 
-def test_bars_are_as_high_as_what_they_stand_for(
-    page: Page, url: str, watcher: StoreWatcher
-) -> None:
+def test_bars_are_as_high_as_their_values(page: Page, url: str, watcher: StoreWatcher) -> None:
     """On one day's page, each colour's bar has its share of the height that the axis gives to the
     sum.
     """
@@ -88,9 +86,7 @@ def test_bars_are_as_high_as_what_they_stand_for(
     assert heights == pytest.approx([one.total / top * plot["height"] for one in series], abs=0.2)
 
 
-def test_the_mouse_is_told_the_numbers_of_a_day(
-    page: Page, url: str, watcher: StoreWatcher
-) -> None:
+def test_the_mouse_shows_the_numbers_of_a_day(page: Page, url: str, watcher: StoreWatcher) -> None:
     """Over a day stand its date, every series that has something, and the sum; the arrow keys go on
     to the next day.
     """
@@ -99,11 +95,11 @@ def test_the_mouse_is_told_the_numbers_of_a_day(
     plot = page.locator("#cost .plot").bounding_box()
     assert plot is not None
     page.mouse.move(plot["x"] + plot["width"] * 10.5 / 30, plot["y"] + 50)
-    told = page.locator("#cost .told")
-    expect(told.locator("b")).to_have_text(
+    box = page.locator("#cost .values")
+    expect(box.locator("b")).to_have_text(
         f"{utc(known.bins[10]):%a} {units.long(utc(known.bins[10]).date())}"
     )
-    rows = [row.locator("td").all_inner_texts()[1:] for row in told.locator("tr").all()]
+    rows = [row.locator("td").all_inner_texts()[1:] for row in box.locator("tr").all()]
     say = [[one.label, units.money(one.values[10])] for one in known.cost_series if one.values[10]]
     assert rows == [
         *say,
@@ -111,7 +107,7 @@ def test_the_mouse_is_told_the_numbers_of_a_day(
     ]
     page.locator("#chart-cost").focus()
     page.keyboard.press("ArrowRight")
-    expect(told.locator("b")).to_have_text(
+    expect(box.locator("b")).to_have_text(
         f"{utc(known.bins[11]):%a} {units.long(utc(known.bins[11]).date())}"
     )
 
@@ -209,7 +205,7 @@ def test_a_first_visit_is_light(browser: Browser, url: str) -> None:
     ]
 
 
-def test_no_script_may_be_made_up(page: Page, url: str) -> None:
+def test_no_inline_script_may_run(page: Page, url: str) -> None:
     """The policy lets no inline script and no eval run, but for the lines that Dash starts with."""
     policy = page.request.get(url).headers["content-security-policy"]
     scripts = next(part for part in policy.split(";") if part.strip().startswith("script-src"))
@@ -270,7 +266,7 @@ def test_names_are_text_whatever_they_say(page: Page, path: Path, tmp_path: Path
         server.close()
 
 
-def test_a_store_that_is_not_there_yet_is_said(page: Page, tmp_path: Path) -> None:
+def test_a_missing_store_is_reported(page: Page, tmp_path: Path) -> None:
     """Before the exporter's first start the page says what is missing and what makes it."""
     server = Server(StoreWatcher(queries_opener(tmp_path / "none.db")), host="localhost", port=0)
     server.start()

@@ -93,7 +93,7 @@ def test_the_dashboard_and_the_history_agree(path: Path, data: Data) -> None:
     assert sum(entry.input for entry in report.entries) == sum(day.input for day in days)
 
 
-def test_what_the_bill_does_not_tell_is_estimated(data: Data) -> None:
+def test_what_the_bill_does_not_know_is_estimated(data: Data) -> None:
     """By API key the bill says nothing, so the estimate is shown and called one; a filter by key
     does the same.
     """
@@ -103,7 +103,7 @@ def test_what_the_bill_does_not_tell_is_estimated(data: Data) -> None:
 
 
 def test_without_prices_and_without_a_bill_there_is_no_cost(data: Data) -> None:
-    """A cost that nobody knows is none, not nothing."""
+    """An unknown cost is None, not 0."""
     usage = replace(
         data.usage,
         amounts={
@@ -139,8 +139,8 @@ def test_filters_add_up(data: Data) -> None:
         for entry in whole.entries
         if entry.id
     ]
-    nobody = [entry.cost for entry in whole.entries if entry.id is None]
-    assert sum(part or 0.0 for part in [*parts, *nobody]) == pytest.approx(whole.cost)
+    without_project = [entry.cost for entry in whole.entries if entry.id is None]
+    assert sum(part or 0.0 for part in [*parts, *without_project]) == pytest.approx(whole.cost)
 
 
 def test_movers_compare_days_that_are_comparable(world: World, data: Data) -> None:
@@ -258,7 +258,7 @@ def test_the_store_is_read_while_it_is_written(path: Path, tmp_path: Path) -> No
 
 
 def test_a_store_that_goes_away_leaves_what_was_read(path: Path, tmp_path: Path) -> None:
-    """The last reading stays, with a word about why there is no newer one."""
+    """The last reading stays, with the reason why there is no newer one."""
     copy = tmp_path / "state.db"
     copy.write_bytes(path.read_bytes())
     watcher = StoreWatcher(queries_opener(copy), clock=lambda: NOW)

@@ -1,5 +1,5 @@
 """What a person sees. `pytest tests/dashboard/test_screenshots.py --update-golden` makes the
-pictures of the docs anew.
+pictures of the docs again.
 """
 
 import shutil

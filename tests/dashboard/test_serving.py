@@ -69,7 +69,7 @@ def test_a_foreign_name_is_refused(server: Server, host: str) -> None:
     "page", ["/nope", "/index.html", "/table", "/a/b?period=7d", "/%3Cscript%3E"]
 )
 def test_an_unknown_page_is_404_in_words(server: Server, page: str) -> None:
-    """A path that is none of ours is told so, escaped."""
+    """An unknown path gets an answer in words, with the path escaped."""
     status, text = get(server, page)
     assert status == 404
     assert "There is no page" in text
@@ -92,7 +92,7 @@ def test_an_unknown_page_is_404_in_words(server: Server, page: str) -> None:
 def test_an_unknown_parameter_is_400_in_words(
     server: Server, page: str, query: str, said: str
 ) -> None:
-    """What the address asks for and the dashboard does not know is told, with what is allowed."""
+    """An unknown parameter or value is named, with those that are allowed."""
     status, text = get(server, f"{page}?{query}")
     assert status == 400
     assert said in text
@@ -190,7 +190,7 @@ def test_a_slow_request_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_request_that_is_too_large_is_refused(server: Server) -> None:
-    """Heads over 32 KiB and bodies over 1 MiB are told so."""
+    """Heads over 32 KiB and bodies over 1 MiB are refused in words."""
     large = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-a: b\r\n" * 6000 + b"\r\n"
     with connect(server) as sock:
         sock.sendall(large)

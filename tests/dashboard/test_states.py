@@ -40,8 +40,8 @@ def data(watcher: StoreWatcher) -> Data:
     return watcher.loaded().data["default"]
 
 
-def test_an_organization_that_is_not_there_is_not_another_one(watcher: StoreWatcher) -> None:
-    """A link with a name that nobody knows says so, and offers those that are known; its table is
+def test_an_unknown_organization_is_not_another_one(watcher: StoreWatcher) -> None:
+    """A link with an unknown name says so, and offers the known ones; its table is
     none.
     """
     page = text(content(watcher, "?organization=nobody").body)
@@ -96,7 +96,7 @@ def test_legacy_rows_alone_make_a_dashboard(tmp_path: Path) -> None:
 
 
 def test_a_store_without_rows_says_so(tmp_path: Path) -> None:
-    """A store that was made and not filled yet is told from one that is not there."""
+    """A store without rows has another text than a missing one."""
     Store(tmp_path / "state.db").close()
     watcher = StoreWatcher(queries_opener(tmp_path / "state.db"), clock=lambda: NOW)
     assert "Reading the store" in text(content(watcher, "").body)
@@ -116,7 +116,7 @@ def test_old_data_is_called_old(data: Data, watcher: StoreWatcher) -> None:
     assert stale(replace(data, statuses=one)) == [(fresh[0].source, 5 * 3600)]
 
 
-def test_what_has_no_price_is_told_beside_the_estimate(data: Data) -> None:
+def test_usage_without_a_price_is_named_beside_the_estimate(data: Data) -> None:
     """Tokens without a price are counted and their models named, so that the estimate is known to
     be a lower bound.
     """
@@ -156,20 +156,20 @@ def test_a_period_that_goes_on_is_drawn_until_today(data: Data) -> None:
     assert "Nothing was billed or estimated in this period." in page
 
 
-def test_a_long_chart_has_room_for_its_words(data: Data) -> None:
-    """However long a chart is, at most a dozen words stand below it, with their years where there
+def test_a_long_chart_has_space_for_its_texts(data: Data) -> None:
+    """However long a chart is, at most a dozen texts stand below it, with their years where there
     are several.
     """
     first = data.first or 0
-    for years, words in ((0, 8), (0.5, 13), (2, 9), (8, 9)):
+    for years, most in ((0, 8), (0.5, 13), (2, 9), (8, 9)):
         old = replace(data, first=floor(int(first - years * 365 * DAY), DAY))
         report = Report(old, View(period=f"{utc(old.first or 0):%Y-%m-%d}..{utc(NOW):%Y-%m-%d}"))
         across = stacked(report, report.request_series, {}, units.count, "")["across"]
-        assert 2 <= len(across) <= words
+        assert 2 <= len(across) <= most
         assert (" 20" in across[0][1]) is (years > 1)
 
 
-def test_a_credit_is_drawn_below_nothing(data: Data) -> None:
+def test_a_credit_is_drawn_below_zero(data: Data) -> None:
     """What was given back goes down from 0, as far as it is worth, beside what goes up; it is among
     the first in the list.
     """

@@ -70,8 +70,8 @@ def test_axes_have_few_round_numbers(highest: float) -> None:
     assert places[-1] >= highest * 0.999
 
 
-def test_an_axis_goes_below_nothing_where_it_must() -> None:
-    """Credits that outweigh a day's cost have room below 0, in the same steps."""
+def test_an_axis_goes_below_zero_where_it_must() -> None:
+    """Credits that outweigh a day's cost have space below 0, in the same steps."""
     assert ticks(10, -4) == [-5, 0, 5, 10]
     assert ticks(0, -3) == [-3, -2, -1, 0]
 

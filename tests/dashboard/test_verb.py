@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-def test_the_command_serves_until_it_is_told_to_stop(path: Path, tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_stopped(path: Path, tmp_path: Path) -> None:
     """`dashboard` says where it is, answers there, and ends with 0 on SIGTERM; it needs no key."""
     config = tmp_path / "config.yaml"
     config.write_text(f"state: {{path: {path}}}\n", encoding="utf-8")
@@ -46,7 +46,7 @@ def test_the_command_serves_until_it_is_told_to_stop(path: Path, tmp_path: Path)
         assert process.wait(10) == 0
 
 
-def test_a_port_that_is_taken_is_told(path: Path, tmp_path: Path, url: str) -> None:
+def test_a_taken_port_is_reported(path: Path, tmp_path: Path, url: str) -> None:
     """The address that cannot be had is named, and what to do; the code is 1."""
     config = tmp_path / "config.yaml"
     config.write_text(f"state: {{path: {path}}}\n", encoding="utf-8")

@@ -57,7 +57,7 @@ class Reports:
         dims = (None,) * len(self.endpoint.dimensions)
         rows: Rows = {dims: (1,) * len(self.endpoint.measures)}
         starts = range(window.start, window.end, width)
-        return Reading([bucket(start, rows) for start in starts], organization_id="org-told")
+        return Reading([bucket(start, rows) for start in starts], organization_id="org-reported")
 
 
 @pytest.mark.parametrize("endpoint", [COMPLETIONS, COSTS], ids=lambda endpoint: endpoint.name)
@@ -72,15 +72,15 @@ async def test_everything_that_openai_still_reports_is_read(
     source_state = store.source_state("default", endpoint, MIDNIGHT, ())
     source = Reports(endpoint, MIDNIGHT - reach * DAY)
     calls = plan(source_state, MIDNIGHT - 400 * DAY, NOW, MIDNIGHT, [])
-    told = list[Call]()
-    rows = await read(store, source_state, source, calls, NOW, told.append, None)
+    done = list[Call]()
+    rows = await read(store, source_state, source, calls, NOW, done.append, None)
     assert rows == reach
     assert store.backfilled(source_state)[0].start == MIDNIGHT - reach * DAY
-    assert told == calls  # the bar comes to its end
+    assert done == calls  # the progress bar reaches its end
     assert len(source.asked) <= len(calls) + 16
     with open_queries(tmp_path / "state.db") as past:
         assert past.span() == (MIDNIGHT - reach * DAY, MIDNIGHT - DAY)
-        assert past.sources()[0].organization_id == "org-told"
+        assert past.sources()[0].organization_id == "org-reported"
     store.close()
 
 
@@ -144,21 +144,21 @@ async def scene(tmp_path: Path) -> AsyncIterator[tuple[Scene, Faults]]:
 async def test_a_source_that_fails_does_not_stop_the_others(
     scene: tuple[Scene, Faults], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What else can be read is read, of every organization; the failure is told, and the next run
+    """What else can be read is read, of every organization; the failure is reported, and the next run
     reads only what is missing.
     """
-    house, faults = scene
+    scene_, faults = scene
     faults.add(Fault("error", "usage/completions", status=500))
     with pytest.raises(
         SourceError, match=r"usage/completions: 500.*run the same again to read the rest"
     ):
-        await house.read(date(2026, 10, 30))
+        await scene_.read(date(2026, 10, 30))
     assert [
         record.organization  # type: ignore[attr-defined]
         for record in caplog.records
         if record.message.startswith("the past of a source")
     ] == ["one", "two"]
-    with open_queries(house.path) as past:
+    with open_queries(scene_.path) as past:
         assert {origin.organization for origin in past.sources()} == {"one", "two"}
         assert {spent.group for spent in past.costs(0, NOW, by=("organization",))} == {
             ("one",),
@@ -168,10 +168,10 @@ async def test_a_source_that_fails_does_not_stop_the_others(
             used.group for used in past.usage(0, NOW, by=("operation",))
         }
     faults.clear()
-    assert await house.read(date(2026, 10, 30)) > 0
-    with open_queries(house.path) as past:
+    assert await scene_.read(date(2026, 10, 30)) > 0
+    with open_queries(scene_.path) as past:
         assert ("completions",) in {used.group for used in past.usage(0, NOW, by=("operation",))}
-    assert await house.read(date(2026, 10, 30)) == 0
+    assert await scene_.read(date(2026, 10, 30)) == 0
 
 
 BY_KEY = ["project_id", "line_item", "api_key_id"]
@@ -191,9 +191,9 @@ async def test_a_grouping_that_is_refused_before_a_date(
         application(world, faults=faults, clock=lambda: datetime.fromtimestamp(NOW, UTC))
     ) as url:
         settings = {"usage.enabled": False, "costs.group_by": BY_KEY}
-        house = Scene(url, tmp_path, **settings)
-        assert await house.read(date(2025, 10, 1)) > 0
-        assert await house.read(date(2025, 10, 1)) == 0
+        scene_ = Scene(url, tmp_path, **settings)
+        assert await scene_.read(date(2025, 10, 1)) > 0
+        assert await scene_.read(date(2025, 10, 1)) == 0
     facts = [
         (record.organization, record.source, record.dimensions, record.before)  # type: ignore[attr-defined]
         for record in caplog.records
@@ -205,7 +205,7 @@ async def test_a_grouping_that_is_refused_before_a_date(
     ]
     first = int(datetime(2025, 10, 1, tzinfo=UTC).timestamp())
     border = int(datetime(2025, 12, 6, tzinfo=UTC).timestamp())
-    store = Store(house.path)
+    store = Store(scene_.path)
     source_state = store.source_state("one", COSTS, MIDNIGHT, ())
     for day in range(first, MIDNIGHT, DAY):
         grouping = tuple(BY_KEY) if day >= border else ("project_id", "line_item")
@@ -222,44 +222,44 @@ async def test_a_key_that_is_refused_is_tried_once(
     scene: tuple[Scene, Faults], caplog: pytest.LogCaptureFixture, kind: str, sources: int
 ) -> None:
     """Where only a scope is missing, what needs another is tried; each organization is."""
-    house, faults = scene
+    scene_, faults = scene
     faults.add(Fault(kind))
     with pytest.raises(SourceError, match="run the same again to read the rest"):
-        await house.read(date(2026, 10, 30))
-    told = [
+        await scene_.read(date(2026, 10, 30))
+    failed = [
         record.organization  # type: ignore[attr-defined]
         for record in caplog.records
         if record.message.startswith("the past of a source")
     ]
-    assert told == ["one"] * sources + ["two"] * sources
+    assert failed == ["one"] * sources + ["two"] * sources
 
 
-async def test_what_cannot_be_is_said_before_anything_is_read(
+async def test_impossible_days_are_refused_before_anything_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Days that were counted, an order that is none, and a state that keeps nothing are refused;
     days that are not kept are warned of.
     """
-    house = Scene("http://127.0.0.1:9", tmp_path)
+    scene_ = Scene("http://127.0.0.1:9", tmp_path)
     today = date(2026, 11, 2)
     with pytest.raises(
         ConfigError,
         match=r"--from 2026-11-02: expected a day before counting began, which was 2026-11-02 00:00 UTC",
     ):
-        await house.read(today)
+        await scene_.read(today)
     for since, until in (
         (today + timedelta(1), None),
         (today - timedelta(1), today - timedelta(2)),
     ):
         with pytest.raises(ConfigError, match="expected a day before --to and before today"):
-            await house.read(since, until)
+            await scene_.read(since, until)
     with pytest.raises(ConfigError, match="got :memory:"):
         await Scene("http://127.0.0.1:9", tmp_path, **{"state.path": ":memory:"}).read(
             today - timedelta(1)
         )
     assert "older than history.days" not in caplog.text
     with pytest.raises(SourceError):
-        await house.read(today - timedelta(1101))
+        await scene_.read(today - timedelta(1101))
     assert "what is older than history.days is let go when the exporter runs" in caplog.text
 
 
@@ -291,10 +291,10 @@ def command(folder: Path, *arguments: str, pipe: str = "") -> tuple[int, str, st
         ),
     ],
 )
-def test_where_it_cannot_go_is_said_before_anything_is_read(
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
     tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    """Hours of reading are not followed by an error that could be told at the start: not even the
+    """Hours of reading are not followed by an error that was known at the start: not even the
     state is made.
     """
     done = command(tmp_path, "backfill", "--from", "2026-01-01", *arguments)
@@ -333,27 +333,27 @@ def test_a_reader_that_has_enough_is_no_error(full: Path, more: tuple[str, ...])
     """`| head -1` gets its line; nothing is complained of. All time can be asked for; `-` is
     stdout.
     """
-    code, out, told = command(full, *ALL, *more, pipe="| head -1")
-    assert (code, out[:12], out.count("\n"), told) == (0, "record,date,", 1, "")
+    code, out, errors = command(full, *ALL, *more, pipe="| head -1")
+    assert (code, out[:12], out.count("\n"), errors) == (0, "record,date,", 1, "")
     assert command(full, *ALL, *more)[1].count("\n") == 3001
 
 
-def test_a_file_whose_reader_goes_away_is_told(full: Path) -> None:
+def test_a_reader_that_goes_away_is_reported(full: Path) -> None:
     """A file that was cut is no success, though it is a pipe; stdout goes on."""
     fifo = full / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen(["head", "-c", "1", fifo], stdout=subprocess.DEVNULL):
-        code, _, told = command(full, *ALL, "-o", str(fifo))
-    assert (code, told) == (
+        code, _, errors = command(full, *ALL, "-o", str(fifo))
+    assert (code, errors) == (
         1,
         f"otel-openai-usage: wrote {fifo}: Broken pipe; check the path and the room on that disk\n",
     )
 
 
-def test_a_full_disk_is_told(full: Path) -> None:
+def test_a_full_disk_is_reported(full: Path) -> None:
     """Where stdout, or the file, takes no more, that is said in a sentence, with exit code 1."""
-    code, _, told = command(full, *ALL, pipe="> /dev/full")
-    assert (code, told) == (
+    code, _, errors = command(full, *ALL, pipe="> /dev/full")
+    assert (code, errors) == (
         1,
         "otel-openai-usage: wrote stdout: No space left on device; check the path and the room on that disk\n",
     )

@@ -82,10 +82,10 @@ def only(found: list[dict[str, object]], *names: str) -> list[tuple[object, ...]
     "endpoint", [*STORED.values(), METERED], ids=lambda endpoint: endpoint.name
 )
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_every_measure_and_dimension_of_every_kind_is_exported(
+def test_every_measure_and_dimension_of_every_endpoint_is_exported(
     store: Store, endpoint: Endpoint, form: str
 ) -> None:
-    """A row of any kind comes out with all that it counts and all that tells it from others."""
+    """A row of any kind comes out with all that it counts and all that distinguishes it."""
     start = MIDNIGHT
     said = {name: f"a {name}" for name in endpoint.dimensions}
     counted = {
@@ -188,7 +188,7 @@ def test_a_level_is_shown_as_it_was_last(store: Store) -> None:
 
 
 def test_events_are_exported_by_subject(store: Store) -> None:
-    """What applications told comes out as a record of its own: who, which model, and the attributes
+    """What applications reported is a record of its own kind: who, which model, and the attributes
     that are configured.
     """
     (source_state,) = metered_sources(store, ["default"], ["team"], MIDNIGHT).values()
@@ -250,7 +250,7 @@ def test_events_are_exported_by_subject(store: Store) -> None:
     ]
 
 
-def test_hours_hold_what_is_kept_by_the_hour(store: Store) -> None:
+def test_hours_hold_what_is_stored_by_the_hour(store: Store) -> None:
     """By the hour a line is an hour where hours are kept, and a day where they are not: the sums
     are the same as by the day.
     """
@@ -302,7 +302,7 @@ def test_hours_hold_what_is_kept_by_the_hour(store: Store) -> None:
 @pytest.mark.parametrize("form", ["csv", "json", "focus"])
 def test_money_has_every_digit(store: Store, form: str) -> None:
     """Amounts of 37 digits, with an exponent, negative, and sums of them over users that were not
-    told apart, lose nothing.
+    separate records, lose nothing.
     """
     long = Decimal("1234567.890123456789012345678901234567")
     tiny = Decimal("1E-27")
@@ -318,9 +318,7 @@ def test_money_has_every_digit(store: Store, form: str) -> None:
     ]
 
 
-def test_an_export_holds_one_stretch_at_a_time(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_reads_one_span_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A year is not read before its first line is written: no question spans more than a day, by
     the hour more than an hour of hours.
     """

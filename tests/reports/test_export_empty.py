@@ -19,6 +19,6 @@ def test_a_range_without_rows_is_a_warning(
     monkeypatch.delenv("OTEL_OPENAI_USAGE_CONFIG", raising=False)
     days = ["--from", "2026-10-01", "--to", "2026-10-31"]
     assert cli.answer(["export", "-c", str(config), *days, "--format", form]) == 0
-    told = capsys.readouterr()
-    assert "warning: nothing is stored from 2026-10-01 to 2026-10-31" in told.err
-    assert len(told.out.splitlines()) == (0 if form == "json" else 1)
+    printed = capsys.readouterr()
+    assert "warning: nothing is stored from 2026-10-01 to 2026-10-31" in printed.err
+    assert len(printed.out.splitlines()) == (0 if form == "json" else 1)

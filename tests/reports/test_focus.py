@@ -170,7 +170,7 @@ def test_columns_agree(text: str, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("configured", "told", "expected"),
+    ("configured", "reported", "expected"),
     [
         ({}, None, "default"),
         ({"default": "org-c"}, None, "org-c"),
@@ -178,12 +178,12 @@ def test_columns_agree(text: str, rule: str) -> None:
     ],
 )
 def test_the_billing_account_is_openais_id_where_it_is_known(
-    tmp_path: Path, configured: dict[str, str], told: str | None, expected: str
+    tmp_path: Path, configured: dict[str, str], reported: str | None, expected: str
 ) -> None:
     """What OpenAI says, else what is configured, else the name."""
     store = Store(tmp_path / "state.db")
     source_state = store.source_state("default", COSTS, MIDNIGHT + Width.DAY, COSTS.group_by)
-    source_state.organization_id = told
+    source_state.organization_id = reported
     said = {MIDNIGHT: {dims(COSTS, currency="usd"): (Decimal(1), Decimal(0))}}
     recording.record_range(
         store, source_state, Window(MIDNIGHT, MIDNIGHT + Width.DAY), Width.DAY, said, MIDNIGHT
@@ -202,8 +202,8 @@ def test_the_billing_account_is_openais_id_where_it_is_known(
     assert (line["BillingAccountId"], line["BillingAccountName"]) == (expected, "default")
 
 
-def test_what_is_what(text: str) -> None:
-    """A refund of something counted is negative usage, a gift is a credit; the last day of a month
+def test_refunds_are_usage_and_gifts_are_credits(text: str) -> None:
+    """A refund with a quantity is negative usage, one without is a credit; the last day of a month
     ends with it.
     """
     found = {line["ChargeDescription"]: line for line in lines(text)}

@@ -1,12 +1,19 @@
 """The formats of reports are found by name; nothing but their modules lists them."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from otel_openai_usage.cli.verbs import cli
-from otel_openai_usage.reports import formats
+from otel_openai_usage.composition.stores import queries_opener
+from otel_openai_usage.domain.endpoints import COSTS
+from otel_openai_usage.domain.model import Width
+from otel_openai_usage.reports import export, formats
 from otel_openai_usage.reports.formats import SeriesFormat, SeriesProtocol, TableFormat
+from otel_openai_usage.storage.sqlite.store import Store
+from tests.domain.shelf import MIDNIGHT
+from tests.reports.test_export import TODAY, dims, keep
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -41,3 +48,17 @@ def test_the_command_offers_every_table_format() -> None:
     for name, chosen in formats.table_formats().items():
         assert f"{name}: {chosen.summary}" in " ".join(reference.split())
         assert f"| `{name}` |" in guide
+
+
+def test_a_new_module_is_a_new_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the package, and nothing else, adds a format that `export` writes."""
+    source = Path(formats.__path__[0], "csv.py").read_text(encoding="utf-8")
+    source = source.replace("tables.csv_line", "lambda columns, line: 'a line\\n'")
+    (tmp_path / "plain.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    assert list(formats.table_formats()) == ["csv", "focus", "json", "plain"]
+    store = Store(tmp_path / "state.db")
+    keep(store, COSTS, Width.DAY, {MIDNIGHT: {dims(COSTS): (Decimal(6), Decimal(3))}})
+    store.close()
+    found = export.lines(queries_opener(tmp_path / "state.db"), TODAY, TODAY, "plain")
+    assert list(found)[1:] == ["a line\n"]

@@ -64,13 +64,13 @@ class Scene:
         self.calls: list[str] = []
 
     async def read(self, since: date = SINCE) -> int:
-        """Backfill; `calls` remembers what it was told of."""
+        """Backfill; `calls` remembers the reported calls."""
 
-        def told(name: str, done: int, _: int) -> None:
+        def report(name: str, done: int, _: int) -> None:
             if done:
                 self.calls.append(name)
 
-        return await backfill.read(self.settings, self.env, Asked(since), NOW, told)
+        return await backfill.read(self.settings, self.env, Asked(since), NOW, report)
 
     def truth(self, start: int, end: int, name: str = "input") -> int:
         """What the world's completions really used."""
@@ -123,7 +123,7 @@ async def test_the_past_is_read_to_the_token_and_no_counter_moves(scene: Scene) 
         )
 
 
-async def test_a_backfill_goes_on_where_it_was(scene: Scene) -> None:
+async def test_a_backfill_continues_where_it_was(scene: Scene) -> None:
     """What was read is not read again; an earlier day is read alone."""
     scene.calls.clear()
     assert await scene.read() == 0
@@ -133,7 +133,7 @@ async def test_a_backfill_goes_on_where_it_was(scene: Scene) -> None:
 
 
 async def test_a_running_exporter_is_left_alone(scene: Scene) -> None:
-    """The store has one writer; who holds it is told to be stopped."""
+    """The store has one writer; the error says to stop it."""
     store = Store(scene.path)
     try:
         with pytest.raises(StateInUse, match="Stop the exporter"):
@@ -190,8 +190,8 @@ async def test_a_refusal_names_the_backend_s_reason(scene: Scene) -> None:
     """What a backend says when it refuses the past is in the error; points that it rejects of a
     request that it takes are an error, too.
     """
-    words = Status(message="invalid temporality").SerializeToString()
-    refusal = (400, {"Content-Type": "application/x-protobuf"}, words)
+    reason = Status(message="invalid temporality").SerializeToString()
+    refusal = (400, {"Content-Type": "application/x-protobuf"}, reason)
     with http_collector() as received:
         where = {"otlp.endpoint": received.url, "otlp.protocol": "http/protobuf"}
         settings = load(None, scene.env, {"state.path": str(scene.path), **where})
@@ -302,7 +302,7 @@ def rows(path: Path, form: str) -> list[dict[str, str]]:
     )
 
 
-async def test_exports_hold_the_same_money(scene: Scene) -> None:
+async def test_all_formats_hold_the_same_money(scene: Scene) -> None:
     """The costs of CSV, JSON lines and FOCUS are the billed cost, to the last digit; tokens are the
     world's.
     """

@@ -1,18 +1,18 @@
-// Our own components. Chart draws what figures.py laid out: paths that stretch with the page, words beside them, and a box that tells
+// Our own components. Chart draws what figures.py laid out: paths that stretch with the page, texts beside them, and a box that shows
 // the numbers of a place. Plain draws a tree of Dash's html components without the bookkeeping that Dash has for each of them.
 (function () {
   "use strict";
   const { createElement: el, useState } = React;
   const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
-  function told(titles, rows, places, at) {
+  function valuesBox(titles, rows, places, at) {
     const right = places[at] > 50;
     const lines = rows.filter((row) => row.texts[at] !== null).map((row, here) => el("tr", { key: here },  // names may repeat
       el("td", null, el("span", { className: "swatch", style: { background: row.color || "none" } })),
       el("td", { className: "name" }, row.name), el("td", null, row.texts[at])));
     return [
       el("i", { key: "spike", className: "spike", style: { left: places[at] + "%" } }),
-      el("div", { key: "box", className: "told", style: right ? { right: 100 - places[at] + "%" } : { left: places[at] + "%" } },
+      el("div", { key: "box", className: "values", style: right ? { right: 100 - places[at] + "%" } : { left: places[at] + "%" } },
         el("b", null, titles[at]), el("table", null, el("tbody", null, lines))),
     ];
   }
@@ -39,7 +39,7 @@
         marks.map((mark, here) => el("path", { key: here, d: mark.d, className: mark.kind, style: { color: mark.color } }))),
       up.map(([y, text]) => el("span", { key: "up" + y, className: "up", style: { top: y + "%" } }, text)),
       across.map(([x, text], here) => el("span", { key: "across" + x, className: here % 2 ? "across odd" : "across", style: { left: x + "%" } }, text)),
-      at === null ? null : told(titles, rows, places, at)));
+      at === null ? null : valuesBox(titles, rows, places, at)));
   }
 
   function follow(event) {

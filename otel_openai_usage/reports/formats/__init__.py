@@ -80,10 +80,12 @@ def table_formats() -> dict[str, TableFormat]:
 
 
 def _names() -> list[str]:
+    """The names of all formats, in order."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def _import(name: str) -> Format:
+    """The format of a module of this package."""
     module = importlib.import_module(f"{__name__}.{name}")
     format_: Format = module.FORMAT
     return format_

@@ -12,11 +12,13 @@ from otel_openai_usage.reports.tables import Dimensions, Export, Line, csv_line,
 from otel_openai_usage.storage.results import COST_DIMENSIONS, CostRow
 
 COLUMNS = (
-    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
-    "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity",
-    "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity",
-    "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId",
-    "SubAccountId", "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
+    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
+    "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency",
+    "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost",
+    "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity",
+    "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory",
+    "ServiceName", "ServiceSubcategory", "SkuId", "SubAccountId", "SubAccountName", "x_ApiKeyId",
+    "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
 )  # fmt: skip
 """Every mandatory column, and the optional ones that we can fill. Columns that begin with x_ are
 ours.
@@ -84,6 +86,7 @@ def _periods(day: date) -> Line:
 
 
 def _account(dimensions: Dimensions, organization_ids: Mapping[str, str]) -> Line:
+    """Who pays: the organization, and the project as its sub-account."""
     organization = dimensions["organization"] or ""
     # FOCUS wants a name wherever there is an id.
     project = dimensions["project_name"] or dimensions["project_id"]

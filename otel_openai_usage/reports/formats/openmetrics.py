@@ -45,6 +45,7 @@ def _samples(past: "PastSeries", name: str) -> str:
 
 
 def _number(amount: Amount) -> str:
+    """A number as OpenMetrics spells it."""
     return str(amount) if isinstance(amount, int) else repr(float(amount))
 
 

@@ -35,7 +35,7 @@ class Outcome:
 
 
 def send(series: "Iterable[PastSeries]", exporter: "Exporter", resource: "Resource") -> Outcome:
-    """Send all of it. Raises ExporterError, with the backend's reason, if a request did not arrive."""
+    """Send all series. Raises ExporterError, with the backend's reason, if a request fails."""
     from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -77,6 +77,7 @@ def _points(instrument: "Instrument", series: "Iterable[PastSeries]") -> "list[N
 
 
 def _metric(instrument: "Instrument", points: "list[NumberDataPoint]") -> "Metric":
+    """Points as a gauge, or as a sum of deltas."""
     from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, Metric, Sum
 
     def metric(data: Gauge | Sum) -> Metric:
@@ -99,7 +100,8 @@ def _send_metric(data: "MetricsData", name: str, exporter: "Exporter", outcome: 
         if not answer.ok:
             reason = redact(answer.error) or "the backend gave no reason"
             raise ExporterError(
-                f"sent the past over OTLP: {name} did not arrive, {outcome.points} points did; {reason}"
+                f"sent the past over OTLP: {name} did not arrive, {outcome.points} points did;"
+                f" {reason}"
             )
         outcome.rejected += answer.rejected
         outcome.notice = outcome.notice or redact(answer.notice)
