@@ -23,7 +23,7 @@ ENDPOINTS = ("completions", "costs")
 
 
 class Hurry:
-    """A clock that runs, in whatever process looks at it: half an hour a second."""
+    """A clock that runs half an hour a second, in every process that reads it."""
 
     def __init__(self, begin: float) -> None:
         self._begin = begin
@@ -31,12 +31,12 @@ class Hurry:
 
     @property
     def unix(self) -> float:
-        """What time it is."""
+        """The present, in Unix seconds."""
         return self._begin + (time.monotonic() - self._started) * SPEED
 
 
 class Kills:
-    """One state, on which processes live and are killed, and what was seen of them."""
+    """One state that processes use and are killed with, and every value that was seen."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Kills:
         self.scrapes = 0
 
     def life(self) -> Life:
-        """The exporter, as of now."""
+        """An exporter on the state."""
         options = Options(settle=30 * MINUTE, reconcile_interval=900, start=MONDAY)
         life = Life(
             self.path, self.world, endpoints=ENDPOINTS, begin=int(self.clock.unix), options=options
@@ -56,9 +56,7 @@ class Kills:
         return life
 
     def kill_one(self) -> None:
-        """Let a process live for a moment: until a random statement of its database, or a random
-        instant.
-        """
+        """Start a process and kill it at a random statement of its database or at a random instant."""
         statements = self.rng.randrange(1, 400) if self.rng.random() < 0.6 else None
         seconds = self.rng.uniform(0.0, 0.25)
         reader, writer = os.pipe()
@@ -78,7 +76,7 @@ class Kills:
             self.watch(json.loads(line))
 
     def watch(self, counters: dict[str, float]) -> None:
-        """No counter is lower than any value that was ever seen of it."""
+        """No counter is lower than any value that was seen before."""
         self.scrapes += 1
         fallen = {
             key: (self.seen[key], value)
@@ -89,7 +87,7 @@ class Kills:
         self.seen |= counters
 
     async def end(self) -> None:
-        """One last process, which nobody kills, ends exact."""
+        """One last process that is not killed ends with exact totals."""
         life = self.life()
         first = {str(key): value for key, value in life.run.counters().items()}
         assert {key for key, value in self.seen.items() if first.get(key, -1) < value} == set()
@@ -97,7 +95,7 @@ class Kills:
 
 
 def _read_until(pipe: int, seconds: float) -> bytes:
-    """What comes through a pipe for so long, or until its other end is closed."""
+    """What a pipe delivers in this time, or until its other end is closed."""
     end = time.monotonic() + seconds
     text = b""
     while (left := end - time.monotonic()) > 0:
@@ -111,7 +109,7 @@ def _read_until(pipe: int, seconds: float) -> bytes:
 
 
 def _victim(kills: Kills, pipe: int, statements: int | None) -> None:
-    """Poll and scrape until killed; what each scrape shows goes through the pipe."""
+    """Poll and scrape until killed. Each scrape sends its values through the pipe."""
     import asyncio
 
     left = statements
@@ -147,8 +145,8 @@ async def _killed(path: Path, times: int, seed: int) -> Kills:
 
 
 async def test_two_hundred_kills_cost_nothing(tmp_path: Path) -> None:
-    """Killed 200 times, between any two statements and at any instant of polls, every total is the
-    world's own in the end.
+    """After 200 kills, between any two statements and at any instant of a poll, every total equals
+    the simulated usage.
     """
     kills = await _killed(tmp_path / "state.db", 200, 1)
     assert kills.scrapes > 50
@@ -158,7 +156,7 @@ async def test_two_hundred_kills_cost_nothing(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [2, 3])
 async def test_two_thousand_kills_cost_nothing(tmp_path: Path, seed: int) -> None:
-    """The same, two thousand times."""
+    """After 2,000 kills every total equals the simulated usage."""
     await _killed(tmp_path / "state.db", 2000, seed)
 
 
@@ -178,8 +176,8 @@ GROUPS = ("project_id", "user_id", "api_key_id", "model", "batch")
 def test_the_real_command_is_killed(
     surroundings: Surroundings, simulator: Simulator, tmp_path: Path
 ) -> None:
-    """Eight kill -9 of `run` at random moments of its first seconds: then every series equals
-    OpenAI's own, and none ever fell.
+    """After eight kill -9 of `run` at random moments of its first seconds every series equals
+    OpenAI's own total, and no series ever fell.
     """
     rng = random.Random(4)
     seen = Samples()
@@ -225,7 +223,7 @@ def test_the_real_command_is_killed(
 
 
 def same(scrape: Samples, simulator: Simulator) -> bool:
-    """Whether completions of today are, series by series, what the simulated organization used."""
+    """Whether today's completions equal the simulated usage, series by series."""
     now = int(time.time())
     used = simulator.totals(
         "completions", Window(floor(now, DAY), max(floor(now, 60), floor(now, DAY) + 60)), *GROUPS

@@ -1,7 +1,7 @@
 """A program that knows four more endpoints than its state. Run by test_added_endpoint: `python -m
 tests.storage.added_endpoint STATE`.
 
-The rows are added before anything else is imported, as if they stood in the table.
+The rows are added before anything else is imported, as if they were in the table.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ HOUR = 3600
 
 @dataclass
 class Clock:
-    """A clock that moves when told."""
+    """A clock that a test moves."""
 
     time: float = MIDNIGHT + 10 * HOUR + 30
 
@@ -53,7 +53,7 @@ class Clock:
 
 
 async def main(path: Path) -> None:
-    """Count through a kill, compare each endpoint with the truth, and look at the history."""
+    """Count through a kill, compare each endpoint with the simulated usage, and read the history."""
     from otel_openai_usage.domain.model import Window
     from otel_openai_usage.simulator.lateness import PROMPT
     from otel_openai_usage.simulator.server import ADMIN_KEY, application, running

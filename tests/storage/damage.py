@@ -1,4 +1,4 @@
-"""Real states left by a kill or a stop, and seeded damages to their files."""
+"""Real states after a kill or a stop, and seeded damages to their files."""
 
 import os
 import random
@@ -28,8 +28,8 @@ PAGE = 4096
 
 @dataclass
 class Copies:
-    """The files of a state: as a killed exporter left them, as they were some time before, and as
-    an orderly end of the next life left them.
+    """The files of a state: after a kill, some time before it, and after the orderly end of the
+    next process.
     """
 
     killed: Path
@@ -38,7 +38,7 @@ class Copies:
 
 
 def source(store: Store, endpoint: Endpoint) -> SourceState:
-    """The book of a source."""
+    """The state of a source."""
     epoch = 0 if endpoint is LEGACY else MIDNIGHT
     return store.source_state("default", endpoint, epoch, endpoint.group_by)
 
@@ -58,7 +58,7 @@ def amounts(endpoint: Endpoint, rng: random.Random) -> Amounts:
 
 
 def poll(store: Store, endpoint: Endpoint, start: int, width: Width, rng: random.Random) -> None:
-    """Book one bucket."""
+    """Record one bucket."""
     source_state = source(store, endpoint)
     said = {dims(endpoint, number): amounts(endpoint, rng) for number in range(12)}
     window = Window(start, start + width)
@@ -78,7 +78,7 @@ def poll(store: Store, endpoint: Endpoint, start: int, width: Width, rng: random
 
 
 def life(store: Store, rng: random.Random, first: int, last: int) -> None:
-    """Polls of every source, with checkpoints between them."""
+    """Poll every source, with checkpoints between the polls."""
     for number in range(first, last):
         poll(store, COMPLETIONS, NOON + 60 * number, Width.MINUTE, rng)
         poll(store, STORES, NOON + 60 * number, Width.MINUTE, rng)
@@ -89,7 +89,7 @@ def life(store: Store, rng: random.Random, first: int, last: int) -> None:
 
 
 def killed_state(folder: Path, seed: int = 1) -> Copies:
-    """A state whose process was killed: much in its main file, and some in its log."""
+    """A state whose process was killed: most of it is in the main file, the rest in the log."""
     rng = random.Random(seed)
     path = folder / "killed" / "state.db"
     time = [float(NOON)]
@@ -115,7 +115,7 @@ def killed_state(folder: Path, seed: int = 1) -> Copies:
 
 
 def content(store: Store) -> object:
-    """Every total, what is shown of it, and which events are known."""
+    """Every total, its exported value, and the known events."""
     found: dict[object, object] = {}
     for endpoint in ENDPOINTS:
         source_state = source(store, endpoint)
@@ -137,7 +137,7 @@ Damage = Callable[[Path, Copies, random.Random], None]
 
 
 def flip(path: Path, rng: random.Random, *, byte: bool = False) -> None:
-    """Change one bit, or one byte."""
+    """Change one bit or one byte."""
     data = bytearray(path.read_bytes())
     at = rng.randrange(len(data))
     data[at] = rng.randrange(256) if byte else data[at] ^ (1 << rng.randrange(8))
@@ -155,7 +155,7 @@ def byte(name: str) -> Damage:
 
 
 def stopped(damage: Damage) -> Damage:
-    """The same to the state as an orderly end left it: all of it is in the main file."""
+    """Change one bit of a state after an orderly end: all of it is in the main file."""
 
     def damage_stopped(folder: Path, copies: Copies, rng: random.Random) -> None:
         shutil.rmtree(folder)
@@ -189,7 +189,7 @@ def lost(name: str) -> Damage:
 
 
 def old(*names: str) -> Damage:
-    """Older copies of files are put back."""
+    """Files are replaced by older copies of them."""
 
     def damage(folder: Path, copies: Copies, _: random.Random) -> None:
         for name in names:
@@ -210,7 +210,7 @@ def zero_page(folder: Path, _: Copies, rng: random.Random) -> None:
 
 
 def swap_pages(folder: Path, _: Copies, rng: random.Random) -> None:
-    """Two pages of the main file are each other's."""
+    """Two pages of the main file are exchanged."""
     path = folder / "state.db"
     data = bytearray(path.read_bytes())
     one, other = (rng.randrange(len(data) // PAGE) * PAGE for _ in range(2))
@@ -222,7 +222,7 @@ def swap_pages(folder: Path, _: Copies, rng: random.Random) -> None:
 
 
 def old_page(folder: Path, copies: Copies, rng: random.Random) -> None:
-    """One page of the main file was never written since an earlier time."""
+    """One page of the main file has its content of an earlier time."""
     path = folder / "state.db"
     data = bytearray(path.read_bytes())
     before = (copies.earlier / "state.db").read_bytes()
@@ -266,7 +266,7 @@ OFTEN = ("a bit of a stopped state", "a byte of a stopped state", "a bit of the 
 
 
 def outcome(folder: Path, truth: object) -> str:
-    """What becomes of a damaged state: "refused", "reported", "harmless", or what is wrong."""
+    """The outcome of a damaged state: "refused", "reported", "harmless", or what is wrong."""
     try:
         store = Store(folder / "state.db")
     except StateError as error:
@@ -283,6 +283,6 @@ def outcome(folder: Path, truth: object) -> str:
 
 
 def choose(number: int, rng: random.Random) -> str:
-    """Which damage is the next."""
+    """Choose the next damage."""
     names = list(DAMAGES)
     return rng.choice(OFTEN) if number % 2 else names[number // 2 % len(names)]

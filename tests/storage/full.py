@@ -16,7 +16,7 @@ from tests.conservation.rig import HASTE, HOUR, MINUTE, Life, Options, added, co
 
 
 def fill(folder: Path) -> Callable[[], None]:
-    """Use up the disk; what makes room again."""
+    """Fill the disk. The returned function frees it."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -28,14 +28,14 @@ def fill(folder: Path) -> Callable[[], None]:
 
 
 def limit(_: Path) -> Callable[[], None]:
-    """Let no file be written beyond its first page; what takes that back."""
+    """Limit the size of files to one page. The returned function removes the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def main(folder: Path, how: str) -> None:
-    """Live, run out of room, live on, have room again, and end exact."""
+    """Run with a full disk for two hours in between, and end with exact totals."""
     life = Life(
         folder / "state.db",
         World.tiny(3, lateness=HASTE),

@@ -1,4 +1,4 @@
-"""A new row of the endpoint table counts, end to end, on the state of every released version."""
+"""A new row of the endpoint table counts end to end, on a state of every released version."""
 
 import sqlite3
 import subprocess
@@ -13,8 +13,8 @@ SCRIPTS = sorted(Path(__file__).parent.glob("version-*.sql"))
 
 @pytest.mark.parametrize("script", [None, *SCRIPTS], ids=lambda path: path.stem if path else "new")
 def test_an_added_endpoint_counts(tmp_path: Path, script: Path | None) -> None:
-    """Endpoints that are added with and without a new measure and a new dimension are polled from
-    the simulated organization, stored, and shown to the token, also after a kill.
+    """Endpoints that are added with and without a new measure and a new dimension are polled,
+    stored and exported exactly, also after a kill.
     """
     path = tmp_path / "state.db"
     if script is not None:

@@ -1,4 +1,4 @@
-"""`state info`, `accept`, `backup`, `restore`: what they say, what they change, and their exit codes."""
+"""`state info`, `accept`, `backup` and `restore`: output, changes and exit codes."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from tests.testing.test_harness import scene, settled, values
 
 @dataclass
 class Said:
-    """What a command printed, and its exit code."""
+    """The output of a command and its exit code."""
 
     code: int
     out: str
@@ -55,7 +55,7 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state that counted ten minutes, and was stopped."""
+    """A state that counted for ten minutes and was closed."""
     path = tmp_path / "state.db"
     store = Store(path, now=Time(NOON + HOUR))
     for minute in range(10):
@@ -75,13 +75,13 @@ def total_input(path: Path) -> int:
 
 @pytest.mark.parametrize("verb", ["info", "accept", "backup", "restore"])
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` shows how the verb is called."""
+    """`--help` of every command has an example."""
     assert answer(["state", verb, "--help"]) == 0
     assert f"otel-openai-usage state {verb}" in capsys.readouterr().out.split("\n", 3)[-1]
 
 
 def test_info_says_what_the_state_is(command: Command, state: Path) -> None:
-    """Location, size, since when it counts, whose it is, the last write and the marker."""
+    """`state info` prints location, size, start of counting, organizations, last write and marker."""
     said = command("info")
     assert said.code == 0
     for part in (
@@ -96,7 +96,7 @@ def test_info_says_what_the_state_is(command: Command, state: Path) -> None:
 
 
 def test_info_of_no_state_fails(command: Command) -> None:
-    """Without a state there is nothing to say, and none is made."""
+    """Without a state `state info` fails and creates none."""
     for verb in ("info", "accept"):
         said = command(verb)
         assert said.code == 1
@@ -105,7 +105,7 @@ def test_info_of_no_state_fails(command: Command) -> None:
 
 
 def test_info_beside_a_running_exporter(command: Command, state: Path) -> None:
-    """While an exporter has the state, info says so and sees its commits."""
+    """While an exporter has the state open, `state info` says so and sees its commits."""
     holder = child(f"""
         import time
         from pathlib import Path
@@ -132,7 +132,7 @@ def test_info_beside_a_running_exporter(command: Command, state: Path) -> None:
 
 
 def test_a_loss_is_shown_and_accepted(command: Command, tmp_path: Path) -> None:
-    """Info tells of a loss before and after the start that reports it; accept ends that."""
+    """`state info` shows a loss before and after the start that reports it, until it is accepted."""
     path = tmp_path / "state.db"
     killed(path, range(10), Time(NOON))
     path.with_name("state.db-wal").unlink()
@@ -147,7 +147,7 @@ def test_a_loss_is_shown_and_accepted(command: Command, tmp_path: Path) -> None:
 
 
 def test_accepting_sets_changed_totals_right(command: Command, state: Path) -> None:
-    """A total that disagrees with its rows is the sum of its rows after accept."""
+    """After `state accept` a changed total is the sum of its rows."""
     with sqlite3.connect(state) as db:
         db.execute("UPDATE dims SET total = '[7, 10]'")
     db.close()
@@ -160,9 +160,7 @@ def test_accepting_sets_changed_totals_right(command: Command, state: Path) -> N
 
 
 def test_a_backup_of_a_running_state_is_consistent(command: Command, state: Path) -> None:
-    """A copy that is taken while another process commits all the time is some commit's state:
-    totals are the sums of rows.
-    """
+    """A backup during many commits is the state of one commit: totals are the sums of their rows."""
     writer = child(f"""
         from pathlib import Path
         from otel_openai_usage.storage.sqlite.store import Store
@@ -194,9 +192,7 @@ def test_a_backup_of_a_running_state_is_consistent(command: Command, state: Path
 
 
 def test_a_backup_overwrites_nothing_unasked(command: Command, state: Path) -> None:
-    """A file that is there stays as it is, unless it is to be replaced; the state itself never is
-    the target.
-    """
+    """A backup replaces an existing file only with --replace, and never the state itself."""
     target = state.with_name("copy.db")
     target.write_text("precious")
     said = command("backup", target)
@@ -235,7 +231,7 @@ def test_a_backup_never_replaces_a_link_to_the_state(command: Command, state: Pa
 
 
 def test_a_backup_of_a_damaged_state_is_none(command: Command, state: Path) -> None:
-    """From a damaged state no backup is made, and an older one stays."""
+    """A damaged state is not backed up, and an older backup stays."""
     target = state.with_name("copy.db")
     assert command("backup", target).code == 0
     before = target.read_bytes()
@@ -248,8 +244,9 @@ def test_a_backup_of_a_damaged_state_is_none(command: Command, state: Path) -> N
 
 
 def test_a_restored_backup_is_used_and_reported(command: Command, state: Path) -> None:
-    """After a restore the exporter goes on from the backup; what came after it is reported, and the
-    state that was replaced is kept.
+    """After a restore the exporter continues from the backup.
+
+    What came after it is reported, and the replaced state stays beside it.
     """
     backup = state.with_name("copy.db")
     assert command("backup", backup).code == 0
@@ -271,7 +268,7 @@ def test_a_restored_backup_is_used_and_reported(command: Command, state: Path) -
 
 
 def test_a_backup_that_is_the_newest_is_no_loss(command: Command, state: Path) -> None:
-    """A backup that is restored before anything else was counted lacks nothing, also when it is
+    """A backup that is restored before anything else was counted lacks nothing, also if it is
     copied by hand.
     """
     backup = state.with_name("copy.db")
@@ -288,7 +285,7 @@ def test_a_backup_that_is_the_newest_is_no_loss(command: Command, state: Path) -
 
 
 def test_a_restore_checks_the_copy_first(command: Command, state: Path) -> None:
-    """What is damaged, empty, foreign or missing is refused, and the state stays as it is."""
+    """A damaged, empty, foreign or missing copy is refused, and the state stays as it is."""
     good = state.with_name("copy.db")
     assert command("backup", good).code == 0
     bad = state.with_name("bad.db")
@@ -312,7 +309,7 @@ def test_a_restore_checks_the_copy_first(command: Command, state: Path) -> None:
 
 
 def test_a_restore_beside_a_running_exporter_is_refused(command: Command, state: Path) -> None:
-    """While an exporter has the state nothing is restored."""
+    """While an exporter has the state open, nothing is restored."""
     backup = state.with_name("copy.db")
     assert command("backup", backup).code == 0
     store = Store(state)
@@ -325,7 +322,7 @@ def test_a_restore_beside_a_running_exporter_is_refused(command: Command, state:
 
 
 def test_a_damaged_state_can_be_restored(command: Command, state: Path) -> None:
-    """Restoring is the way out of a state that is refused; it works without one, too."""
+    """A backup can be restored over a damaged state, and where there is no state."""
     backup = state.with_name("copy.db")
     assert command("backup", backup).code == 0
     overwrite(state, 0, b"\xff" * state.stat().st_size)
@@ -341,8 +338,9 @@ def test_a_damaged_state_can_be_restored(command: Command, state: Path) -> None:
 
 
 async def test_the_exporter_goes_on_after_a_lost_log(tmp_path: Path) -> None:
-    """Killed, with its log lost: what OpenAI reports is exact again after one poll, the metric says
-    how much was missing, and `state accept` ends that while it runs.
+    """After a kill and a lost log, OpenAI's usage is exact again after one poll.
+
+    The metric says how much was missing until `state accept`, also while the exporter runs.
     """
     async with scene(tmp_path) as stage:
         harness = stage.harness()
@@ -370,13 +368,13 @@ async def test_the_exporter_goes_on_after_a_lost_log(tmp_path: Path) -> None:
 
 
 def lost(page: bytes) -> float:
-    """The metric."""
+    """The value of the metric."""
     name = b"otel_openai_usage_state_lost_seconds "
     return next(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
 
 
 async def test_accepting_in_a_running_exporter_sets_totals_right(tmp_path: Path) -> None:
-    """The totals that the page shows follow, and never fall."""
+    """`state accept` corrects the exported totals of a running exporter, and none falls."""
     async with scene(tmp_path) as stage:
         harness = stage.harness()
         await harness.start()

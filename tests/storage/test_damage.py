@@ -1,4 +1,4 @@
-"""A damaged state is refused with a sentence, reported, or harmless. It is never silently wrong."""
+"""A damaged state is refused with a sentence, reported or harmless. It is never silently wrong."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ def opened_copy(copies: Copies, folder: Path) -> Path:
 
 
 def truth(copies: Copies, folder: Path) -> object:
-    """What is in the state that nobody damaged; it is reported as whole."""
+    """The content of the undamaged state, which opens without a loss."""
     store = Store(opened_copy(copies, folder) / "state.db")
     assert store.losses == []
     assert store.opening.warnings == ()
@@ -37,7 +37,7 @@ def truth(copies: Copies, folder: Path) -> object:
 
 
 def damaged(copies: Copies, folder: Path, seeds: range) -> Counter[tuple[str, str]]:
-    """How often which damage had which outcome."""
+    """The number of outcomes by kind of damage."""
     right = truth(copies, folder)
     found: Counter[tuple[str, str]] = Counter()
     for seed in seeds:
@@ -51,7 +51,7 @@ def damaged(copies: Copies, folder: Path, seeds: range) -> Counter[tuple[str, st
 
 
 def test_a_damaged_state_is_never_silently_wrong(copies: Copies, tmp_path: Path) -> None:
-    """Each kind of damage, and flipped bits at many places, ends refused, reported or harmless."""
+    """Each kind of damage, and flipped bits at many places, is refused, reported or harmless."""
     found = damaged(copies, tmp_path / "copy", range(2 * len(DAMAGES)))
     assert {name for name, _ in found} == set(DAMAGES)
 
@@ -61,7 +61,7 @@ def test_a_damaged_state_is_never_silently_wrong(copies: Copies, tmp_path: Path)
 def test_three_hundred_damaged_states_are_never_silently_wrong(
     copies: Copies, tmp_path: Path, first: int
 ) -> None:
-    """The same for 300 seeded damages."""
+    """300 seeded damages are refused, reported or harmless."""
     found = damaged(copies, tmp_path / "copy", range(first, first + 50))
     assert {said for _, said in found} == set(GOOD)
 
@@ -71,7 +71,7 @@ def test_three_hundred_damaged_states_are_never_silently_wrong(
     ["no log", "a bit of the log's header", "an old state"],
 )
 def test_what_is_missing_is_reported(copies: Copies, tmp_path: Path, name: str) -> None:
-    """A state that lost its newest commits goes on, and says how much is missing."""
+    """A state without its newest commits is used, and the start says how much is missing."""
     folder = opened_copy(copies, tmp_path / "copy")
     DAMAGES[name](folder, copies, random.Random(3))
     store = Store(folder / "state.db")

@@ -1,4 +1,4 @@
-"""Every way in which a state file can be unusable is said in a sentence, and leaves it as it was."""
+"""A state file that cannot be used is refused with a sentence and stays as it was."""
 
 import os
 import sqlite3
@@ -35,7 +35,7 @@ def filled(path: Path, series: int = 40) -> Path:
 
 
 def untouched(path: Path, attempt: Callable[[], object]) -> None:
-    """The attempt changes no byte of the file, and nothing waits to be written into it."""
+    """The attempt changes no byte of the file and leaves no log."""
     before = path.read_bytes()
     wal = path.with_name(f"{path.name}-wal")
     attempt()
@@ -44,7 +44,9 @@ def untouched(path: Path, attempt: Callable[[], object]) -> None:
 
 
 def refused(path: Path, error: type[StateError], *said: str) -> None:
-    """Opening says why not, and what to do; and it can be tried again in the same process."""
+    """Opening fails with a reason and an advice, and a second attempt in the same process fails
+    alike.
+    """
     for _ in range(2):
         with pytest.raises(error) as caught:
             Store(path)
@@ -52,8 +54,9 @@ def refused(path: Path, error: type[StateError], *said: str) -> None:
 
 
 def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
-    """A file that had a state and has lost every byte is no new one, for `check` neither; one that
-    never had is, and so is none.
+    """A file that had a state and lost every byte is refused, by `check`, too.
+
+    An empty file that never had a state is a new one.
     """
     path = tmp_path / "state.db"
     path.touch()
@@ -80,9 +83,7 @@ def test_an_emptied_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_private(tmp_path: Path) -> None:
-    """The state and its log are for their user only; one that is there keeps the permissions that
-    it was given.
-    """
+    """Only its user can read a new state and its log. An existing file keeps its permissions."""
     path = tmp_path / "state.db"
     store = Store(path)
     assert [file.stat().st_mode & 0o777 for file in (path, Path(f"{path}-wal"))] == [0o600, 0o600]
@@ -93,7 +94,7 @@ def test_a_new_file_is_private(tmp_path: Path) -> None:
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    """A file that a newer version wrote is refused, and the sentence names both versions."""
+    """A file of a newer version is refused with a sentence that names both versions."""
     path = filled(tmp_path / "state.db")
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA journal_mode = DELETE")
@@ -107,7 +108,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
-    """Somebody else's database stays as it is, its journal mode included."""
+    """A database of another program is not changed, not even its journal mode."""
     path = tmp_path / "state.db"
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE diary (day TEXT)")
@@ -118,19 +119,17 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 16, 40, 100])
-def test_a_damaged_head_is_said(tmp_path: Path, offset: int) -> None:
-    """A file whose first page was overwritten is refused as damaged or foreign, and never begun
-    anew.
+def test_a_damaged_first_page_is_refused(tmp_path: Path, offset: int) -> None:
+    """A file whose first page was overwritten is refused as damaged or foreign, and never replaced
+    by a new state.
     """
     path = filled(tmp_path / "state.db")
     overwrite(path, offset, b"\xaa" * 60)
     untouched(path, lambda: refused(path, StateCorrupt))
 
 
-def test_damage_inside_is_said(tmp_path: Path) -> None:
-    """Wherever a page was overwritten opening refuses, or all that was counted is still there to
-    the token.
-    """
+def test_a_damaged_page_is_refused_or_harmless(tmp_path: Path) -> None:
+    """If a page was overwritten, the state is refused, or every total is still exact."""
     path = filled(tmp_path / "state.db")
     good = path.read_bytes()
     expected = {who(f"m{n}"): (10 * n, 10) for n in range(40)}
@@ -152,8 +151,8 @@ def test_damage_inside_is_said(tmp_path: Path) -> None:
     assert found > len(good) // 4096
 
 
-def test_a_cut_file_is_said(tmp_path: Path) -> None:
-    """A file that lost its end is refused."""
+def test_a_shortened_file_is_refused(tmp_path: Path) -> None:
+    """A file without its end is refused."""
     path = filled(tmp_path / "state.db")
     good = path.read_bytes()
     for share in (0.3, 0.6, 0.9):
@@ -161,8 +160,8 @@ def test_a_cut_file_is_said(tmp_path: Path) -> None:
         refused(path, StateCorrupt)
 
 
-def test_damage_while_running_is_said(tmp_path: Path) -> None:
-    """A running exporter whose file is damaged says so instead of counting on."""
+def test_damage_while_running_fails_polls(tmp_path: Path) -> None:
+    """If the file is damaged while the exporter runs, polls fail with a sentence."""
     path = tmp_path / "state.db"
     store = Store(path)
     source_state = opened(store)
@@ -183,7 +182,7 @@ def test_damage_while_running_is_said(tmp_path: Path) -> None:
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
-    """Damage a file."""
+    """Overwrite a part of a file."""
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
@@ -191,8 +190,8 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("cut", [1, 100, 4119, 4120, 9000, 20000])
 def test_a_power_cut_tears_nothing(tmp_path: Path, cut: int) -> None:
-    """When the last bytes of the log never reached the disk, the state is that after some commit:
-    totals are the sums of rows.
+    """Without the last bytes of the log, the state is that after some commit: totals are the sums
+    of their rows.
     """
     path = tmp_path / "state.db"
     store = Store(path)
@@ -224,8 +223,9 @@ def test_a_power_cut_tears_nothing(tmp_path: Path, cut: int) -> None:
 
 
 def test_one_state_has_one_process(tmp_path: Path) -> None:
-    """While one process has the state another is refused; when that one is killed, the next may
-    have it at once.
+    """While one process has the state open, a second one is refused.
+
+    After a kill the next one can open it at once.
     """
     path = tmp_path / "state.db"
     holder = child(f"""
@@ -244,7 +244,7 @@ def test_one_state_has_one_process(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_closed_twice_does_no_harm(tmp_path: Path) -> None:
-    """Closing twice closes nobody else's file."""
+    """Closing a store twice closes no file of anybody else."""
     store = Store(tmp_path / "state.db")
     store.close()
     with (tmp_path / "other").open("w") as other:
@@ -253,8 +253,9 @@ def test_a_store_that_is_closed_twice_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_a_foreign_lock_is_waited_out(tmp_path: Path) -> None:
-    """While another program holds a write lock a poll fails with a sentence; afterwards it counts
-    what it missed.
+    """While another program holds a write lock, a poll fails with a sentence.
+
+    Afterwards it counts what it missed.
     """
     store = Store(tmp_path / "state.db")
     store._db.execute("PRAGMA busy_timeout = 50")
@@ -272,8 +273,10 @@ def test_a_foreign_lock_is_waited_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_state_that_may_not_be_written_is_said(tmp_path: Path, what: str) -> None:
-    """A read-only file, or folder, ends with a sentence about permissions; the file stays as it is."""
+def test_a_read_only_state_is_refused(tmp_path: Path, what: str) -> None:
+    """A read-only file or folder is refused with a sentence about permissions, and the file stays
+    as it is.
+    """
     path = filled(tmp_path / "state.db")
     path.with_name("state.db.lock").chmod(0o666)
     path.chmod(0o444 if what == "file" else 0o666)
@@ -315,7 +318,7 @@ def child(code: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
 def test_an_older_version_is_migrated(tmp_path: Path, script: Path) -> None:
-    """A file as an older version left it gets today's tables, and keeps its totals, rows and names."""
+    """A file of an older version gets today's tables and keeps its totals, rows and names."""
     path = tmp_path / "state.db"
     with sqlite3.connect(path) as db:
         db.executescript(script.read_text())
@@ -366,9 +369,7 @@ def tables(path: Path) -> dict[str, set[str]]:
 
 
 def test_a_file_of_every_version_can_be_migrated() -> None:
-    """There is a file of every version before this one, so that a changed table without a migration
-    breaks a test.
-    """
+    """There is a file of every older version, so a changed table without a migration fails a test."""
     assert {path.stem for path in OLD} >= {f"version-{number}" for number in range(1, VERSION)}
     assert str(APPLICATION_ID) in OLD[0].read_text()
 
@@ -376,9 +377,7 @@ def test_a_file_of_every_version_can_be_migrated() -> None:
 def test_a_migration_that_breaks_leaves_the_old_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step of a migration is all or nothing: when one breaks, the file is at the version
-    before it, and works again.
-    """
+    """If a migration fails, the file has the version before it and can be used again."""
     path = filled(tmp_path / "state.db")
     broken = ("CREATE TABLE extra (a); CREATE TABLE meta (again);",)
     monkeypatch.setattr(
@@ -394,8 +393,8 @@ def test_a_migration_that_breaks_leaves_the_old_version(
     store.close()
 
 
-def test_looking_changes_nothing(tmp_path: Path) -> None:
-    """`inspect` says what is there, and makes no file."""
+def test_inspecting_changes_nothing(tmp_path: Path) -> None:
+    """`inspect` describes the state and creates no file."""
     path = tmp_path / "deep" / "state.db"
     assert "will be created" in inspect(path)
     assert not path.parent.exists()

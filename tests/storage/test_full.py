@@ -1,4 +1,6 @@
-"""A full disk: nothing is torn, scrapes go on, and polling catches up when there is room again."""
+"""With a full disk no commit is torn, scrapes go on, and polling catches up when there is space
+again.
+"""
 
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
-    """On a file system of its own that runs full for two hours every total is exact in the end."""
+    """After two hours on a full file system every total is exact."""
     mounted = f'mount -t tmpfs -o size=24m tmpfs "{tmp_path}"'
     if (
         not shutil.which("unshare")
@@ -25,13 +27,13 @@ def test_a_full_disk_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_quota_costs_nothing(tmp_path: Path) -> None:
-    """Where files may not grow for two hours every total is exact in the end."""
+    """After two hours in which no file may grow every total is exact."""
     done = lived([], tmp_path, "quota")
     assert done.stdout.startswith("exact"), done.stdout + done.stderr
 
 
 def lived(before: list[str], folder: Path, how: str) -> subprocess.CompletedProcess[str]:
-    """What tests.storage.full says."""
+    """The output of tests.storage.full."""
     command = [*before, sys.executable, "-m", "tests.storage.full", str(folder), how]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False

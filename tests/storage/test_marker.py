@@ -1,4 +1,4 @@
-"""A state is compared with its marker at the start: what is missing is reported, and nothing else."""
+"""At a start the state is compared with its marker: what is missing is reported, and nothing else."""
 
 import logging
 import os
@@ -33,14 +33,14 @@ class Time:
 
 
 def count(store: Store, minute: int, amount: int = 5) -> None:
-    """Book some usage of a minute."""
+    """Record some usage of a minute."""
     source_state = opened(store)
     at = NOON + 60 * minute
     read(store, source_state, Width.MINUTE, {at: {who("a"): (amount, 1)}}, at + 60)
 
 
 def killed(path: Path, minutes: range, time: Time) -> None:
-    """A life that counts in these minutes, with no checkpoint after the first, and is killed."""
+    """Count in these minutes, with no checkpoint after the first, and end like a killed process."""
     store = Store(path, now=time)
     for minute in minutes:
         time.now = NOON + 60 * minute
@@ -51,7 +51,7 @@ def killed(path: Path, minutes: range, time: Time) -> None:
 
 
 def reasons(path: Path, time: Time) -> list[str]:
-    """Why the next start reports a loss."""
+    """The reasons of the losses that the next start reports."""
     store = Store(path, now=time)
     try:
         return [loss.reason for loss in store.losses]
@@ -60,7 +60,7 @@ def reasons(path: Path, time: Time) -> list[str]:
 
 
 def test_a_kill_is_no_loss(tmp_path: Path) -> None:
-    """After a kill the state is as new as its marker, however often."""
+    """After any number of kills the state is as new as its marker."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     for life in range(5):
@@ -73,8 +73,9 @@ def test_a_kill_is_no_loss(tmp_path: Path) -> None:
 
 
 def test_a_lost_log_is_reported(tmp_path: Path) -> None:
-    """Without its write-ahead log a state goes on from its last checkpoint, says how much is
-    missing at every start, and stops to say so when it is accepted.
+    """Without its write-ahead log a state continues from its last checkpoint.
+
+    Every start says how much is missing until that is accepted.
     """
     path = tmp_path / "state.db"
     time = Time(NOON)
@@ -94,7 +95,7 @@ def test_a_lost_log_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_in_the_header_of_the_log_is_reported(tmp_path: Path) -> None:
-    """SQLite takes such a log for empty, and says nothing; the marker does."""
+    """SQLite takes such a log for an empty one. The marker shows the loss."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(10), time)
@@ -106,7 +107,9 @@ def test_a_flipped_bit_in_the_header_of_the_log_is_reported(tmp_path: Path) -> N
 
 
 def test_a_copy_of_a_running_state_that_is_put_back_is_reported(tmp_path: Path) -> None:
-    """A copy of the main file, taken while the exporter ran, has what was written back by then."""
+    """A copy of the main file of a running exporter lacks what was only in the log, and that is
+    reported.
+    """
     path = tmp_path / "state.db"
     time = Time(NOON)
     store = Store(path, now=time)
@@ -126,7 +129,9 @@ def test_a_copy_of_a_running_state_that_is_put_back_is_reported(tmp_path: Path) 
 
 
 def test_a_deleted_state_is_reported(tmp_path: Path) -> None:
-    """A state that begins anew where one was before says so, and since when the other one counted."""
+    """A new state in the place of a deleted one is reported, with the time that the deleted one
+    counted.
+    """
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(10), time)
@@ -140,7 +145,7 @@ def test_a_deleted_state_is_reported(tmp_path: Path) -> None:
 
 
 def test_another_state_in_its_place_is_reported(tmp_path: Path) -> None:
-    """A state that is copied over another one is used, and reported."""
+    """A state that was copied over another one is used and reported."""
     time = Time(NOON)
     killed(tmp_path / "one.db", range(3), time)
     killed(tmp_path / "two.db", range(5), time)
@@ -163,9 +168,7 @@ def test_a_state_that_is_moved_with_its_marker_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_state_without_its_marker_is_used(tmp_path: Path) -> None:
-    """Without a marker, or with a damaged one, nobody can tell what is missing: that is logged
-    once, and is no loss.
-    """
+    """Without a readable marker it is unknown what is missing: that is logged once and is no loss."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     marker = path.with_name("state.db.marker")
@@ -186,9 +189,10 @@ def test_a_state_without_its_marker_is_used(tmp_path: Path) -> None:
         store.close()
 
 
-def test_another_program_may_look_at_a_killed_state(tmp_path: Path) -> None:
-    """Whoever opens a killed state with SQLite writes its log back and deletes it. That is no
-    loss.
+def test_another_program_may_open_a_killed_state(tmp_path: Path) -> None:
+    """A program that opens a killed state with SQLite writes its log back and deletes it.
+
+    That is no loss.
     """
     path = tmp_path / "state.db"
     time = Time(NOON)
@@ -204,8 +208,8 @@ def test_another_program_may_look_at_a_killed_state(tmp_path: Path) -> None:
 
 
 def test_a_kill_before_the_marker_knows_is_no_loss(tmp_path: Path) -> None:
-    """A process that is killed between its commit and the marker leaves a marker that lags, and
-    no false alarm.
+    """A process that is killed between its commit and the marker's record leaves a marker that is
+    behind, and no loss is reported.
     """
     path = tmp_path / "state.db"
     time = Time(NOON)
@@ -224,7 +228,7 @@ def test_a_kill_before_the_marker_knows_is_no_loss(tmp_path: Path) -> None:
 
 
 def test_a_marker_never_claims_what_is_not_committed(tmp_path: Path) -> None:
-    """Before a commit is on the disk its number is not in the marker; afterwards it is."""
+    """The number of a commit is in the marker only after the commit is on the disk."""
     path = tmp_path / "state.db"
     store = Store(path)
     before = read_marker(f"{path}.marker")
@@ -242,7 +246,7 @@ def test_a_marker_never_claims_what_is_not_committed(tmp_path: Path) -> None:
 
 
 def test_a_transaction_that_changes_nothing_is_no_commit(tmp_path: Path) -> None:
-    """Upkeep with nothing to do writes nothing: no commit, no record."""
+    """Retention with nothing to do writes no commit and no record."""
     path = tmp_path / "state.db"
     store = Store(path)
     source_state = opened(store)
@@ -254,7 +258,7 @@ def test_a_transaction_that_changes_nothing_is_no_commit(tmp_path: Path) -> None
 
 
 def test_a_changed_total_is_reported(tmp_path: Path) -> None:
-    """A total that is not the sum of its rows is reported as a loss is. Accepting sets it right."""
+    """A total that is not the sum of its rows is reported as a loss. Accepting corrects it."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(3), time)
@@ -277,7 +281,7 @@ def test_a_changed_total_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_changed_row_is_reported(tmp_path: Path) -> None:
-    """The same for a row."""
+    """A changed row is reported as a loss."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(3), time)
@@ -287,8 +291,8 @@ def test_a_changed_row_is_reported(tmp_path: Path) -> None:
     assert reasons(path, time) == ["totals"]
 
 
-def test_a_change_that_only_its_pages_tell_is_reported(tmp_path: Path) -> None:
-    """A changed name of a project is in no sum, but in a page."""
+def test_a_change_outside_the_totals_is_reported(tmp_path: Path) -> None:
+    """A changed name of a project is in no total, so its page's checksum reports it."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(3), time)
@@ -299,9 +303,7 @@ def test_a_change_that_only_its_pages_tell_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_strict_store_refuses_a_loss(tmp_path: Path) -> None:
-    """With `strict` a state that lost something is refused until it is accepted, and stays as it
-    is.
-    """
+    """With `strict` a state with a loss is refused until it is accepted, and stays as it is."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     killed(path, range(10), time)
@@ -321,7 +323,7 @@ def test_a_strict_store_refuses_a_loss(tmp_path: Path) -> None:
 
 
 def test_a_purged_day_still_counts(tmp_path: Path) -> None:
-    """Rows that are kept no more are part of the comparison."""
+    """Purged rows are part of the comparison of totals and rows."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     store = Store(path, now=time)
@@ -342,7 +344,7 @@ def test_a_purged_day_still_counts(tmp_path: Path) -> None:
 
 
 def test_the_lost_time_is_read_again(tmp_path: Path) -> None:
-    """After a loss all that OpenAI still reports is unread, once."""
+    """After a loss, the time that OpenAI still reports is marked as unread once."""
     path = tmp_path / "state.db"
     time = Time(NOON)
     store = Store(path, now=time)
@@ -367,7 +369,7 @@ def test_the_lost_time_is_read_again(tmp_path: Path) -> None:
 def test_every_start_says_what_the_state_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says whether the state is new, or since when it counts; a loss is a warning."""
+    """One log line says whether the state is new or since when it counts. A loss is a warning."""
     caplog.set_level(logging.INFO)
     path = tmp_path / "state.db"
     time = Time(NOON)
@@ -399,7 +401,7 @@ def test_two_stores_in_one_folder_have_their_own_markers(tmp_path: Path) -> None
 
 
 def test_a_killed_process_is_no_loss(tmp_path: Path) -> None:
-    """The same with a real process that ends without any clean-up."""
+    """A real process that is killed leaves no loss."""
     path = tmp_path / "state.db"
     process = child(f"""
         import os, signal

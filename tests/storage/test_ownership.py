@@ -1,4 +1,4 @@
-"""One state has one writer, whatever name it is opened by; and a state that is gone is noticed."""
+"""One state has one writer, whatever the name of its file; and a missing state file is noticed."""
 
 import os
 import shutil
@@ -49,8 +49,8 @@ NAMES: list[Callable[[Path], Path]] = [by_symbolic_link, by_linked_folder, by_ha
 def test_one_state_has_one_process_by_any_name(
     tmp_path: Path, other_name: Callable[[Path], Path]
 ) -> None:
-    """While a process has the state, opening the same file by another name is refused in another
-    process.
+    """While a process has the state open, another process cannot open the same file by another
+    name.
     """
     if other_name is by_hard_link and sys.platform != "linux":
         pytest.skip("only Linux keeps the two kinds of file locks apart")
@@ -78,7 +78,7 @@ def test_one_state_has_one_process_by_any_name(
 def test_one_state_has_one_store_in_a_process(
     tmp_path: Path, other_name: Callable[[Path], Path]
 ) -> None:
-    """The same holds within one process, and the refusal leaves the first store working."""
+    """A process cannot open the same state twice, and the refusal leaves the first store working."""
     path = filled(tmp_path / "state.db")
     store = Store(path)
     other = other_name(path)
@@ -91,9 +91,7 @@ def test_one_state_has_one_store_in_a_process(
 
 
 def test_a_link_that_leads_nowhere_yet_becomes_a_state(tmp_path: Path) -> None:
-    """A symbolic link to a file that does not exist makes the state where it leads, with its lock
-    beside it.
-    """
+    """A symbolic link to a missing file creates the state at its target, with the lock beside it."""
     (tmp_path / "data").mkdir()
     link = tmp_path / "state.db"
     link.symlink_to(tmp_path / "data" / "real.db")
@@ -104,8 +102,10 @@ def test_a_link_that_leads_nowhere_yet_becomes_a_state(tmp_path: Path) -> None:
 
 
 def test_a_hard_link_without_the_log_of_its_other_name_is_refused(tmp_path: Path) -> None:
-    """SQLite keeps the newest writes beside the name that was used. A state that was killed under
-    one name is not opened by another, because those writes would be missing.
+    """SQLite keeps the newest writes beside the name that was used.
+
+    So a state that was killed under one name is refused under another: those writes would be
+    missing.
     """
     path = tmp_path / "state.db"
     killed = child(f"""
@@ -170,8 +170,8 @@ def delete_log(path: Path) -> None:
 def test_a_state_that_is_gone_is_noticed(
     tmp_path: Path, remove: Callable[[Path], None], said: str
 ) -> None:
-    """While the file is not where it was opened, the store says why, and nothing more is counted:
-    it would be lost.
+    """While the file is not where it was opened, the store says why and counts nothing more: it
+    would be lost.
     """
     path = tmp_path / "folder" / "state.db"
     store = Store(path)
@@ -187,7 +187,7 @@ def test_a_state_that_is_gone_is_noticed(
 
 
 def test_a_state_that_comes_back_is_used_again(tmp_path: Path) -> None:
-    """After its folder has its old name again the same store goes on."""
+    """When its folder has its old name again, the same store works again."""
     path = tmp_path / "folder" / "state.db"
     store = Store(path)
     source_state = opened(store)
@@ -201,7 +201,7 @@ def test_a_state_that_comes_back_is_used_again(tmp_path: Path) -> None:
 
 
 def test_a_state_in_memory_is_never_gone() -> None:
-    """What has no file cannot lose it."""
+    """A state in memory has no file that can be missing."""
     store = Store(":memory:")
     assert store.gone() is None
     store.close()

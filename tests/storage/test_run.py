@@ -18,7 +18,7 @@ Start = Callable[..., Exporter]
 
 @pytest.fixture
 def config(tmp_path: Path) -> Callable[..., Path]:
-    """A configuration with a state of its own, quick polls and a JSON log."""
+    """A configuration with its own state, quick polls and a JSON log."""
 
     def write(**state: object) -> Path:
         settings = {
@@ -41,7 +41,7 @@ def lines(output: str) -> list[Mapping[str, Any]]:
 
 
 def events(exporter: Exporter) -> list[str]:
-    """What it logged of its state, by event."""
+    """The log lines about the state by event."""
     said = [line.get("event", "") for line in lines(exporter.process.output)]
     return [event for event in said if str(event).startswith("state_")]
 
@@ -54,7 +54,7 @@ def lost_seconds(exporter: Exporter) -> float:
 
 
 def killed(run: Start, config: Path) -> None:
-    """A life that counts, and is killed."""
+    """Count, and end like a killed process."""
     exporter = run("-c", config)
     exporter.process.until(lambda: exporter.sum("openai_api_tokens_total") > 0, "usage")
     exporter.process.kill()
@@ -69,7 +69,7 @@ def flip_log_header(folder: Path) -> None:
 
 
 def lose_log(folder: Path) -> None:
-    """The log is gone."""
+    """Delete the log."""
     (folder / "state.db-wal").unlink()
 
 
@@ -117,7 +117,7 @@ def test_run_refuses_a_loss_if_strict(
 def test_a_changed_total_is_reported_by_run(
     run: Start, config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Totals that something else changed are reported at the start, and by `verify`."""
+    """Totals that another program changed are reported at the start and by `verify`."""
     killed(run, config())
     with sqlite3.connect(tmp_path / "state.db") as db:
         db.execute(
@@ -134,7 +134,7 @@ def test_a_changed_total_is_reported_by_run(
 def test_a_copy_of_the_main_file_that_is_put_back_is_reported(
     run: Start, config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A file copy of state.db from a running exporter is readable, and older than its marker."""
+    """A copy of state.db of a running exporter can be read, and is older than its marker."""
     exporter = run("-c", config())
     exporter.process.until(lambda: exporter.sum("openai_api_tokens_total") > 0, "usage")
     shutil.copy(tmp_path / "state.db", tmp_path / "copy.db")

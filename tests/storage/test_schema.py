@@ -1,5 +1,7 @@
-"""Released migrations are frozen text; columns follow from the endpoint table, in a step of its
-own."""
+"""Released migrations are frozen text.
+
+Columns follow from the endpoint table, in a step of its own.
+"""
 
 import hashlib
 import sqlite3
@@ -55,7 +57,7 @@ ENDPOINT_IDS = ["known columns", "new measure", "new dimension", "both"]
 
 
 def test_released_migrations_never_change() -> None:
-    """Each released migration is the text that it was when it was released."""
+    """Each released migration is the text of its release."""
     found = [hashlib.sha256(text.encode()).hexdigest() for text in MIGRATIONS]
     assert found[: len(RELEASED)] == list(RELEASED)
     assert len(found) == len(RELEASED), "append the hash of the new migration to RELEASED"
@@ -66,8 +68,8 @@ def test_released_migrations_never_change() -> None:
 def test_an_added_endpoint_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Path | None, endpoint: Endpoint
 ) -> None:
-    """An endpoint that is added later counts in a state of every released version and in a new one,
-    also after a restart.
+    """A later endpoint counts in a state of every released version and in a new one, also after a
+    restart, and even if its columns are called like SQL keywords.
     """
     path = tmp_path / "state.db"
     if script is None:
@@ -94,7 +96,7 @@ def test_an_added_endpoint_is_stored(
 
 
 def test_adding_columns_twice_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that adds columns adds each once, however often it runs."""
+    """The step that adds columns adds each of them once, however often it runs."""
     path = tmp_path / "state.db"
     Store(path).close()
     monkeypatch.setitem(STORED, NEW_BOTH.name, NEW_BOTH)
@@ -146,8 +148,8 @@ def test_a_reader_says_that_columns_are_missing(
 
 
 def test_endpoints_agree_on_columns() -> None:
-    """A measure is money in every endpoint or in none, and no endpoint's column has the name of one
-    that every row has.
+    """A measure is money in every endpoint or in none, and no endpoint's column has the name of a
+    column of every row.
     """
     endpoints = [*STORED.values(), METERED]
     money = {

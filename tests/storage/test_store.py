@@ -1,4 +1,6 @@
-"""What is written is what is read, all of it or nothing, and nothing if there is nothing to write."""
+"""A store returns what was written, commits all of it or nothing, and writes nothing if nothing is
+new.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -44,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def opened(store: Store, organization: str = "default") -> SourceState:
-    """The book of embeddings, as the store has it."""
+    """The stored state of embeddings."""
     return store.source_state(organization, EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
 
 
@@ -57,7 +59,7 @@ def sums(store: Store, source_state: SourceState) -> dict[Dims, Amounts]:
 
 
 def content(source_state: SourceState) -> object:
-    """All that a book keeps."""
+    """Everything that a source state contains."""
     stored_series_list = [
         (
             stored_series.id,
@@ -80,10 +82,8 @@ def content(source_state: SourceState) -> object:
     )
 
 
-def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
-    """Leaves, totals, how far was read, what is unread and the groupings survive closing and
-    opening.
-    """
+def test_a_source_survives_a_restart(store: Store, tmp_path: Path) -> None:
+    """Series, totals, progress, unread windows and groupings survive a restart."""
     source_state = opened(store)
     read(
         store, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1), who(None): (0, 0)}}, NOON + 60
@@ -108,9 +108,9 @@ def test_a_book_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
 
 @settings(max_examples=25)
 @given(readings, usage)
-def test_the_file_tells_what_dictionaries_tell(noise: Noise, final: Mapping[int, Rows]) -> None:
-    """For any readings SQLite has the totals and rows that dictionaries have, compaction included,
-    and so has a reopened book.
+def test_sqlite_agrees_with_dictionaries(noise: Noise, final: Mapping[int, Rows]) -> None:
+    """For any readings SQLite has the same totals and rows as dictionaries, also after downsampling
+    and a restart.
     """
     store = Store(":memory:")
     shelf = Shelf()
@@ -163,7 +163,7 @@ def test_money_keeps_all_its_digits(store: Store) -> None:
 
 
 def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
-    """Rows, suspicions and groupings of one organization are not another's."""
+    """Rows, pending decreases and groupings belong to one organization."""
     one = opened(store)
     other = opened(store, "other")
     read(store, one, Width.MINUTE, {NOON: {who(): (5, 1)}}, NOON + 60)
@@ -176,9 +176,10 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
     assert len(opened(store).groupings.entries) == 1
 
 
-def test_names_and_folds_and_releases_are_remembered(store: Store) -> None:
-    """Names that are known, what is folded, what must not fall and what was shown as 0 survive; an
-    id without a name is asked for again.
+def test_names_overflow_and_releases_survive(store: Store) -> None:
+    """Names, overflow members, high-water marks and released series survive.
+
+    An id without a name does not: it is looked up again.
     """
     source_state = opened(store)
     stored_series = read(
@@ -216,8 +217,8 @@ BROKEN = ("readings", "dims", "sources", "suspicions")
 
 @pytest.mark.parametrize("table", BROKEN)
 def test_a_commit_that_breaks_half_way_leaves_nothing(store: Store, table: str) -> None:
-    """Wherever a transaction breaks, file and book are as before, and the same reading counts once
-    when it works again.
+    """If a transaction fails at any table, file and source state are as before, and the same
+    reading counts once afterwards.
     """
     source_state = opened(store)
     read(store, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1)}}, NOON + 60)
@@ -254,7 +255,7 @@ def test_a_commit_that_breaks_half_way_leaves_nothing(store: Store, table: str) 
 
 
 def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
-    """Polls that bring nothing new change no byte of the file nor of what waits to be written back."""
+    """Polls without news change no byte of the file and its log."""
     source_state = opened(store)
     said: dict[int, Rows] = {NOON + minute * 60: {who("a"): (5, 1)} for minute in range(60)}
     window = Window(NOON, NOON + HOUR)
@@ -294,10 +295,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_rows_that_add_up_beyond_64_bits_are_still_tidied(store: Store) -> None:
-    """Hours whose sum no integer column holds become a day like any other, and the history can be
-    read: nothing stops for good.
-    """
+def test_sums_beyond_64_bits_are_downsampled(store: Store) -> None:
+    """Hours whose sum exceeds 64 bits are downsampled to a day like others."""
     source_state = opened(store)
     most = 10**16
     minutes = {MIDNIGHT + n * MINUTE: {who(): (most, 1)} for n in range(DAY // MINUTE)}
@@ -313,9 +312,9 @@ def test_rows_that_add_up_beyond_64_bits_are_still_tidied(store: Store) -> None:
     assert totals(source_state) == {who(): (most * DAY // MINUTE, DAY // MINUTE)}
 
 
-def test_a_row_that_no_column_holds_is_refused_whole(store: Store) -> None:
-    """A day's reading far below its minutes would be stored as a difference beyond 64 bits: the
-    reading is refused, and nothing of it is kept.
+def test_a_row_beyond_64_bits_is_refused(store: Store) -> None:
+    """If the difference between a day's reading and its minutes exceeds 64 bits, the reading is
+    refused and nothing of it is stored.
     """
     source_state = opened(store)
     minutes = {MIDNIGHT + n * MINUTE: {who(): (10**16, 1)} for n in range(DAY // MINUTE)}

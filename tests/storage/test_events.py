@@ -1,6 +1,4 @@
-"""An event that was booked is known for as long as it should be, wherever its identity is just
-kept.
-"""
+"""A recorded event is known for the whole time of `dedupe`, wherever its identity is stored."""
 
 import random
 import sqlite3
@@ -34,7 +32,7 @@ def event(number: int, content: int = 0) -> Event:
 
 @contextmanager
 def full(store: Store) -> Iterator[None]:
-    """Nothing can be committed: the transaction breaks after all of it was written."""
+    """Let the next commit fail after everything was written."""
     commit = (sqlite3.SQLITE_TRANSACTION, "COMMIT")
     store._db.set_authorizer(
         lambda action, what, *_: (
@@ -48,23 +46,23 @@ def full(store: Store) -> Iterator[None]:
 
 
 def quick(path: Path | str) -> Store:
-    """A store that does not wait for the disk: no power cut here."""
+    """A store that does not wait for the disk: these tests have no power cut."""
     store = Store(path)
     store._db.execute("PRAGMA synchronous = OFF")
     return store
 
 
 def forget(store: Store, before: int) -> int:
-    """A whole round."""
+    """Purge every slice."""
     return sum(store.purge_events(part, before) for part in range(SLICES))
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_known_is_what_was_booked_within_dedupe(
+def test_recorded_events_are_known_within_dedupe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Through restarts, kills, transactions that break and rounds of forgetting: all of it, with
-    the newest content.
+    """Events that were recorded within `dedupe` are known with their newest content, through
+    restarts, kills, failed transactions and purges.
     """
     monkeypatch.setattr(events, "SORT_AT", 20)
     chance = random.Random(seed)
@@ -108,11 +106,11 @@ def test_known_is_what_was_booked_within_dedupe(
 
 
 @pytest.mark.parametrize("life", [1, 3, 2000])
-def test_what_is_held_moves_and_is_let_go(
+def test_identities_move_and_are_purged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, life: int
 ) -> None:
-    """Neither memory nor the list of arrivals grows with the number of known events, however often
-    it is opened anew after `life` transactions, and forgetting empties the large table.
+    """Neither memory nor the table of arrivals grows with the number of known events, even if the
+    store is opened again after every `life` transactions. Purging empties the large table.
     """
     monkeypatch.setattr(events, "SORT_AT", 50)
     store = quick(tmp_path / "state.db")
@@ -133,10 +131,8 @@ def test_what_is_held_moves_and_is_let_go(
         assert len(store.known_events([event(number).identity for number in range(2000)], 0)) == 500
 
 
-def test_events_that_an_older_version_knew_are_known(tmp_path: Path) -> None:
-    """Version 4 had all its identities in the large table; they are duplicates after the migration
-    too.
-    """
+def test_events_of_an_older_version_are_known(tmp_path: Path) -> None:
+    """Events that version 4 recorded are duplicates after the migration."""
     script = next(path for path in OLD if path.stem == "version-4")
     with closing(sqlite3.connect(tmp_path / "state.db")) as db:
         db.executescript(script.read_text())
