@@ -1,1 +1,1 @@
-"""Where totals and rows are kept. Only this package knows a database."""
+"""Stores rows, totals and progress behind two ports. Only this package knows a database."""

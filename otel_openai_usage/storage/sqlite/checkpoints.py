@@ -26,6 +26,7 @@ class Checkpoints:
                 return
             if self._db is None:
                 self._db = connect(self._path)
+            # PASSIVE never blocks the writer or a reader.
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:

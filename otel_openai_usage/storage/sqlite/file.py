@@ -32,6 +32,8 @@ def canonical(path: Path | str) -> str:
 def connect(path: str) -> sqlite3.Connection:
     """Open a connection for the writer. Raises StateError."""
     with translate_errors(path, "opened"):
+        # Opened in one thread and used in another. Each endpoint has statements of its own, so
+        # more of them are cached than the default.
         db = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256
         )
@@ -66,6 +68,7 @@ def migrate(db: sqlite3.Connection, path: str, version: int) -> None:
 
     Each step is done completely or not at all. Raises StateError.
     """
+    # The version is part of each transaction, so a killed migration continues at its step.
     with translate_errors(path, "migrated"):
         for number in range(version, VERSION):
             db.executescript(

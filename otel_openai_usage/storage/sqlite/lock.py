@@ -79,6 +79,7 @@ class Lock:
 
     def gone(self) -> str | None:
         """Why a write would be lost, None while the files are where they were opened."""
+        # Compared by inode: a file of the same name may be another one.
         try:
             if self._inode and _inode(self._path) != self._inode:
                 return f"the state file {self._path} was replaced by another file"

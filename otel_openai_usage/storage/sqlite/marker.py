@@ -161,6 +161,7 @@ class MarkerFile:
         file = os.open(beside, flags, 0o600)
         try:
             _write_all(file, _MAGIC + _record(payload))
+            # On the disk before the rename, or a power cut could leave an empty marker.
             os.fsync(file)
             Path(beside).rename(self._path)
         except OSError:

@@ -28,6 +28,7 @@ def write(db: sqlite3.Connection, organization: str, names: Names) -> None:
         for id_, name in known.items():
             if name is not None:
                 values.append((organization, what, id_, name))
+    # Replaced as a whole, so that a deleted project loses its name.
     db.execute("DELETE FROM names WHERE organization = ?", (organization,))
     db.executemany("INSERT INTO names VALUES (?, ?, ?, ?)", values)
 

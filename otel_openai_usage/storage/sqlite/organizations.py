@@ -28,12 +28,14 @@ def read_owner(db: sqlite3.Connection, organization: str) -> Owner:
     ids = set(note["ids"])
     newest = []
     for endpoint, organization_id, newest_bucket in db.execute(sql, (organization,)):
+        # Events and legacy rows do not prove which organization a key belongs to.
         if endpoint not in ENDPOINTS:
             continue
         if organization_id is not None:
             ids.add(organization_id)
         if newest_bucket is not None:
             newest.append((endpoint, newest_bucket))
+    # The newest first, because only the first few are compared with what a key can read.
     newest.sort(key=lambda pair: pair[1], reverse=True)
     members = _members(db, organization)
     identity = Identity(frozenset(ids), note["alias"], frozenset(members))

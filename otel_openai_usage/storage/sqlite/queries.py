@@ -62,6 +62,7 @@ class SqliteQueries:
 
     def version(self) -> int:
         """A number that changes whenever the store was written."""
+        # An open connection would go on reading a deleted file.
         if not self._path.exists():
             raise no_state(self._path)
         return int(self._all("PRAGMA data_version")[0][0])
@@ -218,12 +219,14 @@ class SqliteQueries:
         summed = []
         for measure in source.endpoint.measures:
             column = quoted(measure.name)
+            # Floats are exact enough for a chart, and much faster than Decimal.
             if measure.money:
                 column = f"CAST({column} AS REAL)"
             plain.append(column)
             summed.append(f"sum({column})" if measure.money else sum_of(column))
         rows_since = "FROM readings WHERE source_id = ? AND width = ? AND start >= ?"
         with translate_errors(str(self._path), "read"):
+            # Rows of whole days need no sum. They are most of a long history.
             sql = f"SELECT dims, start, {', '.join(plain)} {rows_since}"
             yield from self._db.execute(sql, (source.id, _DAY, since))
             for width in (Width.HOUR, Width.MINUTE):

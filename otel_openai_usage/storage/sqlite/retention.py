@@ -59,12 +59,14 @@ def _purge(
     if oldest is None:
         return None
     day = floor(oldest, _DAY)
+    # Before the rows are deleted, because their sums stay part of the totals.
     remember_purged(db, source, endpoint, day, day + _DAY)
     for table in ("readings", "suspicions"):
         sql = f"DELETE FROM {table} WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
         for width in Width:
             db.execute(sql, (source, int(width), day, day + _DAY))
     db.execute("DELETE FROM estimates WHERE source_id = ? AND day = ?", (source, day))
+    # The widths are purged one after the other, so this day may be older than the last one.
     boundary = max(day + _DAY, purged_before(db, source))
     notes.write(db, notes.purged_before_key(source), str(boundary))
     return Window(day, day + _DAY)
@@ -73,6 +75,7 @@ def _purge(
 def _oldest_row(db: sqlite3.Connection, source: int, before: int) -> int | None:
     """The start of a row before `before`, the oldest of its width. None if there is none."""
     sql = "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?"
+    # Width by width: with the primary key (source, width, start, …) each query is a lookup.
     for width in Width:
         oldest: int | None = db.execute(sql, (source, int(width), before)).fetchone()[0]
         if oldest is not None:

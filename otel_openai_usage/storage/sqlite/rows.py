@@ -51,6 +51,7 @@ def rows_between(
 
 
 def _decode_row(values: list[Any], money_places: Sequence[int]) -> Amounts:
+    """The amounts of a selected row. Changes `values`, because this runs for every row."""
     for index, value in enumerate(values):
         if isinstance(value, float):  # `sum_of` turns a sum beyond 64 bits into a REAL
             values[index] = int(value)
@@ -62,6 +63,7 @@ def _decode_row(values: list[Any], money_places: Sequence[int]) -> Amounts:
 def newest_end(db: sqlite3.Connection, source: int) -> int:
     """The end of the newest bucket with rows, 0 if there are none."""
     newest = 0
+    # Width by width: with the primary key (source, width, start, …) each query is a lookup.
     for width in Width:
         sql = "SELECT max(start) FROM readings WHERE source_id = ? AND width = ?"
         (start,) = db.execute(sql, (source, int(width))).fetchone()
@@ -95,6 +97,7 @@ def write_change(
     """Write the rows that a reading changes, and delete the rows that it drops."""
     columns = measure_columns(source_state.endpoint)
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
+    # A generator: a first reading has many rows, and a list would hold all of them twice.
     db.executemany(
         f"{_insert(columns)} ON CONFLICT DO UPDATE SET {updates}",
         (
@@ -104,6 +107,7 @@ def write_change(
     )
     dropped = [(source_state.id, width, start, id_of(dims)) for width, start, dims in change.drops]
     db.executemany(f"DELETE FROM readings {_ONE_ROW}", dropped)
+    # A pending decrease of None was confirmed or is obsolete.
     for (width, start, dims), pending in change.pending_decreases.items():
         key = (source_state.id, width, start, id_of(dims))
         db.execute(f"DELETE FROM suspicions {_ONE_ROW}", key)
@@ -129,6 +133,7 @@ def add_to_hours(
 
 
 def _insert(columns: Sequence[str]) -> str:
+    """SQL that inserts a row; see `_row_values`."""
     placeholders = ", ".join("?" * (4 + len(columns)))
     return (
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(columns)})"

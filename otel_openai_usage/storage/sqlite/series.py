@@ -64,6 +64,7 @@ def add_series(
         "INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed,"
         f" estimate, estimate_shown, {columns}) VALUES ({placeholders})"
     )
+    # One by one, because executemany does not return the ids.
     for series in created:
         values = (
             source_state.id,
@@ -123,6 +124,7 @@ def add_estimates(
     growth: Mapping[tuple[Dims, int], Decimal],
 ) -> None:
     """Add estimated costs, by attribute set and UTC day."""
+    # Added in Python, because SQLite would add the decimal texts up as floats.
     for (dims, day), amount in growth.items():
         key = (source, id_of(dims), day)
         sql = "SELECT cost FROM estimates WHERE source_id = ? AND dims = ? AND day = ?"

@@ -23,6 +23,7 @@ def add_source(
     group_by: tuple[str, ...],
 ) -> None:
     """Create a source that begins counting at `epoch`, unless there is one."""
+    # An existing source must keep its epoch, so this never updates.
     source = (organization, endpoint.name)
     sql = "INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)"
     db.execute(sql, (*source, epoch))
@@ -82,6 +83,7 @@ def write_groupings(db: sqlite3.Connection, source: int, groupings: Groupings) -
 
 def write_progress(db: sqlite3.Connection, source_state: SourceState, progress: Progress) -> None:
     """Store how far the source was read."""
+    # `coalesce` keeps what is stored where this process does not know a value yet.
     unread = json.dumps([[window.start, window.end] for window in progress.unread])
     sql = (
         "UPDATE sources SET complete = ?, horizon = ?, unread = ?,"

@@ -112,6 +112,7 @@ def check(
         # Another process reads the state, so some pages are only in the log.
         for page, checksum in pages_in_log.items():
             result.sums.set(page, checksum)
+    # A state without commits is of a version that had no marker.
     if marker is None:
         if here.number:
             result.notes.append(_without_marker(path, here, marker_error))

@@ -111,6 +111,7 @@ def open_unlocked(path: str) -> Iterator[sqlite3.Connection]:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
             db.close()
+            # In a writable folder the error has another cause.
             if os.access(Path(path).parent, os.W_OK):
                 raise
             # SQLite must create files beside a database that has no log, and cannot do so here.

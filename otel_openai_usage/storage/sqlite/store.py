@@ -88,6 +88,7 @@ class Store:
             if self._lock is not None:
                 self._marker = MarkerWriter(self.path, result.sums, has_log=has_log)
                 opening.callback(self._marker.close)
+            # Only now: a refused state must not be migrated.
             migrate(self._db, self.path, version)
             self._load(version, marker, result)
             self._begin_marker()
@@ -257,6 +258,7 @@ class Store:
                     f"{action} the state: {gone}, so what is written now would be lost;"
                     " put it back, or stop otel-openai-usage and restore it from a backup"
                 )
+            # IMMEDIATE: fail at the start if another program holds the lock, not half-way.
             self._db.execute("BEGIN IMMEDIATE")
             changes_before = self._db.total_changes
             now = int(self._now())
@@ -264,6 +266,7 @@ class Store:
             try:
                 yield self._db
                 is_changed = self._db.total_changes != changes_before
+                # In the same transaction, so that number and content always agree.
                 if is_changed:
                     self._db.execute("UPDATE commits SET number = ?, time = ?", (number, now))
                 self._db.execute("COMMIT")
@@ -456,6 +459,7 @@ class Store:
         Returns the ids of the created series, for each of `commits`.
         """
         created = []
+        # One transaction, so that an event that counted is always known as a duplicate.
         with self._transaction("written") as db:
             self._events.write(new_events, now)
             for commit in commits:

@@ -60,11 +60,13 @@ def sums_statement(endpoint: Endpoint, by: Sequence[str], widths: Collection[int
     picks = ["sums.day", f"coalesce({_dimension(endpoint, 'currency')}, '')"]
     picks += [_dimension(endpoint, name) for name in by]
     picks += [_sum(measure.name, "sums.") for measure in endpoint.measures]
+    # Estimates belong to polled usage only: events and costs have none.
     join = ""
     if endpoint is METERED:
         picks += ["NULL", "0"]
     elif endpoint is not COSTS:
         picks += ["decimal_sum(priced.cost)", _unpriced_tokens(endpoint)]
+        # LEFT, because a series without a known price has no estimate.
         join = (
             " LEFT JOIN estimates priced"
             " ON priced.source_id = ?1 AND priced.dims = sums.dims AND priced.day = sums.day"

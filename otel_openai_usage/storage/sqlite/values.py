@@ -1,4 +1,4 @@
-"""Attribute sets and amounts as SQLite keeps them, and names of columns in SQL."""
+"""How attribute sets, amounts and names of columns are written in SQLite."""
 
 import json
 from decimal import Decimal
@@ -21,6 +21,7 @@ def sum_of(column: str) -> str:
     Beyond 64 bits the sum becomes a REAL. SQLite's `sum` would raise an error, and the rows could
     never be read or downsampled again.
     """
+    # Two halves: neither sum can exceed 64 bits with fewer than two billion rows.
     return f"(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295))"
 
 
@@ -28,6 +29,7 @@ def encode_dims(dims: Dims, endpoint: Endpoint) -> str:
     """The key of an attribute set: JSON by dimension name, so that an endpoint may gain one."""
     pairs = zip(endpoint.dimensions, dims, strict=True)
     named = {name: value for name, value in pairs if value is not None}
+    # Sorted, because equal attribute sets must have equal keys.
     return json.dumps(named, sort_keys=True)
 
 
