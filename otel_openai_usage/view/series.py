@@ -65,6 +65,17 @@ class AggregatedSeries:
             return True
         return any(stored_series.released for stored_series, _ in self.members)
 
+    @property
+    def may_become_dormant(self) -> bool:
+        """Whether it would return with no less than it shows now."""
+        if self.state not in (SeriesState.UNPUBLISHED, SeriesState.SHOWN):
+            return False
+        if self.begins_at_zero or self.high_water_mark > self.member_sum():
+            return False
+        # After a rename, a series that is 0 first is unpublished again.
+        is_zero_first = self.zero_since is not None and not self.may_show_value
+        return not is_zero_first
+
     def member_sum(self) -> Amount:
         """Return what the members add up to. Never falls while the members stay the same."""
         return sum(stored_series.shown[index] for stored_series, index in self.members)

@@ -4,7 +4,9 @@
 do not depend on them. An index that is built again from the same state comes out the same.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.model import Amount, Names
@@ -18,12 +20,23 @@ from otel_openai_usage.view.naming import HighWaterMarks, Naming
 from otel_openai_usage.view.points import PointLists
 from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries, Placement
 from otel_openai_usage.view.series_life import PlacementState, SeriesState
+from otel_openai_usage.view.zero_first import Moment, ZeroFirst
 
 SWEEP_EVERY = 3600
 """Seconds between two searches for series that did not change for too long."""
 
 _ESTIMATED_COST = "openai.api.estimated_cost"
 _NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Joining:
+    """A stored series that joins its series, at the time `now`."""
+
+    source_state: SourceState
+    stored_series: StoredSeries
+    placement: Placement
+    now: float
 
 
 class SeriesIndex:
@@ -51,15 +64,14 @@ class SeriesIndex:
         self._clear()
 
     def _clear(self) -> None:
-        self._series: dict[str, dict[Key, AggregatedSeries]] = {}
+        self._series: defaultdict[str, dict[Key, AggregatedSeries]] = defaultdict(dict)
         # Only dormant series that can return with more than one member are remembered.
         self._dormant: dict[tuple[str, Key], AggregatedSeries] = {}
         self._placements: dict[int, Placement] = {}
         self._points = PointLists()
-        # Work lists, so that a poll costs what it changes. Dicts, because they keep the order.
+        self._zero_first = ZeroFirst(self.policy.zero_hold, skip_zero=self.policy.skip_zero)
+        # Only these are looked at for the next snapshot, so a poll costs what it changes.
         self._changed: dict[AggregatedSeries, None] = {}
-        self._zero_first: dict[AggregatedSeries, None] = {}
-        self._releasable: list[AggregatedSeries] = []
         self._restated: dict[AggregatedSeries, Amount] = {}
         self._swept = float("-inf")
 
@@ -87,10 +99,12 @@ class SeriesIndex:
         self._capacity.reset(silent)
 
         def precedence(pair: tuple[SourceState, StoredSeries]) -> tuple[bool, bool, int]:
-            id_ = pair[1].id
-            return (id_ in silent, id_ not in placed_before, id_)
+            _, stored_series = pair
+            is_silent = stored_series.id in silent
+            is_new = stored_series.id not in placed_before
+            return (is_silent, is_new, stored_series.id)
 
-        # What was shown before keeps its place: the first come stay.
+        # What was shown before keeps its place when there are more than max_series.
         pairs.sort(key=precedence)
         for source_state, stored_series in pairs:
             # At the start nothing waits for its name. The store's series were shown before, and
@@ -127,16 +141,17 @@ class SeriesIndex:
         for place in old.keys() & new.keys():
             new[place].continue_from(old[place])
         if not self.policy.names_without_ids:
-            return overflow_members, []  # an id keeps its members in their series
+            # With ids in the attributes, a rename moves no member to another series.
+            return overflow_members, []
         return overflow_members, self._marks.update(old, new)
 
     def _any_name_differs(self, before: Mapping[str, Names]) -> bool:
-        return any(
-            self._uses_name(stored_series)
-            and self._naming.differs(source_state, stored_series, before)
-            for source_state in self._source_states
-            for stored_series in source_state.series.values()
-        )
+        for source_state in self._source_states:
+            for stored_series in source_state.series.values():
+                uses_name = self._uses_name(stored_series)
+                if uses_name and self._naming.differs(source_state, stored_series, before):
+                    return True
+        return False
 
     def _uses_name(self, stored_series: StoredSeries) -> bool:
         """Return whether the name of a stored series decides about a series, live or dormant."""
@@ -147,12 +162,11 @@ class SeriesIndex:
         return bool(placement.series)
 
     def _live_and_dormant(self) -> dict[tuple[str, Key], AggregatedSeries]:
-        found = {
-            (instrument, key): series
-            for instrument, live in self._series.items()
-            for key, series in live.items()
-        }
-        return found | self._dormant
+        found = dict(self._dormant)
+        for instrument, live in self._series.items():
+            for key, series in live.items():
+                found[instrument, key] = series
+        return found
 
     def resume(self, now: float, mono: float | None = None) -> list[OverflowMember]:
         """Add the stored series whose wait for a name is over.
@@ -190,7 +204,7 @@ class SeriesIndex:
     ) -> None:
         placement = self._placements.get(stored_series.id)
         if placement and placement.state is PlacementState.ACTIVE:
-            self._add_first_estimate(placement, source_state, stored_series, now)
+            self._join_late_estimate(_Joining(source_state, stored_series, placement, now))
             self._mark_changed(placement.series)
             return
         # A level is a gauge. Usage from before counting began is in no counter.
@@ -199,122 +213,102 @@ class SeriesIndex:
         if placement is None:
             placement = Placement()
             self._placements[stored_series.id] = placement
-        if placement.state is PlacementState.PARTLY_DORMANT or not may_wait:
-            self._naming.end_wait(stored_series)
-        elif self._naming.must_wait(source_state, stored_series, now if mono is None else mono):
+        # Whoever is a member of a series already was shown with some name.
+        may_wait = may_wait and placement.state is not PlacementState.PARTLY_DORMANT
+        mono = now if mono is None else mono
+        if may_wait and self._naming.must_wait(source_state, stored_series, mono):
             if placement.state is PlacementState.ABSENT:
                 placement.move_to(PlacementState.WAITING_FOR_NAME)
             return
-        self._join_all(placement, source_state, stored_series, now)
+        self._naming.end_wait(stored_series)
+        self._join_all(_Joining(source_state, stored_series, placement, now))
         placement.move_to(PlacementState.ACTIVE)
         self._mark_changed(placement.series)
 
-    def _join_all(
-        self,
-        placement: Placement,
-        source_state: SourceState,
-        stored_series: StoredSeries,
-        now: float,
-    ) -> None:
-        """Make the stored series a member of a series for each measure, and for its estimate."""
-        raw = self._naming.raw_attributes(source_state, stored_series)
-        measures = source_state.endpoint.measures
+    def _join_all(self, joining: _Joining) -> None:
+        """Join a series for each measure, and one for the estimated cost."""
+        raw = self._naming.raw_attributes(joining.source_state, joining.stored_series)
+        measures = joining.source_state.endpoint.measures
         for index, measure in enumerate(measures):
             if not measure.instrument:
                 continue
-            # All series of one instrument or none: a restart then comes to the same decision.
+            attributes = dict(raw)
+            if measure.token_type:
+                attributes["token_type"] = measure.token_type
+            # It gets all its series of an instrument or none, so that a restart decides the same.
             needed = sum(other.instrument == measure.instrument for other in measures[index:])
-            attributes = {**raw, "token_type": measure.token_type} if measure.token_type else raw
-            key, attributes = self._find_key(
-                measure.instrument, attributes, stored_series, now, needed=needed
-            )
-            series = self._live_series(measure.instrument, key)
-            if series is None:
-                series = self._create(
-                    AggregatedSeries, measure.instrument, key, attributes, source_state
-                )
-            _join(placement, series, stored_series, index)
-        if stored_series.estimate is not None:
-            _join(
-                placement,
-                self._estimated_cost(raw, source_state, stored_series, now),
-                stored_series,
-            )
+            self._join(joining, measure.instrument, attributes, index=index, needed=needed)
+        if joining.stored_series.estimate is not None:
+            self._join_estimate(joining, raw)
 
-    def _add_first_estimate(
-        self,
-        placement: Placement,
-        source_state: SourceState,
-        stored_series: StoredSeries,
-        now: float,
-    ) -> None:
-        """Add the estimated cost of a stored series that had no price when it was placed."""
-        if stored_series.estimate is None or placement.has_estimate:
+    def _join_late_estimate(self, joining: _Joining) -> None:
+        """Join the series of the estimated cost, if there was no price before."""
+        has_estimate = joining.stored_series.estimate is not None
+        if not has_estimate or joining.placement.has_estimate:
             return
-        raw = self._naming.raw_attributes(source_state, stored_series)
-        series = self._estimated_cost(raw, source_state, stored_series, now)
+        raw = self._naming.raw_attributes(joining.source_state, joining.stored_series)
+        series = self._join_estimate(joining, raw)
         if not series.has_point and not series.high_water_mark:
-            # The usage was shown with its value, its cost was not shown yet.
+            # Its usage may have been shown with its value, but its cost was not shown yet.
             series.begins_at_zero = True
-        _join(placement, series, stored_series)
 
-    def _estimated_cost(
-        self, raw: Attributes, source_state: SourceState, stored_series: StoredSeries, now: float
-    ) -> AggregatedSeries:
-        """Return the series of the estimated cost of a stored series."""
+    def _join_estimate(self, joining: _Joining, raw: Attributes) -> AggregatedSeries:
         attributes: Attributes = {**raw, "currency": CURRENCY}
         attributes.pop("user_id", None)
-        key, attributes = self._find_key(_ESTIMATED_COST, attributes, stored_series, now, needed=1)
-        series = self._live_series(_ESTIMATED_COST, key)
-        if series is None:
-            series = self._create(EstimatedSeries, _ESTIMATED_COST, key, attributes, source_state)
-        return series
+        return self._join(joining, _ESTIMATED_COST, attributes)
 
-    def _find_key(
+    def _join(
         self,
+        joining: _Joining,
         instrument: str,
         raw: Attributes,
-        stored_series: StoredSeries,
-        now: float,
         *,
-        needed: int,
-    ) -> tuple[Key, Attributes]:
-        """Return the series to join: its own, or the overflow series if the instrument is full."""
+        index: int = 0,
+        needed: int = 1,
+    ) -> AggregatedSeries:
+        """Join the series with these attributes, or the overflow series. Return the series.
+
+        `index` is of the measure. `needed` is how many series of the instrument will be joined,
+        this one included.
+        """
         if "operation" not in INSTRUMENTS[instrument].attributes:
-            raw = {name: value for name, value in raw.items() if name != "operation"}
+            raw.pop("operation", None)
         attributes = self.policy.attributes(raw)
         key = attribute_key(attributes)
-        overflows = self._capacity.is_overflow_member(instrument, stored_series.id)
-        if not overflows and key not in self._series.setdefault(instrument, {}):
-            overflows = not self._has_place(instrument, stored_series, now, needed)
-            if overflows:
-                self._capacity.add_overflow_member(instrument, stored_series.id)
-        if overflows:
+        if self._overflows(joining, instrument, key, needed):
             attributes = self.policy.overflow(raw)
             key = attribute_key(attributes)
-        return key, attributes
-
-    def _live_series(self, instrument: str, key: Key) -> AggregatedSeries | None:
-        """Return the live series, after making it live again if it is dormant."""
-        series = self._series.setdefault(instrument, {}).get(key)
+        series = self._series[instrument].get(key)
         if series is None and (instrument, key) in self._dormant:
             series = self._reactivate(instrument, key)
+        if series is None:
+            series = self._create(joining, instrument, key, attributes)
+        if series not in joining.placement.series:
+            series.members.append((joining.stored_series, index))
+            joining.placement.series += (series,)
         return series
 
+    def _overflows(self, joining: _Joining, instrument: str, key: Key, needed: int) -> bool:
+        """Return whether a stored series belongs to the overflow series, after deciding it."""
+        id_ = joining.stored_series.id
+        if self._capacity.is_overflow_member(instrument, id_):
+            return True
+        if key in self._series[instrument] or self._has_place(joining, instrument, needed):
+            return False
+        self._capacity.add_overflow_member(instrument, id_)
+        return True
+
     def _create(
-        self,
-        series_type: type[AggregatedSeries],
-        instrument: str,
-        key: Key,
-        attributes: Attributes,
-        source_state: SourceState,
+        self, joining: _Joining, instrument: str, key: Key, attributes: Attributes
     ) -> AggregatedSeries:
+        series_type = EstimatedSeries if instrument == _ESTIMATED_COST else AggregatedSeries
         is_counter = INSTRUMENTS[instrument].kind == "counter"
+        epoch = joining.source_state.progress.epoch
         series = series_type(
             instrument=instrument,
-            series=Series(attributes, source_state.progress.epoch * _NANO if is_counter else 0),
+            series=Series(attributes, start=epoch * _NANO if is_counter else 0),
             floating=INSTRUMENTS[instrument].floating,
-            from_zero=source_state.endpoint.from_zero,
+            from_zero=joining.source_state.endpoint.from_zero,
             high_water_mark=self._marks.of(instrument, key),
         )
         self._series[instrument][key] = series
@@ -325,18 +319,16 @@ class SeriesIndex:
 
     # --- capacity and dormancy
 
-    def _has_place(
-        self, instrument: str, stored_series: StoredSeries, now: float, needed: int
-    ) -> bool:
+    def _has_place(self, joining: _Joining, instrument: str, needed: int) -> bool:
         """Return whether a stored series gets series of its own, after making room if possible."""
         live = len(self._series[instrument])
-        if self._capacity.has_place(instrument, stored_series.id, live, needed):
+        if self._capacity.has_place(instrument, joining.stored_series.id, live, needed):
             return True
-        if self._capacity.is_full(instrument, now):
+        if self._capacity.is_full(instrument, joining.now):
             return False
-        if self._make_room(instrument, now, self._capacity.batch(needed)):
+        if self._make_room(instrument, joining.now, self._capacity.batch(needed)):
             return True
-        self._capacity.mark_full(instrument, now)
+        self._capacity.mark_full(instrument, joining.now)
         return False
 
     def _make_room(self, instrument: str, now: float, wanted: int) -> bool:
@@ -363,16 +355,11 @@ class SeriesIndex:
 
     def _silent(self, instrument: str, since: float) -> list[tuple[Key, AggregatedSeries]]:
         """Return the series that did not change since then and would return with their value."""
-        silent = []
-        for key, series in self._series[instrument].items():
-            if series.changed >= since or series.state not in _MAY_BECOME_DORMANT:
-                continue
-            # After a rename, a series that is 0 first is not published again yet.
-            is_still_zero = series.zero_since is not None and not series.may_show_value
-            would_return_lower = series.high_water_mark > series.member_sum()
-            if not (is_still_zero or would_return_lower or series.begins_at_zero):
-                silent.append((key, series))
-        return silent
+        return [
+            (key, series)
+            for key, series in self._series[instrument].items()
+            if series.changed < since and series.may_become_dormant
+        ]
 
     def _make_dormant(
         self, instrument: str, dormant: Iterable[tuple[Key, AggregatedSeries]]
@@ -427,49 +414,15 @@ class SeriesIndex:
     def releasable(self, mono: float, attempted: int | None) -> list[StoredSeries]:
         """Return the stored series that may show their value. Store that, then call `release`.
 
-        All series of such a stored series were 0 for long enough. A stored series that joined a sum
-        late is in its other series for a shorter time than the sum was 0. `attempted` is the
-        snapshot that OTLP last tried to send, None without OTLP.
+        `attempted` is the snapshot that OTLP last tried to send, None without OTLP.
         """
-        unpublished = {series: None for series in self._changed if not series.may_show_value}
-        ready = []
-        not_ready = set()
-        for series in self._zero_first | unpublished:
-            if self._zero_is_over(series, mono, attempted):
-                ready.append(series)
-            else:
-                not_ready.add(series)
-        self._releasable = []
-        found: dict[int, StoredSeries] = {}
-        for series in ready:
-            unreleased = [member for member, _ in series.members if not member.released]
-            members = [
-                member
-                for member in unreleased
-                if not_ready.isdisjoint(self._placements[member.id].series)
-            ]
-            found.update((member.id, member) for member in members)
-            if members or len(unreleased) < len(series.members):
-                self._releasable.append(series)
-        return list(found.values())
-
-    def _zero_is_over(self, series: AggregatedSeries, mono: float, attempted: int | None) -> bool:
-        """Return whether a series was 0 for long enough, or need not be 0 at all."""
-        nobody_misses_the_zero = not self.page_served and not series.from_zero
-        if nobody_misses_the_zero:
-            return not self.policy.skip_zero or bool(series.value())
-        if series.zero_since is None:
-            return False
-        hold_is_over = mono - series.zero_since >= self.policy.zero_hold
-        otlp_tried_to_send_it = attempted is None or attempted >= series.zero_version
-        return hold_is_over and otlp_tried_to_send_it
+        unpublished = [series for series in self._changed if not series.may_show_value]
+        moment = Moment(mono, attempted, self.page_served)
+        return self._zero_first.releasable(unpublished, self._placements, moment)
 
     def release(self, stored: Iterable[StoredSeries]) -> None:
         """Show the values of what `releasable` returned last. The store has it."""
-        for series in self._releasable:
-            series.begins_at_zero = False
-        self._mark_changed(self._releasable)
-        self._releasable = []
+        self._mark_changed(self._zero_first.release())
         for stored_series in stored:
             stored_series.released = True
             placement = self._placements.get(stored_series.id)
@@ -519,9 +472,9 @@ class SeriesIndex:
             return
         series.move_to(state)
         if state is SeriesState.ZERO_FIRST:
-            self._zero_first[series] = None
+            self._zero_first.add(series)
         else:
-            self._zero_first.pop(series, None)
+            self._zero_first.discard(series)
 
     def restated_pending(self) -> dict[str, list[tuple[Mapping[str, AttributeValue], int | float]]]:
         """Return the series that show more than OpenAI reports now, and by how much.
@@ -540,15 +493,3 @@ class SeriesIndex:
             instrument: (len(live), self._capacity.overflow_count(instrument))
             for instrument, live in self._series.items()
         }
-
-
-_MAY_BECOME_DORMANT = (SeriesState.UNPUBLISHED, SeriesState.SHOWN)
-
-
-def _join(
-    placement: Placement, series: AggregatedSeries, stored_series: StoredSeries, index: int = 0
-) -> None:
-    """Make a stored series a member of a series, unless it is one."""
-    if series not in placement.series:
-        series.members.append((stored_series, index))
-        placement.series += (series,)
