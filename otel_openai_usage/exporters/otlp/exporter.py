@@ -13,7 +13,7 @@ from typing import Protocol
 
 import otel_openai_usage
 from otel_openai_usage.config import Otlp
-from otel_openai_usage.exporters.otlp.delivery import Answer, wait_before_retry
+from otel_openai_usage.exporters.otlp.answer import Answer, wait_before_retry
 
 USER_AGENT = f"otel-openai-usage/{otel_openai_usage.__version__}"
 ATTEMPTS = 6
@@ -68,7 +68,7 @@ class Exporter:
         """Send one encoded request. Does not raise, whatever the backend does."""
         answer = self._deliver(body)
         return Outcome(
-            ok=answer.verdict == "taken",
+            ok=answer.verdict == "accepted",
             error=answer.error,
             rejected=answer.rejected,
             notice=answer.notice,
@@ -86,7 +86,7 @@ class Exporter:
             if self._closing.is_set():
                 break
             answer = self._transport.send(body, deadline - time.monotonic())
-            if answer.verdict != "try again":
+            if answer.verdict != "retryable":
                 break
             wait = wait_before_retry(answer, attempt, self._rng)
             if wait >= deadline - time.monotonic():
@@ -103,11 +103,11 @@ def exporter(otlp: Otlp, *, attempts: int = ATTEMPTS) -> Exporter:
     """
     transport: Transport
     if otlp.protocol == "grpc":
-        from otel_openai_usage.exporters.otlp.grpc_call import GrpcTransport
+        from otel_openai_usage.exporters.otlp.grpc_transport import GrpcTransport
 
         transport = GrpcTransport(otlp, USER_AGENT)
     else:
-        from otel_openai_usage.exporters.otlp.http_post import HttpTransport
+        from otel_openai_usage.exporters.otlp.http_transport import HttpTransport
 
         transport = HttpTransport(otlp, USER_AGENT)
     return Exporter(transport, otlp.timeout.total_seconds(), attempts=attempts)

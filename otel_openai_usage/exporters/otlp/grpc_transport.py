@@ -1,4 +1,4 @@
-"""OTLP over gRPC: one unary call, of bytes that are encoded already."""
+"""OTLP over gRPC: one unary call with bytes that are encoded already."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import grpc
 
 from otel_openai_usage.config import Otlp
-from otel_openai_usage.exporters.otlp.delivery import (
-    ANSWER_LIMIT,
+from otel_openai_usage.exporters.otlp.answer import (
+    MAX_ANSWER,
     Answer,
+    accepted,
     grpc_retry_delay,
     shortened,
-    taken,
 )
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -25,63 +25,72 @@ _RETRYABLE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 )
-"""As the OTLP specification has it. RESOURCE_EXHAUSTED is retryable only where the backend says how
-long to wait: without that, the request is too large and will stay so.
+"""As the OTLP specification lists them. RESOURCE_EXHAUSTED is retryable only if the backend says how
+long to wait: else the request is too large, and will stay so.
 """
-_DETAILS = "grpc-status-details-bin"
+_DETAILS_TRAILER = "grpc-status-details-bin"
 
 
 class GrpcTransport:
     """One channel. Proxies are those of gRPC's own variables (grpc_proxy, https_proxy, no_proxy)."""
 
     def __init__(self, otlp: Otlp, user_agent: str) -> None:
-        endpoint = otlp.endpoint or ""
-        target = urlsplit(endpoint).netloc if "://" in endpoint else endpoint
-        gzip = otlp.compression == "gzip"
-        compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
+        target = _target(otlp.endpoint or "")
         options = [
-            ("grpc.max_receive_message_length", ANSWER_LIMIT),
+            ("grpc.max_receive_message_length", MAX_ANSWER),
             ("grpc.primary_user_agent", user_agent),
-            # By default a channel that cannot connect waits for up to two minutes, and all calls
-            # fail meanwhile, although the backend may be back.
+            # By default a channel that cannot connect waits for up to two minutes. All calls fail
+            # meanwhile, although the backend may be back.
             ("grpc.initial_reconnect_backoff_ms", 500),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
+        compression = grpc.Compression.NoCompression
+        if otlp.compression == "gzip":
+            compression = grpc.Compression.Gzip
         if otlp.insecure:
             self._channel = grpc.insecure_channel(target, options, compression)
         else:
-            self._channel = grpc.secure_channel(target, _credentials(otlp), options, compression)
-        self._call: Any = self._channel.unary_unary(METHOD)  # no serializers: bytes both ways
-        self._headers = [
-            (key.lower(), value.get_secret_value()) for key, value in otlp.headers.items()
-        ]
+            credentials = _credentials(otlp)
+            self._channel = grpc.secure_channel(target, credentials, options, compression)
+        # Without serializers request and answer are bytes.
+        self._call: Any = self._channel.unary_unary(METHOD)
+        self._metadata: list[tuple[str, str]] = []
+        for key, value in otlp.headers.items():
+            # gRPC refuses upper-case names.
+            self._metadata.append((key.lower(), value.get_secret_value()))
 
     def send(self, body: bytes, seconds: float) -> Answer:
-        """One call. The deadline covers connecting, too."""
+        """Make one call. The deadline includes connecting."""
         try:
-            return taken(self._call(body, timeout=max(0.0, seconds), metadata=self._headers))
+            answer = self._call(body, timeout=max(0.0, seconds), metadata=self._metadata)
         except grpc.RpcError as error:
             return _failure(error)
-        except ValueError as error:  # the channel was closed meanwhile, or a header cannot be sent
+        except ValueError as error:  # the channel is closed, or a header cannot be sent
             return Answer("refused", shortened(str(error)))
+        return accepted(answer)
 
     def close(self) -> None:
-        """Cancel the call that is on its way, and let go of the connection."""
+        """Cancel the call in progress, and close the connection."""
         self._channel.close()
+
+
+def _target(endpoint: str) -> str:
+    """Return host and port of an endpoint, which may be a URL."""
+    return urlsplit(endpoint).netloc if "://" in endpoint else endpoint
 
 
 def _failure(error: Any) -> Answer:
     code: grpc.StatusCode = error.code()
     message = f"{code.name}: {shortened(error.details() or '')}"
     delay = _retry_delay(error.trailing_metadata() or ())
-    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    if code in _RETRYABLE or (exhausted and delay is not None):
-        return Answer("try again", message, delay)
+    is_overloaded = code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None
+    if code in _RETRYABLE or is_overloaded:
+        return Answer("retryable", message, delay)
     return Answer("refused", message)
 
 
 def _retry_delay(trailers: Sequence[tuple[str, str | bytes]]) -> float | None:
-    details = dict(trailers).get(_DETAILS)
+    details = dict(trailers).get(_DETAILS_TRAILER)
     return grpc_retry_delay(details) if isinstance(details, bytes) else None
 
 
