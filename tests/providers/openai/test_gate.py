@@ -8,7 +8,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from otel_openai_usage.providers.openai.gate import SLOW_AFTER, Gate
+import pytest
+
+from otel_openai_usage.providers.openai.gate import LONGEST_WAIT, SLOW_AFTER, Gate
 
 
 class _Jump(selectors.DefaultSelector):
@@ -203,6 +205,30 @@ def test_lists_take_half_of_the_places() -> None:
             task.cancel()
         entered = await asyncio.gather(*lists, return_exceptions=True)
         assert sum(isinstance(when, float | int) and when <= 20 for when in entered) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("places", [1, 4])
+def test_slow_usage_does_not_keep_names_out(places: int) -> None:
+    """If slow answers for usage would take every place for good, a list still gets in soon."""
+
+    async def main() -> None:
+        gate = Gate(requests_per_minute=6000, max_concurrency=places)
+
+        async def ask_again_and_again() -> None:
+            while True:
+                async with gate.slot(0):
+                    await asyncio.sleep(SLOW_AFTER - 0.1)
+
+        usage = [asyncio.create_task(ask_again_and_again()) for _ in range(places * 2)]
+        await asyncio.sleep(1)
+        asked = now()
+        async with gate.slot(3):
+            waited = now() - asked
+        assert waited <= LONGEST_WAIT + SLOW_AFTER
+        for task in usage:
+            task.cancel()
 
     run(main())
 
