@@ -73,6 +73,16 @@ class SourceError(ExporterError):
         self.status = status
         super().__init__(message)
 
+    @property
+    def status_class(self) -> str:
+        """The status, but "5xx" for each that says that the server failed; empty without one.
+
+        An outage answers with many of them in turn, and they are one kind of failure.
+        """
+        if self.status is None:
+            return ""
+        return "5xx" if self.status >= 500 else str(self.status)
+
 
 class Rejected(SourceError):
     """The key is not accepted."""

@@ -145,14 +145,14 @@ def rejected(error: ExporterError | None) -> bool:
 
 
 def _cause(source: str, error: ExporterError) -> str:
-    """The kind of a failure: its class and status, never its text, which may hold a request id.
+    """The kind of a failure: its class and class of status, never its text, which may hold a request id.
 
     Trouble with the key, the network or the disk hits every source alike; any other is a source's
     own.
     """
     kind = type(error).__name__
-    if isinstance(error, SourceError) and error.status is not None:
-        kind = f"{kind} {error.status}"
+    if isinstance(error, SourceError):
+        kind = f"{kind} {error.status_class}"
     if isinstance(error, Bug):
         kind = f"{kind} {type(error.__cause__).__name__}"
     shared = rejected(error) or isinstance(error, Unavailable | StateError)

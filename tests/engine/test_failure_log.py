@@ -95,11 +95,20 @@ def test_texts_that_vary_are_one_kind(said: pytest.LogCaptureFixture) -> None:
     assert len(said.records) == 3
 
 
-def test_kinds_that_take_turns_are_each_said_once(said: pytest.LogCaptureFixture) -> None:
-    """A source that answers 500 and 502 by turns makes two lines an hour."""
+def test_every_status_of_an_outage_is_one_kind(said: pytest.LogCaptureFixture) -> None:
+    """A source that answers with another 5xx at each poll makes one line an hour."""
     failure_log = FailureLog("acme")
     for poll in range(50):
-        status = 500 if poll % 2 else 502
+        status = 500 + poll
+        failure_log.failed("limits", Unavailable(str(status), status=status), poll * 60.0)
+    assert len(said.records) == 1
+
+
+def test_kinds_that_take_turns_are_each_said_once(said: pytest.LogCaptureFixture) -> None:
+    """A source that answers 500 and does not answer by turns makes two lines an hour."""
+    failure_log = FailureLog("acme")
+    for poll in range(50):
+        status = 500 if poll % 2 else None
         failure_log.failed("costs", Unavailable(str(status), status=status), poll * 60.0)
     assert len(said.records) == 2
 

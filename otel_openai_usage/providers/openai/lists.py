@@ -9,7 +9,7 @@ from otel_openai_usage.errors import BadResponse, BadShape
 from otel_openai_usage.providers.openai import lenient
 from otel_openai_usage.providers.openai.answers import Body
 from otel_openai_usage.providers.openai.client import Client
-from otel_openai_usage.providers.openai.text import Odd, plain
+from otel_openai_usage.providers.openai.text import LONGEST, Odd, plain
 
 LIMIT = 100
 """The most items that one call may ask for."""
@@ -86,9 +86,16 @@ def _read(body: Body, item_type: type[T], endpoint: str, odd: Odd) -> tuple[list
         items = [msgspec.json.decode(raw, type=item_type) for raw in page.data]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         items = lenient.objects(page.data, item_type, odd)
+    # Ids become parts of URLs, so an endless one is left out.
+    usable = [item for item in items if len(item.id) <= LONGEST]
+    odd.left_out += len(items) - len(usable)
+    items = usable
     if bytes(page.has_more) != b"true" or not items:
         return items, None
-    return items, plain(page.last_id) or items[-1].id
+    last_id = plain(page.last_id) or items[-1].id
+    if len(last_id) > LONGEST:
+        raise BadShape(f"{endpoint}: last_id has {len(last_id)} characters")
+    return items, last_id
 
 
 def one(body: Body, item_type: type[Any], endpoint: str, odd: Odd) -> Any:

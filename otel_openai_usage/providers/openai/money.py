@@ -10,6 +10,7 @@ import msgspec
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims
 from otel_openai_usage.errors import BadShape
+from otel_openai_usage.providers.openai.text import Odd, cut
 
 ZERO = Decimal(0)
 MAX_COUNT = 10**16
@@ -40,7 +41,9 @@ _COSTS = msgspec.json.Decoder(list[_Cost])
 _NOTHING = _Amount()
 
 
-def results(endpoint: Endpoint, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
+def results(
+    endpoint: Endpoint, body: bytes, odd: Odd | None = None
+) -> Iterator[tuple[Dims, Amounts]]:
     """Dimensions (currency last, "usd" where none is said) and (cost, quantity) of each result.
 
     Quantities are of one line item and of one unit, so that no two units are ever added up; any
@@ -50,8 +53,10 @@ def results(endpoint: Endpoint, body: bytes) -> Iterator[tuple[Dims, Amounts]]:
     units = _units(items)
     for item in items:
         amount = item.amount or _NOTHING
-        currency = (amount.currency or "usd").lower()
-        dims = (*(getattr(item, name) or None for name in endpoint.group_by), currency)
+        if amount.value is None and odd is not None:
+            odd.replaced += 1  # shown as 0
+        currency = cut((amount.currency or "usd").lower())
+        dims = (*(cut(getattr(item, name) or "") or None for name in endpoint.group_by), currency)
         yield (
             dims,
             (

@@ -14,7 +14,7 @@ from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, Rejec
 from otel_openai_usage.providers.openai import lists
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.projects import Project, listed
-from otel_openai_usage.providers.openai.text import Odd, cut
+from otel_openai_usage.providers.openai.text import LONGEST, Odd, cut
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class OpenAINames:
         self._now = now
         self._forget_after = forget_after
         self._unknown: dict[str, float] = {}
-        self._logged: set[tuple[str, int | None]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._listed: set[str] = set()
         """Projects whose keys were listed since the last full reading began."""
         self.missing_scopes: tuple[str, ...] = ()
@@ -157,6 +157,8 @@ class OpenAINames:
         )
 
     async def _try_keys(self, project: str) -> list[_ApiKey]:
+        if len(project) >= LONGEST:  # it was cut
+            return []
         try:
             return await self._keys(project, IN_USE)
         except Rejected:
@@ -245,6 +247,8 @@ class OpenAINames:
         return item
 
     async def _existing(self, path: str, endpoint: str) -> bytes | None:
+        if len(path) > LONGEST:  # it has an id that was cut, which OpenAI does not know
+            return None
         now = self._now()
         self._unknown = {known: until for known, until in self._unknown.items() if until > now}
         if path in self._unknown:
@@ -257,7 +261,7 @@ class OpenAINames:
 
     def _log_once(self, error: SourceError) -> None:
         """Log it once for each kind: the text may have a request id in it."""
-        kind = (type(error).__name__, error.status)
+        kind = (type(error).__name__, error.status_class)
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning(

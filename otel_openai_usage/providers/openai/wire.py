@@ -117,7 +117,7 @@ def rows(endpoint: Endpoint, results: bytes, odd: Odd | None = None) -> _Results
     """
     odd = Odd() if odd is None else odd
     if endpoint.measures[0].money:
-        costs = money.results(endpoint, readable_costs(endpoint, results, odd))
+        costs = money.results(endpoint, readable_costs(endpoint, results, odd), odd)
         return _sum(endpoint, *_unzipped(costs))
     try:
         dims, amounts = _quick(endpoint)(results)

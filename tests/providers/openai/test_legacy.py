@@ -187,6 +187,15 @@ def test_another_answer_is_told(body: str) -> None:
         parse(body.encode(), MONDAY, Day())
 
 
+def test_endless_text_is_cut() -> None:
+    """Every text of a record is cut at 1,024 characters."""
+    record = {"n_requests": 1, "project_id": "p" * 100_000, "snapshot_id": "m" * 100_000}
+    day = Day()
+    parse(json.dumps({"data": [record]}).encode(), MONDAY, day)
+    ((dims, _),) = day.hours[MONDAY].items()
+    assert max(len(text) for text in dims if text) == 1024
+
+
 class Answers(Client):
     """Answers a user's usage and the list of users as it is told to; remembers what it was asked."""
 

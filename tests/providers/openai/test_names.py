@@ -240,6 +240,7 @@ ODD_LISTS = {
     "a project with a null id": (PROJECTS, b'{"id":null,"name":"ghost"}', "left_out"),
     "null": (PROJECTS, b"null", "left_out"),
     "an array": (USERS, b"[]", "left_out"),
+    "an endless id": (PROJECTS, b'{"id":"' + b"p" * 100_000 + b'","name":"x"}', "left_out"),
     "a number as name": (USERS, b'{"id":"u9","name":["x"]}', "replaced"),
     "an owner without id": (
         KEYS.format("p1"),
@@ -266,6 +267,25 @@ async def test_one_odd_item_costs_at_most_itself(
     assert names.api_keys.items() >= expected.api_keys.items()
     assert names.users.items() >= expected.users.items()
     assert set(counted) == ({outcome} if outcome else set())
+
+
+async def test_an_id_that_was_cut_is_not_asked_for(upstream: Upstream, client: Client) -> None:
+    """Ids are cut at 1,024 characters; a cut one is unknown, and never part of a URL."""
+    cut = "p" * 1024
+    names = await OpenAINames(client).lookup([cut], [(cut, "k1"), (cut, "k2"), ("p", cut)])
+    assert names == Names({cut: None}, {"k1": None, "k2": None, cut: None}, {})
+    assert upstream.asked == []
+
+
+async def test_an_outage_with_many_statuses_makes_one_line(
+    company: Upstream, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keys that cannot be listed are logged once, whichever 5xx they meet."""
+    names = OpenAINames(client)
+    for status in (500, 501, 503):
+        company.routes[KEYS.format("p1")] = refusing(status)
+        await names.read()
+    assert [record.getMessage() for record in caplog.records] == ["names are incomplete"]
 
 
 async def test_names_come_piece_by_piece(company: Upstream, client: Client) -> None:

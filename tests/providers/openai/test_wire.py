@@ -202,6 +202,25 @@ def test_endless_text_is_cut() -> None:
     assert model == "x" * 1024
 
 
+def test_endless_text_in_costs_is_cut() -> None:
+    """Every dimension of a cost has at most 1,024 characters, and its amount counts."""
+    endless = "x" * 100_000
+    names = (*COSTS.group_by, "currency")
+    result = dict.fromkeys(COSTS.group_by, endless)
+    body = encoded({**result, "amount": {"value": 2, "currency": endless}})
+    ((dims, (amount, _)),) = wire.rows(COSTS, body).items()
+    assert dims == ("x" * 1024,) * len(names)
+    assert amount == 2
+
+
+def test_a_cost_without_a_value_is_counted_as_odd() -> None:
+    """A cost whose value is null is 0, and that is counted."""
+    odd = Odd()
+    ((amount, _),) = wire.rows(COSTS, cost("null"), odd).values()
+    assert amount == 0
+    assert odd.replaced == 1
+
+
 def test_a_missing_count_is_an_error() -> None:
     """Required counts must be there."""
     with pytest.raises(BadResponse, match=r"^usage/embeddings: num_model_requests: .* got nothing"):

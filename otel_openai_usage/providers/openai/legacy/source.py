@@ -32,7 +32,7 @@ from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.openai.answers import Advice
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.key import Key
-from otel_openai_usage.providers.openai.text import LONGEST, Odd
+from otel_openai_usage.providers.openai.text import LONGEST, Odd, cut
 from otel_openai_usage.providers.openai.wire import MAX_COUNT
 from otel_openai_usage.providers.provider import NoteOdd, Observe
 
@@ -454,7 +454,7 @@ class _Row:
             if isinstance(value, list | dict):
                 self.odd += 1
             elif value:
-                return str(value)
+                return cut(str(value))
         return None
 
 
