@@ -1,4 +1,4 @@
-"""Who used the rest? What the organization used today beside what events explain of it."""
+"""Compares the usage of the organization today with the usage that events report."""
 
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.engine.recorder import Recorder

@@ -1,4 +1,4 @@
-"""Bodies that come compressed."""
+"""Decompresses request bodies."""
 
 import zlib
 
@@ -10,19 +10,18 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 ENCODINGS = (*_WINDOWS, "identity")
 
 
-def plain(body: bytes, encoding: str, most: int) -> bytes:
-    """The body as it was before it was compressed. Raises Refused, and as aiohttp does for one of
-    more than `most` bytes.
-    """
+def plain(body: bytes, encoding: str, max_size: int) -> bytes:
+    """The decompressed body. Raises Refused, or HTTPRequestEntityTooLarge above `max_size` bytes."""
     if encoding == "identity":
         return body
     inflate = zlib.decompressobj(_WINDOWS[encoding])
     try:
-        found = inflate.decompress(body, most + 1)
+        found = inflate.decompress(body, max_size + 1)
     except zlib.error as error:
         raise Refused(f"the body is not {encoding}, as Content-Encoding says: {error}") from error
-    if len(found) > most:  # a bomb is larger still; no more of it was made
-        raise web.HTTPRequestEntityTooLarge(most, len(found))
+    # A bomb would be larger still: only one byte more than allowed was unpacked.
+    if len(found) > max_size:
+        raise web.HTTPRequestEntityTooLarge(max_size, len(found))
     if not inflate.eof or inflate.unused_data:
         raise Refused(f"the body is not one whole {encoding} stream, as Content-Encoding says")
     return found

@@ -1,9 +1,9 @@
-"""Takes events from any number of requests and books what waits in one transaction."""
+"""Records the events of many requests together, in few transactions."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from otel_openai_usage.domain.metered import Event, metered
 from otel_openai_usage.domain.source_state import SourceState
@@ -13,34 +13,39 @@ from otel_openai_usage.engine.recording import RecordedEvents
 from otel_openai_usage.errors import Busy, StateError
 from otel_openai_usage.storage.ports import Writer
 
-WAITING = 20_000
-"""Events that may wait for the disk; who comes then is sent away."""
-AT_ONCE = 5_000
-"""Events of one transaction at the most, so that polling gets its turns."""
+MAX_WAITING = 20_000
+"""Events that may wait for the disk. Further requests are refused with Busy."""
+MAX_PER_COMMIT = 5_000
+"""Events of one transaction at most, so that polls get their turn between two."""
 PARTS = 256
-"""Identities are forgotten in so many parts, one after the other, all of them in a day."""
+"""Old identities are purged in so many parts, one after the other, all of them in a day."""
 _DAY = 86400
+
+_Request: TypeAlias = tuple[Sequence[Event], asyncio.Future[None]]
+"""The events of one request, and a future that is done when they are stored."""
 
 
 def metered_sources(
     store: Writer, organizations: Iterable[str], attributes: Iterable[str], now: int
 ) -> dict[str, SourceState]:
-    """The books of metered events, by organization, all with one kind; new ones begin to count now."""
+    """The sources of metered events by organization, all of one endpoint. New ones count from now.
+
+    Raises StateError.
+    """
     endpoint = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
     source_states = {
         name: store.source_state(name, endpoint, now, endpoint.group_by) for name in organizations
     }
     for source_state in source_states.values():
-        if (
-            not source_state.progress.complete
-        ):  # nothing was there before us: every series may begin at 0
+        if not source_state.progress.complete:
+            # No event came before the source existed, so every series may begin at 0.
             source_state.progress = replace(source_state.progress, complete=True)
             recording.keep(store, source_state, now)
     return source_states
 
 
 class Counts(Protocol):
-    """Whom to tell what became of events."""
+    """Counts events by outcome."""
 
     def event(
         self, outcome: Literal["accepted", "duplicate", "conflicting", "refused"], count: int = 1
@@ -48,8 +53,9 @@ class Counts(Protocol):
 
 
 class Intake:
-    """Books events into `books`, one of each organization. Identities are known for `dedupe`
-    seconds.
+    """Records events. `source_states` has one source per organization.
+
+    An event whose identity was seen less than `dedupe` seconds ago is a duplicate.
     """
 
     def __init__(
@@ -66,84 +72,88 @@ class Intake:
         self._source_states = source_states
         self._counts = counts
         self._dedupe = dedupe
-        self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
-        self._count = 0
+        self._waiting: list[_Request] = []
+        self._waiting_events = 0
         self._worker: asyncio.Task[None] | None = None
-        self._part = 0
-        self._forgot = recorder.clock.mono()
+        self._next_part = 0
+        self._purged_at = recorder.clock.mono()
 
     async def take(self, events: Sequence[Event]) -> None:
-        """Returns when all of them are on the disk, or were before. Raises Busy or StateError;
-        nothing was kept then.
-        """
+        """Return when all events are stored. Raises Busy or StateError; no event is stored then."""
         if not events:
             return
-        if self._count and self._count + len(events) > WAITING:
-            raise Busy(f"{self._count} events wait for the disk; send this again in a second")
+        waiting = self._waiting_events
+        if waiting and waiting + len(events) > MAX_WAITING:
+            raise Busy(f"{waiting} events wait for the disk; send this again in a second")
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((events, future))
-        self._count += len(events)
+        self._waiting_events += len(events)
         if self._worker is None:
-            self._worker = asyncio.create_task(self._book_all())
+            self._worker = asyncio.create_task(self._record_all())
         await future
 
-    async def _book_all(self) -> None:
+    async def _record_all(self) -> None:
         try:
             while self._waiting:
-                await self._book_some()
+                await self._record_some()
         finally:
             self._worker = None
 
-    async def _book_some(self) -> None:
-        taken = self._next()
-        events = [event for some, _ in taken for event in some]
+    async def _record_some(self) -> None:
+        requests = self._next_requests()
+        events = [event for some, _ in requests for event in some]
         error: BaseException | None = None
         try:
-            booked = await self._recorder.do(lambda: self._source_state(events))
-            self._tell(booked)
-        except StateError as trouble:
-            error = trouble
+            recorded = await self._recorder.do(lambda: self._record(events))
+            self._report(recorded)
+        except StateError as failure:
+            error = failure
         except BaseException as bug:
             error = bug
             raise
         finally:
-            self._count -= len(events)
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error) if error else future.set_result(None)
+            self._waiting_events -= len(events)
+            for _, future in requests:
+                if future.done():
+                    continue
+                if error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(None)
 
-    def _next(self) -> list[tuple[Sequence[Event], asyncio.Future[None]]]:
-        count = 0
-        taken = 0
-        while taken < len(self._waiting) and (
-            not taken or count + len(self._waiting[taken][0]) <= AT_ONCE
-        ):
-            count += len(self._waiting[taken][0])
-            taken += 1
-        found = self._waiting[:taken]
-        self._waiting = self._waiting[taken:]
-        return found
+    def _next_requests(self) -> list[_Request]:
+        """Take the requests of the next transaction: at least one, else as many as fit."""
+        events = 0
+        requests = 0
+        for some, _ in self._waiting:
+            events += len(some)
+            if requests and events > MAX_PER_COMMIT:
+                break
+            requests += 1
+        taken = self._waiting[:requests]
+        self._waiting = self._waiting[requests:]
+        return taken
 
-    def _source_state(self, events: Sequence[Event]) -> RecordedEvents:
+    def _record(self, events: Sequence[Event]) -> RecordedEvents:
         clock = self._recorder.clock
         recorder = self._recorder
-        # A wrong clock must not make an event look old: it would be counted a second time.
+        # A wrong clock must not purge identities early: their events would be counted twice.
         now = int(recorder.stamp())
         since = int(recorder.earliest()) - self._dedupe
-        booked = recording.record_events(
+        recorded = recording.record_events(
             self._store, self._source_states, events, now, now - since, until=int(recorder.latest())
         )
-        for delta in booked.deltas:
+        for delta in recorded.deltas:
             recorder.apply(delta)
-        if clock.mono() - self._forgot >= _DAY / PARTS:
-            self._store.purge_events(self._part, since)
-            self._part = (self._part + 1) % PARTS
-            self._forgot = clock.mono()
-        return booked
+        if clock.mono() - self._purged_at >= _DAY / PARTS:
+            self._store.purge_events(self._next_part, since)
+            self._next_part = (self._next_part + 1) % PARTS
+            self._purged_at = clock.mono()
+        return recorded
 
-    def _tell(self, booked: RecordedEvents) -> None:
-        self._counts.event("accepted", booked.accepted)
-        self._counts.event("duplicate", booked.duplicates)
-        self._counts.event("conflicting", booked.conflicts)
-        if booked.deltas:
+    def _report(self, recorded: RecordedEvents) -> None:
+        self._counts.event("accepted", recorded.accepted)
+        self._counts.event("duplicate", recorded.duplicates)
+        self._counts.event("conflicting", recorded.conflicts)
+        if recorded.deltas:
             self._recorder.notify()

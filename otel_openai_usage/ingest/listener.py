@@ -15,14 +15,14 @@ from otel_openai_usage.ingest.tokens import Tokens
 from otel_openai_usage.sockets import bind
 
 PATH = "/api/v1/events"
-SLOWEST = 10.0
+BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
-SLOW = 1.0
-"""Seconds after which a body that is still arriving makes room for others where there is none."""
-IN_FLIGHT = 64 * 2**20
-"""Bytes of bodies that may be held at once; only what has arrived counts."""
+SLOW_AFTER = 1.0
+"""Seconds after which a body that is still arriving may be given up for another one."""
+MAX_IN_FLIGHT = 64 * 2**20
+"""Bytes of bodies in memory at once. Only bytes that have arrived count."""
 
-_NO_ROOM = Busy("too many bodies at once; send this again in a second")
+_TOO_MANY = Busy("too many bodies at once; send this again in a second")
 
 _TITLES = {
     400: "Bad Request",
@@ -37,11 +37,11 @@ _TITLES = {
 
 
 class Ingest:
-    """Listens for events and hands them to `take`, which returns when they are safe and raises Busy
-    or StateError. `sockets` are listening ones, where the address was taken before.
+    """Listens for events and passes them to `take`, which returns when they are stored.
 
-    `refused` is told of each request that was not taken for what it was. `port` 0 takes a free one;
-    `url` tells which.
+    `take` raises Busy or StateError. `refused` is called for each request that is answered with
+    4xx. `sockets` are listening sockets, if the address was taken before. `port` 0 takes a free port;
+    `url` has it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Ingest:
             "application/cloudevents-batch+json": parser.many,
             "application/json": parser.either,
         }
-        self._held = 0
+        self._bytes_in_flight = 0
         self._arriving: dict[asyncio.Timeout, None] = {}
         self._runner: web.AppRunner | None = None
         self._listener = Listener()
@@ -81,18 +81,18 @@ class Ingest:
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     async def bind(self) -> None:
-        """Take the address; who connects is answered after `start`. Raises ListenError."""
+        """Take the address. Connections are answered after `start`. Raises ListenError."""
         if not self._sockets:
             self._sockets = await asyncio.to_thread(bind, self._host, self._port)
             self._port = self._sockets[0].getsockname()[1]
 
     async def start(self) -> None:
-        """Listen. Raises ListenError if the address cannot be had."""
+        """Listen. Raises ListenError if the address cannot be taken."""
         await self.bind()
         app = web.Application(client_max_size=self._max_body, middlewares=[self._listener.track])
-        app.router.add_route("*", PATH, self._events)
-        app.router.add_route("*", "/{path:.*}", _elsewhere)
-        app.on_response_prepare.append(_head)
+        app.router.add_route("*", PATH, self._answer)
+        app.router.add_route("*", "/{path:.*}", _other_path)
+        app.on_response_prepare.append(_set_server_header)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -112,16 +112,16 @@ class Ingest:
             await self._runner.cleanup()
         self._listener.abort()
 
-    async def _events(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
         response = self._refusal(request)
         if response is None:
-            response = await self._taken(request)
+            response = await self._recorded(request)
         if response.status not in (204, 503):
             self._refused()
         return response
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        """What can be said before the body is read."""
+        """The refusal of a request for its headers, before the body is read; else None."""
         if not self._tokens.allow(request.headers.get("Authorization", "")):
             return problem(
                 401,
@@ -143,7 +143,7 @@ class Ingest:
             return f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
         return None
 
-    async def _taken(self, request: web.Request) -> web.Response:
+    async def _recorded(self, request: web.Request) -> web.Response:
         pieces: list[bytes] = []
         try:
             await self._receive(request, pieces)
@@ -155,7 +155,7 @@ class Ingest:
                 )
             )
         except TimeoutError:
-            return problem(408, f"the body did not arrive within {SLOWEST:.0f} seconds")
+            return problem(408, f"the body did not arrive within {BODY_TIMEOUT:.0f} seconds")
         except web.HTTPRequestEntityTooLarge:
             return self._too_large()
         except Refused as error:
@@ -166,21 +166,21 @@ class Ingest:
             return _later(
                 str(error)
                 if isinstance(error, Busy)
-                else "the events cannot be kept now; this server's log says why"
+                else "the events cannot be stored now; this server's log says why"
             )
         finally:
-            self._held -= sum(map(len, pieces))
+            self._bytes_in_flight -= sum(map(len, pieces))
         return web.Response(status=204)
 
     async def _receive(self, request: web.Request, pieces: list[bytes]) -> None:
-        """Read the body into `pieces` and count what came of it. Raises TimeoutError, Busy, and as
-        aiohttp does for a body that is too large.
+        """Read the body into `pieces`, and count their bytes as in flight.
 
-        A body that was only announced takes no room from others. Where there is no more room, the
-        body that has been arriving for the longest time is given up, if that is longer than `SLOW`.
+        Bytes that were only announced do not count. Beyond `MAX_IN_FLIGHT`, the body that has been
+        arriving for the longest time is given up, if that is longer than `SLOW_AFTER`. Raises
+        TimeoutError, Busy, or HTTPRequestEntityTooLarge.
         """
         size = 0
-        deadline = asyncio.timeout(SLOWEST)
+        deadline = asyncio.timeout(BODY_TIMEOUT)
         try:
             async with deadline:
                 self._arriving[deadline] = None
@@ -188,24 +188,25 @@ class Ingest:
                     async for piece in request.content.iter_any():
                         pieces.append(piece)
                         size += len(piece)
-                        self._held += len(piece)
+                        self._bytes_in_flight += len(piece)
                         if size > self._max_body:
                             raise web.HTTPRequestEntityTooLarge(self._max_body, size)
-                        self._make_room(deadline)
+                        self._limit_memory(deadline)
         except TimeoutError:
-            if deadline not in self._arriving:  # another request needed the room
-                raise _NO_ROOM from None
+            if deadline not in self._arriving:
+                # This body was given up for another one.
+                raise _TOO_MANY from None
             raise
         finally:
             self._arriving.pop(deadline, None)
 
-    def _make_room(self, deadline: asyncio.Timeout) -> None:
-        if self._held <= IN_FLIGHT:
+    def _limit_memory(self, deadline: asyncio.Timeout) -> None:
+        if self._bytes_in_flight <= MAX_IN_FLIGHT:
             return
         now = asyncio.get_running_loop().time()
         longest = next(iter(self._arriving))
-        if longest is deadline or (longest.when() or now) > now + SLOWEST - SLOW:
-            raise _NO_ROOM
+        if longest is deadline or (longest.when() or now) > now + BODY_TIMEOUT - SLOW_AFTER:
+            raise _TOO_MANY
         del self._arriving[longest]
         longest.reschedule(now)
 
@@ -231,7 +232,8 @@ def problem(
         body, status=status, headers=headers, content_type="application/problem+json"
     )
     if status in (401, 408, 413, 415):
-        response.force_close()  # else the rest of the body would have to be read
+        # On a kept connection the rest of the body would have to be read.
+        response.force_close()
     return response
 
 
@@ -243,9 +245,9 @@ def _later(why: str) -> web.Response:
     return problem(503, why, {"Retry-After": "1"})
 
 
-async def _elsewhere(request: web.Request) -> web.Response:
+async def _other_path(request: web.Request) -> web.Response:
     return problem(404, f"{request.path}: events are sent to {PATH}")
 
 
-async def _head(_: web.Request, response: web.StreamResponse) -> None:
+async def _set_server_header(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "otel-openai-usage"

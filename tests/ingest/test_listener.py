@@ -293,7 +293,7 @@ async def test_more_than_the_disk_takes_is_sent_away(
     """While the keeper's thread is busy only so many events wait; the others get 503, and nothing
     grows.
     """
-    monkeypatch.setattr("otel_openai_usage.ingest.intake.WAITING", 10)
+    monkeypatch.setattr("otel_openai_usage.ingest.intake.MAX_WAITING", 10)
     held = asyncio.Event()
     loop = asyncio.get_running_loop()
     busy = asyncio.create_task(
@@ -316,7 +316,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """408 after a while, and the connection is closed."""
-    monkeypatch.setattr("otel_openai_usage.ingest.listener.SLOWEST", 0.2)
+    monkeypatch.setattr("otel_openai_usage.ingest.listener.BODY_TIMEOUT", 0.2)
     host, port = house.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -437,7 +437,7 @@ async def test_a_body_that_was_only_announced_takes_no_room(
     """Clients that announce bodies and send none make nobody wait; where what did arrive is too
     much, the body that has been arriving for the longest time is refused with 503.
     """
-    monkeypatch.setattr("otel_openai_usage.ingest.listener.IN_FLIGHT", 300_000)
+    monkeypatch.setattr("otel_openai_usage.ingest.listener.MAX_IN_FLIGHT", 300_000)
     host, port = house.url.removeprefix("http://").split(":")
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {ONE}\r\nContent-Length: 1000000\r\n\r\n"
@@ -446,7 +446,7 @@ async def test_a_body_that_was_only_announced_takes_no_room(
     for _, writer in silent:
         writer.write(head.encode())
     assert (await house.post(event(1))).status == 204
-    monkeypatch.setattr("otel_openai_usage.ingest.listener.SLOW", 0.0)
+    monkeypatch.setattr("otel_openai_usage.ingest.listener.SLOW_AFTER", 0.0)
     slow = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
     for _, writer in slow:
         writer.write(head.encode() + b" " * 90_000)
