@@ -1,4 +1,4 @@
-"""How many bytes of answers are in memory at a time, all organizations together.
+"""Bounds the bytes of answers that are in memory at a time, of all organizations together.
 
 An answer has a share of the budget. The share is given back when the answer's body and the reading
 that was decoded from it are freed.
@@ -15,18 +15,18 @@ DEFAULT = 128 * 2**20
 WAIT = 10.0
 """Seconds that an answer waits for others to be freed."""
 OBJECT_BYTES = 512
-"""What one JSON object (a row, a bucket) takes beside its text while it is decoded and booked, as
+"""Memory that one JSON object (a row, a bucket) takes beside its text until it is recorded, as
 measured.
 """
 SMALL = 2**20
-"""Bytes that an answer may always have, whatever others hold: there are only a few at a time, and an
-organization with small answers must not wait for one with huge ones.
+"""Bytes that an answer may always use, however full the budget is: few answers arrive at a time, and
+an organization with small answers must not wait for one with huge ones.
 """
 _PAUSE = 0.05
 
 
 class Share:
-    """The bytes that one answer holds of a budget, until this object is freed."""
+    """The bytes that one answer uses of a budget, until this object is freed."""
 
     def __init__(self, budget: "Budget") -> None:
         self.bytes = 0
@@ -36,7 +36,7 @@ class Share:
         self._budget.release(self)
 
 
-class HeldBody(bytearray):
+class CountedBody(bytearray):
     """The bytes of an answer, and their share of a budget."""
 
     share: Share
@@ -57,32 +57,32 @@ class Budget:
         # Re-entrant: the garbage collector may free a body while this thread holds the lock.
         self._lock = threading.RLock()
         # By id, because a bytearray has no hash.
-        self._growing: weakref.WeakValueDictionary[int, HeldBody] = weakref.WeakValueDictionary()
+        self._growing: weakref.WeakValueDictionary[int, CountedBody] = weakref.WeakValueDictionary()
 
     @property
     def used(self) -> int:
-        """Bytes that are held now."""
+        """Bytes that are in use now."""
         return self._used
 
-    def body(self) -> HeldBody:
+    def body(self) -> CountedBody:
         """An empty body."""
-        body = HeldBody()
+        body = CountedBody()
         body.share = Share(self)
         self._growing[id(body)] = body
         return body
 
-    async def extend(self, body: HeldBody, piece: bytes, call: str) -> None:
-        """Append to a body. Raises TooLarge, or Unavailable where others leave no room."""
+    async def extend(self, body: CountedBody, piece: bytes, call: str) -> None:
+        """Append to a body. Raises TooLarge, or Unavailable if other answers use the budget."""
         await self.reserve(body, len(piece), call)
         body += piece
 
-    async def finish(self, body: HeldBody, call: str) -> None:
-        """The body is complete: hold what its objects take, too. Raises as `extend`."""
+    async def finish(self, body: CountedBody, call: str) -> None:
+        """The body is complete: count the memory of its objects, too. Raises as `extend`."""
         await self.reserve(body, body.count(b"{") * OBJECT_BYTES, call)
         self._growing.pop(id(body), None)
 
-    async def reserve(self, body: HeldBody, size: int, call: str) -> None:
-        """Hold more bytes for a body. Raises as `extend`."""
+    async def reserve(self, body: CountedBody, size: int, call: str) -> None:
+        """Count more bytes for a body. Raises as `extend`."""
         if body.share.bytes + size > self.limit:
             self._give_up(body)
             raise TooLarge(
@@ -91,7 +91,7 @@ class Budget:
             )
         waited = 0.0
         while not self._take(body, size):
-            if self._make_room():
+            if self._give_up_largest():
                 continue
             if waited >= WAIT:
                 self._give_up(body)
@@ -104,21 +104,22 @@ class Budget:
                 " was given up; it is asked again"
             )
 
-    def drop(self, body: HeldBody) -> None:
-        """A body is of no use any more: free its memory, whoever still refers to it."""
-        with contextlib.suppress(BufferError):  # somebody looks at it still
+    def drop(self, body: CountedBody) -> None:
+        """Free the memory of a body that is of no more use, though variables may still refer to it."""
+        # A BufferError means that a memoryview of it exists.
+        with contextlib.suppress(BufferError):
             body.clear()
         self._growing.pop(id(body), None)
         self.release(body.share)
 
     def release(self, share: Share) -> None:
-        """Give back all that a share holds."""
+        """Give back all bytes of a share."""
         with self._lock:
             self._used -= share.bytes
             share.bytes = 0
 
-    def _take(self, body: HeldBody, size: int) -> bool:
-        """Hold more for a body if it fits. True also where the body was given up meanwhile."""
+    def _take(self, body: CountedBody, size: int) -> bool:
+        """Count more bytes for a body if they fit. True also if the body was given up meanwhile."""
         with self._lock:
             if body.given_up:
                 return True
@@ -129,9 +130,10 @@ class Budget:
             body.share.bytes += size
             return True
 
-    def _make_room(self) -> bool:
-        """Give up the largest body that is still being read, if such bodies have most of the budget;
-        complete ones are freed soon by themselves. True if room was made.
+    def _give_up_largest(self) -> bool:
+        """Give up the largest body that is still being read, if such bodies use most of the budget.
+
+        Complete bodies are recorded and freed soon. Returns whether a body was given up.
         """
         with self._lock:
             growing = list(self._growing.values())
@@ -140,7 +142,7 @@ class Budget:
             self._give_up(max(growing, key=lambda body: body.share.bytes))
             return True
 
-    def _give_up(self, body: HeldBody) -> None:
+    def _give_up(self, body: CountedBody) -> None:
         body.given_up = True
         body.clear()
         self._growing.pop(id(body), None)

@@ -17,7 +17,7 @@ import aiohttp
 
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.errors import Rejected, SourceError, Unavailable
-from otel_openai_usage.providers.budget import Budget, HeldBody
+from otel_openai_usage.providers.budget import Budget, CountedBody
 from otel_openai_usage.providers.openai import answers, retry
 from otel_openai_usage.providers.openai.answers import ADMIN, Advice, Body
 from otel_openai_usage.providers.openai.gate import Gate
@@ -289,7 +289,7 @@ class Client:
 
     async def _exchange(
         self, call: str, path: str, params: Sequence[tuple[str, str]], endpoint: str, secret: str
-    ) -> tuple[int, Mapping[str, str], HeldBody]:
+    ) -> tuple[int, Mapping[str, str], CountedBody]:
         if self._session is None:
             raise RuntimeError("a Client must be entered before it is used")
         started = time.perf_counter()
@@ -332,7 +332,7 @@ class Client:
             if self._observe is not None:
                 self._observe(endpoint, status, time.perf_counter() - started)
 
-    async def _body(self, response: aiohttp.ClientResponse, call: str) -> HeldBody:
+    async def _body(self, response: aiohttp.ClientResponse, call: str) -> CountedBody:
         """All of a good answer's body, the beginning of a refusal's."""
         body = self._budget.body()
         encoding = response.headers.get("Content-Encoding", "")

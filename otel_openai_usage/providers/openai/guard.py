@@ -1,7 +1,7 @@
 """Keeps the data of another organization out of the state.
 
-Before a key (or a base URL) is used for the first time on a state that has data, it is found out
-whose it is; until then nothing that it brings is given to anybody.
+Before a key (or a base URL) is used for the first time with a state that has data, the guard finds
+out to which organization the key belongs. Until then no answer for the key is used.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from otel_openai_usage.providers.vault import Vault
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_AFTER = 300.0
-"""Seconds after which a key that was found to be of another organization is looked at again."""
-SOURCES = 3
+PROBE_AGAIN_AFTER = 300.0
+"""Seconds after which a key of another organization is probed again."""
+MAX_SOURCES = 3
 """Usage endpoints that are asked at most."""
 DAYS = 30
 """Days before the newest stored bucket that are asked for."""
 
 
 class Guard:
-    """Admits keys of one organization. `mono` and `now` are clocks, in seconds."""
+    """Admits the keys of one organization. `mono` and `now` are clocks, in seconds."""
 
     def __init__(
         self,
@@ -56,37 +56,39 @@ class Guard:
         self._refused: dict[str, tuple[str, float]] = {}
 
     async def admit(self, secret: str) -> None:
-        """Let a key pass if it is of the state's organization. Raises OtherOrganization if not,
-        and any other SourceError, or StateError, if that can't be found out now.
+        """Admit a key of the state's organization. Raises OtherOrganization for any other key.
+
+        Raises another SourceError, or StateError, if that cannot be found out now.
         """
         mark = self._vault.mark(secret)
         if mark in self._admitted:
             return
         async with self._lock:
             if mark not in self._admitted:
-                await self._look(mark)
+                await self._check(mark)
 
     async def answered(self, secret: str, header: str | None) -> None:
-        """An answer came with this header `openai-organization`. Raises as `admit`."""
+        """Compare the header `openai-organization` of an answer. Raises as `admit`."""
         said = from_header(header)
         mark = self._vault.mark(secret)
         if said == Identity():
             return
-        if mark not in self._admitted:  # another answer said in the meantime that it is not
+        if mark not in self._admitted:
+            # Another answer revoked the admission in the meantime.
             await self.admit(secret)
         known = self._identity
         if known.ids and said.ids and not known.ids & said.ids:
             await self._refuse(mark, said)
         if known.alias and said.alias and known.alias != said.alias:
-            # Renamed, or another one behind the same base URL.
+            # The organization was renamed, or another one answers at the same base URL.
             async with self._lock:
                 self._admitted.discard(mark)
-                await self._look(mark, anew=True)
+                await self._check(mark, again=True)
         elif not (said.ids <= known.ids and said.alias in (None, known.alias)):
             await self._remember(said)
 
     async def named(self, ids: Collection[str]) -> None:
-        """Costs named these organization ids. Raises OtherOrganization."""
+        """Compare the organization ids that costs named. Raises OtherOrganization."""
         said = Identity(ids=frozenset(ids))
         known = self._identity
         if said.ids and known.ids and not known.ids & said.ids:
@@ -94,14 +96,14 @@ class Guard:
                 await self._refuse(mark, said)
         self._identity = known | said
 
-    async def _look(self, mark: str, *, anew: bool = False) -> None:
+    async def _check(self, mark: str, *, again: bool = False) -> None:
         text, since = self._refused.get(mark, ("", 0.0))
-        if text and self._mono() - since < LOOK_AGAIN_AFTER:
+        if text and self._mono() - since < PROBE_AGAIN_AFTER:
             raise OtherOrganization(text)
         owner = await self._vault.owner()
         self._identity = owner.identity
         self._marks = owner.marks
-        known = mark in owner.marks and not anew
+        known = mark in owner.marks and not again
         if not known:
             if not owner.is_open:
                 await self._compare(owner, mark)
@@ -117,8 +119,8 @@ class Guard:
             await self._refuse(mark, seen)
         if verdict is Verdict.UNKNOWN:
             log.warning(
-                "nothing says whether the key is of the organization whose data the state has;"
-                " it is taken to be",
+                "no answer shows whether the key is of the organization whose data the state has;"
+                " it is assumed to be",
                 extra={"event": "organization_unknown", **facts},
             )
         elif owner.marks:
@@ -126,7 +128,7 @@ class Guard:
                 "the key or base_url changed; it is of the same organization",
                 extra={"event": "organization_same", **facts},
             )
-        # Of an alias the newest counts: an organization may be renamed.
+        # The newest alias is stored: an organization may be renamed.
         self._identity = Identity(
             owner.identity.ids | seen.ids,
             seen.alias or owner.identity.alias,
@@ -149,22 +151,23 @@ class Guard:
 
 def _sentence(name: str, known: Identity, seen: Identity) -> str:
     if known.ids and seen.ids:
-        told = f"of {seen.name}, and the state has the data of {known.name}"
+        whose = f"of {seen.name}, and the state has the data of {known.name}"
     else:
-        told = (
+        whose = (
             "of another organization than the one whose data the state has"
             " (they have no project or API key in common)"
         )
     return (
-        f"organization {name!r}: the key, with this base_url, is {told}. Nothing of it is counted:"
+        f"organization {name!r}: the key, with this base_url, is {whose}. None of its usage is counted:"
         " set state.path to a new file, or give this organization another name;"
         " or put the former key and base_url back"
     )
 
 
 async def identify(client: Client, owner: Owner, now: int) -> tuple[Verdict, Identity]:
-    """Ask whose data the client's key reads, in few requests, and compare. Raises SourceError if
-    that can't be told now.
+    """Find out in few requests to which organization the client's key belongs, and compare.
+
+    Returns the verdict and the identity that was seen. Raises SourceError if OpenAI does not answer.
     """
     seen = Identity()
     failed: SourceError | None = None
@@ -180,8 +183,8 @@ async def identify(client: Client, owner: Owner, now: int) -> tuple[Verdict, Ide
             if verdict is Verdict.SAME or (owner.identity.ids and seen.ids):
                 return verdict, seen
     verdict = compare(owner.identity, seen)
-    something = owner.identity.members or owner.identity.ids or owner.identity.alias
-    if failed is not None and something:
+    is_known = bool(owner.identity.members or owner.identity.ids or owner.identity.alias)
+    if failed is not None and is_known:
         raise failed
     if owner.identity.members and owner.counted:
         return Verdict.OTHER, seen
@@ -191,24 +194,25 @@ async def identify(client: Client, owner: Owner, now: int) -> tuple[Verdict, Ide
 async def _evidence(
     client: Client, owner: Owner, now: int
 ) -> AsyncIterator[Identity | SourceError]:
-    """What answers say, or what went wrong; nothing where the key may not ask or there is no such
-    endpoint.
+    """Yield the identity that each answer shows, or the error.
+
+    Nothing is yielded for an endpoint that the key may not read or that does not exist.
     """
     asking: list[Callable[[], Awaitable[Identity]]] = [partial(_costs, client, owner, now)]
-    newest = [pair for pair in owner.newest if pair[0] in USAGE_ENDPOINTS][:SOURCES]
+    newest = [pair for pair in owner.newest if pair[0] in USAGE_ENDPOINTS][:MAX_SOURCES]
     asking += [partial(_usage, client, name, end) for name, end in newest]
     asking.append(partial(_projects, client))
     for ask in asking:
         try:
             yield await ask()
         except (MissingScope, NotOffered, BadRequest) as error:
-            log.debug("whose key it is", extra={"error": str(error)})
+            log.debug("an endpoint does not identify the key", extra={"error": str(error)})
         except SourceError as error:
             yield error
 
 
 async def _costs(client: Client, owner: Owner, now: int) -> Identity:
-    """Costs say the organization's id, where anything does."""
+    """The identity that costs show: the only answers that may name the organization's id."""
     today = floor(now, Width.DAY)
     newest = dict(owner.newest).get(COSTS.name)
     first = min(today, floor(newest - 1, Width.DAY)) if newest else today
@@ -223,7 +227,10 @@ async def _costs(client: Client, owner: Owner, now: int) -> Identity:
 
 
 async def _usage(client: Client, name: str, newest: int) -> Identity:
-    """Usage of days that the state has rows of: of the same organization, it names the same ids."""
+    """The identity that usage shows on days of which the state has rows.
+
+    The same organization has the same ids of projects and API keys there.
+    """
     endpoint = USAGE_ENDPOINTS[name]
     end = floor(newest - 1, Width.DAY) + Width.DAY
     source = UsageSource(client, endpoint)

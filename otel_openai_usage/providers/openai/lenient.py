@@ -1,4 +1,4 @@
-"""Objects of a list read one by one and field by field: one odd value costs at most itself."""
+"""Reads objects of a list one by one and field by field, so that one odd value loses only itself."""
 
 import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,8 +12,10 @@ _ANY = msgspec.json.Decoder()
 
 
 def objects(items: list[msgspec.Raw], item_type: type[T], odd: Odd) -> list[T]:
-    """Those of the items that can be read. A field that cannot be is left at its default, an item
-    without a field that it must have is left out; both are counted in `odd`.
+    """The items that can be read.
+
+    An unreadable field keeps its default. An item without a required field is left out. `odd` counts
+    both.
     """
     found = []
     for raw in items:
@@ -46,16 +48,18 @@ def _object(value: Any, item_type: type[T], odd: Odd) -> T | None:
         read = _field(said, hints[field.name], odd)
         if read is not None:
             given[field.name] = read
-        elif said not in ([], {}):  # PHP's empty object says nothing, as null does
+        elif said not in ([], {}):
+            # PHP writes an empty object as [], which means null here.
             odd.replaced += 1
     try:
         return item_type(**given)
-    except TypeError:  # a field that it must have
+    except TypeError:
+        # A required field is missing.
         return None
 
 
 def _field(said: Any, hint: Any, odd: Odd) -> Any:
-    """The value as one of the types of a field; None where it is none of them."""
+    """The value, if it has one of the types of a field; else None."""
     is_union = get_origin(hint) in (Union, types.UnionType)
     for kind in get_args(hint) if is_union else (hint,):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

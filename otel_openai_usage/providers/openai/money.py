@@ -93,8 +93,9 @@ def _of_one_unit(item: _Cost, units: Mapping[str, set[str]]) -> Decimal | None:
 
 
 def exact(value: Decimal | None, where: str) -> Decimal:
-    """The value, null as zero and zero without its thousands of places; BadShape for what is no
-    amount.
+    """The value as an amount. Raises BadShape for a value that is none.
+
+    Null is zero, and a zero such as `0E-6176` loses its thousands of decimal places.
     """
     if not value:
         return ZERO

@@ -71,9 +71,7 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
-    """What `decoding` (of a msgspec Decoder) makes of a body; BadShape with the endpoint where it
-    makes nothing.
-    """
+    """Return `decoding(body)`, where `decoding` belongs to a msgspec Decoder. Raises BadShape."""
     try:
         return decoding(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -81,8 +79,9 @@ def decode(decoding: Callable[[Body], T], body: Body, endpoint: str) -> T:
 
 
 def page(body: Body, endpoint: Endpoint) -> Page:
-    """The envelope of a page; the results of its buckets stay as they came, views into the body, so
-    that no step takes long.
+    """Decode the envelope of a page. Raises BadShape.
+
+    The results of its buckets are not decoded: they are views into the body.
     """
     answer = decode(_PAGE.decode, body, endpoint.path)
     return Page(
@@ -98,7 +97,7 @@ def bucket(start: int, content: bytes | memoryview) -> RawBucket:
 
 
 def joined(first: bytes, second: bytes) -> bytes:
-    """Two arrays of results as one."""
+    """Concatenate two JSON arrays of results."""
     parts = [part for part in (first.strip()[1:-1].strip(), second.strip()[1:-1].strip()) if part]
     return b"[" + b",".join(parts) + b"]"
 
@@ -127,17 +126,17 @@ def rows(endpoint: Endpoint, results: bytes, odd: Odd | None = None) -> _Results
 
 
 REPLACED = "\ufffd"
-"""Stands for a dimension that is neither text nor a number."""
+"""The value of a dimension that is neither text nor a number."""
 MAX_COUNT = 10**16
-"""The largest count of one attribute set in one bucket, be it one row or several: a larger one is no
-usage, and would leave the 64 bits of SQLite.
+"""The largest count of one attribute set in one bucket, in one row or several. A larger one is no
+usage, and sums of it could exceed the 64 bits of a database column.
 """
 
 _ORGANIZATION = re.compile(rb'"organization_id"\s*:\s*"([^"\\]+)"')
 
 
 def organization_id(results: bytes) -> str | None:
-    """The organization's id, which costs results may carry (undeclared, so never to be relied on)."""
+    """The organization's id, if costs results name it. OpenAI does not declare that field."""
     found = _ORGANIZATION.search(results)
     return found[1].decode("utf-8", "replace") if found else None
 
@@ -176,7 +175,7 @@ def _sum(endpoint: Endpoint, dims: list[Dims], amounts: list[Amounts]) -> _Resul
     return found
 
 
-# --- the quick way: what OpenAI sends nearly always, decoded in C ---
+# --- The quick way decodes nearly all answers, in C. ---
 
 
 @functools.cache
@@ -187,7 +186,7 @@ def _quick(endpoint: Endpoint) -> Callable[[bytes], _Columns]:
     dimensions = [
         (name, bool | None if name == "batch" else str | None, None) for name in endpoint.dimensions
     ]
-    # gc=False: they hold no cycles, and a hundred thousand of them would wake the collector.
+    # gc=False: items have no cycles, and a hundred thousand of them would start the collector.
     item_type: Any = msgspec.defstruct(
         endpoint.name, [*required, *optional, *dimensions], kw_only=True, gc=False
     )
@@ -197,8 +196,8 @@ def _quick(endpoint: Endpoint) -> Callable[[bytes], _Columns]:
 
     def read(results: bytes) -> _Columns:
         items = decoder.decode(results)
-        # Looked up as they came (batch still a boolean), so that a known series costs one look and
-        # no new object.
+        # The pool also knows dimensions as they came (batch still a boolean), so that a known
+        # series costs one look-up and no new object.
         dims = [_pool.get(raw) or _share(raw) for raw in map(dims_of, items)]
         return dims, [
             tuple(n or 0 for n in ns) if None in ns else ns for ns in map(amounts_of, items)
@@ -227,8 +226,9 @@ _POOL_SIZE = 200_000
 
 
 def _share(raw: tuple[object, ...]) -> Dims:
-    """One copy of equal dimensions, however many buckets name them; empty is None, and a boolean
-    can only be `batch`.
+    """The shared copy of equal dimensions, so that many buckets with them need little memory.
+
+    Empty text becomes None. A boolean can only be the value of `batch`.
     """
     if len(_pool) >= _POOL_SIZE:
         _pool.clear()
@@ -240,12 +240,11 @@ def _share(raw: tuple[object, ...]) -> Dims:
 
 
 def _is_short(raw: tuple[object, ...]) -> bool:
-    """Whether no text of it was cut: what is endless is not kept."""
+    """Whether no text of it was cut. Very long texts are not pooled, to bound the memory."""
     return all(len(value) <= LONGEST for value in raw if isinstance(value, str))
 
 
-# --- the slow way: the same with every oddity that we bear, and a message that says what was met
-# ---
+# --- The slow way accepts every oddity that we know, and its errors name the value. ---
 
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _WHOLE = re.compile(r"\d+(\.\d*)?([eE][+-]?\d{1,3})?")
@@ -258,15 +257,16 @@ _UNIT = "quantity_unit"
 
 
 def _known(endpoint: Endpoint) -> list[str]:
-    """The fields of a result that are read."""
+    """The names of the fields of a result that are read."""
     measures = [measure.field for measure in endpoint.measures]
     return [*measures, *endpoint.group_by, *([_UNIT] if endpoint.measures[0].money else [])]
 
 
 @functools.cache
 def _fields(endpoint: Endpoint) -> Callable[[Body], list[Any]]:
-    """Decodes an array of results whose known fields stay as they came. Null and [] stand for a
-    result without anything.
+    """A decoder of an array of results, whose known fields stay JSON.
+
+    PHP and proxies write null or [] for an empty result, so both are accepted.
     """
     names = _known(endpoint)
     item_type: Any = msgspec.defstruct(
@@ -285,7 +285,7 @@ def _mended(results: bytes, odd: Odd) -> bytearray:
 
 
 def _results(endpoint: Endpoint, results: Body, odd: Odd) -> Iterable[dict[str, bytes]]:
-    """The known fields of each result, as JSON; a result that is null, [] or {} is left out."""
+    """The known fields of each result, as JSON. A result that is null, [] or {} is left out."""
     names = _known(endpoint)
     as_sent: list[msgspec.Raw] = []
     for index, item in enumerate(decode(_fields(endpoint), results, endpoint.path)):
@@ -313,8 +313,9 @@ def _slow(endpoint: Endpoint, results: Body, odd: Odd) -> Iterable[tuple[Dims, A
 
 
 def readable_costs(endpoint: Endpoint, results: bytes, odd: Odd) -> bytes:
-    """Costs results whose text can be read: as they are, or else with odd text replaced. Their
-    numbers stay as they came.
+    """Costs results that can be decoded: unchanged, or else with unreadable text replaced.
+
+    Numbers are not changed. Raises BadShape.
     """
     try:
         money.quantity_units(endpoint, results)
@@ -339,9 +340,7 @@ def _mended_cost(endpoint: Endpoint, fields: dict[str, bytes], odd: Odd) -> dict
 
 
 def _dimension(raw: bytes, name: str, odd: Odd) -> str | None:
-    """The value of a dimension; where it is none, something in its place, so that the numbers of the
-    row are not lost.
-    """
+    """The value of a dimension. An unreadable one is replaced, so that the row keeps its numbers."""
     if raw in _EMPTY:
         return None
     try:

@@ -11,7 +11,7 @@ from otel_openai_usage.errors import OtherOrganization, Unavailable
 
 _NOTE = "legacy.owner"
 MARKS = 32
-"""Keys that are remembered, the newest of them."""
+"""The number of key marks that are stored, the newest ones."""
 
 
 class State(Protocol):
@@ -25,7 +25,7 @@ class State(Protocol):
 
 
 class Answer(Protocol):
-    """What the endpoint says of one day: `openai.legacy.Day`."""
+    """The usage of one day: `openai.legacy.source.Day`."""
 
     @property
     def hours(self) -> Mapping[int, Rows]: ...
@@ -34,7 +34,7 @@ class Answer(Protocol):
 
 
 class LegacyOwner:
-    """Compares each answer with what is stored, for the endpoint says with each record whose it is.
+    """Compares each answer with the stored rows: each record names its organization.
 
     `mark` stands for the key and the base URL.
     """
@@ -47,7 +47,7 @@ class LegacyOwner:
     def admit(self, day: int, answer: Answer) -> None:
         """Let an answer for a UTC day pass if it is of the state's organization.
 
-        Raises OtherOrganization if not, Unavailable if that can't be told yet, and StateError.
+        Raises OtherOrganization if not, Unavailable if that cannot be found out yet, and StateError.
         """
         hours = answer.hours
         known = self._identity(self._source_state.series)
@@ -66,7 +66,7 @@ class LegacyOwner:
         self._state.set_note(_NOTE, json.dumps([*marks, self._mark][-MARKS:]))
 
     def _refuse_silence(self, day: int) -> None:
-        """A day without records says nothing of whose it is, and must not replace what is stored."""
+        """Raise Unavailable if stored rows exist: a day without records names no organization."""
         if self._source_state.series and self._state.rows_within(
             self._source_state, tuple(Width), day, day + Width.DAY
         ):
@@ -88,11 +88,11 @@ class LegacyOwner:
 
     def _sentence(self, known: Identity, seen: Identity) -> str:
         if known.ids and seen.ids:
-            told = f"of {seen.name}, and the state has the data of {known.name}"
+            whose = f"of {seen.name}, and the state has the data of {known.name}"
         else:
-            told = "of another organization than the one whose data the state has"
+            whose = "of another organization than the one whose data the state has"
         return (
-            f"organization {self._source_state.organization!r}: legacy.api_key is {told}. Nothing of it is"
+            f"organization {self._source_state.organization!r}: legacy.api_key is {whose}. None of its usage is"
             " counted: set state.path to a new file, or give this organization another name; or put"
             " the former key back"
         )

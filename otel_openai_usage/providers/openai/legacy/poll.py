@@ -1,4 +1,4 @@
-"""Polls the old usage endpoint: today's sums to show, every record into the history."""
+"""Polls the legacy usage endpoint: exports today's sums, and stores every record."""
 
 import json
 import logging
@@ -19,8 +19,8 @@ from otel_openai_usage.errors import SourceError
 log = logging.getLogger(__name__)
 
 MINUTE = 60.0
-FURTHEST = 31
-"""Days of downtime that are read afterwards."""
+MAX_DAYS = 31
+"""Days of downtime that are read afterwards, at most."""
 TRIES = 12
 """So many polls try to read a day that ended, while today can be read; then it is given up."""
 STEP = 3600.0
@@ -44,7 +44,7 @@ class Notes(Protocol):
 
 
 class Answer(Protocol):
-    """What the endpoint says of one day."""
+    """The usage of one day."""
 
     @property
     def hours(self) -> Mapping[int, Rows]: ...
@@ -63,7 +63,7 @@ class Source(Protocol):
 
 
 class Telemetry(Protocol):
-    """Whom to tell how polling goes."""
+    """Receives how polling goes."""
 
     def polled(self, organization: str, source: str, seconds: float, rows: int) -> None: ...
     def skipped(self, organization: str, source: str, records: int) -> None: ...
@@ -139,7 +139,7 @@ class LegacyPoll:
         self._waits = hold != math.inf
         self._prices = prices
         self.admit: Callable[[int, Answer], None] = lambda day, answer: None
-        """Called in the keeper's thread before an answer for a day is kept; it may refuse it."""
+        """Called in the recorder's thread before an answer for a day is recorded; it may refuse it."""
         self.answered: Callable[[], None] = lambda: None
         self._zero_since: dict[Labels, float] = {}
         self._odd: dict[int, int] = {}
@@ -193,7 +193,7 @@ class LegacyPoll:
         return today
 
     def _note_time(self) -> None:
-        """The clock is believed; later times are compared with it."""
+        """Trust the clock: later times are compared with this one."""
         clock = self._recorder.clock
         self._offset = clock.now() - clock.mono()
         self._ahead_since = None
@@ -219,7 +219,7 @@ class LegacyPoll:
 
         Returns the number of records.
         """
-        oldest = max(ended.day + Width.DAY, today - FURTHEST * Width.DAY)
+        oldest = max(ended.day + Width.DAY, today - MAX_DAYS * Width.DAY)
         unread = dict.fromkeys(range(oldest, today, Width.DAY), 0)
         records = 0
         try:
@@ -263,15 +263,15 @@ class LegacyPoll:
                     )
             else:
                 del self._days.unread[day]
-            await self._keep_days()
+            await self._store_days()
         return records
 
-    async def _keep_days(self) -> None:
+    async def _store_days(self) -> None:
         text = self._days.text()
         await self._recorder.do(lambda: self._notes.set_note(_DAYS, text))
 
     async def _read(self, day: int) -> int:
-        """Keep a day. The number of its records."""
+        """Record a day. Returns the number of its records."""
         records = 0
         async for answer in self._source.read(day):
             await self._record(day, answer)
@@ -279,7 +279,7 @@ class LegacyPoll:
         return records
 
     async def _read_and_show(self, day: int) -> int:
-        """Keep a day, and show it as its answers come. The number of its records."""
+        """Record a day, and publish it as its answers arrive. Returns the number of its records."""
         records = 0
         said: Mapping[Labels, Sums] = {}
         async for answer in self._source.read(day):
@@ -288,15 +288,15 @@ class LegacyPoll:
             records = answer.records
             await self._show(day, said)
             self.answered()
-        while self._waits and (held := self._held()):
-            await self._recorder.clock.sleep(min(held.values()))
+        while self._waits and (waits := self._zero_for()):
+            await self._recorder.clock.sleep(min(waits.values()))
             await self._show(day, said)
         return records
 
     async def _record(self, day: int, answer: Answer) -> Mapping[int, Rows]:
-        """Keep an answer. What is stored of the day then."""
+        """Record an answer. Returns the rows that are stored of the day, by hour."""
         self._report_odd(day, answer.odd)
-        hours = await self._recorder.do(lambda: self._keep(day, answer))
+        hours = await self._recorder.do(lambda: self._store(day, answer))
         if answer.hours:
             end = max(answer.hours) + Width.HOUR
             self._status.newest_bucket = max(end, self._status.newest_bucket or 0)
@@ -316,7 +316,7 @@ class LegacyPoll:
         self._odd = {day: odd}
         self._telemetry.skipped(self._source_state.organization, "legacy", more)
 
-    def _keep(self, day: int, answer: Answer) -> Mapping[int, Rows]:
+    def _store(self, day: int, answer: Answer) -> Mapping[int, Rows]:
         store = self._recorder.store
         hours = answer.hours
         self.admit(day, answer)
@@ -336,18 +336,18 @@ class LegacyPoll:
         known = self._shown.sums if self._shown is not None else {}
         if self._shown is not None and not same_day:
             self._days.turn(self._shown, day)
-            await self._keep_days()
+            await self._store_days()
         said = self._days.uncounted(day, said)
         now = self._recorder.clock.mono()
         if not begun and not same_day:
             self._zero_since = dict.fromkeys((*known, *said), now)
         elif not begun:
             self._zero_since |= dict.fromkeys(said.keys() - known.keys(), now)
-        frame = legacy_day.frame(self._shown, day, said, self._held())
+        frame = legacy_day.frame(self._shown, day, said, self._zero_for())
         await self._recorder.do(lambda: self._put(frame))
         self._recorder.notify()
 
-    def _held(self) -> dict[Labels, float]:
+    def _zero_for(self) -> dict[Labels, float]:
         """The series that are still shown as 0, and for how many more seconds."""
         now = self._recorder.clock.mono()
         left = {labels: since + self._hold - now for labels, since in self._zero_since.items()}

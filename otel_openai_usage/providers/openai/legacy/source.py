@@ -60,7 +60,7 @@ _AMOUNTS = {
     "characters": ("num_characters",),
     "audio": ("num_seconds",),
 }
-"""Our measures, and what the records of 2023 and later call them."""
+"""The fields of records, since 2023, by measure."""
 
 _FRACTIONAL = frozenset({"audio"})
 """Measures whose records may have fractions. They are summed exactly, then rounded once per row."""
@@ -109,7 +109,7 @@ def legacy_client(
 
 @dataclass(slots=True)
 class Day:
-    """What the endpoint says of one UTC day.
+    """The usage of one UTC day.
 
     `hours` has rows by the start of their hour (Unix seconds). `odd` counts the values that were not
     understood. `by_user` says that users were asked for one by one, so the answer says nothing about
@@ -127,9 +127,9 @@ class Day:
         return sum(map(len, self.hours.values()))
 
 
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 """So many users may fail, one after the other, before the endpoint itself is said to fail."""
-LONGEST_REST = 12
+MAX_REST = 12
 """Readings that a user is left out of at most, after failing again and again: an hour at five
 minutes.
 """
@@ -143,7 +143,7 @@ class _Failing:
     rest: int = 0
 
     def failed_again(self) -> None:
-        self.rest = min(2**self.times - 1, LONGEST_REST)
+        self.rest = min(2**self.times - 1, MAX_REST)
         self.times += 1
 
 
@@ -216,7 +216,7 @@ class LegacySource:
                 failures += 1
                 self._note_failure(user, error)
                 found.unread += not _is_gone(error)
-                if not answers and failures >= MOST_FAILURES:
+                if not answers and failures >= MAX_FAILURES:
                     self._next_user = _behind(user, users)
                     raise self._nobody_answers(first_error, users) from None
             else:
