@@ -346,8 +346,8 @@ def _state(path: Path, *, strict: bool) -> Finding:
     if found.doubts:
         what = f"{said}: {'; '.join(found.doubts)}; restore a backup, or use `state accept`"
         return Finding("fail" if strict else "warn", "state", what)
-    if found.position.began:
-        said += f", counting since {utc(found.position.began):%Y-%m-%dT%H:%M:%SZ}"
+    if found.counting_since:
+        said += f", counting since {utc(found.counting_since):%Y-%m-%dT%H:%M:%SZ}"
     if found.running:
         said += ", in use by a running exporter"
     return Finding("ok", "state", said)

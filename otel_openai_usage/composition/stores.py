@@ -1,7 +1,6 @@
 """The store that the settings ask for.
 
-Only this module and the commands `state …` know a database. Another store is one more case in each
-function here.
+Only this module and the commands `state …` know a database.
 """
 
 import time
@@ -10,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from otel_openai_usage.errors import ConfigError
-from otel_openai_usage.storage.ports import OpenQueries, Writer
-from otel_openai_usage.storage.sqlite import queries
-from otel_openai_usage.storage.sqlite.file import MEMORY, inspect
-from otel_openai_usage.storage.sqlite.state_info import describe
-from otel_openai_usage.storage.sqlite.store import Store
+from otel_openai_usage.storage.ports import Backend, OpenQueries, StoreInfo, Writer
+from otel_openai_usage.storage.sqlite.backend import SQLITE
+from otel_openai_usage.storage.sqlite.file import MEMORY
 
-__all__ = ["describe", "inspect", "open_writer", "queries_opener", "require_kept"]
+
+def _backend(_: Path) -> Backend:
+    """The kind of store at a location. Another kind is one more line here."""
+    return SQLITE
 
 
 def open_writer(
@@ -26,12 +26,22 @@ def open_writer(
 
     `now` returns Unix seconds. With `strict` a store with losses is refused.
     """
-    return Store(path, now=now, strict=strict)
+    return _backend(path).open_writer(path, now=now, strict=strict)
 
 
 def queries_opener(path: Path) -> OpenQueries:
     """A function that opens the store for reading. That function raises StateError."""
-    return partial(queries.open_queries, path)
+    return partial(_backend(path).open_queries, path)
+
+
+def inspect(path: Path) -> str:
+    """What is at a path, in a sentence. Raises StateError if `run` could not use it."""
+    return _backend(path).inspect(path)
+
+
+def describe(path: Path) -> StoreInfo:
+    """Describe a store without changing it. Raises StateError if there is none."""
+    return _backend(path).describe(path)
 
 
 def require_kept(path: Path) -> None:

@@ -4,8 +4,8 @@ The engine and the ingest write through a `Writer`. The dashboard, the reports, 
 read through `Queries`, also while another process writes. Nothing above this package knows which
 database is behind them. Only `composition/stores.py` and the commands `state …` do.
 
-To add a store, create one folder beside `sqlite/` with both ports, and add one line to
-`composition/stores.py`. A store must do this:
+To add a store, create one folder beside `sqlite/` with both ports and its `Backend`, and add one
+line to `composition/stores.py`. A store must do this:
 
 * Commit a transaction completely or not at all. A commit that returned survives a power cut.
 * Store money exactly, with all its decimal digits. Counts need 64 bits.
@@ -22,7 +22,9 @@ Times are Unix seconds.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from otel_openai_usage.domain.commits import Commit, Created
@@ -383,3 +385,47 @@ class Queries(Protocol):
 
 OpenQueries: TypeAlias = Callable[[], AbstractContextManager[Queries]]
 """Opens the store for reading."""
+
+
+class OpenWriter(Protocol):
+    """Opens a store for writing. Raises StateError, also if another process writes it.
+
+    `now` returns Unix seconds. With `strict` a store with losses is refused.
+    """
+
+    def __call__(
+        self, path: Path, *, now: Callable[[], float] = ..., strict: bool = False
+    ) -> Writer: ...
+
+
+class StoreInfo(Protocol):
+    """A store as the command `check` sees it."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is wrong, in sentences."""
+        ...
+
+    @property
+    def counting_since(self) -> int | None:
+        """When counting began, None if it did not."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether an exporter has the store open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The functions that open or describe a store, one constant for each kind of store.
+
+    `inspect` says in a sentence what is at a path, and raises StateError if `run` could not use it.
+    `describe` raises StateError if there is no store.
+    """
+
+    open_writer: OpenWriter
+    open_queries: Callable[[Path], AbstractContextManager[Queries]]
+    inspect: Callable[[Path], str]
+    describe: Callable[[Path], StoreInfo]

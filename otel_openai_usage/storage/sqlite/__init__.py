@@ -3,6 +3,7 @@
 Where to look:
 
 ==================  ==================================================================
+`backend`           the entry points, for `composition/stores.py`
 `store`             the port Writer: opens the file, commits, closes
 `queries`, `sums`   the port Queries: reads beside the writer; its SQL
 `sources`           a source, how far it was read, its groupings

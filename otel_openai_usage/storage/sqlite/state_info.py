@@ -37,6 +37,11 @@ class StateInfo:
     losses: tuple[StoredLoss, ...]
 
     @property
+    def counting_since(self) -> int | None:
+        """When counting began, None if it did not."""
+        return self.position.began
+
+    @property
     def doubts(self) -> list[str]:
         """What is wrong, in sentences."""
         found = [loss.details for loss in self.losses]

@@ -1,0 +1,14 @@
+"""The entry points of the SQLite store."""
+
+from otel_openai_usage.storage.ports import Backend
+from otel_openai_usage.storage.sqlite.file import inspect
+from otel_openai_usage.storage.sqlite.queries import open_queries
+from otel_openai_usage.storage.sqlite.state_info import describe
+from otel_openai_usage.storage.sqlite.store import Store
+
+SQLITE = Backend(
+    open_writer=Store,
+    open_queries=open_queries,
+    inspect=inspect,
+    describe=describe,
+)
