@@ -213,7 +213,7 @@ class SeriesIndex:
         if placement is None:
             placement = Placement()
             self._placements[stored_series.id] = placement
-        # Whoever is a member of a series already was shown with some name.
+        # A member of a live series is shown already, under the name that it had.
         may_wait = may_wait and placement.state is not PlacementState.PARTLY_DORMANT
         mono = now if mono is None else mono
         if may_wait and self._naming.must_wait(source_state, stored_series, mono):
@@ -375,6 +375,7 @@ class SeriesIndex:
             self._changed.pop(series, None)
             self._restated.pop(series, None)
             self._leave(series)
+            # Others return as new series, with the total of their only member.
             if len(series.members) > 1 or self.policy.names_without_ids:
                 self._dormant[instrument, key] = series
         self._points.keep_only(instrument, live.values())
@@ -387,6 +388,7 @@ class SeriesIndex:
             placement = self._placements[stored_series.id]
             placement.series = tuple(other for other in placement.series if other is not series)
             if placement.state is PlacementState.WAITING_FOR_NAME:
+                # It waits to join all its series again, this one included.
                 continue
             if not placement.series:
                 placement.move_to(PlacementState.ABSENT)
@@ -398,7 +400,7 @@ class SeriesIndex:
         """Make a dormant series live, with all its members. Return it."""
         series = self._dormant.pop((instrument, key))
         series.move_to(SeriesState.UNPUBLISHED)
-        # It was shown before. Whoever joins it, it does not begin at 0.
+        # It was shown before, so a new member must not make it begin at 0.
         series.high_water_mark = series.value()
         self._series[instrument][key] = series
         self._changed[series] = None
@@ -406,7 +408,8 @@ class SeriesIndex:
             placement = self._placements.setdefault(stored_series.id, Placement())
             placement.series += (series,)
             if placement.state is PlacementState.ABSENT:
-                placement.move_to(PlacementState.PARTLY_DORMANT)  # its other series stay dormant
+                # Its other series stay dormant until it changes itself.
+                placement.move_to(PlacementState.PARTLY_DORMANT)
         return series
 
     # --- zero first
@@ -454,6 +457,7 @@ class SeriesIndex:
             self._restated[series] = restated
         else:
             self._restated.pop(series, None)
+        # A series that was published stays: an end would look like a gap.
         if not value and self.policy.skip_zero and not series.has_point:
             self._set_state(series, SeriesState.OMITTED)
             series.begins_at_zero = True

@@ -1,4 +1,4 @@
-"""What a poll costs that brings nothing new, told by what it does and not by the clock."""
+"""What a poll without new usage does, counted in work and not in time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,8 +67,8 @@ class Scripted:
         }
 
 
-class House:
-    """Keeper, Display, Store and readers, as the application wires them, on a clock that is set."""
+class Exporter:
+    """The parts of an exporter, wired as the application does, with a clock that the test sets."""
 
     def __init__(self, folder: Path) -> None:
         self.now = float(NOON)
@@ -103,33 +103,33 @@ class House:
         return self.store._db.total_changes - before
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         await self.recorder.close()
         self.self_metrics.shutdown()
         self.store.close()
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> House:
-    """A house that has been polled."""
-    made = House(tmp_path)
+async def exporter(tmp_path: Path) -> Exporter:
+    """An exporter after its first poll."""
+    made = Exporter(tmp_path)
     await made.poll()
     return made
 
 
-async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
+async def test_a_poll_with_nothing_new_does_nothing(exporter: Exporter) -> None:
     """It decodes no bucket, writes no row, leaves every counter's points alone, and their ready
     bytes too.
     """
-    points = house.board.current().points
-    pages = house.prometheus.refresh()
-    house.source.parsed.clear()
-    house.now += 20
-    assert await house.poll() == 0
-    after = house.board.current().points
-    pages_after = house.prometheus.refresh()
-    await house.close()
-    assert house.source.parsed == []
+    points = exporter.board.current().points
+    pages = exporter.prometheus.refresh()
+    exporter.source.parsed.clear()
+    exporter.now += 20
+    assert await exporter.poll() == 0
+    after = exporter.board.current().points
+    pages_after = exporter.prometheus.refresh()
+    await exporter.close()
+    assert exporter.source.parsed == []
     assert [name for name, some in points.items() if after[name] is not some] == [
         "openai.api.last_success"
     ]
@@ -141,17 +141,17 @@ async def test_a_poll_with_nothing_new_does_nothing(house: House) -> None:
     assert changed.count(b"\n") == 1
 
 
-async def test_only_what_changed_is_decoded_and_rendered(house: House) -> None:
+async def test_only_what_changed_is_decoded_and_rendered(exporter: Exporter) -> None:
     """One minute that grew is one bucket to decode, and the families that it speaks of to render."""
-    points = house.board.current().points
+    points = exporter.board.current().points
     minute = NOON - 600
-    house.source.parsed.clear()
-    house.source.more[minute] = 7
-    house.now += 20
-    await house.poll()
-    after = house.board.current().points
-    await house.close()
-    assert house.source.parsed == [f"{minute} 60 7".encode()]
+    exporter.source.parsed.clear()
+    exporter.source.more[minute] = 7
+    exporter.now += 20
+    await exporter.poll()
+    after = exporter.board.current().points
+    await exporter.close()
+    assert exporter.source.parsed == [f"{minute} 60 7".encode()]
     changed = {name for name, some in points.items() if after[name] is not some}
     assert changed == {TOKENS, "openai.api.requests", "openai.api.last_success"}
     assert (
