@@ -12,7 +12,7 @@ from otel_openai_usage.config import load
 from otel_openai_usage.errors import ExporterError
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.http.server import Server
-from tests.exporters.boards import HOUSE, board
+from tests.exporters.boards import ORGANIZATION, board
 from tests.http.certificates import Authority
 
 HASH = bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
@@ -51,7 +51,7 @@ async def test_the_listener_is_asked_as_it_is_configured(
             "prometheus.web_config_file": str(tmp_path / "web.yml"),
         },
     )
-    shown = board(HOUSE)
+    shown = board(ORGANIZATION)
     reasons: list[str] = []
     server = Server(
         PrometheusReader(shown),

@@ -1,4 +1,4 @@
-"""Boards made by hand, and what the stock parts show of them."""
+"""Boards made by hand, and what the stock exporters make of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ Rows = Mapping[str, Sequence[tuple[Mapping[str, AttributeValue], int | float]]]
 
 
 def snapshot(rows: Rows, version: int = 1) -> Snapshot:
-    """A snapshot of these rows."""
+    """Return a snapshot of these rows."""
     points = {
         name: tuple(Point(Series(attributes, START), value) for attributes, value in some)
         for name, some in rows.items()
@@ -29,14 +29,14 @@ def snapshot(rows: Rows, version: int = 1) -> Snapshot:
 
 
 def board(rows: Rows) -> Board:
-    """A board that shows these rows."""
+    """Return a board whose snapshot has these rows."""
     made = Board()
     made.publish(snapshot(rows))
     return made
 
 
 def stock_prometheus(shown: Board) -> tuple[bytes, bytes]:
-    """What the stock exporter prints for `instrument()`: text and OpenMetrics (without its end)."""
+    """Return what the stock exporter prints: text, and OpenMetrics without its end."""
     registry = CollectorRegistry()
     reader = PrometheusMetricReader(
         disable_target_info=True,
@@ -53,7 +53,7 @@ def stock_prometheus(shown: Board) -> tuple[bytes, bytes]:
 
 
 def stock_data(shown: Board) -> MetricsData:
-    """What the SDK hands to any exporter for `instrument()`."""
+    """Return what the SDK hands to any exporter for `instrument()`."""
     reader = InMemoryMetricReader(cardinality_limits=LIMITS)
     provider = MeterProvider([reader], Resource({}), shutdown_on_exit=False)
     instrument(provider, shown)
@@ -62,7 +62,7 @@ def stock_data(shown: Board) -> MetricsData:
     return data or MetricsData([])
 
 
-HOUSE: Rows = {
+ORGANIZATION: Rows = {
     "openai.api.tokens": [
         ({"organization": "acme", "model": "gpt-5", "operation": "completions", "project_id": "proj_1", "project_name": 'The "Lab"\n',
           "user_id": "user-1", "api_key_id": "key_1", "api_key_name": "ci\\nightly", "batch": "false", "token_type": "input"}, 12_345_678),

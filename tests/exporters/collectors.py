@@ -1,4 +1,4 @@
-"""Small Collectors: they take OTLP, remember it, and can be slow, refuse, or not be there."""
+"""Small Collectors that remember what they receive, and can be slow, refuse, or be dead."""
 
 import contextlib
 import gzip
@@ -27,7 +27,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 
 
 class Received:
-    """What a Collector got, request by request, and how it behaves."""
+    """What a Collector received, and how it behaves."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -38,14 +38,14 @@ class Received:
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
         """Over HTTP, the answers to the next requests; after these, and over gRPC, 200."""
         self.response = ExportMetricsServiceResponse()
-        """What a request that is taken is answered with."""
+        """The answer to an accepted request."""
         self.failures: list[tuple[grpc.StatusCode, bytes]] = []
         """Over gRPC, how the next calls fail: the code, and the details in the trailer."""
         self.paths: list[str] = []
-        """Over HTTP, what was asked for."""
+        """Over HTTP, the paths of the requests."""
 
     def take(self, request: ExportMetricsServiceRequest, headers: dict[str, str]) -> bool:
-        """Remember, after a while if slow; False if refusing."""
+        """Remember the request after `delay` seconds. Return False to refuse it."""
         time.sleep(self.delay)
         if not self.refusing:
             self.requests.append(request)
@@ -165,14 +165,14 @@ def http_collector(
 
 
 @contextmanager
-def black_hole() -> Iterator[str]:
-    """The URL of something that takes connections and never says a word."""
+def silent_server() -> Iterator[str]:
+    """The URL of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def dead() -> str:
-    """A URL where nobody listens."""
+    """Return a URL where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
 

@@ -13,14 +13,14 @@ from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
 from otel_openai_usage.exporters.self_instruments import RESTATED, SELF_INSTRUMENTS
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from tests.exporters.boards import HOUSE, TIME, board
+from tests.exporters.boards import ORGANIZATION, TIME, board
 
 
 class Health:
     """Our own health, read through Prometheus."""
 
     def __init__(self, who: Resource | None = None) -> None:
-        self.board = board(HOUSE)
+        self.board = board(ORGANIZATION)
         self.reader = PrometheusReader(self.board)
         self.self_metrics = SelfMetrics(
             self.board,

@@ -16,7 +16,7 @@ from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.http.server import Server
 from otel_openai_usage.http.web_config import read
-from tests.exporters.boards import HOUSE, board
+from tests.exporters.boards import ORGANIZATION, board
 from tests.http.certificates import Authority
 
 PASSWORD = "correct horse battery staple, of which bcrypt reads only the first seventy-two bytes"
@@ -51,7 +51,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
     async def start(text: str) -> Server:
         (tmp_path / "web.yml").write_text(text)
-        shown = board(HOUSE)
+        shown = board(ORGANIZATION)
         server = Server(
             PrometheusReader(shown),
             shown,
@@ -79,10 +79,8 @@ async def status(url: str, auth: str = "", tls: ssl.SSLContext | None = None) ->
         return answer.status
 
 
-async def test_a_password_is_asked_for_on_every_path_but_the_probes(serve: Serve) -> None:
-    """Without or with wrong credentials a path is 401, with the right ones 200; /healthz and
-    /readyz are answered to everybody.
-    """
+async def test_every_path_but_the_probes_needs_a_password(serve: Serve) -> None:
+    """Without the right credentials a path is 401; /healthz and /readyz need none."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     for path in ("/healthz", "/readyz"):
         assert await status(server.url + path) == 200
@@ -100,8 +98,8 @@ async def test_a_password_is_asked_for_on_every_path_but_the_probes(serve: Serve
     assert await status(server.url + "/nothing", basic("prom", PASSWORD)) == 404
 
 
-async def test_a_refusal_says_how_to_come_in(serve: Serve) -> None:
-    """401 carries WWW-Authenticate: Basic; what is no Basic auth at all is refused, too."""
+async def test_a_refusal_names_the_scheme(serve: Serve) -> None:
+    """401 has WWW-Authenticate: Basic; another scheme is refused, too."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     async with aiohttp.ClientSession() as session:
         nul = basic("prom", "a\0b")
@@ -119,8 +117,8 @@ async def test_a_refusal_says_how_to_come_in(serve: Serve) -> None:
                 assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Basic")
 
 
-async def test_comparing_once_is_enough(serve: Serve) -> None:
-    """bcrypt costs its time at the first scrape only, and holds up nobody else meanwhile."""
+async def test_a_password_is_compared_once(serve: Serve) -> None:
+    """Only the first scrape waits for bcrypt."""
     server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
     began = time.process_time()
     assert await status(server.url + "/", basic("prom", "slow")) == 200
@@ -132,7 +130,7 @@ async def test_comparing_once_is_enough(serve: Serve) -> None:
 
 
 async def test_the_loop_runs_on_while_a_password_is_compared(serve: Serve) -> None:
-    """Comparing happens beside the event loop."""
+    """A password is compared in a thread, not in the event loop."""
     server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
     asked = asyncio.create_task(status(server.url + "/", basic("prom", "slow")))
     turns = 0
@@ -142,8 +140,8 @@ async def test_the_loop_runs_on_while_a_password_is_compared(serve: Serve) -> No
     assert turns > 20
 
 
-async def test_a_changed_file_counts_at_once(serve: Serve, tmp_path: Path) -> None:
-    """A new password is asked for by the next request; a file that became nonsense changes nothing."""
+async def test_a_changed_file_is_used_at_once(serve: Serve, tmp_path: Path) -> None:
+    """The next request needs the new password; an unusable file changes nothing."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     for text in (f"basic_auth_users: {{other: {HASH}}}", "basic_auth_users: [nonsense"):
         rewrite(tmp_path / "web.yml", text)
@@ -154,12 +152,10 @@ async def test_a_changed_file_counts_at_once(serve: Serve, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text", ["", "\n", "{}", "basic_auth_users: {}", "basic_auth_users:", None]
 )
-async def test_an_emptied_file_opens_nothing(
+async def test_an_emptied_file_keeps_the_passwords(
     serve: Serve, tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that was emptied, or that is gone, is logged and keeps the passwords that were asked
-    for; one that is good again counts.
-    """
+    """If the file is emptied or removed, that is logged and the passwords stay in force."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     if text is None:
         (tmp_path / "web.yml").unlink()
@@ -168,15 +164,15 @@ async def test_an_emptied_file_opens_nothing(
     for _ in range(3):
         assert await status(server.url + "/metrics") == 401
         assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
-    told = [event for record in caplog.records if (event := record.__dict__.get("event"))]
-    assert told == ["web_config_refused"]
+    expected = [event for record in caplog.records if (event := record.__dict__.get("event"))]
+    assert expected == ["web_config_refused"]
     (tmp_path / "web.yml").write_text(f"basic_auth_users: {{other: {HASH}}}")
     os.utime(tmp_path / "web.yml", ns=(0, 2_000_000_000))
     assert await status(server.url + "/metrics", basic("other", PASSWORD)) == 200
 
 
-async def test_a_hash_that_bcrypt_refuses_changes_nothing(serve: Serve, tmp_path: Path) -> None:
-    """Read while running, a hash that bcrypt cannot use keeps the last good file."""
+async def test_an_unusable_hash_in_a_changed_file(serve: Serve, tmp_path: Path) -> None:
+    """A changed file with a hash that bcrypt refuses leaves the last good one in force."""
     server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
     rewrite(tmp_path / "web.yml", f"basic_auth_users: {{prom: {HASH.replace('$04$', '$03$')}}}")
     assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
@@ -194,19 +190,15 @@ async def test_a_hash_that_bcrypt_refuses_changes_nothing(serve: Serve, tmp_path
     ],
     ids=["version", "cost 3", "cost 32", "cost 31", "salt"],
 )
-def test_a_hash_that_bcrypt_refuses_is_refused_at_the_start(tmp_path: Path, hashed: str) -> None:
-    """A hash that has the look of bcrypt and cannot be used is a ConfigError with file and user, and
-    without the hash.
-    """
-    [told] = problems(tmp_path, f"basic_auth_users: {{prom: {hashed}}}")
-    assert told.startswith("web.yml: basic_auth_users.prom: ")
-    assert hashed[8:] not in told
+def test_an_unusable_hash_is_an_error_at_the_start(tmp_path: Path, hashed: str) -> None:
+    """A bcrypt hash that cannot be used is a ConfigError with file and user, without the hash."""
+    [expected] = problems(tmp_path, f"basic_auth_users: {{prom: {hashed}}}")
+    assert expected.startswith("web.yml: basic_auth_users.prom: ")
+    assert hashed[8:] not in expected
 
 
-async def test_somebody_who_guesses_holds_up_nobody(serve: Serve) -> None:
-    """While many wrong passwords wait to be compared, a known one and the probes are answered; what
-    is too much is 503.
-    """
+async def test_wrong_passwords_delay_nobody_else(serve: Serve) -> None:
+    """While many wrong passwords wait, a right one and the probes are answered."""
     server = await serve(f"basic_auth_users: {{prom: {SLOW}}}")
     assert await status(server.url + "/", basic("prom", "slow")) == 200
     guesses = [
@@ -225,9 +217,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 async def test_tls(serve: Serve, tmp_path: Path) -> None:
-    """With a certificate the listener speaks TLS 1.2 or newer and nothing else; headers of the file
-    are on every answer.
-    """
+    """With a certificate the listener speaks TLS 1.2 or newer only, and adds the headers of the file."""
     authority = Authority(tmp_path)
     authority.issue("server")
     server = await serve("""
@@ -248,7 +238,7 @@ http_server_config: {http2: true, headers: {X-Frame-Options: deny, Strict-Transp
         await status(server.url)
 
 
-async def test_a_client_has_to_show_its_certificate(serve: Serve, tmp_path: Path) -> None:
+async def test_a_client_needs_a_certificate(serve: Serve, tmp_path: Path) -> None:
     """RequireAndVerifyClientCert lets in clients of the CA and no others."""
     authority = Authority(tmp_path)
     stranger = Authority(tmp_path, "stranger")
@@ -276,9 +266,7 @@ tls_server_config:
 
 
 async def test_a_renewed_certificate_is_used_at_once(serve: Serve, tmp_path: Path) -> None:
-    """The next connection after a renewal sees the new certificate; one that does not fit its key
-    changes nothing.
-    """
+    """The next connection uses a renewed certificate; one that does not fit its key is ignored."""
     authority = Authority(tmp_path)
     authority.issue("server")
     server = await serve("tls_server_config: {cert_file: server.crt, key_file: server.key}")
@@ -299,7 +287,7 @@ async def test_a_renewed_certificate_is_used_at_once(serve: Serve, tmp_path: Pat
 
 
 def problems(folder: Path, text: str) -> list[str]:
-    """What is wrong with this file, without its path."""
+    """Return the problems of this file, without its path."""
     path = folder / "web.yml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -307,11 +295,9 @@ def problems(folder: Path, text: str) -> list[str]:
     return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
 
 
-def test_every_problem_is_told(tmp_path: Path) -> None:
-    """Unknown keys, keys that we cannot honour, and values out of range: all in one go, each with
-    its path, none with a hash.
-    """
-    told = problems(
+def test_every_problem_is_reported(tmp_path: Path) -> None:
+    """All problems of a file are reported together, each with its key."""
+    expected = problems(
         tmp_path,
         """
 tls_servr_config: {}
@@ -327,7 +313,7 @@ http_server_config: {http3: true, headers: {X-Frame-Options: allow, Server: me}}
 basic_auth_users: {prom: plain-text-password}
 """,
     )
-    assert told == [
+    assert expected == [
         "web.yml: tls_servr_config: unknown key; known here are tls_server_config, http_server_config, basic_auth_users",
         "web.yml: rate_limit: not supported here; limit requests in a proxy in front",
         "web.yml: tls_server_config.cert: not supported here; put the certificate into a file and name it as cert_file",
@@ -348,7 +334,7 @@ basic_auth_users: {prom: plain-text-password}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("basic_auth_users: [", "not YAML"),
         ("- a list", "expected keys and values, got list"),
@@ -363,19 +349,19 @@ basic_auth_users: {prom: plain-text-password}
         ),
     ],
 )
-def test_an_unusable_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
-    """What is no such file, or names files that cannot be used, is a ConfigError that says where."""
-    assert told in "\n".join(problems(tmp_path, text))
+def test_an_unusable_file_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    """An unusable file, or one that names unusable files, is a ConfigError with the place."""
+    assert expected in "\n".join(problems(tmp_path, text))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    """A web config file that is not there is a ConfigError, not an open door."""
+    """A missing web config file is a ConfigError; the listener does not start without it."""
     with pytest.raises(ConfigError, match=r"web\.yml: No such file"):
         read(tmp_path / "web.yml")
 
 
 def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
-    """An empty file means plain HTTP without passwords, as exporter-toolkit has it."""
+    """An empty file means plain HTTP without passwords, as in exporter-toolkit."""
     (tmp_path / "web.yml").write_text("")
     config = read(tmp_path / "web.yml")
     assert (config.tls, config.users, config.headers) == (None, {}, {})

@@ -16,7 +16,7 @@ from otel_openai_usage.exporters.prometheus.reader import Format, PrometheusRead
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.http.limits import Limits
 from otel_openai_usage.http.server import Server
-from tests.exporters.boards import HOUSE, board
+from tests.exporters.boards import ORGANIZATION, board
 from tests.http.certificates import Authority
 
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -40,7 +40,7 @@ async def serve() -> AsyncIterator[Serve]:
     started: list[tuple[Server, SelfMetrics]] = []
 
     async def start(limits: Limits, web_config_file: Path | None = None) -> Server:
-        shown = board(HOUSE)
+        shown = board(ORGANIZATION)
         reader = _Large(shown)
         self_metrics = SelfMetrics(shown, Resource({}), [reader])
         server = Server(
@@ -121,9 +121,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("sent", ATTACKS.values(), ids=ATTACKS)
 async def test_health_is_answered_among_many_connections(serve: Serve, sent: bytes) -> None:
-    """However a client uses many more connections than there are places, every further one that
-    asks for /healthz is answered.
-    """
+    """Every further connection is answered, however a client uses many more than the limit."""
     server = await serve(Limits(16, stall=60, request=60, answer=60))
     held = []
     for _ in range(8):
@@ -133,10 +131,8 @@ async def test_health_is_answered_among_many_connections(serve: Serve, sent: byt
         sock.close()
 
 
-async def test_somebody_who_does_not_read_is_cut_off(serve: Serve) -> None:
-    """A client that asks for a page and reads nothing of it loses its connection; one that reads
-    slowly, and does read, gets all of it.
-    """
+async def test_a_client_that_does_not_read_is_disconnected(serve: Serve) -> None:
+    """A client that reads nothing of its page is disconnected; one that reads slowly gets it."""
     server = await serve(Limits(16, stall=0.3, tick=0.05))
     lazy = await knock(server, GET % b"/metrics")
     slow = await knock(server, GET % b"/metrics")
@@ -155,7 +151,7 @@ async def test_somebody_who_does_not_read_is_cut_off(serve: Serve) -> None:
     slow.close()
 
 
-async def test_somebody_who_reads_for_too_long_is_cut_off(serve: Serve) -> None:
+async def test_a_client_that_reads_too_slowly_is_disconnected(serve: Serve) -> None:
     """A client that reads a few bytes now and then loses its connection after a while."""
     server = await serve(Limits(16, stall=60, answer=0.5, tick=0.05))
     trickle = await knock(server, GET % b"/metrics")
@@ -165,8 +161,8 @@ async def test_somebody_who_reads_for_too_long_is_cut_off(serve: Serve) -> None:
     trickle.close()
 
 
-async def test_a_second_head_has_its_time_too(serve: Serve) -> None:
-    """Whoever asked once and then sends a head without an end loses the connection as well."""
+async def test_a_second_head_has_a_time_limit(serve: Serve) -> None:
+    """A second head that never ends closes the connection, too."""
     server = await serve(Limits(16, request=0.3, tick=0.05))
     sock = await knock(server, GET % b"/healthz")
     assert (await answer(sock)).startswith(b"HTTP/1.1 200")
@@ -176,7 +172,7 @@ async def test_a_second_head_has_its_time_too(serve: Serve) -> None:
 
 
 async def test_too_many_scrapes_are_refused(serve: Serve) -> None:
-    """Those who read their page slowly take half of the places at most; further ones are told so."""
+    """Slow scrapes use half of the connections at most; further scrapes get a 503."""
     server = await serve(Limits(4, stall=60))
     held = [await knock(server, GET % b"/metrics") for _ in range(2)]
     await until(lambda: server._scrapes == 2)
@@ -186,10 +182,10 @@ async def test_too_many_scrapes_are_refused(serve: Serve) -> None:
         sock.close()
 
 
-async def test_a_full_house_is_said_at_once(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """When all places are of connections that are being served, the next one is told 503 and closed,
-    and the log says so once.
-    """
+async def test_at_the_limit_a_connection_is_refused_at_once(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While every connection is being served, the next one gets a 503, logged once."""
     server = await serve(Limits(2, stall=60))
     released = threading.Event()
 
@@ -212,10 +208,8 @@ async def test_a_full_house_is_said_at_once(serve: Serve, caplog: pytest.LogCapt
         sock.close()
 
 
-async def test_a_handshake_has_its_time_and_takes_no_place(serve: Serve, tmp_path: Path) -> None:
-    """Over TLS, connections that never shake hands are closed after a while, and others get their
-    places.
-    """
+async def test_a_handshake_has_a_time_limit(serve: Serve, tmp_path: Path) -> None:
+    """Over TLS, a connection that never shakes hands is closed, and others are answered."""
     authority = Authority(tmp_path)
     authority.issue("server")
     file = tmp_path / "web.yml"
@@ -234,10 +228,8 @@ async def test_a_handshake_has_its_time_and_takes_no_place(serve: Serve, tmp_pat
         sock.close()
 
 
-async def test_requests_sent_ahead_give_up_their_place(serve: Serve) -> None:
-    """A client that sends requests without waiting for answers is the first to lose its place, even
-    while it is served; no descriptor of a lost one stays open.
-    """
+async def test_a_client_that_pipelines_is_disconnected_first(serve: Serve) -> None:
+    """A client that sends requests without waiting for answers is disconnected first."""
     server = await serve(Limits(8, stall=60))
     before = descriptors()
     held = [await knock(server, (GET % b"/readyz") * 50) for _ in range(60)]
@@ -248,7 +240,7 @@ async def test_requests_sent_ahead_give_up_their_place(serve: Serve) -> None:
 
 
 def test_limits_leave_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a process may have 256 descriptors, two listeners together leave half of them."""
+    """Of 256 file descriptors two listeners together leave half."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
     assert Limits.of_this_process().connections == 64
     monkeypatch.setattr("resource.getrlimit", lambda _: (1_000_000, 1_000_000))

@@ -46,17 +46,13 @@ def test_formats_are_chosen_as_prometheus_client_does(accept: str) -> None:
         ("application/openmetrics-text;q=odd", "openmetrics"),
     ],
 )
-def test_what_is_weighed_most_wins(accept: str, form: str) -> None:
-    """The order decides among equals only, and what is weighed 0 is not wanted; a weight that is no
-    number is none.
-    """
+def test_the_greatest_weight_wins(accept: str, form: str) -> None:
+    """The greatest weight wins, then the first; 0 excludes, and an invalid weight counts as 1."""
     assert negotiate(accept)[0] == form
 
 
-def test_an_escaping_that_we_do_not_print_is_answered_with_one_that_we_do() -> None:
-    """`dots` would double every underscore; a scraper that asks for it gets, and is told,
-    underscores.
-    """
+def test_an_unsupported_escaping() -> None:
+    """A request for the escaping `dots` is answered with `underscores`, and says so."""
     assert negotiate("text/plain;version=1.0.0;escaping=dots")[1].endswith("escaping=underscores")
 
 
@@ -71,6 +67,6 @@ def test_an_escaping_that_we_do_not_print_is_answered_with_one_that_we_do() -> N
         ("gzip; q=0.000, br", False),
     ],
 )
-def test_gzip_only_for_those_who_take_it(accept: str, yes: bool) -> None:
-    """gzip is used if it is named and not weighed 0."""
+def test_gzip_only_if_it_is_accepted(accept: str, yes: bool) -> None:
+    """gzip is used if the header names it with a weight above 0."""
     assert gzip_accepted(accept) is yes

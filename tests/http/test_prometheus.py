@@ -13,9 +13,7 @@ from tests.real.prometheus import Prometheus
 
 @pytest.mark.real
 async def test_prometheus_reads_every_series(prometheus: Callable[..., Prometheus]) -> None:
-    """20,000 series, sent as one gzip member made of many segments, arrive in Prometheus with their
-    values.
-    """
+    """20,000 series, sent as one gzip member of many segments, arrive with their values."""
     rows = [
         ({"organization": "acme", "model": f'm"{number}\\'}, number) for number in range(20_000)
     ]

@@ -22,16 +22,16 @@ from otel_openai_usage.exporters.prometheus.reader import Format, PrometheusRead
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.http.limits import Limits
 from otel_openai_usage.http.server import Server
-from tests.exporters.boards import HOUSE, board, snapshot
+from tests.exporters.boards import ORGANIZATION, board, snapshot
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 
 
-class House:
-    """A running server, the board behind it, and what it thinks of itself."""
+class RunningServer:
+    """A running server, with its board and the metrics of its own health."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.board = board(HOUSE)
+        self.board = board(ORGANIZATION)
         self.reader = PrometheusReader(self.board)
         self.self_metrics = SelfMetrics(
             self.board, Resource({"service.name": "test"}), [self.reader]
@@ -49,9 +49,9 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    """A house with its server running."""
-    made = House()
+async def running() -> AsyncIterator[RunningServer]:
+    """Start a server."""
+    made = RunningServer()
     await made.server.start()
     yield made
     await made.server.stop()
@@ -59,16 +59,14 @@ async def house() -> AsyncIterator[House]:
 
 
 @pytest.fixture
-async def client(house: House) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that leaves what it gets as it is."""
-    async with aiohttp.ClientSession(house.server.url, auto_decompress=False) as session:
+async def client(running: RunningServer) -> AsyncIterator[aiohttp.ClientSession]:
+    """Return a client that does not decompress answers."""
+    async with aiohttp.ClientSession(running.server.url, auto_decompress=False) as session:
         yield session
 
 
 async def test_a_scrape_shows_the_board_and_our_health(client: aiohttp.ClientSession) -> None:
-    """Text by default, parsed by Prometheus' own parser: usage, health, process and target_info in
-    one page.
-    """
+    """Text by default, with usage, health, process and target_info; Prometheus parses it."""
     async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
         assert (answer.status, answer.headers["Content-Type"]) == (
             200,
@@ -98,7 +96,7 @@ async def test_openmetrics_by_accept(client: aiohttp.ClientSession) -> None:
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """What the log says, as `run` sets it up."""
+    """Return the log, set up as by `run`."""
     stream = io.StringIO()
     root = logging.getLogger()
     handlers = list(root.handlers)
@@ -109,11 +107,11 @@ def logged() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.StringIO) -> None:
-    """Who sends what is no HTTP, or a head that is too long, is told 400; the log, which anybody
-    could fill so, says nothing of it.
-    """
-    host, port = house.server.url.removeprefix("http://").split(":")
+async def test_an_invalid_request_leaves_no_traceback(
+    running: RunningServer, logged: io.StringIO
+) -> None:
+    """An invalid request, or a head that is too long, gets a 400 and leaves no line in the log."""
+    host, port = running.server.url.removeprefix("http://").split(":")
     for nonsense in (
         b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
@@ -129,18 +127,16 @@ async def test_what_is_no_http_leaves_no_traceback(house: House, logged: io.Stri
 
 
 async def test_a_silent_connection_is_ended() -> None:
-    """One that never sends a whole head is ended; one that scraped is not, nor one whose answer
-    takes long.
-    """
-    house = House(Limits(64, request=0.3, tick=0.1))
+    """A connection without a whole head is closed; one that scraped or waits for an answer is not."""
+    running = RunningServer(Limits(64, request=0.3, tick=0.1))
 
     def slowly() -> list[str]:
         time.sleep(1.2)
         return ["slow"]
 
-    house.server._not_ready = slowly
-    await house.server.start()
-    host, port = house.server.url.removeprefix("http://").split(":")
+    running.server._not_ready = slowly
+    await running.server.start()
+    host, port = running.server.url.removeprefix("http://").split(":")
     silent, slow, good, waits = [await asyncio.open_connection(host, int(port)) for _ in range(4)]
     waits[1].write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
     slow[1].write(b"GET /metrics HTTP/1.1\r\nX-slow: ")
@@ -155,26 +151,28 @@ async def test_a_silent_connection_is_ended() -> None:
     assert (await asyncio.wait_for(waits[0].readuntil(b"slow\n"), 5)).startswith(b"HTTP/1.1 503")
     for _, writer in (silent, slow, good, waits):
         writer.close()
-    await house.server.stop()
-    house.self_metrics.shutdown()
+    await running.server.stop()
+    running.self_metrics.shutdown()
 
 
 async def test_a_scraper_that_goes_away_leaves_no_traceback(
-    house: House,
+    running: RunningServer,
     client: aiohttp.ClientSession,
     logged: io.StringIO,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A scrape that timed out is nothing to tell; the next one is answered."""
+    """A scrape that timed out is not logged, and the next one is answered."""
     gone = threading.Event()
-    page = house.reader.page
+    page = running.reader.page
 
     def late(form: Format = "text", *, gzip: bool = False) -> Sequence[bytes]:
         assert gone.wait(5)
         return page(form, gzip=gzip)
 
-    monkeypatch.setattr(house.reader, "page", late)
-    _, writer = await asyncio.open_connection("127.0.0.1", int(house.server.url.rpartition(":")[2]))
+    monkeypatch.setattr(running.reader, "page", late)
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", int(running.server.url.rpartition(":")[2])
+    )
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     async with client.get("/healthz") as answer:  # the scrape is on its way
         assert answer.status == 200
@@ -188,9 +186,7 @@ async def test_a_scraper_that_goes_away_leaves_no_traceback(
 
 
 async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
-    """A compressed scrape is whole for clients that stop after the first gzip member, and its
-    length is right.
-    """
+    """A compressed scrape is complete after its first gzip member, and its length is right."""
     async with client.get("/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
         raw = await answer.read()
         assert (answer.headers["Content-Encoding"], int(answer.headers["Content-Length"])) == (
@@ -203,15 +199,15 @@ async def test_gzip_is_one_member(client: aiohttp.ClientSession) -> None:
 
 
 async def test_a_published_snapshot_is_seen_by_the_next_scrape(
-    house: House, client: aiohttp.ClientSession
+    running: RunningServer, client: aiohttp.ClientSession
 ) -> None:
-    """No scrape shows what was before the last publish, refreshed or not."""
+    """A scrape has the last published snapshot, whether it was rendered before or not."""
     for version, refreshed in ((2, True), (3, False)):
-        house.board.publish(
+        running.board.publish(
             snapshot({"openai.api.images": [({"organization": "acme"}, version)]}, version)
         )
         if refreshed:
-            await house.server.refresh()
+            await running.server.refresh()
         async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
             assert (
                 f'openai_api_images_total{{organization="acme"}} {version}.0' in await answer.text()
@@ -219,7 +215,7 @@ async def test_a_published_snapshot_is_seen_by_the_next_scrape(
 
 
 async def test_many_scrapes_at_once_are_all_whole(client: aiohttp.ClientSession) -> None:
-    """Concurrent scrapes do not mix."""
+    """Each of many concurrent scrapes gets a whole page."""
 
     async def scrape() -> int:
         async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
@@ -237,13 +233,13 @@ async def test_head_has_no_body(client: aiohttp.ClientSession) -> None:
         assert int(answer.headers["Content-Length"]) > 1000
 
 
-async def test_probes(house: House, client: aiohttp.ClientSession) -> None:
+async def test_probes(running: RunningServer, client: aiohttp.ClientSession) -> None:
     """/healthz says ok; /readyz says ready, or 503 and every reason why not."""
     async with client.get("/healthz") as answer:
         assert (answer.status, await answer.text()) == (200, "ok\n")
     async with client.get("/readyz") as answer:
         assert (answer.status, await answer.text()) == (200, "ready\n")
-    house.reasons = ["costs: not tried yet", "state: disk full"]
+    running.reasons = ["costs: not tried yet", "state: disk full"]
     async with client.get("/readyz") as answer:
         assert (answer.status, await answer.text()) == (
             503,
@@ -251,11 +247,9 @@ async def test_probes(house: House, client: aiohttp.ClientSession) -> None:
         )
 
 
-async def test_the_page_for_people(house: House, client: aiohttp.ClientSession) -> None:
-    """/ links the rest, tells the version and how each source does, escapes what it shows, and
-    fetches nothing.
-    """
-    house.board.publish(
+async def test_the_page_for_people(running: RunningServer, client: aiohttp.ClientSession) -> None:
+    """/ has links, version and sources, escapes what it shows, and fetches nothing."""
+    running.board.publish(
         snapshot(
             {
                 "openai.api.up": [
@@ -280,15 +274,15 @@ async def test_the_page_for_people(house: House, client: aiohttp.ClientSession) 
 
 
 async def test_an_empty_page_before_the_first_poll(
-    house: House, client: aiohttp.ClientSession
+    running: RunningServer, client: aiohttp.ClientSession
 ) -> None:
-    """Before anything is published / says so."""
-    house.board.publish(Snapshot())
+    """Before the first snapshot the page says that no source was polled."""
+    running.board.publish(Snapshot())
     async with client.get("/") as answer:
         assert "No source was polled yet" in await answer.text()
 
 
-async def test_elsewhere_is_nothing(client: aiohttp.ClientSession) -> None:
+async def test_other_paths_and_methods(client: aiohttp.ClientSession) -> None:
     """Another path is 404, another method 405, and no answer names the software below us."""
     async with client.get("/nothing") as answer:
         assert (answer.status, answer.headers["Server"]) == (404, "otel-openai-usage")
@@ -296,10 +290,10 @@ async def test_elsewhere_is_nothing(client: aiohttp.ClientSession) -> None:
         assert answer.status == 405
 
 
-async def test_a_used_port_is_said_in_a_sentence(house: House) -> None:
+async def test_a_used_port_is_an_error(running: RunningServer) -> None:
     """A port in use is a ListenError that names it and what to do."""
-    port = int(house.server.url.rpartition(":")[2])
-    second = Server(house.reader, house.board, list, host="127.0.0.1", port=port)
+    port = int(running.server.url.rpartition(":")[2])
+    second = Server(running.reader, running.board, list, host="127.0.0.1", port=port)
     with pytest.raises(
         ListenError, match=rf"listen on 127\.0\.0\.1:{port}: the address is in use; .* another port"
     ):
@@ -308,17 +302,17 @@ async def test_a_used_port_is_said_in_a_sentence(house: House) -> None:
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
-async def test_a_foreign_address_is_said_in_a_sentence(house: House, host: str) -> None:
+async def test_a_foreign_address_is_an_error(running: RunningServer, host: str) -> None:
     """An address that is not ours, or no address at all, is a ListenError."""
-    other = Server(house.reader, house.board, list, host=host, port=0)
+    other = Server(running.reader, running.board, list, host=host, port=0)
     with pytest.raises(ListenError, match=f"listen on {host}:0: .*; name"):
         await other.start()
     await other.stop()
 
 
-async def test_localhost_listens_on_all_its_addresses_with_one_port(house: House) -> None:
+async def test_localhost_listens_on_all_its_addresses_with_one_port(running: RunningServer) -> None:
     """`localhost` answers on 127.0.0.1, and on ::1 where there is IPv6, with the same port."""
-    other = Server(house.reader, house.board, list, host="localhost", port=0)
+    other = Server(running.reader, running.board, list, host="localhost", port=0)
     await other.start()
     port = int(other.url.rpartition(":")[2])
     for address in {found[4][0] for found in socket.getaddrinfo("localhost", None)}:
@@ -331,7 +325,7 @@ async def test_localhost_listens_on_all_its_addresses_with_one_port(house: House
 
 
 async def test_stopping_frees_the_port(unused_tcp_port_factory: Callable[[], int]) -> None:
-    """After stop, the same port can be listened on at once."""
+    """After `stop` the same port can be bound at once."""
     port = unused_tcp_port_factory()
     for _ in range(2):
         shown = Board()

@@ -24,7 +24,7 @@ from otel_openai_usage.exporters.otlp.sdk_metrics import sdk_requests
 from otel_openai_usage.exporters.resource import resource
 from otel_openai_usage.exporters.self_instruments import SNAPSHOT_INSTRUMENTS
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from tests.exporters.boards import HOUSE, START, Rows, board, snapshot, stock_data
+from tests.exporters.boards import ORGANIZATION, START, Rows, board, snapshot, stock_data
 from tests.exporters.otlp.official import (
     NOW,
     RESOURCE,
@@ -100,7 +100,7 @@ def test_requests_together_are_the_official_one(
     health = SelfMetrics(Board(), RESOURCE)
     health.polled("acme", "usage/completions", 1.5, 10)
     odd: Rows = {
-        **HOUSE,
+        **ORGANIZATION,
         "openai.api.sessions": [
             ({"a": 1, "b": True, "c": 1.5, "d": "1", "e": ""}, 2**62),
             ({"a": True, "b": 1}, 0),
@@ -125,7 +125,7 @@ def test_requests_together_are_the_official_one(
 def test_our_health_is_a_scope_beside_the_snapshot() -> None:
     """Health and snapshot of one resource are one ResourceMetrics."""
     health = SelfMetrics(Board(), RESOURCE)
-    (request,) = encoder().requests(snapshot(HOUSE), NOW, LeftOut(), health.collect())
+    (request,) = encoder().requests(snapshot(ORGANIZATION), NOW, LeftOut(), health.collect())
     (only,) = decoded(request.body).resource_metrics
     names = [scope.scope.name for scope in only.scope_metrics]
     assert names == ["otel_openai_usage", "otel_openai_usage.health"]
@@ -271,7 +271,7 @@ def test_our_health_with_an_odd_name_is_left_out(caplog: pytest.LogCaptureFixtur
 
 def test_a_counter_point_has_the_start_of_its_series() -> None:
     """Counters begin at their series' start and end now; ints stay ints and floats floats."""
-    (only,) = decoded(whole(snapshot(HOUSE))).resource_metrics
+    (only,) = decoded(whole(snapshot(ORGANIZATION))).resource_metrics
     metrics = {metric.name: metric.sum for metric in only.scope_metrics[0].metrics}
     tokens = metrics["openai.api.tokens"].data_points
     cost = metrics["openai.api.cost"].data_points

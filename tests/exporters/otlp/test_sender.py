@@ -1,4 +1,4 @@
-"""The OTLP sender against Collectors of all moods, over both protocols."""
+"""The OTLP sender against Collectors that work, refuse, are slow or dead, over both protocols."""
 
 import gzip
 import logging
@@ -32,14 +32,14 @@ from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.exporters.otlp.request import MAX_POINTS
 from otel_openai_usage.exporters.otlp.sender import Sender
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
-from tests.exporters.boards import HOUSE, START, Rows, board, snapshot
+from tests.exporters.boards import ORGANIZATION, START, Rows, board, snapshot
 from tests.exporters.collectors import (
     Received,
-    black_hole,
     dead,
     endless,
     grpc_collector,
     http_collector,
+    silent_server,
 )
 from tests.http.certificates import Authority
 
@@ -47,8 +47,8 @@ PROTOCOLS = ["grpc", "http/protobuf"]
 NOW = 1_763_800_000.0
 
 
-class House:
-    """A sender on its board, and what became of its attempts."""
+class Setup:
+    """A sender with its board, and the results of its attempts."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class House:
         self.attempted.set()
 
     def failed(self) -> float:
-        """`exports_failed`, as we tell it ourselves."""
+        """Return our own metric `exports_failed`."""
         return self.own_counter("exports_failed")
 
     def own_counter(self, name: str) -> float:
-        """One of our own counters for exports."""
+        """Return one of our own counters of exports."""
         data = self.self_metrics.collect()
         assert data
         metrics = {
@@ -99,13 +99,13 @@ class House:
 
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Each protocol in turn."""
+    """Return each protocol in turn."""
     return str(request.param)
 
 
 @pytest.fixture
 def collector(protocol: str) -> Iterator[Received]:
-    """A Collector that speaks it."""
+    """Start a Collector with this protocol."""
     serve: Callable[[], AbstractContextManager[Received]] = (
         grpc_collector if protocol == "grpc" else http_collector
     )
@@ -113,12 +113,10 @@ def collector(protocol: str) -> Iterator[Received]:
         yield received
 
 
-def test_what_arrives_is_what_the_board_shows(collector: Received, protocol: str) -> None:
-    """Every point with its value as int or double, its own start and the time of sending; our
-    health beside it.
-    """
-    house = House(collector.url, protocol, board(HOUSE))
-    assert house.sender.flush() is True
+def test_the_collector_receives_the_snapshot(collector: Received, protocol: str) -> None:
+    """Every point arrives with its type, its start and the time of the export; so does our health."""
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
+    assert setup.sender.flush() is True
     arrived = {
         (name, tuple(attributes.values())): point for name, attributes, point in collector.points()
     }
@@ -128,7 +126,7 @@ def test_what_arrives_is_what_the_board_shows(collector: Received, protocol: str
     assert (cost.WhichOneof("value"), cost.as_double) == ("as_double", 1234567.89)
     assert (cost.start_time_unix_nano, cost.time_unix_nano) == (START, int(NOW * 1e9))
     assert len([name for name, _ in arrived if name.startswith("openai.")]) == sum(
-        map(len, HOUSE.values())
+        map(len, ORGANIZATION.values())
     )
     assert ("otel_openai_usage.exports_failed", ("otlp",)) in arrived
     (only,) = collector.requests[0].resource_metrics
@@ -136,48 +134,46 @@ def test_what_arrives_is_what_the_board_shows(collector: Received, protocol: str
         "otel_openai_usage",
         "otel_openai_usage.health",
     ]
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
 def test_headers_and_compression(collector: Received, protocol: str) -> None:
-    """Headers are sent; gzip and none both arrive."""
+    """Headers are sent, and an export arrives with gzip and without."""
     for compression in ("gzip", "none"):
-        house = House(
+        setup = Setup(
             collector.url,
             protocol,
-            board(HOUSE),
+            board(ORGANIZATION),
             compression=compression,
             headers={"X-Tenant": SecretStr("me")},
         )
-        assert house.sender.flush() is True
-        house.sender.shutdown()
+        assert setup.sender.flush() is True
+        setup.sender.shutdown()
     assert [headers["x-tenant"] for headers in collector.headers] == ["me", "me"]
 
 
 def test_tls(protocol: str, tmp_path: Path) -> None:
-    """https:// with our CA arrives; without it nothing is sent."""
+    """An export over https:// arrives if the CA is configured; else nothing is sent."""
     authority = Authority(tmp_path)
     with (grpc_collector if protocol == "grpc" else http_collector)(
         authority.issue("collector")
     ) as received:
         for tls, arrives in (({"ca_file": authority.file}, True), (None, False)):
-            house = House(
-                received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1)
+            setup = Setup(
+                received.url, protocol, board(ORGANIZATION), tls=tls, timeout=timedelta(seconds=1)
             )
-            assert house.sender.flush() is arrives
-            house.sender.shutdown()
+            assert setup.sender.flush() is arrives
+            setup.sender.shutdown()
     assert len(received.requests) == 1
 
 
 def test_attributes_move_to_resources(collector: Received, protocol: str) -> None:
-    """With `to_resource` each organization is a resource of its own, and our health is the
-    exporter's own.
-    """
+    """With `to_resource` each organization is a resource, and our health has another one."""
     shown = board(
         {"openai.api.tokens": [({"organization": name, "model": "m"}, 1) for name in ("a", "b")]}
     )
-    house = House(collector.url, protocol, shown, "organization")
-    assert house.sender.flush() is True
+    setup = Setup(collector.url, protocol, shown, "organization")
+    assert setup.sender.flush() is True
     resources = [
         {pair.key: pair.value.string_value for pair in part.resource.attributes}
         for part in collector.requests[0].resource_metrics
@@ -192,13 +188,11 @@ def test_attributes_move_to_resources(collector: Received, protocol: str) -> Non
     assert [
         attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"
     ] == [{"model": "m"}, {"model": "m"}]
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
 def test_many_points_go_in_batches(collector: Received, protocol: str) -> None:
-    """23,000 long series pass a Collector that takes 4 MiB: in requests of at most 8,000 points,
-    each point once.
-    """
+    """23,000 long series reach a Collector with a limit of 4 MiB, each point once."""
     rows = [
         (
             {
@@ -211,8 +205,8 @@ def test_many_points_go_in_batches(collector: Received, protocol: str) -> None:
         )
         for number in range(23_000)
     ]
-    house = House(collector.url, protocol, board({"openai.api.tokens": rows}))
-    assert house.sender.flush() is True
+    setup = Setup(collector.url, protocol, board({"openai.api.tokens": rows}))
+    assert setup.sender.flush() is True
     sizes = [sum(1 for _ in Received.points(_only(request))) for request in collector.requests]
     assert max(sizes) <= MAX_POINTS <= 8_000
     users = [
@@ -221,7 +215,7 @@ def test_many_points_go_in_batches(collector: Received, protocol: str) -> None:
         if name == "openai.api.tokens"
     ]
     assert users == [f"user-{number}" for number in range(23_000)]
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
 def _only(request: object) -> Received:
@@ -231,41 +225,37 @@ def _only(request: object) -> Received:
 
 
 def test_unchanged_data_is_sent_every_interval(collector: Received, protocol: str) -> None:
-    """Each interval brings the same points again, and each attempt is told with the version that it
-    showed.
-    """
-    house = House(collector.url, protocol, board(HOUSE), interval=0.05)
-    house.sender.start()
-    _until(lambda: len(house.attempts) >= 3)
-    house.board.publish(snapshot(HOUSE, 2))
-    _until(lambda: (2, True) in house.attempts)
-    assert house.attempts[:3] == [(1, True)] * 3
-    house.sender.shutdown()
+    """Each interval sends all points, and each attempt is reported with the snapshot's version."""
+    setup = Setup(collector.url, protocol, board(ORGANIZATION), interval=0.05)
+    setup.sender.start()
+    _until(lambda: len(setup.attempts) >= 3)
+    setup.board.publish(snapshot(ORGANIZATION, 2))
+    _until(lambda: (2, True) in setup.attempts)
+    assert setup.attempts[:3] == [(1, True)] * 3
+    setup.sender.shutdown()
     assert len(collector.requests) >= 4
 
 
 def test_the_last_change_is_sent_on_shutdown(collector: Received, protocol: str) -> None:
-    """What was published since the last attempt still goes out when we stop."""
-    house = House(collector.url, protocol, board(HOUSE))
-    house.sender.start()
+    """A snapshot published since the last attempt is sent at shutdown."""
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
+    setup.sender.start()
     began = time.monotonic()
-    house.sender.shutdown()
-    assert (house.attempts, len(collector.requests)) == ([(1, True)], 1)
+    setup.sender.shutdown()
+    assert (setup.attempts, len(collector.requests)) == ([(1, True)], 1)
     assert time.monotonic() - began < 2
 
 
-def test_an_outage_is_said_once(
+def test_an_outage_is_logged_once(
     collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three refusals and a recovery are two log lines, three counted failures, and nothing from the
-    SDK.
-    """
+    """Three refusals and a recovery are two log lines and three counted failures."""
     caplog.set_level(logging.INFO)
-    house = House(collector.url, protocol, board(HOUSE))
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
     collector.refusing = True
-    assert [house.sender.flush() for _ in range(3)] == [False] * 3
+    assert [setup.sender.flush() for _ in range(3)] == [False] * 3
     collector.refusing = False
-    assert [house.sender.flush() for _ in range(2)] == [True] * 2
+    assert [setup.sender.flush() for _ in range(2)] == [True] * 2
     assert [record.message for record in caplog.records] == [
         "OTLP export failed; it is repeated every interval",
         "OTLP export works again",
@@ -273,76 +263,74 @@ def test_an_outage_is_said_once(
     assert ("PERMISSION_DENIED" if protocol == "grpc" else "403") in vars(caplog.records[0])[
         "error"
     ]
-    assert house.failed() == 3
-    assert house.attempts == [(1, False)] * 3 + [(1, True)] * 2
-    house.sender.shutdown()
+    assert setup.failed() == 3
+    assert setup.attempts == [(1, False)] * 3 + [(1, True)] * 2
+    setup.sender.shutdown()
 
 
 def test_a_collector_that_comes_and_goes_does_not_fill_the_log(
     collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Failures and recoveries in turn are one warning and one recovery a minute; all are counted."""
+    """Alternating failures and recoveries are logged once a minute, and all are counted."""
     caplog.set_level(logging.INFO)
-    house = House(collector.url, protocol, board(HOUSE))
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
     for second in range(80):
-        house.monotonic = float(second)
+        setup.monotonic = float(second)
         collector.refusing = second % 2 == 0
-        house.sender.flush()
+        setup.sender.flush()
     events = [vars(record)["event"] for record in caplog.records]
     assert events == ["otlp_failed", "otlp_recovered"] * 2
-    assert house.failed() == 40
-    house.sender.shutdown()
+    assert setup.failed() == 40
+    setup.sender.shutdown()
 
 
-def test_a_slow_collector_holds_up_nobody(collector: Received, protocol: str) -> None:
-    """While a request is on its way, publishing and reading our health take no time."""
+def test_a_slow_collector_delays_nothing_else(collector: Received, protocol: str) -> None:
+    """During a request, publishing and reading our health take no time."""
     collector.delay = 1.0
-    house = House(collector.url, protocol, board(HOUSE), interval=0.01)
-    house.sender.start()
+    setup = Setup(collector.url, protocol, board(ORGANIZATION), interval=0.01)
+    setup.sender.start()
     time.sleep(0.3)
     began = time.monotonic()
-    house.board.publish(snapshot(HOUSE, 2))
-    assert house.failed() == 0
+    setup.board.publish(snapshot(ORGANIZATION, 2))
+    assert setup.failed() == 0
     assert time.monotonic() - began < 0.2
     collector.delay = 0
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
-@pytest.mark.parametrize("mood", ["dead", "black hole"])
+@pytest.mark.parametrize("state", ["dead", "silent"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "in flight"])
-def test_shutdown_ends_in_time_without_a_collector(protocol: str, mood: str, busy: bool) -> None:
-    """Whether an attempt is on its way or not, shutdown returns within its time, though the
-    exporter would wait 10 s.
-    """
-    with black_hole() as hole:
-        house = House(
-            hole if mood == "black hole" else dead(),
+def test_shutdown_ends_in_time_without_a_collector(protocol: str, state: str, busy: bool) -> None:
+    """Shutdown returns within its time, though the exporter would wait for 10 s."""
+    with silent_server() as silent:
+        setup = Setup(
+            silent if state == "silent" else dead(),
             protocol,
-            board(HOUSE),
+            board(ORGANIZATION),
             interval=0.05 if busy else 3600,
         )
-        house.sender.start()
+        setup.sender.start()
         if busy:
             time.sleep(0.3)
         began = time.monotonic()
-        house.sender.shutdown(0.8)
+        setup.sender.shutdown(0.8)
         assert time.monotonic() - began < 1.3
 
 
-def test_a_process_ends_with_a_request_on_its_way(protocol: str) -> None:
-    """A black hole does not keep the interpreter from ending."""
+def test_a_process_ends_during_a_request(protocol: str) -> None:
+    """A server that never answers does not keep the interpreter from ending."""
     program = f"""
 import time
-from tests.exporters.otlp.test_sender import House, HOUSE, board
-house = House({{url!r}}, {protocol!r}, board(HOUSE), interval=0.05)
-house.sender.start()
+from tests.exporters.otlp.test_sender import Setup, ORGANIZATION, board
+setup = Setup({{url!r}}, {protocol!r}, board(ORGANIZATION), interval=0.05)
+setup.sender.start()
 time.sleep(0.3)
 print(time.monotonic())
-house.sender.shutdown(1.0)
+setup.sender.shutdown(1.0)
 """
-    with black_hole() as hole:
+    with silent_server() as silent:
         done = subprocess.run(
-            [sys.executable, "-c", program.format(url=hole)],
+            [sys.executable, "-c", program.format(url=silent)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -353,14 +341,14 @@ house.sender.shutdown(1.0)
     assert ended - float(done.stdout) < 8  # the request would wait for 10 s
 
 
-def test_a_time_out_is_ours(protocol: str) -> None:
-    """A black hole costs an attempt `timeout`, whatever OTEL_EXPORTER_OTLP_TIMEOUT says."""
-    with black_hole() as hole:
-        house = House(hole, protocol, board(HOUSE), timeout=timedelta(seconds=0.5))
+def test_the_timeout_is_that_of_our_settings(protocol: str) -> None:
+    """An attempt at a server that never answers takes `timeout`."""
+    with silent_server() as silent:
+        setup = Setup(silent, protocol, board(ORGANIZATION), timeout=timedelta(seconds=0.5))
         began = time.monotonic()
-        assert house.sender.flush() is False
+        assert setup.sender.flush() is False
         assert 0.4 < time.monotonic() - began < 3
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 def _partly(rejected: int, message: str) -> ExportMetricsServiceResponse:
@@ -374,96 +362,94 @@ def _partly(rejected: int, message: str) -> ExportMetricsServiceResponse:
 def test_a_partial_success_is_counted_and_logged_once(
     collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rejected points are counted each time, logged when it begins, and not sent again; the export
-    has arrived.
-    """
-    house = House(collector.url, protocol, board(HOUSE))
+    """Rejected points are counted each time, logged the first time, and not sent again."""
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
     collector.response = _partly(3, "too old")
-    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    assert [setup.sender.flush() for _ in range(2)] == [True, True]
     collector.response = ExportMetricsServiceResponse()
-    assert house.sender.flush() is True
+    assert setup.sender.flush() is True
     assert len(collector.requests) == 3
-    assert (house.own_counter("points_rejected"), house.failed()) == (6, 0)
+    assert (setup.own_counter("points_rejected"), setup.failed()) == (6, 0)
     (record,) = caplog.records
     facts = vars(record)
     assert (facts["event"], facts["points"]) == ("otlp_points_rejected", 3)
     assert facts["backend_says"] == "too old"
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
-def test_a_remark_of_a_backend_is_logged(
+def test_a_message_of_a_backend_is_logged(
     collector: Received, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A partial success without rejected points is a warning of the backend, and logged once."""
-    house = House(collector.url, protocol, board(HOUSE))
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
     collector.response = _partly(0, "use another endpoint")
-    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    assert [setup.sender.flush() for _ in range(2)] == [True, True]
     (record,) = caplog.records
     assert vars(record)["backend_says"] == "use another endpoint"
-    assert house.own_counter("points_rejected") == 0
-    house.sender.shutdown()
+    assert setup.own_counter("points_rejected") == 0
+    setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
 def test_a_redirect_is_a_failure(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not followed, not sent again in this interval, and the log says where it leads."""
+    """It is not followed, the request is not sent again, and the log has its target."""
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         collector.answers = [(status, {"Location": "/elsewhere?key=hush"}, b"")]
-        assert house.sender.flush() is False
+        assert setup.sender.flush() is False
         assert collector.paths == ["/v1/metrics"]
-        assert house.failed() == 1
+        assert setup.failed() == 1
         error = vars(caplog.records[0])["error"]
         assert error.startswith(f"{status}: redirects to /elsewhere,")
         assert "hush" not in error
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_every_2xx_is_a_success(status: int) -> None:
-    """Backends answer with 200, 202 or 204, with a body or without."""
+    """200, 201, 202 and 204 are successes, with a body or without."""
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         collector.answers = [(status, {}, b"" if status == 204 else b"ok")]
-        assert house.sender.flush() is True
-        house.sender.shutdown()
+        assert setup.sender.flush() is True
+        setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_is_retryable_is_tried_again_after_retry_after(status: int) -> None:
-    """The statuses of the OTLP specification are tried again within the time-out."""
+def test_a_retryable_status_is_retried_after_retry_after(status: int) -> None:
+    """The retryable statuses of the OTLP specification are retried within the timeout."""
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         collector.answers = [(status, {"Retry-After": "0"}, b"")] * 2
-        assert house.sender.flush() is True
+        assert setup.sender.flush() is True
         assert len(collector.paths) == 3
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 500, 501])
-def test_what_is_not_retryable_is_sent_once(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Another status is a failure at once, and the backend's words are in the log."""
+def test_other_statuses_are_not_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Another status is a failure at once, and the backend's message is in the log."""
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         words = Status(message="no such\ntenant").SerializeToString()
         collector.answers = [(status, {"Content-Type": "application/x-protobuf"}, words)]
-        assert house.sender.flush() is False
+        assert setup.sender.flush() is False
         assert len(collector.paths) == 1
         assert vars(caplog.records[0])["error"] == f"{status}: no such tenant"
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
-def test_a_long_retry_after_does_not_hold_the_export() -> None:
-    """A backend that asks to wait beyond the time-out is tried again at the next interval."""
+def test_a_long_retry_after_ends_the_attempt() -> None:
+    """If the backend asks to wait beyond the timeout, the next interval tries again."""
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         collector.answers = [(503, {"Retry-After": "86400"}, b"")]
         began = time.monotonic()
-        assert house.sender.flush() is False
+        assert setup.sender.flush() is False
         assert time.monotonic() - began < 5  # the time-out would be 10 s
         assert len(collector.paths) == 1
-        assert house.sender.flush() is True
-        house.sender.shutdown()
+        assert setup.sender.flush() is True
+        setup.sender.shutdown()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -484,30 +470,28 @@ ENDLESS = {
 
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_an_answer_that_never_ends_is_a_failure(kind: str) -> None:
-    """It ends at the time-out or at the limit of its size, takes no memory to speak of, and the
-    next export is tried.
-    """
+    """The attempt ends at the timeout or the limit of size, and uses little memory."""
     with endless(*ENDLESS[kind]) as url:
-        house = House(url, "http/protobuf", board(HOUSE), timeout=timedelta(seconds=0.5))
+        setup = Setup(url, "http/protobuf", board(ORGANIZATION), timeout=timedelta(seconds=0.5))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for attempt in range(2):
-            assert house.sender.flush() is False
-            assert house.failed() == attempt + 1
+            assert setup.sender.flush() is False
+            assert setup.failed() == attempt + 1
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown < 20 * 1024  # KiB
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
-def test_a_bomb_is_not_unpacked() -> None:
-    """An answer that is compressed although we asked for none is not unpacked."""
+def test_a_compressed_answer_is_not_decompressed() -> None:
+    """An answer of 200 MB, compressed although we accept no compression, uses no memory."""
     bomb = gzip.compress(bytes(200_000_000), 1)
     with http_collector() as collector:
         collector.answers = [(200, {"Content-Encoding": "gzip"}, bomb)]
-        house = House(collector.url, "http/protobuf", board(HOUSE))
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        house.sender.flush()
+        setup.sender.flush()
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 def test_a_point_that_cannot_be_encoded_stops_no_other(
@@ -515,43 +499,43 @@ def test_a_point_that_cannot_be_encoded_stops_no_other(
 ) -> None:
     """A total above 2^63 is left out of each export, counted each time and logged once."""
     rows: Rows = {"openai.api.tokens": [({"model": "a"}, 2**63), ({"model": "b"}, 1)]}
-    house = House(collector.url, protocol, board(rows))
-    assert [house.sender.flush() for _ in range(2)] == [True, True]
+    setup = Setup(collector.url, protocol, board(rows))
+    assert [setup.sender.flush() for _ in range(2)] == [True, True]
     sent = [attributes for name, attributes, _ in collector.points() if name == "openai.api.tokens"]
     assert sent == [{"model": "b"}] * 2
-    assert house.own_counter("points_left_out") == 2
+    assert setup.own_counter("points_left_out") == 2
     assert [vars(record)["event"] for record in caplog.records] == ["otlp_points_left_out"]
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
 def test_a_connection_that_the_backend_closed_is_not_used(
     collector: Received, protocol: str
 ) -> None:
     """Exports arrive at the first attempt although the backend closes the connection after each."""
-    house = House(collector.url, protocol, board(HOUSE), timeout=timedelta(milliseconds=700))
-    assert [house.sender.flush() for _ in range(3)] == [True] * 3
+    setup = Setup(collector.url, protocol, board(ORGANIZATION), timeout=timedelta(milliseconds=700))
+    assert [setup.sender.flush() for _ in range(3)] == [True] * 3
     assert len(collector.requests) == 3
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
-def test_our_name_and_the_compression_are_told(collector: Received, protocol: str) -> None:
-    """User-Agent names us and our version."""
-    house = House(collector.url, protocol, board(HOUSE))
-    house.sender.flush()
+def test_user_agent(collector: Received, protocol: str) -> None:
+    """User-Agent is our name and version."""
+    setup = Setup(collector.url, protocol, board(ORGANIZATION))
+    setup.sender.flush()
     assert collector.headers[0]["user-agent"].startswith(f"otel-openai-usage/{__version__}")
-    house.sender.shutdown()
+    setup.sender.shutdown()
 
 
 def test_the_sdks_exporters_are_not_needed(protocol: str) -> None:
-    """Exports arrive where the SDK's OTLP exporters, and so all their private members, are gone."""
+    """Exports arrive without the SDK's OTLP exporters, and so without their private members."""
     program = f"""
 import sys
 for name in ("grpc.exporter", "grpc.metric_exporter", "http.metric_exporter", "grpc", "http"):
     sys.modules["opentelemetry.exporter.otlp.proto." + name] = None
-from tests.exporters.otlp.test_sender import House, HOUSE, board
-house = House({{url!r}}, {protocol!r}, board(HOUSE))
-print(house.sender.flush())
-house.sender.shutdown()
+from tests.exporters.otlp.test_sender import Setup, ORGANIZATION, board
+setup = Setup({{url!r}}, {protocol!r}, board(ORGANIZATION))
+print(setup.sender.flush())
+setup.sender.shutdown()
 """
     with (grpc_collector if protocol == "grpc" else http_collector)() as collector:
         done = subprocess.run(
@@ -565,71 +549,71 @@ house.sender.shutdown()
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST"])
-def test_a_name_is_looked_up(host: str, collector: Received, protocol: str) -> None:
-    """The endpoint may be a name, in any case."""
+def test_the_endpoint_may_be_a_name(host: str, collector: Received, protocol: str) -> None:
+    """A host name is looked up, in upper or lower case."""
     url = collector.url.replace("http", "HTTP", 1).replace("127.0.0.1", host)
-    house = House(url, protocol, board(HOUSE))
-    assert house.sender.flush() is True
-    house.sender.shutdown()
+    setup = Setup(url, protocol, board(ORGANIZATION))
+    assert setup.sender.flush() is True
+    setup.sender.shutdown()
 
 
 def test_both_sides_show_certificates(protocol: str, tmp_path: Path) -> None:
-    """A Collector that wants to know us takes what we send with our certificate only."""
+    """A Collector that verifies clients receives an export only with our certificate."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("exporter")
     ours = {"ca_file": authority.file, "cert_file": cert, "key_file": key}
     serve = grpc_collector if protocol == "grpc" else http_collector
     with serve(authority.issue("collector"), clients=authority.file) as received:
         for tls, arrives in ((ours, True), ({"ca_file": authority.file}, False)):
-            house = House(
-                received.url, protocol, board(HOUSE), tls=tls, timeout=timedelta(seconds=1)
+            setup = Setup(
+                received.url, protocol, board(ORGANIZATION), tls=tls, timeout=timedelta(seconds=1)
             )
-            assert house.sender.flush() is arrives
-            house.sender.shutdown()
+            assert setup.sender.flush() is arrives
+            setup.sender.shutdown()
     assert len(received.requests) == 1
 
 
 def test_a_certificate_that_is_none_is_a_failed_export(protocol: str, tmp_path: Path) -> None:
-    """Files that hold no certificates fail each export, and end nothing."""
+    """Without a certificate in the file every export fails, and the sender goes on."""
     (tmp_path / "ca").write_text("nothing")
-    house = House(
+    setup = Setup(
         "https://127.0.0.1:1/v1/metrics",
         protocol,
-        board(HOUSE),
+        board(ORGANIZATION),
         tls={"ca_file": tmp_path / "ca"},
         timeout=timedelta(seconds=0.5),
     )
-    assert [house.sender.flush() for _ in range(2)] == [False] * 2
-    assert house.failed() == 2
-    house.sender.shutdown()
+    assert [setup.sender.flush() for _ in range(2)] == [False] * 2
+    assert setup.failed() == 2
+    setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("host", ["api..example", "x" * 70 + ".example", "[::1]", "%zz.example"])
 def test_a_host_that_no_name_can_be_is_a_failed_export(host: str, protocol: str) -> None:
-    """A name that cannot be looked up fails each export, and ends nothing."""
+    """With a name that cannot be looked up every export fails, and the sender goes on."""
     url = f"http://{host}:1/v1/metrics"
-    house = House(url, protocol, board(HOUSE), timeout=timedelta(seconds=0.5))
-    assert [house.sender.flush() for _ in range(2)] == [False] * 2
-    assert house.failed() == 2
-    house.sender.shutdown()
+    setup = Setup(url, protocol, board(ORGANIZATION), timeout=timedelta(seconds=0.5))
+    assert [setup.sender.flush() for _ in range(2)] == [False] * 2
+    assert setup.failed() == 2
+    setup.sender.shutdown()
 
 
-def test_grpc_tries_again_what_is_retryable() -> None:
-    """UNAVAILABLE is tried again; RESOURCE_EXHAUSTED only where the backend says how long to wait."""
+def test_grpc_retries_retryable_codes() -> None:
+    """UNAVAILABLE is retried; RESOURCE_EXHAUSTED only if the backend says how long to wait."""
     wait = any_pb2.Any()
     wait.Pack(RetryInfo(retry_delay=Duration(nanos=1000)))
     info = Status(details=[wait]).SerializeToString()
     with grpc_collector() as collector:
-        house = House(collector.url, "grpc", board(HOUSE))
+        setup = Setup(collector.url, "grpc", board(ORGANIZATION))
         collector.failures = [
             (grpc.StatusCode.UNAVAILABLE, info),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, info),
         ]
-        assert house.sender.flush() is True
+        assert setup.sender.flush() is True
         collector.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, b"")]
-        assert house.sender.flush() is False
+        assert setup.sender.flush() is False
         assert (collector.failures, len(collector.requests)) == ([], 1)
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 def test_an_answer_of_many_megabytes_is_a_failure() -> None:
@@ -637,39 +621,41 @@ def test_an_answer_of_many_megabytes_is_a_failure() -> None:
     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
         with grpc_collector(compression=compression) as collector:
             collector.response = _partly(1, "x" * 60_000_000)
-            house = House(collector.url, "grpc", board(HOUSE), timeout=timedelta(seconds=5))
-            assert house.sender.flush() is False
-            house.sender.shutdown()
+            setup = Setup(collector.url, "grpc", board(ORGANIZATION), timeout=timedelta(seconds=5))
+            assert setup.sender.flush() is False
+            setup.sender.shutdown()
 
 
 def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With http_proxy the request goes to the proxy, with its whole address and our login."""
+    """With http_proxy the proxy receives the request, with the full URL and our login."""
     with http_collector() as proxy:
         address = proxy.url.removesuffix("/v1/metrics").removeprefix("http://")
         monkeypatch.setenv("http_proxy", f"me:hush@{address}")
         monkeypatch.setenv("no_proxy", "")
         proxy.answers = [(200, {}, b"")]
-        house = House("http://collector.invalid:4318/v1/metrics", "http/protobuf", board(HOUSE))
-        assert house.sender.flush() is True
+        setup = Setup(
+            "http://collector.invalid:4318/v1/metrics", "http/protobuf", board(ORGANIZATION)
+        )
+        assert setup.sender.flush() is True
         assert proxy.paths == ["http://collector.invalid:4318/v1/metrics"]
         assert proxy.headers[0]["proxy-authorization"] == "Basic bWU6aHVzaA=="
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 @pytest.mark.parametrize("proxy", ["http://p:99999", "socks5://me:hush@p:1", "http://", "[::1"])
 def test_a_proxy_that_cannot_be_used_is_named(
     proxy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The export fails with the variable's name, and does not go around the proxy."""
+    """The export fails with the variable's name, and does not bypass the proxy."""
     monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.setenv("no_proxy", "")
     with http_collector() as collector:
-        house = House(collector.url, "http/protobuf", board(HOUSE))
-        assert house.sender.flush() is False
+        setup = Setup(collector.url, "http/protobuf", board(ORGANIZATION))
+        assert setup.sender.flush() is False
         assert "http_proxy" in vars(caplog.records[0])["error"]
         assert "hush" not in str(vars(caplog.records[0]))
         assert collector.paths == []
-        house.sender.shutdown()
+        setup.sender.shutdown()
 
 
 def _until(true: Callable[[], bool], seconds: float = 5) -> None:

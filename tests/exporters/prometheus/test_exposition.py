@@ -12,7 +12,7 @@ from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.snapshot import AttributeValue, Board, Point, Series, Snapshot
 from otel_openai_usage.exporters.prometheus.exposition import PIECE_LINES, Exposition
 from otel_openai_usage.exporters.prometheus.gzip_member import CompressedText
-from tests.exporters.boards import HOUSE, Rows, board, snapshot, stock_prometheus
+from tests.exporters.boards import ORGANIZATION, Rows, board, snapshot, stock_prometheus
 
 EVERYTHING: Rows = {
     name: [({"organization": "acme"}, 1.5 if row.floating else 1)]
@@ -58,7 +58,7 @@ def both(shown: Board, exposition: Exposition) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize(
-    "rows", [HOUSE, EVERYTHING, {}], ids=["an organization", "every instrument", "nothing"]
+    "rows", [ORGANIZATION, EVERYTHING, {}], ids=["an organization", "every instrument", "nothing"]
 )
 def test_our_bytes_are_the_stock_exporters(rows: Rows) -> None:
     """Both formats are byte for byte what the stock exporter prints for the same instruments."""
@@ -97,7 +97,7 @@ def test_a_series_keeps_its_labels_when_its_value_changes() -> None:
 def test_the_same_points_are_not_rendered_again() -> None:
     """A family whose points are the same sequence object has the same bytes object."""
     exposition = Exposition(INSTRUMENTS)
-    points = snapshot(HOUSE).points
+    points = snapshot(ORGANIZATION).points
     first = exposition.render(Snapshot(1, 0, points)).text.pieces
     second = exposition.render(Snapshot(2, 0, {**points, "openai.api.up": ()})).text.pieces
     assert first[1] is second[1]
@@ -163,6 +163,6 @@ def test_names_in_the_catalogue_are_the_exporters() -> None:
 
 def test_the_golden_scrape(golden: Callable[[str, str], None]) -> None:
     """The whole scrape of a small organization equals the golden files."""
-    pages = Exposition(INSTRUMENTS).render(snapshot(HOUSE))
+    pages = Exposition(INSTRUMENTS).render(snapshot(ORGANIZATION))
     golden("exposition.prom", plain(pages.text).decode())
     golden("exposition.openmetrics", plain(pages.openmetrics).decode())
