@@ -27,7 +27,7 @@ from otel_openai_metering.estimate import Estimator
 from otel_openai_metering.sender import Sender
 from otel_openai_metering.spool import Spool
 from otel_openai_metering.usage import Context, NoUsage, event
-from otel_openai_metering.worker import Flush, Job, Worker
+from otel_openai_metering.worker import Flush, Job, Worker, Written
 from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.simulator.server import running
 
@@ -310,6 +310,8 @@ def test_attributes_named_like_usage_change_no_counts(
     said.
     """
     names: dict[str, Any] = {
+        "Usage": {"input_tokens": 5000}, "inputTokens": 5000, "promptTokenCount": 5000, "PROMPT_TOKENS": 5000,
+        "usageMetadata": {"promptTokenCount": 5000}, "response": {"usage": {"input_tokens": 5000}},
         "tokens": 5000, "usage": {"input_tokens": 5000}, "estimated": True, "prompt_tokens": 5000,
         "output_tokens": 5000, "total_tokens": 5000, "cached_tokens": 50, "prompt_tokens_details": {"cached_tokens": 50},
         "cache_read_input_tokens": 50, "object": "batch", "x_groq": {"usage": {"input_tokens": 5000}},
@@ -423,6 +425,16 @@ def test_a_line_of_a_batch_s_output_file_is_the_response_in_it(*, written: bool)
          {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17, "cached_tokens": 4}),
         ({"input_tokens": 5, "output_tokens": 8, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 1},
          {"input_tokens": 10, "output_tokens": 8, "cached_tokens": 4}),
+        # no counts: the exporter would refuse the event
+        ({"prompt_tokens": 7.5, "completion_tokens": 8, "seconds": 1.5}, {"completion_tokens": 8, "seconds": 1.5}),
+        # Gemini, Bedrock, Vercel's AI SDK
+        ({"promptTokenCount": 9, "candidatesTokenCount": 6, "thoughtsTokenCount": 2, "cachedContentTokenCount": 4, "totalTokenCount": 17},
+         {"input_tokens": 9, "output_tokens": 8, "total_tokens": 17, "cached_tokens": 4, "reasoning_tokens": 2}),
+        ({"prompt_token_count": 9, "candidates_token_count": None}, {"input_tokens": 9}),
+        ({"inputTokens": 9, "outputTokens": 8, "totalTokens": 17}, {"input_tokens": 9, "output_tokens": 8, "total_tokens": 17}),
+        ({"inputTokens": 5, "outputTokens": 8, "cacheReadInputTokens": 4, "cacheWriteInputTokens": 1},
+         {"input_tokens": 10, "output_tokens": 8, "cached_tokens": 4}),
+        ({"inputTokens": -1, "outputTokens": "few"}, {}),
     ],
 )  # fmt: skip
 def test_every_spelling_of_usage_is_understood(usage: object, data: object) -> None:
@@ -507,7 +519,7 @@ def test_openmeter_s_accepted_counts_as_sent(endpoint: Endpoint, meter: Meter) -
     assert meter.counts == Counts(sent=1)
 
 
-@pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15])
+@pytest.mark.parametrize("created", ["yesterday", 1e30, float("nan"), {}, -1e15, 1, 253402300799])
 def test_a_time_that_is_none_is_now(created: object) -> None:
     """Other providers than OpenAI say all sorts of things; their tokens count."""
     assert (
@@ -590,7 +602,7 @@ def test_a_vocabulary_that_does_not_come_loses_nothing(
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_worker_ends_with_nothing_in_memory(tmp_path: Path, *, kept: bool) -> None:
     """What it could not send any more is in the spool, else counted as dropped."""
-    queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
+    queue: SimpleQueue[Job | Written | Flush | None] = SimpleQueue()
     worker = Worker(
         queue, Sender("http://127.0.0.1:1", None), Spool(tmp_path, 2**20) if kept else None
     )
@@ -623,3 +635,40 @@ async def test_an_event_loop_is_not_held_up(
         meter.record(completion, "alice")
         assert time.perf_counter() - before < 0.05
     assert [event["id"] for event in endpoint.events] == [completion.id]
+
+
+def test_gemini_s_response_is_one_event() -> None:
+    """Its id, model and usage have names of their own, also as the attributes of its SDK."""
+    counts = {"promptTokenCount": 9, "candidatesTokenCount": 8}
+    response = {"responseId": "g1", "modelVersion": "gemini-2.5-pro", "usageMetadata": counts}
+    usage = SimpleNamespace(prompt_token_count=9, candidates_token_count=8)
+    of_sdk = SimpleNamespace(response_id="g1", model_version="gemini-2.5-pro", usage_metadata=usage)
+    for given in (response, of_sdk):
+        found = event(given, TOLD)
+        data = {"input_tokens": 9, "output_tokens": 8, "model": "gemini-2.5-pro"}
+        assert (found["id"], found["data"]) == ("g1", data)
+
+
+@pytest.mark.parametrize("name", ["response", "stream", "self", "job"])
+def test_an_attribute_may_have_the_name_of_a_parameter(
+    name: str, meter: Meter, endpoint: Endpoint
+) -> None:
+    """Whatever the caller's own are called, nothing is raised."""
+    attributes: dict[str, Any] = {name: "x"}
+    meter.record({"id": "1", "usage": {"input_tokens": 5}}, subject="alice", **attributes)
+    chunk = {"id": "2", "choices": [], "usage": {"input_tokens": 5}}
+    list(meter.stream(iter([chunk]), subject="alice", **attributes))
+    assert meter.flush()
+    assert [data[name] for data in endpoint.data] == ["x", "x"]
+
+
+def test_a_long_attribute_is_cut_as_the_exporter_cuts_it(meter: Meter, endpoint: Endpoint) -> None:
+    """What is sent is what the listener shows: 512 characters, the last of them a mark."""
+    long = "x" * 5000
+    response = {"id": "1", "model": long, "usage": {"input_tokens": 5}}
+    meter.record(response, "alice", team=long, user={"plan": [long]})
+    assert meter.flush()
+    cut = "x" * 511 + "…"
+    expected = {"input_tokens": 5, "model": cut, "team": cut, "user": {"plan": [cut]}}
+    assert endpoint.data == [expected]
+    assert Parser({"team": "team"}).one(json.dumps(endpoint.events[0]).encode())[0].dims[4] == cut

@@ -142,6 +142,56 @@ def test_a_pool_that_is_terminated_leaves_its_events_to_the_parent(
     assert list(spool.iterdir()) == []
 
 
+DAEMONS = """
+def killed(number):
+    for part in range(5):
+        meter.record({{"id": f"r{{number}}{{part}}", "usage": {{"input_tokens": 1}}}}, "alice")
+    list(meter.stream(iter([{{"id": f"s{{number}}", "choices": [{{"delta": {{"content": "text"}}}}]}}]), "alice"))
+    os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    processes = [context.Process(target=killed, args=(number,), daemon=True) for number in range(3)]
+    [process.start() for process in processes]
+    [process.join() for process in processes]
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_daemonic_child_writes_down_before_record_returns(
+    endpoint: Endpoint, tmp_path: Path, method: str
+) -> None:
+    """A Pool kills its workers at any time after their tasks returned: nothing that was recorded
+    before is lost, nor is a stream without usage.
+    """
+    program = HEAD.format(url=endpoint.url, spool=str(tmp_path / "spool"))
+    run(program + DAEMONS.format(method=method), tmp_path)
+    records = [f"r{number}{part}" for number in range(3) for part in range(5)]
+    assert ids(endpoint) == [*records, "s0", "s1", "s2"]
+
+
+def test_a_new_journal_that_another_process_took_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that looks for what was left may find the file before it is locked; the event that opened
+    it is written all the same.
+    """
+    other = Journal(tmp_path)
+    lock = fcntl.flock
+    others = iter([other])
+
+    def flock(descriptor: int, operation: int) -> None:
+        for each in others:
+            each.take_over(len)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    journal = Journal(tmp_path)
+    journal.add({"id": "r0"})
+    (file,) = tmp_path.iterdir()
+    assert json.loads(file.read_text())["id"] == "r0"
+
+
 CELERY = """
 from celery import Celery
 app = Celery("program", broker="filesystem://", task_ignore_result=True)

@@ -263,7 +263,14 @@ def told(meter: Meter, endpoint: Endpoint, chunks: Chunks, **more: Any) -> dict[
 def text(content: str | None, usage: Any = None, **more: Any) -> dict[str, Any]:
     """A chunk of a chat completion."""
     choices = [{"index": 0, "delta": {"content": content}}]
-    return {"id": "r1", "model": "m", "created": 5, "choices": choices, "usage": usage, **more}
+    return {
+        "id": "r1",
+        "model": "m",
+        "created": 1_795_305_605,
+        "choices": choices,
+        "usage": usage,
+        **more,
+    }
 
 
 U = {"prompt_tokens": 13, "completion_tokens": 7, "total_tokens": 20}
@@ -283,7 +290,7 @@ def test_the_first_chunk_decides_nothing(
     assert (event["id"], event["data"]["model"], event["time"]) == (
         "r1",
         "m",
-        "1970-01-01T00:00:05Z",
+        "2026-11-22T00:00:05Z",
     )
     if cut:
         assert event["data"]["estimated"]
@@ -455,7 +462,7 @@ def test_a_prompt_that_cannot_be_read_costs_only_itself(meter: Meter, endpoint: 
 def test_text_and_more_in_one_chunk_of_the_client_s(meter: Meter, endpoint: Endpoint) -> None:
     """The client's own objects are read the quick way, and nothing beside the text is missed."""
     chunk = ChatCompletionChunk.model_validate
-    first = {"id": "r1", "model": "m", "created": 5, "object": "chat.completion.chunk"}
+    first = {"id": "r1", "model": "m", "created": 1_795_305_605, "object": "chat.completion.chunk"}
     call = {"index": 0, "function": {"name": "f", "arguments": "{}" * 20}}
     for more in ({"reasoning": WORDS}, {"refusal": WORDS}, {"tool_calls": [call]}):
         choice = {"index": 0, "finish_reason": None, "delta": {"content": "a", **more}}

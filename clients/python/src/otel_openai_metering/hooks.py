@@ -33,6 +33,11 @@ class _Anchor:
 _meters: set[Closable] = set()
 _anchor = _Anchor()
 _hooked: set[tuple[int, str]] = set()
+is_killable: bool | None = False
+"""This process is a worker of a Pool, or another daemonic child of multiprocessing: its parent ends
+it with SIGTERM, which Python does not catch. None while a spawned child imports: call
+`find_killable` then.
+"""
 
 
 def register(meter: Closable) -> None:
@@ -82,10 +87,22 @@ def _hook_finalizers(util: Any) -> None:
     """
 
     def add(_: object) -> None:
+        find_killable()
         util.Finalize(None, _close_all, exitpriority=_PRIORITY)
 
     add(None)
+    # of spawned children this is not called: their finalizers stay, see `is_killable`
     util.register_after_fork(_anchor, add)
+
+
+def find_killable() -> bool:
+    """Find out whether this process may be killed. False while that is not known yet."""
+    global is_killable  # noqa: PLW0603 - it is the process's
+    process = import_module("multiprocessing").current_process()
+    is_killable = process.daemon
+    if not process.daemon and hasattr(process, "_inheriting"):
+        is_killable = None  # a spawned child learns after its imports what it is
+    return bool(is_killable)
 
 
 def _hook_celery(signals: Any) -> None:

@@ -17,6 +17,7 @@ if sys.platform != "win32":
 log = logging.getLogger(__name__)
 
 _PATTERN = "journal-*.jsonl"
+TRIES = 3
 
 
 class Journal:
@@ -37,12 +38,13 @@ class Journal:
         if self._is_broken:
             return
         try:
-            if self._descriptor is None:
-                self._open()
+            for _ in range(TRIES):  # another process may take a new file for one that was left
+                if self._descriptor is None:
+                    self._open()
             if self._descriptor is not None:
                 line = json.dumps(event, separators=(",", ":"), default=str)
                 os.write(self._descriptor, f"{line}\n".encode())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._is_broken = True
             log.warning("events cannot be written down in %s: %s", self._folder, error)
 
@@ -117,7 +119,7 @@ class Journal:
 def _files(folder: Path) -> list[Path]:
     try:
         return sorted(folder.glob(_PATTERN))
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 

@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from otel_openai_metering import hooks
+from otel_openai_metering.address import folder
 from otel_openai_metering.sender import Sender
 from otel_openai_metering.spool import Spool
 from otel_openai_metering.streams import MeteredStream, Seen
 from otel_openai_metering.usage import Context
-from otel_openai_metering.worker import Flush, Job, Worker
+from otel_openai_metering.worker import Flush, Job, Worker, Written
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,12 @@ class Counts:
 
 class Meter:
     """Reports usage by customer. Every method returns at once and raises nothing; only `flush` and
-    `close` wait.
+    `close` wait. The constructor raises ValueError for a `url`, `token` or `spool` that cannot be
+    used.
 
     `url` is that of the server (default OPENMETER_URL, else http://localhost:8888), `token` its
-    Bearer token (default OPENMETER_TOKEN). `source` names the application: with the response's id
+    Bearer token (default OPENMETER_TOKEN). A user and password in the `url` are sent as basic
+    authentication; they are in no log. `source` names the application: with the response's id
     it is the event's identity, so all replicas of one application use the same. `spool` is a folder
     for what cannot be sent (default: in the user's state directory; False: none), of at most
     `spool_limit` bytes; `queue` is how many responses may wait in memory.
@@ -62,8 +65,8 @@ class Meter:
             url or env.get("OPENMETER_URL") or "http://localhost:8888",
             token or env.get("OPENMETER_TOKEN"),
         )
-        folder = _folder(env) if spool is True else Path(spool) if spool else None
-        self._spool = Spool(folder, spool_limit) if folder else None
+        place = _folder(env) if spool is True else spool
+        self._spool = Spool(folder(place), spool_limit) if place else None
         self._source = source
         self._type = type
         self._limit = queue
@@ -75,7 +78,7 @@ class Meter:
     def _begin(self) -> None:
         # Queue, lock and thread are those of the import. If gevent replaces them later, ours stay
         # together; a real thread that waits with a greenlet's lock would hang.
-        self._queue: SimpleQueue[Job | Flush | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | Written | Flush | None] = SimpleQueue()
         self._worker = Worker(self._queue, self._sender, self._spool)
         self._lock = allocate_lock()
         self._is_running = False
@@ -90,7 +93,7 @@ class Meter:
         self._begin()
 
     def record(
-        self, response: Any, subject: object, *, model: str | None = None, **attributes: object
+        self, response: Any, /, subject: object, *, model: str | None = None, **attributes: object
     ) -> None:
         """Report what a response used, for `subject` (text, or what becomes text: a number, a
         UUID). `model` is for responses that do not say (images, transcriptions).
@@ -103,6 +106,7 @@ class Meter:
     def stream(
         self,
         stream: Any,
+        /,
         subject: object,
         *,
         prompt: object = None,
@@ -132,7 +136,13 @@ class Meter:
             if self._closed or self._queue.qsize() >= self._limit:
                 self._worker.dropped += 1
                 return
-            self._queue.put(job)
+            is_killable = hooks.is_killable
+            if is_killable is None:
+                is_killable = hooks.find_killable()
+            if is_killable and self._spool is not None:
+                self._worker.put_down(job)
+            else:
+                self._queue.put(job)
             if not self._is_running:
                 self._run()
         except Exception:

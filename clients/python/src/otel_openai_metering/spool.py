@@ -50,7 +50,7 @@ class Spool:
                 os.fsync(file.fileno())
             (self._folder / f".{name}").rename(self._folder / name)
             self._is_failing = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not self._is_failing:
                 log.warning("events cannot be spooled in %s: %s", self._folder, error)
                 self._is_failing = True
@@ -77,7 +77,7 @@ class Spool:
     def _files(self) -> list[Path]:
         try:
             return sorted(self._folder.glob("[0-9]*.json"))
-        except OSError:
+        except (OSError, ValueError):
             return []
 
     def _bound(self) -> int:

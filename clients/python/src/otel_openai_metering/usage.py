@@ -7,6 +7,7 @@ the lines of their output files; and the same of servers that are compatible wit
 
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,56 @@ _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _CACHE_WRITE = "cache_creation_input_tokens"
 
-RESERVED = frozenset({
-    *INPUT, *OUTPUT, *CACHED, *_INPUT_DETAILS, *_OUTPUT_DETAILS, _CACHE_WRITE,
-    "total_tokens", "reasoning_tokens", "seconds", "tokens", "usage", "estimated", "x_groq", "object",
-})  # fmt: skip
-"""Names in an event's data that servers read as usage. A caller's attribute cannot have one."""
+_TOOLS = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
+_BEDROCK_CACHE = ("cacheReadInputTokens", "cacheWriteInputTokens")
+_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
+_OTHERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "input_tokens": (("promptTokenCount", "prompt_token_count", "inputTokens", "promptTokens"), (*_TOOLS, *_BEDROCK_CACHE)),
+    "output_tokens": (("candidatesTokenCount", "candidates_token_count", "outputTokens", "completionTokens"), _THOUGHTS),
+    "total_tokens": (("totalTokenCount", "total_token_count", "totalTokens"), ()),
+    "cached_tokens": (("cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens", "cacheReadInputTokens"), ()),
+    "reasoning_tokens": ((*_THOUGHTS, "reasoningTokens"), ()),
+}  # fmt: skip
+"""Counts of Gemini, Bedrock and Vercel's AI SDK by our names: the largest of the first names, and
+what is added to it. Gemini's candidates leave the thoughts out, Bedrock's input its cache.
+"""
+_METADATA = ("usageMetadata", "usage_metadata")
+_RESPONSES = frozenset({"response", "body", "message"})
+"""Names under which servers look for a response, if it is an object."""
+
+
+def _plain(name: str) -> str:
+    """A name without case and marks, so that all spellings of it are the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _names_of_usage() -> frozenset[str]:
+    names = {*INPUT, *OUTPUT, *CACHED, *_INPUT_DETAILS, *_OUTPUT_DETAILS, _CACHE_WRITE, *_METADATA}
+    names |= {"total_tokens", "reasoning_tokens", "seconds", "tokens", "usage", "estimated"}
+    names |= {"x_groq", "object"}
+    for largest, added in _OTHERS.values():
+        names |= {*largest, *added}
+    return frozenset(_plain(name) for name in names)
+
+
+_RESERVED = _names_of_usage()
+
+
+def is_reserved(name: str, value: object) -> bool:
+    """Servers read an attribute as usage, in whatever spelling. A caller's cannot be called so."""
+    if name in _RESPONSES:
+        return isinstance(value, Mapping) or hasattr(value, "model_dump")
+    return _plain(name) in _RESERVED
+
+
+LONGEST = 512
+"""Characters of an attribute or of the name of a model; the exporter takes no more."""
+
+
+def cut(text: str) -> str:
+    """At most LONGEST characters of a text, the last of them a mark if it had more."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
 
 _RUNNING = frozenset({"queued", "validating", "in_progress", "finalizing", "cancelling"})
 """What an object says while its usage is still to come."""
@@ -124,7 +170,7 @@ def usage(thing: Any) -> dict[str, Number] | None:
     """
     found: dict[str, Number] | None = None
     for holder in (*holders(thing), get(thing, "x_groq"), *_choices(thing)):
-        part = get(holder, "usage")
+        part = _usage_of(holder)
         if part is None:
             continue
         counts = numbers(part)
@@ -133,6 +179,15 @@ def usage(thing: Any) -> dict[str, Number] | None:
             counts.pop("output_tokens", None)
         found = counts if found is None else merged(found, counts)
     return found
+
+
+def _usage_of(holder: Any) -> Any:
+    """The usage object of a response; None if it has none."""
+    for name in ("usage", *_METADATA):
+        part = get(holder, name)
+        if part is not None:
+            return part
+    return None
 
 
 def _choices(thing: Any) -> tuple[Any, ...]:
@@ -160,8 +215,13 @@ def numbers(usage: Any) -> dict[str, Number]:
     found: dict[str, Number] = {}
     for name in (*INPUT, *OUTPUT, "total_tokens", "seconds"):
         value = number(say(name))
-        if value is not None:
-            found[name] = value
+        if value is None or (isinstance(value, float) and name != "seconds"):
+            continue
+        found[name] = value
+    if not any(found.values()):
+        others = _others(say)
+        if others:
+            return others
     for spellings in (INPUT, OUTPUT):
         _drop_zeros(found, spellings)
     for ours, flat, holders in (
@@ -178,6 +238,22 @@ def numbers(usage: Any) -> dict[str, Number]:
         cache = (number(say(name)) for name in ("cache_read_input_tokens", _CACHE_WRITE))
         found["input_tokens"] += sum(tokens or 0 for tokens in cache)
     return found
+
+
+def _others(say: Callable[[str], Any]) -> dict[str, Number]:
+    """The counts of a usage object in the spelling of another vendor, by our names."""
+    found: dict[str, Number] = {}
+    for ours, (largest, added) in _OTHERS.items():
+        values = _counts(say, largest)
+        more = _counts(say, added)
+        if values or more:
+            found[ours] = max(values, default=0) + sum(more)
+    return found
+
+
+def _counts(say: Callable[[str], Any], names: tuple[str, ...]) -> list[int]:
+    values = [number(say(name)) for name in names]
+    return [value for value in values if isinstance(value, int)]
 
 
 def _reader(thing: Any) -> Callable[[str], Any]:
@@ -242,6 +318,12 @@ class Identity:
         self.created = (
             self.created or number(get(holder, "created")) or number(get(holder, "created_at"))
         )
+        if self.id and self.model:
+            return
+        if any(get(holder, name) is not None for name in _METADATA):
+            self.id = self.id or _text(get(holder, "responseId") or get(holder, "response_id"))
+            model = get(holder, "modelVersion") or get(holder, "model_version")
+            self.model = self.model or _text(model)
 
 
 def _text(value: Any) -> str | None:
@@ -259,7 +341,7 @@ def envelope(
     data: dict[str, object] = dict(context.attributes or {})
     data.update(counts)
     if model:
-        data["model"] = model
+        data["model"] = cut(model)
     return {
         "specversion": "1.0",
         "id": identity.id or str(uuid.uuid4()),
@@ -280,9 +362,14 @@ def _subject(subject: object) -> str:
     return text
 
 
+_FIRST = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
+"""The exporter refuses earlier times: OpenAI is no older."""
+_AHEAD = 86400.0
+"""Seconds that a provider's clock may be ahead of ours."""
+
+
 def _time(created: Number | None, now: float) -> datetime:
-    """When it was made; now, if what a provider says of that is no time."""
-    try:
-        return datetime.fromtimestamp(created or now, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return datetime.fromtimestamp(now, UTC)
+    """When it was made; now, if what a provider says of that cannot be."""
+    if created is None or not _FIRST <= created <= now + _AHEAD:
+        created = now
+    return datetime.fromtimestamp(created, UTC)

@@ -15,16 +15,18 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from otel_openai_metering.estimate import Estimator, by_characters
-from otel_openai_metering.sender import Event, Sender
+from otel_openai_metering.refusals import Refusals
+from otel_openai_metering.sender import Event, Outcome, Sender
 from otel_openai_metering.spool import Spool
 from otel_openai_metering.streams import Seen
 from otel_openai_metering.usage import (
-    RESERVED,
     Context,
     NoUsage,
     StillRunning,
+    cut,
     envelope,
     event,
+    is_reserved,
 )
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,14 @@ class Job:
     prompt: object = None
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An event that is in the journal already. `job` is there if the thread knows it more exactly."""
+
+    event: Event
+    job: Job | None = None
+
+
 @dataclass(slots=True)
 class Flush:
     """Somebody waits until everything is out of memory, but not beyond `until` (on the monotonic
@@ -71,7 +81,7 @@ class Flush:
 class Worker:
     """Runs until it finds None in the queue."""
 
-    queue: "SimpleQueue[Job | Flush | None]"
+    queue: "SimpleQueue[Job | Written | Flush | None]"
     sender: Sender
     spool: Spool | None
     sent: int = 0
@@ -79,15 +89,18 @@ class Worker:
     dropped: int = 0
     is_over: bool = False
     _events: list[Event] = field(default_factory=list)
-    _hand: Job | None = None
+    _hand: Job | Written | None = None
     _lock: LockType = field(default_factory=allocate_lock)
     _estimator: Estimator = field(default_factory=Estimator)
+    _rough: Estimator = field(default_factory=lambda: Estimator(lambda _: by_characters))
+    _written: int = 0
     _oldest: float = 0.0
     _wait: float = FIRST_WAIT
     _not_before: float = 0.0
     _spool_due: bool = True
     _next_look: float = 0.0
     _failure: str = ""
+    _refusals: Refusals = field(default_factory=Refusals)
     _left_out: set[str] = field(default_factory=set)
 
     @property
@@ -112,6 +125,7 @@ class Worker:
             return
         if job is None:
             self.abandon()
+            self._refusals.report(is_last=True)
             self.is_over = True
         elif isinstance(job, Flush):
             self._flush(job)
@@ -122,11 +136,30 @@ class Worker:
 
     def _pause(self) -> float | None:
         if not self._events and not self._spool_due:
+            line = self._refusals.next_line()
+            if line is not None:
+                return min(LOOK, max(0.0, line - time.monotonic()))
             return LOOK if self.spool else None
         due = self._oldest + LINGER if self._events else 0.0
         return max(0.0, max(due, self._not_before) - time.monotonic())
 
-    def _take(self, job: Job) -> None:
+    def put_down(self, job: Job) -> None:
+        """Write a job's event down in the caller's thread, then queue it: this process may be
+        killed at any time. A vocabulary is not waited for here.
+        """
+        found = self._read(job, self._rough)
+        if not isinstance(found, dict):
+            if not isinstance(found, StillRunning):
+                self.dropped += 1
+            return
+        is_rough = isinstance(job.thing, Seen) and found["data"].get("estimated") is True  # type: ignore[attr-defined]
+        with self._lock:
+            if self.spool:
+                self.spool.journal.add(found)
+            self._written += 1
+            self.queue.put(Written(found, job if is_rough else None))
+
+    def _take(self, job: Job | Written) -> None:
         self._hand = job
         found = self._read(job)
         with self._lock:
@@ -134,7 +167,9 @@ class Worker:
                 return
             self._hand = None
             self._keep(found, self._events)
-            if self.spool and isinstance(found, dict):
+            if isinstance(job, Written):
+                self._written -= 1
+            elif self.spool and isinstance(found, dict):
                 self.spool.journal.add(found)
 
     def _keep(self, found: Event | NoUsage | None, events: list[Event]) -> None:
@@ -148,10 +183,17 @@ class Worker:
         elif not isinstance(found, StillRunning):
             self.dropped += 1
 
-    def _read(self, job: Job) -> Event | NoUsage | None:
+    def _read(
+        self, job: Job | Written, estimator: Estimator | None = None
+    ) -> Event | NoUsage | None:
         """The event of a job, or why there is none."""
+        if isinstance(job, Written):
+            if job.job is None:
+                return job.event
+            found = self._read(job.job)
+            return {**found, "id": job.event["id"]} if isinstance(found, dict) else job.event
         try:
-            return _plain(self._event(job))
+            return _plain(self._event(job, estimator or self._estimator))
         except StillRunning as error:
             log.debug("a response is not metered yet: %s", error)
             return error
@@ -162,10 +204,10 @@ class Worker:
             log.exception("a response cannot be metered")
             return None
 
-    def _event(self, job: Job) -> Event:
+    def _event(self, job: Job, estimator: Estimator) -> Event:
         context = replace(job.context, attributes=self._attributes(job.context))
         if isinstance(job.thing, Seen):
-            return self._seen(job.thing, context, job.prompt)
+            return self._seen(job.thing, context, job.prompt, estimator)
         return event(job.thing, context)
 
     def _attributes(self, context: Context) -> dict[str, object]:
@@ -174,11 +216,12 @@ class Worker:
         """
         found: dict[str, object] = {}
         for name, value in (context.attributes or {}).items():
-            if name in RESERVED:
+            if is_reserved(name, value):
                 self._warn(name, "servers read it as usage; give it another name")
                 continue
             try:
-                found[name] = json.loads(json.dumps(value, default=str, allow_nan=False))
+                plain = json.loads(json.dumps(value, default=str, allow_nan=False))
+                found[name] = _short(plain)
             except Exception as error:  # noqa: BLE001 - a value may do anything when it becomes text
                 self._warn(name, f"JSON cannot have its value: {type(error).__name__}")
         return found
@@ -189,7 +232,7 @@ class Worker:
             self._left_out.add(name)
             log.warning("the attribute %s is not sent: %s", name, why)
 
-    def _seen(self, seen: Seen, context: Context, prompt: object) -> Event:
+    def _seen(self, seen: Seen, context: Context, prompt: object, estimator: Estimator) -> Event:
         if seen.is_empty:
             raise NoUsage("the stream ended before it said anything of a response")
         text = seen.text
@@ -198,8 +241,8 @@ class Worker:
         model = seen.identity.model or context.model
         input_tokens = seen.input_tokens()
         if not input_tokens and prompt is not None:
-            input_tokens = self._prompt_tokens(prompt, model)
-        output_tokens = self._estimator.count(text, model)
+            input_tokens = _prompt_tokens(prompt, model, estimator)
+        output_tokens = estimator.count(text, model)
         counts: dict[str, object] = {
             "input_tokens": input_tokens,
             "output_tokens": output_tokens,
@@ -211,14 +254,6 @@ class Worker:
                 counts[name] = seen.counts[name]
         return envelope(seen.identity, counts, context)
 
-    def _prompt_tokens(self, prompt: object, model: str | None) -> int:
-        """What a prompt has, about; 0 if it cannot be read: the output counts all the same."""
-        try:
-            return self._estimator.prompt(prompt, model)
-        except Exception:
-            log.exception("the tokens of a prompt cannot be estimated")
-            return 0
-
     def abandon(self) -> None:
         """Put on the disk what is in memory: at the end, or from another thread while this one
         waits for a server or a vocabulary.
@@ -228,7 +263,7 @@ class Worker:
         self._estimator = Estimator(
             lambda _: by_characters
         )  # a vocabulary may be waited for just as long
-        job: Job | Flush | None
+        job: Job | Written | Flush | None
         with self._lock:
             events = self._events
             self._events = []
@@ -236,7 +271,7 @@ class Worker:
             self._hand = None
         with contextlib.suppress(Empty):
             while True:
-                if isinstance(job, Job):
+                if isinstance(job, Job | Written):
                     self._keep(self._read(job), events)
                 job = self.queue.get_nowait()
         if self.spool and events:
@@ -255,6 +290,7 @@ class Worker:
             self._hold(at_once=False)
         elif self._empty(at_once=False):
             self._send_spool()
+        self._refusals.report()
 
     def _look(self) -> None:
         """Look now and then for what other processes left in the spool when they ended."""
@@ -266,7 +302,7 @@ class Worker:
     def _clear_journal(self) -> None:
         """Nothing of the journal is needed any more, if nothing waits in memory."""
         with self._lock:
-            if self.spool and not self._events:
+            if self.spool and not self._events and not self._written:
                 self.spool.journal.clear()
 
     def _empty(self, *, at_once: bool) -> bool:
@@ -289,10 +325,12 @@ class Worker:
             if not self._deliver(kept[1]):
                 return
             self.spool.drop(kept[0])
+            if not self._refusals.may_ask():
+                break  # what was put back comes first for nobody: the next look tries it again
         self._spool_due = False
 
     def _deliver(self, batch: Sequence[Event]) -> bool:
-        """True if the batch is done with: sent, or refused for good event by event."""
+        """True if the batch is done with: sent, dropped where it was refused, or put aside."""
         outcome = self.sender.send(batch)
         if outcome.what == "later":
             if outcome.why != self._failure:
@@ -307,15 +345,45 @@ class Worker:
         self._failure = ""
         if outcome.what == "sent":
             self.sent += len(batch)
+            self._refusals.accepted()
             return True
+        return self._split(batch, outcome)
+
+    def _split(self, batch: Sequence[Event], refusal: Outcome) -> bool:
+        """Find what is refused, and send the rest. True as `_deliver` says it.
+
+        A server that refuses everything would cost two requests an event, so that what is beyond
+        the allowance waits in the spool for the next one; without a spool it is dropped.
+        """
+        may_ask = self._refusals.may_ask()
+        self._refusals.asked()
         if len(batch) == 1:
-            log.warning("an event was refused: %s", outcome.why)
-            self.dropped += 1
+            self._drop(batch, refusal)
             return True
+        if not may_ask:
+            self._put_aside(batch, refusal)
+            return True
+        index = refusal.index
+        if index is not None and 0 <= index < len(batch):
+            self._drop([batch[index]], refusal)
+            before = batch[:index]  # the server checks in order: these are good
+            after = batch[index + 1 :]
+            return (not before or self._deliver(before)) and (not after or self._deliver(after))
         middle = len(batch) // 2
         return self._deliver(batch[:middle]) and self._deliver(
             batch[middle:]
         )  # what is sent twice is counted once
+
+    def _drop(self, events: Sequence[Event], refusal: Outcome) -> None:
+        self.dropped += len(events)
+        self._refusals.add(refusal.kind, refusal.why, len(events))
+
+    def _put_aside(self, batch: Sequence[Event], refusal: Outcome) -> None:
+        if self.spool:
+            self.dropped += self.spool.put(batch)
+            self.spooled += len(batch)
+        else:
+            self._drop(batch, refusal)
 
     def _hold(self, *, at_once: bool) -> None:
         """The server does not take events now: put them on the disk (a few may wait a while), or
@@ -343,7 +411,28 @@ class Worker:
             # children that were killed, as by Pool.terminate(): nobody else may ever look
             self._spool_due = True
             self._send_spool(flush.until)
+        self._refusals.report(is_last=flush.is_last)
         flush.is_done = True
+
+
+def _prompt_tokens(prompt: object, model: str | None, estimator: Estimator) -> int:
+    """What a prompt has, about; 0 if it cannot be read: the output counts all the same."""
+    try:
+        return estimator.prompt(prompt, model)
+    except Exception:
+        log.exception("the tokens of a prompt cannot be estimated")
+        return 0
+
+
+def _short(value: Any) -> Any:
+    """A value of JSON, its texts cut as the exporter cuts them."""
+    if isinstance(value, str):
+        return cut(value)
+    if isinstance(value, dict):
+        return {name: _short(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value]
+    return value
 
 
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
