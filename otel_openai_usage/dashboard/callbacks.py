@@ -38,6 +38,7 @@ def register(app: dash.Dash, watcher: StoreWatcher) -> None:
         prevent_initial_call=True,
     )
     def choose(_filters: Any, _starts: Any, _ends: Any, search: str | None) -> Any:
+        # Dash calls this also when a new page brings new controls: then nothing changes.
         before = View.parse(search)
         after = chosen(before, watcher, ctx.inputs_list)
         return dash.no_update if after == before else after.query

@@ -85,6 +85,7 @@ def ticks(highest: float, lowest: float = 0.0) -> list[float]:
     step = next(step for step in steps if step >= least_step)
     first = -ceil(-lowest / step * 0.999)
     last = ceil(highest / step * 0.999)
+    # Three times 0.1 is not 0.3 in floating point.
     return [round(step * index, 12) for index in range(first, last + 1)]
 
 

@@ -126,8 +126,10 @@ def dates(report: Report) -> Any:
         min_date_allowed=f"{earliest}",
         max_date_allowed=f"{today}",
         display_format="D MMM YYYY",
+        # One day is a period, too.
         minimum_nights=0,
         first_day_of_week=1,
+        # Else the first of two chosen dates would already change the page.
         updatemode="bothdates",
         className="dates",
     )

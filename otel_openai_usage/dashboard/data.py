@@ -151,6 +151,7 @@ def read(queries: Queries, organization: str, now: float, years: float = 2.0) ->
     if is_legacy:
         usage = reader.usage({LEGACY.name: LEGACY})
     metered = reader.usage({METERED.name: METERED})
+    # What applications reported is better than an empty page.
     if not usage.amounts:
         usage = metered
     costs, currencies = reader.costs()
@@ -229,6 +230,7 @@ class _CubeReader:
         if "cost" not in cube.amounts:
             return cube, (_DEFAULT_CURRENCY,)
         currencies = _currencies(cube)
+        # Amounts in several currencies cannot be added.
         return _only_currency(cube, currencies[0]), currencies
 
 

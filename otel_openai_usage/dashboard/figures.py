@@ -61,6 +61,7 @@ def stacked(
     for one, top, bottom in zip(series, tops, bottoms, strict=True):
         shade = colour.get(one.label, REST)
         is_up = one.values > 0
+        # A bar ends at the running sum on its own side of 0, and begins where the last one ended.
         ends = np.where(is_up, top, bottom)
         starts = ends - one.values
         marks += bars(report, scale, starts, ends, shade)

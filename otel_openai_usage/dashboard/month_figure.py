@@ -30,6 +30,7 @@ def month(report: Report, format_: Format, label: str) -> Figure:
     past = _past(report, now)
     ahead = _ahead(report, past[-1], days)
     budget = _budget(report, [*past, *ahead], days)
+    # The first point is a start, not the end of a day.
     so_far = dict(past[1:])
     forecast = _daily(ahead)
     limits = _daily(budget)

@@ -135,6 +135,7 @@ class Report:
         about_customers = view.by == "customer" or bool(view.customer)
         self.shows_events = data.only_metered or about_customers
         self.usage = data.metered if self.shows_events else data.usage
+        # Nearly every number needs the masks.
         self._usage_mask = self.usage.where(view.filters)
         self._cost_mask = data.costs.where(view.filters)
 
@@ -236,6 +237,7 @@ class Report:
             # A month is compared from the first day of the month before, which may be shorter.
             before = month_start(start - DAY)
             length = min(length, start - before)
+        # Days before the first row would count as free.
         if before < self.data.first:
             return None
         after_span = Span(start, start + length)

@@ -54,6 +54,7 @@ def register(
     def guard(response: flask.Response) -> flask.Response:
         response.headers["Content-Security-Policy"] = policy
         response.headers["X-Content-Type-Options"] = "nosniff"
+        # The layout needs the address of its page; other hosts must not get it.
         response.headers["Referrer-Policy"] = "same-origin"
         return response
 

@@ -37,14 +37,18 @@ def application(watcher: StoreWatcher, prefix: str = "/") -> dash.Dash:
     app = Application(
         "otel_openai_usage.dashboard",
         title="OpenAI usage and cost",
+        # Else the title would change at every tick.
         update_title="",
+        # Callbacks name controls that not every page has.
         suppress_callback_exceptions=True,
         assets_folder=str(Path(__file__).parent / "assets"),
         compress=False,
         requests_pathname_prefix=prefix,
+        # `_below` takes the prefix off before Dash sees the path.
         routes_pathname_prefix="/",
     )
     app.server.wsgi_app = _below(prefix, app.server.wsgi_app)
+    # A function, so that every visit gets the newest data.
     app.layout = lambda: layout(watcher)
     callbacks.register(app, watcher)
     routes.register(app.server, watcher, home=prefix, script_hashes=app.csp_hashes())

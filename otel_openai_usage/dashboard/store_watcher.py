@@ -100,6 +100,7 @@ class StoreWatcher:
     def _note_problem(self, error: StateError) -> None:
         """Log a new problem once, and show it."""
         problem = str(error)
+        # It would be logged again at every attempt.
         if self._loaded.problem == problem:
             return
         message = "the dashboard waits for the state"

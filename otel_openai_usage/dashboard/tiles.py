@@ -92,6 +92,7 @@ def _tile(name: str, title: str, value: float | None, format_: Format, below: An
     exact = ""
     if value is not None:
         text = format_(value)
+        # Sums of floats end in noise.
         rounded = round(float(value), 6)
         exact = repr(rounded)
     children = [

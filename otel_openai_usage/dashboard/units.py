@@ -57,6 +57,7 @@ def money(value: float | None, currency: str = "usd") -> str:
         return _under_a_cent(value, currency)
     if size < 1000:
         text = f"{size:,.2f}"
+    # From here on the rounded number would have five digits.
     elif size < 9999.5:
         text = f"{size:,.0f}"
     else:

@@ -114,6 +114,7 @@ class View:
         for name, texts in asked.items():
             if name in FILTERS:
                 values[name] = _in_order(texts)
+            # Of several values the last one counts.
             elif name in _TEXTS and _is_allowed(name, texts[-1]):
                 values[name] = texts[-1]
         return cls(**values)

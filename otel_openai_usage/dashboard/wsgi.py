@@ -93,15 +93,19 @@ class WsgiServer:
     """Serves an application on listening sockets: one thread for connections, four for requests."""
 
     def __init__(self, application: Application, sockets: Sequence[socket.socket]) -> None:
+        # It warns whenever a request waits for a thread, which is no problem here.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        # Waitress's own map would be shared with any other server of this process.
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
         self._adjustments = Adjustments(
             ident="otel-openai-usage-dashboard",
             threads=4,
+            # Higher than our limit, so that `_admit` decides and not waitress.
             connection_limit=CONNECTIONS + 16,
             max_request_header_size=32 * 1024,
             max_request_body_size=1024 * 1024,
+            # A browser tab that is closed is no error.
             log_socket_errors=False,
             sockets=list(sockets),
         )
@@ -113,6 +117,7 @@ class WsgiServer:
                 _sock=listening,
                 dispatcher=self._dispatcher,
                 adj=self._adjustments,
+                # The sockets listen already.
                 bind_socket=False,
                 sockinfo=(listening.family, listening.type, listening.proto, None),
             )
@@ -128,6 +133,7 @@ class WsgiServer:
     def close(self) -> None:
         """Stop serving."""
         self._closing.set()
+        # Wakes the loop, which may be waiting for a client.
         self._acceptors[0].pull_trigger()
         if self._thread.is_alive():
             self._thread.join(5)
@@ -136,6 +142,7 @@ class WsgiServer:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            # With poll, because select fails for descriptors from 1024 on.
             wasyncore.loop(timeout=_ROUND, use_poll=True, map=self._map, count=1)
             # Between two rounds no other thread uses the connections, so they may be closed.
             self._close_late()

@@ -24,6 +24,7 @@ def lines(
     """
     chosen = load(format_name, TableFormat)
     with open_queries() as stored:
+        # Only now: a store that cannot be opened must not leave a file with a header alone.
         if chosen.has_header:
             yield csv_row(chosen.columns)
         export = Export(stored, by, organization_ids or {})

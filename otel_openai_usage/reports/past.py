@@ -98,6 +98,7 @@ def series(
         for source_state in queries.source_states(organization):
             counting_begins = source_state.progress.epoch
             collector.collect(queries, source_state, start, min(end, counting_begins))
+    # The formats write one instrument after the other.
     for name in INSTRUMENTS:
         yield from collector.of_instrument(name)
 

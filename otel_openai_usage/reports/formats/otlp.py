@@ -68,6 +68,7 @@ def _points(instrument: "Instrument", series: "Iterable[PastSeries]") -> "list[N
     points: list[NumberDataPoint] = []
     for past in series:
         for start, end, amount in past.parts():
+            # A delta of 0 adds nothing.
             if amount:
                 start_time = start * _NANO if is_counter else 0
                 value = float(amount) if instrument.floating else int(amount)
