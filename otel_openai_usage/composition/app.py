@@ -23,7 +23,7 @@ from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Rules
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.failure_log import FailureLog
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.maintenance import Maintenance
@@ -516,7 +516,7 @@ def _usage_poll(
             LIMITS,
         )
     source_state = recorder.store.source_state(organization, endpoint, began, grouping)
-    recording.regroup(recorder.store, source_state, grouping, now)
+    polling.regroup(recorder.store, source_state, grouping, now)
     cost_days = settings.costs.days if endpoint is COSTS else 0
     exporter.reread.append((source_state, rules.reconcile))
     if cost_days:

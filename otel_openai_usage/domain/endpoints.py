@@ -4,7 +4,8 @@ Field and dimension names: OpenAI's own OpenAPI document (openai/openai-openapi 
 that is behind, the types of its Python client 3.54.0 (`decisions`, `api_source`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from otel_openai_usage.domain.model import Width
@@ -22,14 +23,23 @@ class Measure:
     money: bool = False
 
 
+LIMITS: Mapping[Width, int] = {Width.MINUTE: 1440, Width.HOUR: 168, Width.DAY: 31}
+"""How many buckets one request to a usage endpoint may ask for (parameter `limit`)."""
+COST_LIMIT = 180
+"""How many days one request for costs may ask for."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint: where it is, what a result is called, what it counts, how it can be grouped.
+    """One endpoint: its path, its results, what they measure and how they can be grouped.
 
-    `dimensions` is all that a result may carry, `group_by` the part of it that can be asked for. A
-    `level` is a value to show (bytes stored), not a flow to add up. With `from_zero` nothing was
-    used before the exporter counted it, so that every series begins at 0. `free` dimensions are named by
-    the configuration: the store has no columns for them.
+    `object` is the type of a result in the answer. `dimensions` are all that a row may have;
+    `group_by` are those that a request can ask for, `derived` are filled by us, and `free` are
+    named by the configuration, so that the store has no columns for them. The values of a `level`
+    (bytes stored) do not add up. With `from_zero` there was no usage before the exporter counted
+    it, so that every series begins at 0. `limits` are the buckets that one request may ask for, by
+    width. `polled` is false if OpenAI does not report it in buckets that are polled: its rows all
+    count, whatever the epoch.
     """
 
     name: str
@@ -42,6 +52,8 @@ class Endpoint:
     derived: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     from_zero: bool = False
+    limits: Mapping[Width, int] = field(default_factory=lambda: LIMITS, compare=False)
+    polled: bool = True
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
@@ -72,10 +84,6 @@ class Endpoint:
         """Amounts of nothing."""
         return (0,) * len(self.measures)
 
-
-LIMITS = {Width.MINUTE: 1440, Width.HOUR: 168, Width.DAY: 31}
-"""How many buckets one call may ask for (SPEC: usage endpoints, parameter `limit`)."""
-COST_LIMIT = 180
 
 _TOKENS = "openai.api.tokens"
 _WHO = ("project_id", "user_id", "api_key_id")
@@ -146,6 +154,7 @@ COSTS = Endpoint(
     group_by=("project_id", "line_item", "api_key_id", "user_id", "api_source"),
     widths=(Width.DAY,),
     derived=("currency",),
+    limits={Width.DAY: COST_LIMIT},
 )
 
 LEGACY = Endpoint(
@@ -163,6 +172,7 @@ LEGACY = Endpoint(
     ),
     group_by=(),
     widths=(Width.HOUR,),
+    polled=False,
     derived=(
         "organization_id",
         "organization_name",
@@ -173,8 +183,8 @@ LEGACY = Endpoint(
         "user_id",
     ),
 )
-"""What the undocumented `/v1/usage` says (openai-api.md section 6); kept as history only, so no
-measure has an instrument.
+"""The undocumented `/v1/usage` (openai-api.md section 6). Its rows are history only, so no measure
+has an instrument.
 """
 
 ENDPOINTS: dict[str, Endpoint] = {**USAGE_ENDPOINTS, COSTS.name: COSTS}

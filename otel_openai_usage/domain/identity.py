@@ -1,4 +1,4 @@
-"""Whether two sets of data are of one organization. Decides; asks nobody."""
+"""Decides whether two sets of data belong to one organization. Pure: no I/O."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """What a comparison of two identities says."""
+    """The result of a comparison of two identities."""
 
     SAME = "same"
     OTHER = "other"
@@ -16,10 +16,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is known of an organization, or what an answer says of it.
+    """What identifies an organization, in the state or in an answer.
 
-    `ids` are organization ids (one, unless a state was mixed up before this was checked). `alias` is
-    the name in the header `openai-organization`, where that is no id. `members` are ids of projects
+    `ids` are organization ids: one, unless a state was mixed up before this was checked. `alias` is
+    the name in the header `openai-organization`, if that is no id. `members` are ids of projects
     and API keys.
     """
 
@@ -34,29 +34,32 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """How a sentence calls it."""
-        return ", ".join(sorted(self.ids)) or self.alias or "an organization that tells no id"
+        """The name of the organization in a sentence."""
+        ids = ", ".join(sorted(self.ids))
+        return ids or self.alias or "an organization without a known id"
 
 
 def mark(instance_id: str, base_url: str, secret: str) -> str:
-    """What stands for a key and the base URL that it is used with. The key can't be found from it."""
+    """A keyed hash of a key and its base URL. The key cannot be found from it."""
     text = f"{base_url.rstrip('/')}\n{secret}".encode()
     return hashlib.blake2b(text, key=instance_id.encode()[:64], digest_size=16).hexdigest()
 
 
 def from_header(value: str | None) -> Identity:
-    """What the header `openai-organization` says: an id, or the organization's name."""
+    """The identity in the header `openai-organization`: an id, or the organization's name."""
     text = (value or "").strip()[:200]
     if not text:
         return Identity()
-    return Identity(ids=frozenset({text})) if text.startswith("org-") else Identity(alias=text)
+    if text.startswith("org-"):
+        return Identity(ids=frozenset({text}))
+    return Identity(alias=text)
 
 
 def compare(known: Identity, seen: Identity) -> Verdict:
-    """Whether both are one organization: by id where both say one, else by a common project or key.
+    """Compare ids if both have one, else look for a common alias, project or key.
 
-    An alias may change when the organization is renamed, so a different one decides only where
-    there is nothing else.
+    An alias changes when the organization is renamed, so a different alias decides only if there
+    is nothing else.
     """
     if known.ids and seen.ids:
         return Verdict.SAME if known.ids & seen.ids else Verdict.OTHER
@@ -73,10 +76,10 @@ def compare(known: Identity, seen: Identity) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a state knows of the organization whose data it has.
+    """The organization whose data a state has.
 
-    `marks` stand for the keys and base URLs that were found to be of this organization. `counted`
-    says whether it has data. `newest` has the sources that have some and the end of their newest
+    `marks` are hashes of keys and base URLs that belong to this organization. `counted` says
+    whether the state has data. `newest` has the sources with data and the end of their newest
     bucket (Unix seconds), the newest first.
     """
 
@@ -87,5 +90,5 @@ class Owner:
 
     @property
     def is_open(self) -> bool:
-        """Whether any organization's data may come: there is nothing that it could be mixed with."""
+        """Whether data of any organization may be recorded, because there is no other data."""
         return not self.counted and not self.identity.ids and self.identity.alias is None

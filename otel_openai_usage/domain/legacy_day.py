@@ -1,6 +1,4 @@
-"""The legacy counters: sums of one UTC day, that never fall within it and begin at 0 again with the
-next.
-"""
+"""The legacy counters: sums of one UTC day, which never fall within it, and begin each day at 0."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,37 +24,45 @@ NOTHING: Sums = (0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown: the day, as the Unix time that it starts at, and its sums."""
+    """The sums that are shown. `day` is the Unix time at which their day began."""
 
     day: int
     sums: Mapping[Labels, Sums] = field(default_factory=dict)
 
 
 def sums(hours: Mapping[int, Rows]) -> dict[Labels, Sums]:
-    """What a day's rows add up to."""
-    picked = [
-        LEGACY.dimensions.index(name)
-        for name in ("organization_id", "organization_name", "operation", "model")
-    ]
+    """The sums of a day's rows."""
     found: dict[Labels, Sums] = {}
     for rows in hours.values():
         for dims, amounts in rows.items():
-            labels = tuple(dims[index] or "" for index in picked)
+            labels = _labels(dims)
             requests, context, generated = (int(amount) for amount in amounts[:3])
-            before = found.get(labels, NOTHING)  # type: ignore[arg-type]  # four of them
-            found[labels] = (before[0] + requests, before[1] + context, before[2] + generated)  # type: ignore[index]
+            found[labels] = plus(found.get(labels, NOTHING), (requests, context, generated))
     return found
 
 
+def _labels(dims: Dims) -> Labels:
+    named = dict(zip(LEGACY.dimensions, dims, strict=True))
+    return (
+        named["organization_id"] or "",
+        named["organization_name"] or "",
+        named["operation"] or "",
+        named["model"] or "",
+    )
+
+
 def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int, Rows]:
-    """A reading by user, and what was stored of users of whom it has nothing: who leaves takes
-    nothing along.
+    """A reading by user, with the stored rows of users that it lacks.
+
+    OpenAI no longer reports users who left, but their usage stays.
     """
     user = LEGACY.dimensions.index("user_id")
-    told = {dims[user] for rows in hours.values() for dims in rows} | {None}
+    reported: set[str | None] = {None}
+    for rows in hours.values():
+        reported |= {dims[user] for dims in rows}
     found: dict[int, dict[Dims, Amounts]] = {start: dict(rows) for start, rows in hours.items()}
     for row in stored:
-        if row.dims[user] not in told:
+        if row.dims[user] not in reported:
             found.setdefault(row.start, {})[row.dims] = row.amounts
     return found
 
@@ -64,16 +70,17 @@ def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int
 def frame(
     shown: Shown | None, day: int, said: Mapping[Labels, Sums], held: Collection[Labels]
 ) -> Shown:
-    """What to show of a day after it was read; series in `held` stay where they are.
+    """The sums to show after a day was read; series in `held` keep their values.
 
     Within a day nothing falls. On a new day every known series begins at 0.
     """
-    before = shown.sums if shown is not None and shown.day == day else {}
-    known = (*(shown.sums if shown is not None else ()), *said)
+    known: Mapping[Labels, Sums] = shown.sums if shown is not None else {}
+    is_same_day = shown is not None and shown.day == day
     found: dict[Labels, Sums] = {}
-    for labels in known:
-        old = before.get(labels, NOTHING)
-        found[labels] = old if labels in held else _highest(old, said.get(labels, NOTHING))
+    for labels in (*known, *said):
+        old = known.get(labels, NOTHING) if is_same_day else NOTHING
+        new = old if labels in held else said.get(labels, NOTHING)
+        found[labels] = _highest(old, new)
     return Shown(day, found)
 
 
@@ -83,7 +90,7 @@ def plus(one: Sums, other: Sums) -> Sums:
 
 
 def minus(one: Sums, other: Sums) -> Sums:
-    """What one has more than the other, measure by measure."""
+    """The difference, at least 0, measure by measure."""
     return max(0, one[0] - other[0]), max(0, one[1] - other[1]), max(0, one[2] - other[2])
 
 

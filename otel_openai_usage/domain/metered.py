@@ -1,6 +1,4 @@
-"""What applications tell of single responses: the kind, the event, and what a batch of events
-changes. Decides; touches nothing.
-"""
+"""Usage of single responses, as applications report it in events. Pure: no I/O."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,20 +25,22 @@ METERED = Endpoint(
     group_by=("subject", "model", "type", "estimated"),
     widths=(Width.HOUR,),
     from_zero=True,
+    polled=False,
 )
-"""Single responses. No kind of OpenAI's: nothing polls it, so it is not among `KINDS`."""
+"""Single responses, which applications report. Nothing polls them, so they are not in ENDPOINTS."""
 
 
 def metered(attributes: Iterable[str]) -> Endpoint:
-    """The kind, with the attributes that are taken from the events' data."""
+    """The endpoint with the attributes that are taken from the events' data."""
     return replace(METERED, free=tuple(attributes))
 
 
 class Event(NamedTuple):
-    """One response's usage.
+    """The usage of one response.
 
-    `identity` stands for (source, id), `content` for all that is counted of it; `time` in Unix
-    seconds, None where the event does not say. `dims` and `amounts` are in the kind's order.
+    `identity` is a hash of the event's source and id, `content` one of all that is counted. `time`
+    is in Unix seconds, None if the event has none. `dims` and `amounts` are in the order
+    of the endpoint's row.
     """
 
     identity: bytes
@@ -65,7 +65,7 @@ class EventCommit:
 
 @dataclass(slots=True)
 class Deduplicated:
-    """What of a batch is new, and what was known: with the same content, or with another."""
+    """The new events of a batch, and how many were known with the same or with other content."""
 
     fresh: list[Event] = field(default_factory=list)
     duplicates: int = 0
@@ -73,9 +73,7 @@ class Deduplicated:
 
 
 def deduplicate(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Deduplicated:
-    """Part new events from known ones. `known` has the content of every identity that was booked
-    before.
-    """
+    """Separate new events from known ones. `known` has the content of known identities."""
     found = Deduplicated()
     seen = dict(known)
     for event in events:
@@ -91,43 +89,43 @@ def deduplicate(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Dedupl
 
 
 def hours(events: Iterable[Event], now: int) -> dict[tuple[int, Dims], Amounts]:
-    """What events add to the hours that they happened in: none later than now, whatever a clock
-    elsewhere says.
+    """The amounts of events by hour and dimensions.
+
+    No event counts later than `now`, because the clock that wrote its time may be ahead.
     """
-    found: dict[tuple[int, Dims], list[Amounts]] = {}
+    found: dict[tuple[int, Dims], Amounts] = {}
     for event in events:
-        found.setdefault(
-            (floor(now if event.time is None else min(event.time, now), Width.HOUR), event.dims), []
-        ).append(event.amounts)
-    return {key: tuple(map(sum, zip(*amounts, strict=True))) for key, amounts in found.items()}
+        time = now if event.time is None else min(event.time, now)
+        key = (floor(time, Width.HOUR), event.dims)
+        before = found.get(key)
+        found[key] = event.amounts if before is None else total(before, event.amounts)
+    return found
 
 
 def change(added: Mapping[tuple[int, Dims], Amounts]) -> Change:
-    """How the totals move. Every event counts, however late: its like was never counted before."""
-    moved = Change()
+    """How the totals grow. An event counts however late it comes: it was never counted before."""
+    change = Change()
     for (_, dims), amounts in added.items():
-        before = moved.growth.get(dims)
-        moved.growth[dims] = amounts if before is None else total(before, amounts)
-    return moved
+        before = change.growth.get(dims)
+        change.growth[dims] = amounts if before is None else total(before, amounts)
+    return change
 
 
 def by_organization(
     events: Sequence[Event], default: str, known: Callable[[str], bool]
 ) -> dict[str, list[Event]]:
-    """Events by whose usage they are: the organization that they name, if it is a known one, else
-    the default.
-    """
+    """Events by organization: the one that an event names, if it is known, else the default."""
     found: dict[str, list[Event]] = {}
     for event in events:
         name = event.organization
-        found.setdefault(name if name is not None and known(name) else default, []).append(event)
+        if name is None or not known(name):
+            name = default
+        found.setdefault(name, []).append(event)
     return found
 
 
 class Share(NamedTuple):
-    """Tokens of one day: what OpenAI says an organization used of a model, and what events explain
-    of it.
-    """
+    """Tokens of a model on one day: as OpenAI reports them, and as events explain them."""
 
     organization: str
     model: str | None

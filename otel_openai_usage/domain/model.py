@@ -1,6 +1,4 @@
-"""The nouns. Times at the surface are aware and UTC; bucket starts are Unix seconds, as OpenAI's
-are.
-"""
+"""The basic types. Bucket starts are Unix seconds, as OpenAI's are; a datetime is aware, in UTC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +8,16 @@ from enum import IntEnum
 from typing import TypeAlias
 
 Dims: TypeAlias = tuple[str | None, ...]
-"""Values of a kind's `dimensions`, in that order; None where null or not grouped. `batch` is "true"
-or "false".
+"""Values of an endpoint's `dimensions`, in that order; None if null or not grouped. `batch` is
+"true" or "false".
 """
 
 Amount: TypeAlias = int | Decimal
 Amounts: TypeAlias = tuple[Amount, ...]
-"""Values of a kind's `measures`, in that order. Money is Decimal, all else int."""
+"""Values of an endpoint's `measures`, in that order. Money is Decimal, all else is int."""
 
 Rows: TypeAlias = Mapping[Dims, Amounts]
-"""What one bucket says; several results of one key are summed."""
+"""The rows of one bucket. Several results of one attribute set are added up."""
 
 
 class Width(IntEnum):
@@ -31,12 +29,12 @@ class Width(IntEnum):
 
     @property
     def text(self) -> str:
-        """As OpenAI's `bucket_width` spells it."""
+        """The width as OpenAI writes it in `bucket_width`."""
         return {60: "1m", 3600: "1h", 86400: "1d"}[self]
 
     @classmethod
     def parse(cls, text: str) -> "Width":
-        """The width that OpenAI spells so; ValueError for others."""
+        """The width for a `bucket_width` of OpenAI. Raises ValueError for another text."""
         for width in cls:
             if width.text == text:
                 return width
@@ -44,7 +42,7 @@ class Width(IntEnum):
 
 
 def seconds(time: datetime) -> int:
-    """Unix seconds, floored. A naive datetime raises ValueError."""
+    """Unix seconds, rounded down. Raises ValueError for a naive datetime."""
     if time.tzinfo is None:
         raise ValueError(f"{time!r} has no time zone")
     return int((time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1))
@@ -61,7 +59,7 @@ def midnight(day: date) -> int:
 
 
 def floor(unix: int, width: int) -> int:
-    """The start of the bucket of `width` seconds that holds `unix`."""
+    """The start of the bucket of `width` seconds that contains `unix`."""
     return unix - unix % width
 
 
@@ -72,7 +70,7 @@ def ceil(unix: int, width: int) -> int:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A stretch of time that we ask for: [start, end), Unix seconds."""
+    """A time span that is requested: [start, end), Unix seconds. It is never empty."""
 
     start: int
     end: int
@@ -90,7 +88,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A monthly spend limit, in currency units. `project_id` is None for the organization's."""
+    """A monthly spend limit in currency units. `project_id` is None for the whole organization."""
 
     project_id: str | None
     amount: Decimal
@@ -100,7 +98,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Ids to names. An id whose value is None is known to be unresolvable, at least for a while."""
+    """Names by id. None means that the id has no name, at least for a while."""
 
     projects: Mapping[str, str | None]
     api_keys: Mapping[str, str | None]

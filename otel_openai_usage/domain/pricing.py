@@ -1,7 +1,7 @@
-"""What usage costs by a price list. Decides; touches nothing.
+"""Estimates costs of usage by a price list. Pure: no I/O.
 
-What a reading moves is priced once, at the time of its bucket and with the prices known when it is
-booked. What OpenAI takes back is subtracted at the prices known then.
+A change is priced once, at the time of its bucket and with the prices known when it is recorded.
+Usage that OpenAI takes back is subtracted at the prices known then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,35 +11,33 @@ from typing import Protocol, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.exact import EXACT
-from otel_openai_usage.domain.model import Dims, Width, floor
+from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
 from otel_openai_usage.domain.reconciliation import Move
 
 CURRENCY = "usd"
 """Price lists are in US dollars."""
 
 Rates: TypeAlias = Sequence[Decimal | None]
-"""What one unit of each measure of a kind costs; None where that is not known. A part of another
-measure has its difference to the whole: cached input that is cheaper than input is negative.
+"""The price of one unit of each measure of an endpoint; None if it is not known. A measure that is
+part of another has its difference to the whole: cached input is negative if it is cheaper.
 """
 
 
 class PriceList(Protocol):
-    """Knows prices."""
+    """Gives the prices of usage."""
 
     def rates(
         self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int
     ) -> Rates | None:
-        """The prices of an attribute set (dimensions by name, without nulls) at a Unix time; None
-        if they are not known.
-        """
+        """The prices at a Unix time, or None. `dims` has dimensions by name, without nulls."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What moves cost by attribute set and UTC day, and the tokens by model that have no price.
+    """Costs by attribute set and UTC day, and the tokens by model that have no price.
 
-    `days` has those before the epoch too; `growth` only what counts.
+    `days` includes days before the epoch; `growth` has only costs that count.
     """
 
     days: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
@@ -64,7 +62,7 @@ def dimensions_by_name(endpoint: Endpoint, dims: Dims) -> dict[str, str]:
 def estimate(
     endpoint: Endpoint, organization: str, moves: Iterable[Move], prices: PriceList
 ) -> Estimate:
-    """Price what a reading moved."""
+    """Estimate the costs of what a reading moved."""
     days: dict[tuple[Dims, int], Decimal] = {}
     growth: dict[Dims, Decimal] = {}
     unpriced: dict[str, int] = {}
@@ -76,18 +74,29 @@ def estimate(
     for end, dims, moved, counts in moves:
         named = dimensions_by_name(endpoint, dims)
         rates = prices.rates(organization, endpoint, named, end - 1)
-        if rates is None or any(
-            amount and rate is None for amount, rate in zip(moved, rates, strict=True)
-        ):
+        cost = _cost(moved, rates)
+        if cost is None:
             model = named.get("model", "")
-            unpriced[model] = unpriced.get(model, 0) + sum(int(moved[index]) for index in tokens)
+            moved_tokens = sum(int(moved[index]) for index in tokens)
+            unpriced[model] = unpriced.get(model, 0) + moved_tokens
             continue
-        cost = Decimal(0)
-        for amount, rate in zip(moved, rates, strict=True):
-            if amount and rate:
-                cost = EXACT.add(cost, EXACT.multiply(rate, Decimal(amount)))
         day = (dims, floor(end - 1, Width.DAY))
         days[day] = EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:
             growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
     return Estimate(days, growth, {model: count for model, count in unpriced.items() if count > 0})
+
+
+def _cost(moved: Amounts, rates: Rates | None) -> Decimal | None:
+    """The cost of amounts, or None if one of them has no price."""
+    if rates is None:
+        return None
+    cost = Decimal(0)
+    for amount, rate in zip(moved, rates, strict=True):
+        if not amount:
+            continue
+        if rate is None:
+            return None
+        if rate:
+            cost = EXACT.add(cost, EXACT.multiply(rate, Decimal(amount)))
+    return cost

@@ -1,8 +1,7 @@
-"""What a reading changes. Decides; touches nothing.
+"""Decides which rows a reading changes, and by how much totals move. Pure: no I/O.
 
-Every row that is stored belongs to one bucket of one width, and a total is the sum of all rows
-since the epoch. So a reading that comes twice, late, out of order or after a crash can only ever
-set rows to what they should be.
+Every stored row belongs to one bucket of one width, and a total is the sum of all rows since the
+epoch. So a reading that comes twice, late, out of order or after a crash sets the same rows.
 """
 
 import functools
@@ -15,18 +14,14 @@ from otel_openai_usage.domain.exact import EXACT
 from otel_openai_usage.domain.model import Amount, Amounts, Dims, Rows, Width
 
 CONFIRM_AFTER = 3600
-"""Seconds between the two equal lower readings that make a coarse bucket fall (CONTRACT section
-4.3).
-"""
+"""Seconds between the two equal readings that lower a coarse bucket (CONTRACT section 4.3)."""
 
 LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
-"""Upper bounds of lateness in seconds, and how they are called; what is later still counts as the
-last.
-"""
+"""Upper bounds of lateness in seconds, and their names. What is later counts as the last."""
 
 
 class Row(NamedTuple):
-    """What one bucket says of one attribute set."""
+    """The amounts of one attribute set in one bucket."""
 
     width: int
     start: int
@@ -35,8 +30,8 @@ class Row(NamedTuple):
 
 
 class PendingDecrease(NamedTuple):
-    """A coarse reading that is lower than what is booked, and when it was first seen (Unix
-    seconds).
+    """A coarse reading that is lower than what is stored. `since` is when it was first seen, in
+    Unix seconds.
     """
 
     amounts: Amounts
@@ -44,9 +39,7 @@ class PendingDecrease(NamedTuple):
 
 
 class Move(NamedTuple):
-    """By how much a row of an attribute set moved; `end` is that of its bucket, `counts` is false
-    before the epoch.
-    """
+    """By how much a row moved. `end` is that of its bucket; `counts` is false before the epoch."""
 
     end: int
     dims: Dims
@@ -56,12 +49,12 @@ class Move(NamedTuple):
 
 @dataclass(slots=True)
 class Change:
-    """What to write, and by how much the totals move. `drops` are rows (width, start, dims) that
-    are no more.
+    """The rows to write and to drop, and by how much the totals move.
 
-    `suspects` sets (or, with None, clears) suspicions by (width, start, dims). `growth` names every
-    attribute set that the reading spoke of, also where nothing moved; `before_epoch` those with
-    rows that do not count. `superseded` is what rows of other widths held of the same usage.
+    `drops` and `pending_decreases` are by width, start and dims; None ends a pending decrease.
+    `growth` has every attribute set of the reading, also one that did not move. `before_epoch` has
+    those with rows that do not count. `superseded` are the amounts that rows of other widths had
+    of the same usage.
     """
 
     writes: list[Row] = field(default_factory=list)
@@ -75,27 +68,27 @@ class Change:
     moves: list[Move] = field(default_factory=list)
 
     def move(self, end: int, dims: Dims, before: Amounts, after: Amounts, *, counts: bool) -> None:
-        """Let the total of `dims` follow its row; `counts` is false for buckets before the epoch."""
+        """Move the total of `dims` as its row moves. `counts` is false before the epoch."""
         moved = difference(after, before)
         if any(moved):
             self.moves.append(Move(end, dims, moved, counts))
         if not counts:
             self.before_epoch.add(dims)
-        else:
-            held = self.growth.get(dims)
-            self.growth[dims] = moved if held is None else total(held, moved)
+            return
+        before_growth = self.growth.get(dims)
+        self.growth[dims] = moved if before_growth is None else total(before_growth, moved)
 
     def supersede(self, row: Row, left: Amounts, *, counts: bool) -> None:
-        """Lower a row of another width to `left`, or drop it if nothing is left.
+        """Set a row of another width to the amounts that are left, or drop it.
 
-        Other rows hold the same usage now, so what they hold is not new.
+        Other rows contain the rest of its usage now, so that usage is not new.
         """
         self.set_row(row, left)
         self.move(row.start + row.width, row.dims, row.amounts, left, counts=counts)
         if counts:
             taken = difference(row.amounts, left)
-            known = self.superseded.get(row.dims)
-            self.superseded[row.dims] = taken if known is None else total(known, taken)
+            before = self.superseded.get(row.dims)
+            self.superseded[row.dims] = taken if before is None else total(before, taken)
 
     def set_row(self, row: Row, amounts: Amounts) -> None:
         """Write the row with other amounts. A row of nothing is dropped, except for money."""
@@ -105,19 +98,26 @@ class Change:
             self.drops.append((row.width, row.start, row.dims))
 
     def grown(self) -> list[tuple[int, Amounts]]:
-        """What was added and is new, with the end of its bucket."""
-        known = dict(self.superseded)
+        """The amounts that are new, each with the end of its bucket."""
+        superseded = dict(self.superseded)
         found = []
         for end, dims, moved, counts in self.moves:
-            if not counts or not any(amount > 0 for amount in moved):
+            has_grown = any(amount > 0 for amount in moved)
+            if not counts or not has_grown:
                 continue
             new = moved
-            if dims in known:
-                again = tuple([max(0, min(a, b)) for a, b in zip(moved, known[dims], strict=True)])
-                known[dims] = difference(known[dims], again)
-                new = difference(moved, again)
+            if dims in superseded:
+                known = _common(moved, superseded[dims])
+                superseded[dims] = difference(superseded[dims], known)
+                new = difference(moved, known)
             found.append((end, new))
         return found
+
+
+def _common(moved: Amounts, superseded: Amounts) -> Amounts:
+    """The part of a growth that other rows had before, measure by measure."""
+    pairs = zip(moved, superseded, strict=True)
+    return tuple([max(0, min(one, other)) for one, other in pairs])
 
 
 def total(one: Amounts, other: Amounts) -> Amounts:
@@ -152,11 +152,10 @@ def replace(
     epoch: int,
     zero: Amounts,
 ) -> Change:
-    """Book a fine reading: it is right, whatever was stored.
+    """Replace stored rows by a fine reading: it is right, whatever was stored.
 
-    `reading` has the rows of each bucket that was read, by its start. `stored` has the rows of
-    those buckets and every row of another width that the reading covers in full: those are
-    superseded.
+    `reading` has the rows of each bucket by its start. `stored` has the rows of those buckets, and
+    every row of another width that the reading covers in full: those are superseded.
     """
     change = Change()
     same: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
@@ -181,22 +180,23 @@ def _replace_bucket(
 ) -> None:
     for dims, amounts in rows.items():
         old = before.get(dims)
-        if old != amounts:
-            # Money is kept at zero too: a day that costs nothing is said, where usage of nothing is
-            # not.
-            if any(amounts) or old is not None or isinstance(amounts[0], Decimal):
-                change.writes.append(Row(width, start, dims, amounts))
-            change.move(start + width, dims, old or zero, amounts, counts=counts)
+        if old == amounts:
+            continue
+        # A zero row of money is stored: OpenAI reports a day that costs nothing, but no usage of 0.
+        is_money = isinstance(amounts[0], Decimal)
+        if any(amounts) or old is not None or is_money:
+            change.writes.append(Row(width, start, dims, amounts))
+        change.move(start + width, dims, old or zero, amounts, counts=counts)
     for dims, old in before.items():
         if dims not in rows:
             change.drops.append((width, start, dims))
             change.move(start + width, dims, old, zero, counts=counts)
 
 
-def _added_up(
+def _sums(
     width: Width, reading: Iterable[int], stored: Iterable[Row], zero: Amounts
 ) -> dict[int, dict[Dims, Amounts]]:
-    """What the buckets of a coarse reading hold, their finer rows included."""
+    """The stored amounts of the buckets of a coarse reading, with their finer rows."""
     found: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
     for row in stored:
         bucket = found[row.start - row.start % width]
@@ -213,36 +213,36 @@ def reconcile(
     epoch: int,
     zero: Amounts,
 ) -> Change:
-    """Book a coarse reading: what it has more is booked at once, what it has less when it is
-    confirmed.
+    """Reconcile stored rows with a coarse reading. More usage is recorded at once, less usage when
+    a second reading confirms it.
 
     `stored` has every row of `width` or finer in the buckets that were read; a bucket's value is
     their sum. The difference goes into the bucket's own row.
     """
     change = Change()
-    held = _added_up(width, reading, stored, zero)
-    own = {(row.start, row.dims): row.amounts for row in stored if row.width == width}
+    sums = _sums(width, reading, stored, zero)
+    own_rows = {(row.start, row.dims): row.amounts for row in stored if row.width == width}
     for start, rows in reading.items():
-        for dims in rows.keys() | held[start].keys():
-            have = held[start].get(dims, zero)
+        for dims in rows.keys() | sums[start].keys():
+            before = sums[start].get(dims, zero)
             said = rows.get(dims, zero)
             key = (int(width), start, dims)
-            value = _agreed(change, key, have, said, pending_decreases.get(key), now)
-            if value != have:
-                before = own.get((start, dims), zero)
-                after = total(before, difference(value, have))
-                change.set_row(Row(width, start, dims, before), after)
-            change.move(start + width, dims, have, value, counts=start >= epoch)
+            after = _agreed(change, key, before, said, pending_decreases.get(key), now)
+            if after != before:
+                own = own_rows.get((start, dims), zero)
+                difference_row = total(own, difference(after, before))
+                change.set_row(Row(width, start, dims, own), difference_row)
+            change.move(start + width, dims, before, after, counts=start >= epoch)
     return change
 
 
 def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
-    """Let rows of wider buckets, which hold buckets of a reading, give up what those hold now.
+    """Lower rows of wider buckets by what the buckets of a reading in them grew.
 
-    A coarse row holds what its bucket has beyond its parts, or all of it while its parts are not
-    known. When a part grows, the same usage must not stand in both: the coarse row falls by as
-    much, down to nothing. A coarse row below zero (a confirmed lower reading) rises the same way
-    when a part falls. What a coarse reading says of the sum later is not touched by this.
+    A coarse row has what its bucket has beyond its parts, or all of it while its parts are not
+    known. When a part grows, both rows must not contain the same usage, so the coarse row falls by
+    as much, at most to zero. A coarse row below zero (a confirmed lower reading) rises in the same
+    way when a part falls. A later coarse reading of the sum is independent of this.
     """
     narrow_first = sorted(wider, key=lambda row: row.width)
     if not narrow_first:
@@ -254,7 +254,8 @@ def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
     for row in narrow_first:
         end = row.start + row.width
         if row.start < epoch < end:
-            continue  # a part of the bucket does not count: the row does not hold what counts
+            # A part of the bucket does not count, so the row has nothing that counts.
+            continue
         inside = [move.moved for move in moves[row.dims] if row.start < move.end <= end]
         if not inside:
             continue
@@ -266,7 +267,7 @@ def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
 
 
 def _without(amounts: Amounts, moved: Amounts) -> Amounts:
-    """The amounts nearer to zero by what moved in their direction."""
+    """The amounts, brought nearer to zero by what moved in their direction."""
     left: list[Amount] = []
     for amount, by in zip(amounts, moved, strict=True):
         if amount > 0 and by > 0:
@@ -281,46 +282,40 @@ def _without(amounts: Amounts, moved: Amounts) -> Amounts:
 def _agreed(
     change: Change,
     key: tuple[int, int, Dims],
-    have: Amounts,
+    before: Amounts,
     said: Amounts,
-    pending_decrease: PendingDecrease | None,
+    pending: PendingDecrease | None,
     now: int,
 ) -> Amounts:
-    """The value of a bucket after a coarse reading `said` what it said."""
-    if not any(new < old for new, old in zip(said, have, strict=True)):
-        if pending_decrease:
+    """The value of a bucket after a coarse reading. Notes in `change` if a decrease must wait."""
+    is_lower = any(new < old for new, old in zip(said, before, strict=True))
+    if not is_lower:
+        if pending:
             change.pending_decreases[key] = None
         return said
-    if (
-        pending_decrease
-        and pending_decrease.amounts == said
-        and now - pending_decrease.since >= CONFIRM_AFTER
-    ):
+    if pending is None or pending.amounts != said:
+        change.pending_decreases[key] = PendingDecrease(said, now)
+        return highest(said, before)
+    if now - pending.since >= CONFIRM_AFTER:
         change.pending_decreases[key] = None
         return said
-    # One from the future was seen by a clock that was wrong: it would wait for that time.
-    known = (
-        pending_decrease is not None
-        and pending_decrease.amounts == said
-        and pending_decrease.since <= now
-    )
-    change.pending_decreases[key] = pending_decrease if known else PendingDecrease(said, now)
-    return highest(said, have)
+    # A time in the future is from a clock that was wrong: the decrease would wait until then.
+    since = min(pending.since, now)
+    change.pending_decreases[key] = PendingDecrease(said, since)
+    return highest(said, before)
 
 
 def disagreeing(
     width: Width, reading: Mapping[int, Rows], stored: Iterable[Row], zero: Amounts
 ) -> list[int]:
-    """The starts of the buckets whose reading is not what is stored: worth a finer look."""
-    held = _added_up(width, reading, stored, zero)
-    return [
-        start
-        for start, rows in reading.items()
-        if any(
-            rows.get(dims, zero) != held[start].get(dims, zero)
-            for dims in rows.keys() | held[start].keys()
-        )
-    ]
+    """The starts of the buckets whose reading differs from what is stored."""
+    sums = _sums(width, reading, stored, zero)
+    found = []
+    for start, rows in reading.items():
+        all_dims = rows.keys() | sums[start].keys()
+        if any(rows.get(dims, zero) != sums[start].get(dims, zero) for dims in all_dims):
+            found.append(start)
+    return found
 
 
 def late(
@@ -329,13 +324,14 @@ def late(
     now: int,
     lags: Mapping[int, str] = LAGS,
 ) -> dict[str, int]:
-    """How much was first seen how long after its bucket ended; `measures` are the indices that are
-    added up.
+    """Amounts by how late they were first seen, counted from the end of their bucket.
+
+    `measures` are the indices of the measures that are added up.
     """
     found: dict[str, int] = {}
     for end, moved in grown:
         if end > now:
-            continue  # a bucket that still runs
+            continue  # The bucket is not over.
         amount = sum(int(moved[index]) for index in measures if moved[index] > 0)
         if amount:
             name = _lag(now - end, lags)
@@ -344,11 +340,15 @@ def late(
 
 
 def _lag(seconds: int, lags: Mapping[int, str]) -> str:
-    return next((name for bound, name in lags.items() if seconds <= bound), lags[max(lags)])
+    """The name of the first bound that is not exceeded, else of the last bound."""
+    for bound, name in lags.items():
+        if seconds <= bound:
+            return name
+    return lags[max(lags)]
 
 
 def latest(reading: Mapping[int, Rows]) -> dict[Dims, tuple[int, Amounts]]:
-    """For a level: of each attribute set the newest bucket that speaks of it, and what it says."""
+    """The newest bucket of each attribute set, and its amounts there. For levels."""
     found: dict[Dims, tuple[int, Amounts]] = {}
     for start in sorted(reading):
         for dims, amounts in reading[start].items():

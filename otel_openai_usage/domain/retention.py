@@ -1,4 +1,4 @@
-"""How long rows are kept at which width."""
+"""How long rows are stored at which width."""
 
 from dataclasses import dataclass
 
@@ -15,19 +15,15 @@ class Maintained:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Hours that began before `hours` become days, days before `days` go; Unix seconds, UTC
-    midnights.
-    """
+    """Hours before `hours` become days, days before `days` are deleted: UTC midnights."""
 
     hours: int
     days: int
 
     @classmethod
     def at(cls, now: int, *, hours: int, days: int, reconcile: int) -> "Retention":
-        """For rows to be kept so many seconds; what may be read again within `reconcile` is kept as
-        it is.
-        """
+        """The retention at `now`, for ages in seconds. Rows that may be read again stay."""
         reach = reconcile + Width.DAY
-        return cls(
-            floor(now - max(hours, reach), Width.DAY), floor(now - max(days, reach), Width.DAY)
-        )
+        hours_before = floor(now - max(hours, reach), Width.DAY)
+        days_before = floor(now - max(days, reach), Width.DAY)
+        return cls(hours_before, days_before)

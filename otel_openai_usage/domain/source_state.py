@@ -3,12 +3,12 @@
 Each part has one writer. All of them run in the recorder's one thread:
 
 * key          nobody: it never changes
-* progress     `commits.apply`, after a commit; `engine.recording`, when a plan is made
-* groupings    `engine.recording`, after the store has them
-* series       `commits.apply`, after a commit
-* fingerprints `engine.recording`, after a commit, and retention
-* status       the source's loop
-* days         the source's poll
+* progress     `engine.polling`, and `commits.apply` after a commit
+* groupings    `engine.polling`, after the store has them
+* series       `commits.apply`, after a commit; `state accept` corrects totals
+* fingerprints `engine.recording`, after a commit; `engine.maintenance` discards some
+* status       `engine.loop`, `engine.polling` and `engine.recording`, a field each
+* days         `engine.usage_poll`
 """
 
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
-"""Text that a spreadsheet shows and never runs: CSV is opened with a double click, by people who may
-be sent a formula as the name of a project.
+"""Text that a spreadsheet shows but never runs.
+
+People open CSV with a double click, and an attacker can name a project like a formula.
 """
 
 import json
@@ -7,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 # A cell is a formula if it begins with one of these signs. Spreadsheets skip blanks and invisible
-# characters before it, and know its full-width form. A spreadsheet that is told another separator,
-# or does without quotes, begins a cell in the middle of ours.
+# characters before it, and know its full-width form. A spreadsheet with another separator, or
+# without quotes, begins a cell in the middle of ours.
 _BLANK = r"[\s\x00-\x1f\x7f\u00a0\u200b-\u200f\u2060\ufeff]*"
 _FORMULA = re.compile(rf"""((?:^|[,;|\t\r\n"']){_BLANK})([=+\-@\uff1d\uff0b\uff0d\uff20])""")
 _QUOTED = frozenset(',;|\t\r\n"')

@@ -1,4 +1,4 @@
-"""What can be known of the present: the machine's clock, checked against data and elapsed time.
+"""The present time, as far as it is certain: the clock, checked by data and by elapsed time.
 
 A machine's clock can be wrong by years, for seconds or for the whole life of a process. Nothing may
 be deleted, downsampled, forgotten or hidden because of such a clock. Two facts limit the error:
@@ -8,17 +8,17 @@ usage that OpenAI reported has happened, and the monotonic clock counts the seco
 from dataclasses import dataclass
 
 _STEADY = 86400
-"""Seconds for which a clock must not step before it is believed without data that support it."""
+"""Seconds without a step after which a clock is trusted without data that support it."""
 _SAME = 60
-"""Seconds by which a clock may drift in that time and still count as steady."""
+"""Seconds by which a clock may drift in that time without counting as a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownTimes:
-    """What a process knows of the time, in Unix seconds; kept in the state for the next one.
+    """Times that have certainly passed, in Unix seconds; stored for the next process.
 
-    `proven` is a time that has passed, because OpenAI reported usage of then or because time passed
-    since. `assumed` is a time that the machine's clock alone says has passed.
+    `proven` has passed because OpenAI reported usage of that time, or because time passed since
+    then. `assumed` has passed according to the machine's clock alone.
     """
 
     proven: float | None = None
@@ -45,16 +45,16 @@ class Present:
         self._steady_since = mono
 
     def reported(self, began: float, wall: float, mono: float) -> None:
-        """OpenAI reported usage in a bucket that began then.
+        """Note that OpenAI reported usage in a bucket that began then.
 
-        One that begins later than the machine's clock says is not believed beyond that: either the
-        clock is behind, or the bucket is wrong.
+        A bucket after the machine's time counts as that time only: either the clock is behind, or
+        the bucket is wrong.
         """
         offset = min(began, wall) - mono
         self._proven = offset if self._proven is None else max(self._proven, offset)
 
     def earliest(self, wall: float, mono: float) -> float:
-        """A time that has certainly come."""
+        """A time that is certainly not in the future."""
         self._watch(wall, mono)
         offset = self._assumed if self._proven is None else self._proven
         return min(wall, offset + mono)
@@ -64,18 +64,16 @@ class Present:
         return wall if self._proven is None else max(wall, self._proven + mono)
 
     def stamp(self, wall: float, mono: float) -> float:
-        """When something was last seen to happen: later rather than too early, so that it does not
-        look old before its time.
-        """
+        """The time to store for what is seen now: rather too late, so that it does not look old."""
         return max(self.latest(wall, mono), self._assumed + mono)
 
     def known(self, mono: float) -> KnownTimes:
-        """What the next process should know."""
+        """The times for the next process."""
         proven = None if self._proven is None else self._proven + mono
         return KnownTimes(proven, self._assumed + mono)
 
     def _watch(self, wall: float, mono: float) -> None:
-        """Believe a clock that has not stepped for long."""
+        """Trust a clock that has not stepped for long."""
         offset = wall - mono
         if abs(offset - self._offset) > _SAME:
             self._offset = offset

@@ -1,15 +1,15 @@
-"""Which windows are due, at which width, cut to OpenAI's limits.
+"""Plans which windows a poll reads, at which width, within OpenAI's limits.
 
-Time falls into three belts, newest first: fine (within `settle`, read at every poll), hours (the
-rest of today and yesterday) and days (back to `reconcile`). The belts meet at whole hours and whole
-days, so a bucket is never half in one. The day that counting began in, unless it began at midnight,
-is read in minutes for ever: a coarser bucket would hold usage from before.
+Time has three tiers, newest first: fine (within `settle`, read at every poll), hours (the rest of
+today and yesterday) and days (back to `reconcile`). Tiers meet at whole hours and whole days, so no
+bucket is in two tiers. The day of the epoch, unless it begins at midnight, is always read in
+minutes: a coarser bucket would contain usage from before the epoch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from otel_openai_usage.domain.model import Width, Window, floor
+from otel_openai_usage.domain.model import Width, Window, ceil, floor
 
 _DAY = Width.DAY
 _HOUR = Width.HOUR
@@ -18,21 +18,24 @@ _MINUTE = Width.MINUTE
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How far back to read; all in seconds. `show` reaches back from today's midnight, whatever the
-    epoch.
+    """How far back to read, in seconds. `limits` are the most buckets of one request, by width.
+
+    `show` is read at every poll, back from today's midnight and whatever the epoch.
     """
 
     width: Width
     settle: int
     reconcile: int
-    limits: dict[Width, int]
+    limits: Mapping[Width, int]
     show: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been read. `unread` has the stretches since the epoch that no reading has covered
-    yet.
+    """How far a source was read. Times are Unix seconds.
+
+    Counting begins at `epoch`. `complete` says that a whole poll succeeded. `horizon` is the end of
+    the newest plan. `unread` are the windows since the epoch that no reading has covered.
     """
 
     epoch: int
@@ -42,15 +45,13 @@ class Progress:
 
     @property
     def whole_days_from(self) -> int:
-        """From here on whole hours and days belong to the count."""
-        return -(-self.epoch // _DAY) * _DAY
+        """The first midnight from which whole hours and days lie after the epoch."""
+        return ceil(self.epoch, _DAY)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call to make. A fine reading replaces what is stored; a coarse one makes good what was
-    missed.
-    """
+    """One window to read. A fine reading replaces what is stored; a coarse one is reconciled."""
 
     window: Window
     width: Width
@@ -59,10 +60,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one poll, freshest first. `lost` can never be read.
+    """The steps of one poll, newest first.
 
-    `fine_from` and `hours_from` are where those belts begin: from `hours_from` on no day is read
-    whole.
+    The fine tier begins at `fine_from`, the tier of hours at `hours_from`; all end at `end`. `gaps`
+    are the unread windows that the steps cover, `lost` those that can never be read.
     """
 
     steps: tuple[Step, ...]
@@ -77,84 +78,89 @@ class Plan:
 def plan(
     progress: Progress, now: int, rules: Rules, *, hours: bool, days: bool, cuts: Sequence[int] = ()
 ) -> Plan:
-    """The steps due at `now`. `hours` and `days` say whether those belts are due; a gap makes its
-    belt due.
+    """The steps that are due at `now`.
 
-    `cuts` are instants that no step may cross (where the grouping changes).
+    `hours` and `days` say whether those tiers are due; a gap makes its tier due. No step crosses an
+    instant in `cuts`, where the grouping changes.
     """
     end = floor(now, rules.width) + rules.width
-    oldest = (
-        max(progress.epoch, floor(now - rules.reconcile, _DAY))
-        if progress.complete
-        else progress.epoch
-    )
-    fine = min(max(oldest, floor(now - rules.settle, max(rules.width, _HOUR))), end - rules.width)
+    oldest = progress.epoch
+    if progress.complete:
+        oldest = max(oldest, floor(now - rules.reconcile, _DAY))
+    settled = floor(now - rules.settle, max(rules.width, _HOUR))
+    fine = min(max(oldest, settled), end - rules.width)
     unread = _with_new_time(progress, end)
     gaps = tuple(_within(unread, oldest, fine))
     hours = hours or bool(gaps)
-    days = days or not progress.complete or (bool(gaps) and rules.width == _DAY)
-    middle = _hours_from(progress, rules, oldest, fine, gaps)
-    shown = min(fine, floor(now, _DAY) - rules.show) if rules.show else fine
+    has_day_gap = bool(gaps) and rules.width == _DAY
+    days = days or not progress.complete or has_day_gap
+    hours_from = _hours_from(progress, rules, oldest, fine, gaps)
+    shown_from = fine
+    if rules.show:
+        shown_from = min(fine, floor(now, _DAY) - rules.show)
     split = _Splitter(progress.whole_days_from, rules.limits, tuple(cuts))
-    steps = list(split(shown, end, rules.width, coarse=False))
+    steps = list(split(shown_from, end, rules.width, coarse=False))
     if hours:
-        steps += split(middle, fine, _HOUR, coarse=True)
+        steps += split(hours_from, fine, _HOUR, coarse=True)
     if days:
-        steps += split(oldest, middle, _DAY, coarse=True)
-    lost = tuple(_within(unread, 0, oldest)) if progress.complete else ()
-    return Plan(tuple(steps), fine, middle, end, tuple(_within(unread, oldest, end)), gaps, lost)
+        steps += split(oldest, hours_from, _DAY, coarse=True)
+    return Plan(
+        steps=tuple(steps),
+        fine_from=fine,
+        hours_from=hours_from,
+        end=end,
+        unread=tuple(_within(unread, oldest, end)),
+        gaps=gaps,
+        lost=tuple(_within(unread, 0, oldest)) if progress.complete else (),
+    )
 
 
 def past_days(
-    progress: Progress, start: int, end: int, limits: dict[Width, int], cuts: Sequence[int] = ()
+    progress: Progress, start: int, end: int, limits: Mapping[Width, int], cuts: Sequence[int] = ()
 ) -> list[Step]:
-    """The steps that read the counted part of whole days, [start, end), oldest first."""
+    """The steps that read the part of [start, end) after the epoch in days, oldest first."""
+    if progress.epoch >= end:
+        return []
     split = _Splitter(progress.whole_days_from, limits, tuple(cuts))
-    return (
-        list(split(max(start, progress.epoch), end, _DAY, coarse=True))[::-1]
-        if progress.epoch < end
-        else []
-    )
+    newest_first = list(split(max(start, progress.epoch), end, _DAY, coarse=True))
+    return newest_first[::-1]
 
 
 def _hours_from(
     progress: Progress, rules: Rules, oldest: int, fine: int, gaps: Sequence[Window]
 ) -> int:
-    """Where the hours belt begins: yesterday, or earlier when a gap or the first poll asks for
-    more.
-    """
+    """Where the tier of hours begins: yesterday, or earlier for a gap or at the first poll."""
     if rules.width == _DAY:
         return fine
     if not progress.complete:
         return oldest
-    return min(
-        max(oldest, floor(fine, _DAY) - _DAY),
-        *(max(oldest, floor(gap.start, _DAY)) for gap in gaps),
-        fine,
-    )
+    starts = [floor(fine, _DAY) - _DAY]
+    starts += [floor(gap.start, _DAY) for gap in gaps]
+    return min(max(oldest, min(starts)), fine)
 
 
 def without(unread: Iterable[Window], read: Window) -> tuple[Window, ...]:
-    """What is left unread when `read` has been read."""
-    return tuple(
-        Window(start, end)
-        for window in unread
-        for start, end in (
-            (window.start, min(window.end, read.start)),
-            (max(window.start, read.end), window.end),
-        )
-        if start < end
-    )
+    """The windows without the part that was read."""
+    left = []
+    for window in unread:
+        before_end = min(window.end, read.start)
+        if window.start < before_end:
+            left.append(Window(window.start, before_end))
+        after_start = max(window.start, read.end)
+        if after_start < window.end:
+            left.append(Window(after_start, window.end))
+    return tuple(left)
 
 
 def pieces(window: Window, cuts: Iterable[int]) -> list[Window]:
-    """The window in pieces that cross none of `cuts`, newest first."""
+    """Split the window at `cuts`. Return the pieces, newest first."""
     edges = [window.start, *sorted(cut for cut in cuts if window.start < cut < window.end)]
     ends = [*edges[1:], window.end]
     return [Window(start, end) for start, end in zip(edges, ends, strict=True)][::-1]
 
 
 def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
+    """The unread windows, with the time since the last plan."""
     start = progress.epoch if progress.horizon is None else max(progress.epoch, progress.horizon)
     if end <= start:
         return progress.unread
@@ -165,6 +171,7 @@ def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
 
 
 def _within(windows: Iterable[Window], start: int, end: int) -> Iterator[Window]:
+    """The parts of the windows that lie in [start, end)."""
     for window in windows:
         low = max(window.start, start)
         high = min(window.end, end)
@@ -174,15 +181,18 @@ def _within(windows: Iterable[Window], start: int, end: int) -> Iterator[Window]
 
 @dataclass(frozen=True, slots=True)
 class _Splitter:
+    """Splits a span into steps that OpenAI answers in one request each."""
+
     whole_days_from: int
-    limits: dict[Width, int]
+    limits: Mapping[Width, int]
     cuts: tuple[int, ...]
 
     def __call__(self, start: int, end: int, width: Width, *, coarse: bool) -> Iterator[Step]:
-        """Tiles of [start, end): newest first, in minutes before `whole_days_from`."""
+        """Steps of [start, end), newest first; in minutes before `whole_days_from`."""
         border = min(max(start, self.whole_days_from), end)
         yield from self._tiles(border, end, width, coarse)
-        yield from self._tiles(start, border, _MINUTE if _MINUTE in self.limits else width, coarse)
+        finest = _MINUTE if _MINUTE in self.limits else width
+        yield from self._tiles(start, border, finest, coarse)
 
     def _tiles(self, start: int, end: int, width: Width, coarse: bool) -> Iterator[Step]:
         if start >= end:
@@ -190,13 +200,10 @@ class _Splitter:
         span = self.limits[width] * width
         coarser = {_MINUTE: _HOUR, _HOUR: _DAY, _DAY: _DAY}[width]
         while start < end:
-            # Whole hours (days) in one tile: what a reading covers in full it may replace, a half
-            # never.
-            low = max(
-                start,
-                -(-(end - span) // coarser) * coarser,
-                *(cut for cut in self.cuts if start < cut < end),
-            )
+            # A reading may only replace buckets that it covers in full, so a step has whole hours
+            # or days.
+            cuts = [cut for cut in self.cuts if start < cut < end]
+            low = max(start, ceil(end - span, coarser), *cuts)
             yield Step(Window(low, end), width, coarse)
             end = low
 

@@ -1,5 +1,5 @@
-"""What is logged of failing polls: one line for each kind of failure, however many sources it hits
-and however its text varies, and again every hour while it lasts.
+"""Logs failing polls without flooding the log: one line for each kind of failure, however many
+sources have it and however its text varies, and again every hour while it lasts.
 """
 
 import logging
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 SAY_AGAIN_AFTER = 3600.0
 """Seconds after which a failure that goes on is logged again."""
 QUIET_AFTER_RECOVERY = 600.0
-"""Seconds from one line of a kind to the next, if polls succeeded in between: a source that fails
-at every second poll does not flood the log.
+"""Least seconds between two lines of a kind, if polls succeeded in between: a source that fails at
+every second poll does not flood the log.
 """
 
 
 @dataclass(slots=True)
 class _Case:
-    """A kind of failure: who has it now, and when it was last logged (None: never)."""
+    """A kind of failure: the sources that have it, and when it was last logged (None: never)."""
 
     sources: set[str] = field(default_factory=set)
     logged: float | None = None
@@ -44,39 +44,38 @@ class _Case:
 
 @dataclass(slots=True)
 class FailureLog:
-    """Told of every poll of one organization; logs what is news. `mono` is a clock that never
-    steps, in seconds.
+    """Gets the result of every poll of one organization, and logs what is new.
+
+    `mono` is in seconds, of a clock that never steps.
     """
 
     organization: str
-    _waited: bool = False
+    _has_logged_slow: bool = False
     _cases: dict[str, _Case] = field(default_factory=dict)
 
     def failed(self, source: str, error: ExporterError, mono: float) -> None:
-        """A poll failed."""
+        """Note that a poll failed."""
         cause = _cause(source, error)
         self._leave(source, but=cause)
         case = self._cases.setdefault(cause, _Case())
         if case.logged is None or mono - case.logged >= case.pause:
             case.logged = mono
             case.announced = True
-            self._say(source, error, case)
+            self._log(source, error, case)
         case.recovered = False
         case.sources.add(source)
 
     def slow(self, source: str) -> None:
-        """A source that never answered is being asked again and again. Said once: what is the
-        matter is said when it gives up.
-        """
-        if not self._waited:
-            self._waited = True
+        """Log once that a source has not answered yet. The reason is logged when its poll fails."""
+        if not self._has_logged_slow:
+            self._has_logged_slow = True
             log.warning(
                 "no usable answer yet; asking again",
                 extra={"organization": self.organization, "source": source},
             )
 
     def recovered(self, source: str) -> None:
-        """A poll succeeded."""
+        """Note that a poll succeeded."""
         ended = self._leave(source)
         for case in ended:
             case.recovered = True
@@ -93,7 +92,7 @@ class FailureLog:
             case.announced = False
 
     def _leave(self, source: str, but: str = "") -> list[_Case]:
-        """Take the source out of its other cases. Those that no source has any more."""
+        """Remove the source from its other cases. Return those that no source has any more."""
         ended = []
         for cause, case in self._cases.items():
             if source in case.sources and cause != but:
@@ -102,7 +101,7 @@ class FailureLog:
                     ended.append(case)
         return ended
 
-    def _say(self, source: str, error: ExporterError, case: _Case) -> None:
+    def _log(self, source: str, error: ExporterError, case: _Case) -> None:
         facts = {
             "event": _event(error),
             "organization": self.organization,
@@ -111,14 +110,14 @@ class FailureLog:
         }
         others = len(case.sources - {source})
         level = logging.INFO if is_expected(source, error) else logging.WARNING
-        what = "poll failed"
+        message = "poll failed"
         if isinstance(error, OtherOrganization):
-            what = "the key is of another organization than the state; nothing of it is counted"
+            message = "the key is of another organization than the state; nothing of it is counted"
         elif rejected(error):
-            what = "the key is refused; every source needs it"
+            message = "the key is refused; every source needs it"
         log.log(
             level,
-            what,
+            message,
             extra={**facts, "other_sources": others} if others else facts,
             exc_info=error.__cause__ if isinstance(error, Bug) else None,
         )
@@ -145,10 +144,10 @@ def rejected(error: ExporterError | None) -> bool:
 
 
 def _cause(source: str, error: ExporterError) -> str:
-    """The kind of a failure: its class and class of status, never its text, which may hold a request id.
+    """The kind of a failure: its class and class of status, never its text with a request id.
 
-    Trouble with the key, the network or the disk hits every source alike; any other is a source's
-    own.
+    A failure of the key, the network or the disk is the same for all sources; any other belongs
+    to one source.
     """
     kind = type(error).__name__
     if isinstance(error, SourceError):

@@ -1,6 +1,4 @@
-"""What every source has: an interval, a state, and a way of telling of trouble without flooding the
-log.
-"""
+"""Polls one source at its interval, and notes how each poll ended."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,17 +9,16 @@ from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import Bug, ExporterError, StateCorrupt
 
 DOWN_AFTER = 10.0
-"""Seconds after which a source that never answered yet is shown as down, though it is still being
-asked.
-"""
+"""Seconds after which a source without any answer so far is shown as down; its poll goes on."""
 RETRY_AFTER = 60.0
-"""Seconds until a source that failed is tried again, if its interval is longer."""
+"""Most seconds until a source that failed is polled again."""
 
 
 @dataclass(slots=True)
 class Loop:
-    """Polls one source for ever. `status` is told in the keeper's thread whether each poll
-    succeeded.
+    """Polls one source for ever. `interval` is in seconds.
+
+    `status` is called in the recorder's thread, with whether the poll succeeded.
     """
 
     source: str
@@ -35,10 +32,10 @@ class Loop:
     error: ExporterError | None = None
 
     async def once(self) -> bool:
-        """One poll. True if it succeeded; what went wrong is in `error`. Raises StateCorrupt: that
-        does not heal.
+        """Poll once. Return whether it succeeded; else `error` says what went wrong.
 
-        A bug is an error of this source like any other, so that it does not stop other sources.
+        A bug is an error of this source only, so that it does not stop other sources. Raises
+        StateCorrupt, because another poll cannot repair the state.
         """
         try:
             await self._watched()
@@ -54,21 +51,20 @@ class Loop:
         up = self.error is None
         await self._show(up)
         self._ever_up |= up
-        told = self.recorder.notify()
-        self._tried = self._tried or told
+        generation = self.recorder.notify()
+        self._tried = self._tried or generation
         return up
 
     def _failed(self, error: ExporterError) -> None:
         self.error = error
         self.failure_log.failed(self.source, error, self.recorder.clock.mono())
-        # It is kept until the next poll: without its frames, which hold what was being read.
+        # The error lives until the next poll. Its frames would keep the whole answer in memory.
         error.__traceback__ = None
-        error.__cause__ = error.__context__ = None
+        error.__cause__ = None
+        error.__context__ = None
 
     async def _watched(self) -> None:
-        """The poll; one that has not ended soon shows the source as down, unless it was up before:
-        asking again may take minutes.
-        """
+        """Poll. Show the source as down if its first answer takes long: retries take minutes."""
         if self._ever_up:
             return await self.poll()
         polling = asyncio.ensure_future(self.poll())
@@ -83,7 +79,7 @@ class Loop:
             polling.cancel()
 
     def answered(self) -> None:
-        """A poll that takes long has shown a first answer: the source is up, and was tried."""
+        """Note that a long poll has had its first answer: the source is up, and was tried."""
         self._ever_up = True
         self._tried = self._tried or self.recorder.notify()
 
@@ -104,17 +100,17 @@ class Loop:
 
     @property
     def organization(self) -> str:
-        """Whose source it is."""
+        """The organization of the source."""
         return self.failure_log.organization
 
     @property
     def tried(self) -> bool:
-        """Whether the first poll was tried, and what it brought is shown."""
+        """Whether the first poll ended, and its result is published."""
         return self._tried is not None and self.recorder.is_published(self._tried)
 
     @property
     def is_expected(self) -> bool:
-        """Whether the last failure is one that an operator may have chosen."""
+        """Whether the operator may have chosen what failed last."""
         return is_expected(self.source, self.error)
 
     @property
@@ -124,7 +120,7 @@ class Loop:
 
 
 def as_bug(source: str, error: Exception) -> Bug:
-    """An unforeseen exception as an error of its source; the trace stays with it."""
+    """An unexpected exception as an error of its source, with the exception as its cause."""
     bug = Bug(
         f"{source}: this should not happen, so it is a bug of otel-openai-usage:"
         f" {type(error).__name__}: {error}; report it with the trace in the log"

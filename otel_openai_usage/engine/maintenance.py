@@ -1,6 +1,4 @@
-"""Looks after what is stored: old rows become coarser or go, and estimated cost is compared with
-what OpenAI billed.
-"""
+"""Maintains the history: downsamples and purges rows, and compares estimated with billed cost."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,9 +18,9 @@ log = logging.getLogger(__name__)
 INTERVAL = 600.0
 """Seconds between two rounds."""
 PAUSE = 0.05
-"""Seconds between two small transactions of a round, so that polls are not kept waiting."""
+"""Seconds between two small transactions of a round, so that polls need not wait."""
 BILLED_AFTER = Width.DAY
-"""Seconds after which a day's costs count as settled: OpenAI adds to them for hours."""
+"""Seconds after the end of a day until its costs are compared: OpenAI adds to them for hours."""
 SPANS = {"day": 1, "week": 7}
 
 
@@ -37,14 +35,15 @@ def maintain(store: HistoryWriter, source_state: SourceState, keep: Retention) -
 
 
 class Telemetry(Protocol):
-    """Whom to tell how well costs are estimated."""
+    """Takes the difference between estimated and billed cost."""
 
     def estimate_difference(self, organization: str, span: str, amount: float) -> None: ...
 
 
 class Maintenance:
-    """Looks after the history of the keeper's books, and of others that are only kept. Times in
-    seconds.
+    """Maintains the history of the recorder's sources, and of the stored sources in `also`.
+
+    `keep` gives the retention at a Unix time.
     """
 
     def __init__(
@@ -65,18 +64,18 @@ class Maintenance:
         self._keep = keep
 
     async def forever(self) -> None:
-        """A round every few minutes; what goes wrong is told, and tried again in the next."""
+        """Do a round every few minutes. An error is logged, and the next round tries again."""
         while True:
             await self._recorder.clock.sleep(INTERVAL)
             try:
                 await self.once()
             except StateError as error:
-                log.warning("looking after the history", extra={"error": str(error)})
+                log.warning("maintaining the history", extra={"error": str(error)})
             except Exception:  # a bug here must not end the run; at most one trace a round
-                log.exception("looking after the history", extra={"event": "upkeep_bug"})
+                log.exception("maintaining the history", extra={"event": "upkeep_bug"})
 
     async def once(self) -> None:
-        """Do all that is to be done. Raises StateError."""
+        """Do one round. Raises StateError."""
         await self._recorder.do(self._recorder.keep_times)
         keep = self._keep(int(self._recorder.earliest()))
         for source_state in (*self._recorder.source_states, *self._also):
@@ -93,7 +92,11 @@ class Maintenance:
             lambda: self._store.estimated_and_billed(organization, end - 7 * Width.DAY, end)
         )
         for span, count in SPANS.items():
-            within = [pair for day, pair in days.items() if day >= end - count * Width.DAY]
-            if len(within) == count:
-                difference = sum((estimated - billed for estimated, billed in within), Decimal(0))
-                self._telemetry.estimate_difference(organization, span, float(difference))
+            start = end - count * Width.DAY
+            recent = [costs for day, costs in days.items() if day >= start]
+            if len(recent) < count:
+                continue
+            difference = Decimal(0)
+            for estimated, billed in recent:
+                difference += estimated - billed
+            self._telemetry.estimate_difference(organization, span, float(difference))

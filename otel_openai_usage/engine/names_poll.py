@@ -1,9 +1,10 @@
-"""Polls what is not counted: names and spend limits."""
+"""Polls names and spend limits: what is shown, but not counted."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
-from otel_openai_usage.domain.model import NO_NAMES, Names
+from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
+from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, Status
 from otel_openai_usage.engine.ports import LimitSource, NameSource
 from otel_openai_usage.engine.recorder import Recorder
@@ -13,12 +14,14 @@ from otel_openai_usage.view.attributes import dimensions, unnamed
 log = logging.getLogger(__name__)
 
 
-KEEP_PARTLY_EVERY = 2.0
-"""Seconds between two times that names are kept while they are still being read."""
+WRITE_PARTLY_EVERY = 2.0
+"""Seconds between two writes of names while a long list is being read."""
+LOOK_UP_INTERVAL = 5.0
+"""Seconds between two checks for ids without a name."""
 
 
 class Shown:
-    """How a source without a book is doing, on the Board."""
+    """Shows the status of a source that has no rows."""
 
     def __init__(self, recorder: Recorder, organization: str, source: str) -> None:
         self._recorder = recorder
@@ -27,14 +30,14 @@ class Shown:
         recorder.snapshot_builder.add_status(self._status)
 
     def status(self, up: bool) -> None:
-        """Show how it went."""
+        """Show whether the last poll succeeded."""
         self._status.up = up
         if up:
             self._status.last_success = int(self._recorder.clock.now())
 
 
 class NamesPoll(Shown):
-    """Polls names, all of them every interval and single ones as they turn up."""
+    """Polls names: all of them every interval, and single ones when usage has their ids."""
 
     def __init__(
         self,
@@ -46,24 +49,21 @@ class NamesPoll(Shown):
         super().__init__(recorder, organization, "names")
         self._source = source
         self._source_states = source_states
-        self._owes = False
+        self._is_unwritten = False
         self._may_look_up = False
-        self._partly = NO_NAMES
-        self._kept_partly: float | None = None
+        self._found_names = NO_NAMES
+        self._written_at: float | None = None
 
     async def poll(self) -> None:
-        """Read all names, then those that usage speaks of and the lists lack. Raises SourceError or
-        StateError.
-        """
+        """Read all names, then look up ids that no list has. Raises SourceError or StateError."""
         self._may_look_up = False
         try:
             await self._keep(await self._source.read(self._found))
         except MissingScope:
-            # Nobody will name them: show them as unknown instead of waiting.
+            # The key may never read names: show the series without names instead of waiting.
             projects, keys = await self._recorder.do(self._unnamed)
-            await self._keep(
-                Names(dict.fromkeys(projects), dict.fromkeys(key for _, key in keys), {})
-            )
+            api_keys = dict.fromkeys(key for _, key in keys)
+            await self._keep(Names(dict.fromkeys(projects), api_keys, {}))
             self._may_look_up = False
             raise
         except SourceError:
@@ -73,37 +73,39 @@ class NamesPoll(Shown):
         await self.look_up()
 
     async def _found(self, names: Names) -> None:
-        """Show names as they come, a few seconds' worth at a time; they may be looked up one by one
-        from the first of them on.
+        """Collect names as they come, and write them every few seconds.
+
+        After the first of them the key is known to work, so single ids may be looked up.
         """
         self._may_look_up = True
-        self._partly = merged(self._partly, names)
+        self._found_names = merged(self._found_names, names)
         now = self._recorder.clock.mono()
-        if self._kept_partly is None or now - self._kept_partly >= KEEP_PARTLY_EVERY:
-            self._kept_partly = now
-            partly = self._partly
-            self._partly = NO_NAMES
+        if self._written_at is None or now - self._written_at >= WRITE_PARTLY_EVERY:
+            self._written_at = now
+            partly = self._found_names
+            self._found_names = NO_NAMES
             await self._keep(partly)
 
     async def look_up(self) -> None:
-        """Ask for single ids that have no name yet."""
+        """Read the names of single ids that have none. Raises SourceError or StateError."""
         projects, keys = await self._recorder.do(self._unnamed)
         if projects or keys:
             await self._keep(await self._source.lookup(projects, keys, self._found))
 
     async def forever_look_up(self) -> None:
-        """Look for unnamed ids every few seconds; asks OpenAI only when there are some."""
+        """Look up ids without a name every few seconds; without such ids, nothing is requested."""
         while True:
-            await self._recorder.clock.sleep(5.0)
+            await self._recorder.clock.sleep(LOOK_UP_INTERVAL)
             await self.try_look_up()
 
     async def try_look_up(self) -> None:
-        """Look for unnamed ids if names can be read; what fails is tried again later."""
+        """Look up ids without a name, if the key may. Errors are logged, and tried again."""
         if not self._may_look_up:
             return
         try:
             await self.look_up()
-        except Rejected as error:  # the next full reading will tell whether it may be asked again
+        except Rejected as error:
+            # The next full poll shows whether the key may do it again.
             self._may_look_up = False
             log.debug(
                 "looking up names",
@@ -132,31 +134,30 @@ class NamesPoll(Shown):
         return list(projects), list(keys)
 
     async def _keep(self, found: Names) -> None:
+        await self._recorder.do(lambda: self._apply(found))
+        self._recorder.notify()
+
+    def _apply(self, found: Names) -> None:
+        """Show and write the names that are new. Raises StateError; a later call writes them."""
         recorder = self._recorder
-
-        def work() -> None:
-            before = recorder.snapshot_builder.names_of(self._organization)
-            after = merged(before, found)
-            if after != before:
-                self._owes = True
-                made = recorder.snapshot_builder.apply_names(
-                    self._organization, after, recorder.earliest(), recorder.clock.mono()
-                )
-            else:
-                made = [], []
-            if self._owes:
-                recorder.fold(
-                    *made
-                )  # first: a crash between new names and what must not fall would let it fall
-                recorder.store.set_names(self._organization, after)
-                self._owes = False
-
-        await recorder.do(work)
-        recorder.notify()
+        before = recorder.snapshot_builder.names_of(self._organization)
+        after = merged(before, found)
+        members: list[OverflowMember] = []
+        marks: list[HighWaterMark] = []
+        if after != before:
+            self._is_unwritten = True
+            members, marks = recorder.snapshot_builder.apply_names(
+                self._organization, after, recorder.earliest(), recorder.clock.mono()
+            )
+        if self._is_unwritten:
+            # High-water marks first: after a crash between the two a counter would fall.
+            recorder.fold(members, marks)
+            recorder.store.set_names(self._organization, after)
+            self._is_unwritten = False
 
 
 class LimitsPoll(Shown):
-    """Polls spend limits of the organization and of its projects."""
+    """Polls the spend limits of an organization and of its projects."""
 
     def __init__(self, recorder: Recorder, source: LimitSource, organization: str) -> None:
         super().__init__(recorder, organization, "limits")
@@ -166,26 +167,29 @@ class LimitsPoll(Shown):
         """Read the limits. Raises SourceError or StateError."""
         limits = await self._source.read()
 
-        def work() -> None:
-            if self._recorder.snapshot_builder.limits_of(self._organization) != limits:
-                self._recorder.store.set_limits(self._organization, limits)
-            self._recorder.snapshot_builder.apply_limits(self._organization, limits)
+        await self._recorder.do(lambda: self._apply(limits))
 
-        await self._recorder.do(work)
+    def _apply(self, limits: Sequence[Limit]) -> None:
+        recorder = self._recorder
+        if recorder.snapshot_builder.limits_of(self._organization) != limits:
+            recorder.store.set_limits(self._organization, limits)
+        recorder.snapshot_builder.apply_limits(self._organization, limits)
 
 
 def merged(before: Names, found: Names) -> Names:
-    """What was known and what was found; a name once known outlives the thing that it names."""
-
-    def both(
-        old: Iterable[tuple[str, str | None]], new: Iterable[tuple[str, str | None]]
-    ) -> dict[str, str | None]:
-        names = dict(old)
-        names.update((id_, name) for id_, name in new if name is not None or names.get(id_) is None)
-        return names
-
+    """All known names. A name stays known after the project, key or user was deleted."""
     return Names(
-        both(before.projects.items(), found.projects.items()),
-        both(before.api_keys.items(), found.api_keys.items()),
-        both(before.users.items(), found.users.items()),
+        _merged(before.projects, found.projects),
+        _merged(before.api_keys, found.api_keys),
+        _merged(before.users, found.users),
     )
+
+
+def _merged(
+    before: Mapping[str, str | None], found: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    names = dict(before)
+    for id_, name in found.items():
+        if name is not None or names.get(id_) is None:
+            names[id_] = name
+    return names

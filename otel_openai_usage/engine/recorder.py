@@ -1,4 +1,4 @@
-"""The one thread in which books, store and display are touched, and what is published out of it."""
+"""Records readings in one thread, and publishes what they changed."""
 
 import asyncio
 import json
@@ -11,14 +11,17 @@ from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 from otel_openai_usage.domain.commits import Delta
-from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width
+from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.domain.trusted_time import KnownTimes, Present
-from otel_openai_usage.engine import recording
+from otel_openai_usage.domain.windows import Step
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.failure_log import SAY_AGAIN_AFTER
+from otel_openai_usage.engine.recording import Recorded
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.ports import Writer
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
@@ -26,23 +29,18 @@ from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REPORTED = frozenset(endpoint.path for endpoint in ENDPOINTS.values())
-"""Sources whose buckets are OpenAI's word on what time it is."""
 _KNOWN_TIMES = "known_times"
 _PAGE_SERVED = "page_served"
 
 PUBLISH_GAP = 0.25
-"""Seconds between two snapshots at the least, so that sources that end together are shown together.
-"""
+"""Least seconds between two snapshots: sources that end together are published together."""
 PUBLISH_ANYWAY = 15.0
-"""Seconds after which the Board is looked over even if no source said anything: midnight comes by
-itself.
-"""
+"""Seconds until the next snapshot if no source changed: at midnight other days are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where time comes from. `now` in Unix seconds; `mono` never steps."""
+    """The clocks: `now` is in Unix seconds; `mono` is in seconds and never steps."""
 
     now: Callable[[], float]
     mono: Callable[[], float]
@@ -50,14 +48,14 @@ class Clock:
 
 
 def _was_shown(source_state: SourceState) -> bool:
-    """Whether an older version may have shown the book."""
-    if source_state.endpoint.path in REPORTED:
+    """Whether an older version of the exporter may have shown the source."""
+    if source_state.endpoint.polled:
         return source_state.progress.complete
     return any(stored_series.changed for stored_series in source_state.series.values())
 
 
 class Telemetry(Protocol):
-    """Whom to tell how polling goes."""
+    """Counts how polling goes. Times are in seconds."""
 
     def poll_began(self, organization: str, source: str, lag: float) -> None: ...
     def polled(self, organization: str, source: str, seconds: float, rows: int) -> None: ...
@@ -70,8 +68,9 @@ class Telemetry(Protocol):
 
 
 class Recorder:
-    """The one thread in which books, store and display are touched, and what is published out of
-    it.
+    """Owns the thread in which source states, store and snapshot builder are used.
+
+    A method that says "in the thread" must be called by `do` or `do_and_wait`.
     """
 
     def __init__(
@@ -90,38 +89,41 @@ class Recorder:
         self.clock = clock
         self.telemetry = telemetry
         self.attempted: int | None = 0 if otlp else None
-        self._told = 0
-        self._shown = 0
+        self._generation = 0
+        self._published_generation = 0
         self._changed = asyncio.Event()
-        self._unkept: list[OverflowMember] = []
-        self._unheld: list[HighWaterMark] = []
-        self._said = -SAY_AGAIN_AFTER
+        self._unwritten_members: list[OverflowMember] = []
+        self._unwritten_marks: list[HighWaterMark] = []
+        self._logged_at = -SAY_AGAIN_AFTER
         self.source_states: list[SourceState] = []
-        self._thread = ThreadPoolExecutor(1, "keeper")
+        self._thread = ThreadPoolExecutor(1, "recorder")
         self._abandoned = False
         self._present = Present(clock.now(), clock.mono())
-        self._served_kept = False
-        snapshot_builder.series_index.page_served = False  # until `load` has asked the state
+        self._served_is_written = False
+        # Until `load` has read it from the store.
+        snapshot_builder.series_index.page_served = False
 
     def load(self, names: Mapping[str, Names]) -> None:
-        """Take over what the state knows of the time, and shape the series of all books.
+        """Load the known times and all series. Raises StateError.
 
-        Call it once, after the books were added. Raises StateError.
+        `names` are by organization. Call it once, after `source_states` is complete.
         """
         wall = self.clock.now()
         mono = self.clock.mono()
         self._present = Present(wall, mono, self._known_times())
         for source_state in self.source_states:
-            if source_state.endpoint.path in REPORTED and source_state.status.newest_bucket:
-                # Its width is not stored. No bucket is longer than a day.
-                self._present.reported(source_state.status.newest_bucket - Width.DAY, wall, mono)
+            newest_end = source_state.status.newest_bucket
+            if source_state.endpoint.polled and newest_end:
+                # The width of that bucket is not stored. No bucket is longer than a day.
+                self._present.reported(newest_end - Width.DAY, wall, mono)
         served = self.store.note(_PAGE_SERVED)
         if served is None:
-            # The state is new, or of a version that did not write this down.
-            served = str(int(any(map(_was_shown, self.source_states))))
+            # The state is new, or of a version that did not write this.
+            was_served = any(map(_was_shown, self.source_states))
+            served = "1" if was_served else "0"
             self.store.set_note(_PAGE_SERVED, served)
-        self._served_kept = served == "1"
-        self.snapshot_builder.series_index.page_served = self._served_kept
+        self._served_is_written = served == "1"
+        self.snapshot_builder.series_index.page_served = self._served_is_written
         self.fold(self.snapshot_builder.load(self.source_states, names, self.earliest(), mono))
 
     def _known_times(self) -> KnownTimes:
@@ -129,53 +131,85 @@ class Recorder:
         return KnownTimes(*json.loads(text)) if text else KnownTimes()
 
     def before_page(self) -> None:
-        """A page is about to be served, or sent by OTLP. May be called in any thread, and waits.
+        """Note that a page is about to be served, or sent by OTLP. Any thread may call this.
 
-        From now on new series are shown as 0 first. What the thread published before is on the
-        Board when this returns, so a page that is made afterwards has all that is shown at once.
+        From now on new series are published as 0 first. All that was published with its values at
+        once is on the Board when this returns, so the page has it.
         """
-        if self._served_kept:
+        if self._served_is_written:
             return
-        with suppress(RuntimeError, CancelledError):  # the thread has ended, and publishes no more
-            self._thread.submit(self._keep_served).result()
+        # If the thread has ended, nothing more is published.
+        with suppress(RuntimeError, CancelledError):
+            self._thread.submit(self._write_served).result()
 
-    def _keep_served(self) -> None:
+    def _write_served(self) -> None:
         self.snapshot_builder.series_index.page_served = True
         try:
             self.store.set_note(_PAGE_SERVED, "1")
         except StateError as error:
-            self._tell_of(error)  # written down with the next page
+            self._log_error(error)  # the next page writes it
         else:
-            self._served_kept = True
+            self._served_is_written = True
 
     @property
     def page_served(self) -> bool:
         """Whether a page was served on this state."""
         return self.snapshot_builder.series_index.page_served
 
+    def record(
+        self,
+        source_state: SourceState,
+        step: Step,
+        reading: Reading,
+        *,
+        fine_from: int,
+        refined: bool = False,
+        prices: PriceList | None = None,
+    ) -> Recorded:
+        """Decide, commit and apply the reading of one step. In the thread.
+
+        The arguments are those of `recording.record_reading`. Raises BadResponse or StateError;
+        nothing changed then.
+        """
+        recorded = recording.record_reading(
+            self.store,
+            source_state,
+            step,
+            reading.buckets,
+            int(self.latest()),
+            fine_from=fine_from,
+            refined=refined,
+            prices=prices,
+        )
+        if reading.organization_id:
+            source_state.organization_id = reading.organization_id
+        self.reported(recorded.newest)
+        self.apply(recorded.delta)
+        return recorded
+
     def apply(self, delta: Delta) -> None:
-        """Let the next snapshot show what a commit changed. In the thread. Raises StateError."""
+        """Show in the next snapshot what a commit changed. In the thread. Raises StateError."""
         self.fold(self.snapshot_builder.apply(delta, self.earliest(), self.clock.mono()))
 
     def earliest(self) -> float:
-        """A time that has certainly come: what age removes is removed by this one."""
+        """A time that is certainly not in the future. Use it where age removes something."""
         return self._present.earliest(self.clock.now(), self.clock.mono())
 
     def latest(self) -> float:
-        """The best guess of the present."""
+        """The best guess of the present time."""
         return self._present.latest(self.clock.now(), self.clock.mono())
 
     def stamp(self) -> float:
-        """The time to keep of what was last seen now, so that it does not look old too early."""
+        """The time to store for what is seen now, so that it does not look old too early."""
         return self._present.stamp(self.clock.now(), self.clock.mono())
 
     def reported(self, began: int | None) -> None:
-        """OpenAI reported usage in a bucket that began then. In the thread."""
+        """Note that OpenAI reported usage in a bucket that began then. In the thread."""
         if began is not None:
             self._present.reported(began, self.clock.now(), self.clock.mono())
 
     def keep_times(self) -> None:
-        """Write down what is known of the time. In the thread. Raises StateError."""
+        """Write the known times. In the thread. Raises StateError."""
         known = self._present.known(self.clock.mono())
         self.store.set_note(_KNOWN_TIMES, json.dumps([known.proven, known.assumed]))
 
@@ -188,33 +222,36 @@ class Recorder:
         return self._thread.submit(work).result()
 
     def sent(self, version: int, ok: bool) -> None:
-        """OTLP tried to send that version; whether it arrived does not matter here."""
+        """Note that OTLP tried to send that version, whether it arrived or not."""
         self.attempted = version
 
     def notify(self) -> int:
-        """Something may have changed; the number by which `shows` knows it."""
-        self._told += 1
+        """Note that something may have changed. Return the generation that it belongs to."""
+        self._generation += 1
         self._changed.set()
-        return self._told
+        return self._generation
 
-    def is_published(self, told: int) -> bool:
-        """Whether what was told then is on the Board, and ready for readers."""
-        return self._shown >= told
+    def is_published(self, generation: int) -> bool:
+        """Whether a generation is on the Board, and ready for readers."""
+        return self._published_generation >= generation
 
-    def fold(self, folds: Sequence[OverflowMember], floors: Sequence[HighWaterMark] = ()) -> None:
-        """Remember what was folded, and what must not fall, before it is shown.
+    def fold(self, members: Sequence[OverflowMember], marks: Sequence[HighWaterMark] = ()) -> None:
+        """Write overflow members and high-water marks, before they are published.
 
-        What cannot be kept now is kept with the next. Raises StateError.
+        In the thread. Raises StateError; they are then written at the next call.
         """
-        self._unkept += folds
-        self._unheld += floors
-        if self._unkept or self._unheld:
-            self.store.add_overflow(self._unkept, self._unheld)
-            self._unkept.clear()
-            self._unheld.clear()
+        self._unwritten_members += members
+        self._unwritten_marks += marks
+        if self._unwritten_members or self._unwritten_marks:
+            self.store.add_overflow(self._unwritten_members, self._unwritten_marks)
+            self._unwritten_members.clear()
+            self._unwritten_marks.clear()
 
     def publish(self) -> bool:
-        """Put on the Board what is new. In the thread. True if anything was."""
+        """Publish a snapshot if something changed, and return whether it did. In the thread.
+
+        Raises StateError.
+        """
         now = self.clock.now()
         mono = self.clock.mono()
         certain = self.earliest()
@@ -231,52 +268,58 @@ class Recorder:
         return True
 
     def release_zeros(self) -> None:
-        """An export had the series that are shown as 0, and this process makes no other: the next
-        one shows what they are. In the thread.
+        """Give series that were exported as 0 their values in the next snapshot. In the thread.
+
+        For a process that exports once and then stops.
         """
         self._release(self.snapshot_builder.series_index.releasable(float("inf"), None))
 
     def _release(self, stored_series_list: Sequence[StoredSeries]) -> None:
-        """Without room on the disk new series stay 0 for longer; all else is shown, not least that
-        polls fail.
+        """Note in the store that series were published as 0.
+
+        If the disk is full, these series stay 0 for longer, and all else is published, so that
+        users see that polls fail.
         """
         try:
             if stored_series_list:
                 self.store.mark_released(stored_series_list)
         except StateError as error:
-            self._tell_of(error)
+            self._log_error(error)
         else:
             self.snapshot_builder.series_index.release(stored_series_list)
 
-    def _tell_of(self, error: Exception) -> None:
-        """Log why nothing new is shown, at most once an hour; with its trace if it is a bug."""
-        if self.clock.mono() - self._said >= SAY_AGAIN_AFTER:
-            self._said = self.clock.mono()
-            foreseen = isinstance(error, StateError)
-            log.error(
-                "publishing",
-                extra={"event": "publish_failed", "error": str(error)},
-                exc_info=None if foreseen else error,
-            )
+    def _log_error(self, error: Exception) -> None:
+        """Log why nothing new is published, at most once an hour. A bug has its traceback."""
+        now = self.clock.mono()
+        if now - self._logged_at < SAY_AGAIN_AFTER:
+            return
+        self._logged_at = now
+        is_bug = not isinstance(error, StateError)
+        log.error(
+            "publishing",
+            extra={"event": "publish_failed", "error": str(error)},
+            exc_info=error if is_bug else None,
+        )
 
     async def publish_once(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changed; `render` makes it ready for readers. Raises StateError."""
-        told = self._told
+        generation = self._generation
         if await self.do(self.publish):
             await render()
-        self._shown = told
+        self._published_generation = generation
 
     async def publish_forever(self, render: Callable[[], Awaitable[None]]) -> None:
-        """Publish what changes, soon after it did; `render` makes it ready for readers."""
+        """Publish soon after each change; `render` makes the snapshot ready for readers."""
         while True:
             try:
                 await self.publish_once(render)
             except StateError as error:
-                self._tell_of(error)
+                self._log_error(error)
             except Exception as error:  # noqa: BLE001 - a bug here must not stop polls and events
-                self._tell_of(error)
+                self._log_error(error)
             await self.clock.sleep(PUBLISH_GAP)
-            pause = PUBLISH_GAP if self.snapshot_builder.series_index.waits else PUBLISH_ANYWAY
+            is_waiting = self.snapshot_builder.series_index.waits
+            pause = PUBLISH_GAP if is_waiting else PUBLISH_ANYWAY
             try:
                 await asyncio.wait_for(self._changed.wait(), pause)
             except TimeoutError:
@@ -285,25 +328,26 @@ class Recorder:
                 self._changed.clear()
 
     async def close(self) -> None:
-        """Write down how far reading has come, and end the thread after what it is doing."""
+        """Write the progress of every source, then end the thread."""
         if self._abandoned:
             return
-        await self.do(self._keep)
+        await self.do(self._write_all_progress)
         await asyncio.to_thread(self._thread.shutdown)
 
     def abandon(self) -> None:
-        """End the thread after what it is doing, and write nothing more."""
+        """End the thread after its current work, and write nothing more."""
         self._abandoned = True
         self._thread.shutdown(cancel_futures=True)
 
-    def _keep(self) -> None:
+    def _write_all_progress(self) -> None:
+        """Write what may be written. A source that cannot be written does not stop the others."""
         now = int(self.clock.now())
-        steps: list[Callable[[], None]] = [
-            partial(recording.keep, self.store, source_state, now)
+        writes: list[Callable[[], None]] = [
+            partial(polling.write_progress, self.store, source_state, source_state.progress, now)
             for source_state in self.source_states
         ]
-        for step in (*steps, self.keep_times):
+        for write in (*writes, self.keep_times):
             try:
-                step()
+                write()
             except StateError as error:
-                log.warning("keeping how far reading has come", extra={"error": str(error)})
+                log.warning("writing how far reading has come", extra={"error": str(error)})

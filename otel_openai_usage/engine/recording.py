@@ -1,12 +1,13 @@
-"""The verbs: plan a poll, take a reading into a book, finish the poll. Synchronous; called from one
-thread.
+"""Records readings and events: load what is stored, decide, commit, apply.
+
+All functions are synchronous, and run in the recorder's one thread.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
-from otel_openai_usage.domain import metered, reconciliation, windows
+from otel_openai_usage.domain import metered, reconciliation
 from otel_openai_usage.domain.commits import (
     Commit,
     Created,
@@ -17,21 +18,14 @@ from otel_openai_usage.domain.commits import (
     decide,
     series_after,
 )
-from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Rows, Width, Window, ceil, floor
+from otel_openai_usage.domain.model import Rows, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList, dimensions_by_name
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import Row
-from otel_openai_usage.domain.source_state import SourceState, next_grouping_change
-from otel_openai_usage.domain.windows import Plan, Progress, Step
-from otel_openai_usage.errors import GroupingRefused, StateError
+from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.domain.windows import Step
 from otel_openai_usage.storage.ports import EventWriter, UsageWriter
-
-WRITE_INTERVAL = 900
-"""Seconds between two writes of a source that brings nothing new: so long a stop may look shorter
-than it was.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,121 +44,6 @@ class Recorded:
     refine: Sequence[Window] = ()
     unpriced: Mapping[str, int] = field(default_factory=dict)
     newest: int | None = None
-
-
-def regroup(
-    store: UsageWriter, source_state: SourceState, wanted: tuple[str, ...], now: int
-) -> None:
-    """Let the configured grouping apply from the next UTC midnight on. Raises StateError; nothing
-    changed then.
-
-    Call it before every poll: if the clock was ahead, that midnight was too late.
-    """
-    if source_state.series or source_state.progress.complete:
-        midnight = next_grouping_change(source_state, now)
-        groupings = source_state.groupings.changed_to(wanted, midnight)
-    else:
-        groupings = Groupings.always(wanted)
-    _regroup(store, source_state, groupings)
-
-
-def _regroup(store: UsageWriter, source_state: SourceState, groupings: Groupings) -> bool:
-    """Write other groupings. Return whether that changed anything."""
-    if groupings == source_state.groupings:
-        return False
-    store.save_groupings(source_state, groupings)
-    source_state.groupings = groupings
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Dimensions that buckets are read without from now on.
-
-    `news` has those that the buckets before were still read with: they were not reported yet.
-    """
-
-    news: tuple[str, ...]
-
-
-def leave_out(
-    store: UsageWriter, source_state: SourceState, window: Window, refused: GroupingRefused
-) -> LeftOut | None:
-    """Read the buckets of a window without the dimensions that OpenAI refuses there.
-
-    Older days get the same grouping if none of them has rows. Return None if that would change
-    nothing, because rows of the window were already read with these dimensions. Raises StateError;
-    nothing changed then.
-    """
-    end = refused.accepted_from or ceil(window.end, Width.DAY)
-    rows = store.rows_within(source_state, tuple(Width), 0, end)
-    read_until = max((row.start + row.width for row in rows), default=0)
-    start = ceil(read_until, Width.DAY)
-    if start >= end:
-        return None
-    before = source_state.groupings.at(max(0, start - 1))
-    groupings = source_state.groupings.without(refused.dimensions, start, end)
-    if not _regroup(store, source_state, groupings):
-        return None
-    return LeftOut(tuple(name for name in refused.dimensions if name in before))
-
-
-def due(
-    source_state: SourceState, now: int, rules: windows.Rules, *, hours: bool, days: bool
-) -> Plan:
-    """The steps of one poll, with the time since the last poll noted as unread.
-
-    Levels are read fresh only: an old level says nothing of now, so it leaves no gap either.
-    """
-    # Buckets whose rows were deleted are never booked again, so they are not read either.
-    bookable = replace(
-        source_state.progress, epoch=max(source_state.progress.epoch, source_state.purged_before)
-    )
-    plan = windows.plan(
-        bookable, now, rules, hours=hours, days=days, cuts=source_state.groupings.cuts
-    )
-    if source_state.endpoint.level:
-        plan = replace(
-            plan,
-            steps=tuple(step for step in plan.steps if not step.coarse),
-            unread=(),
-            gaps=(),
-            lost=(),
-        )
-    source_state.progress = replace(source_state.progress, horizon=plan.end, unread=plan.unread)
-    return plan
-
-
-def whole_days(store: UsageWriter, source_state: SourceState, plan: Plan) -> Sequence[Step]:
-    """Comparisons of whole days that the plan reads in hours though they have a row of their own.
-
-    Such a row stays from another bucket width, or because OpenAI's hours knew less than its days.
-    Only a comparison of the day can lower it. The running day waits until it is over. Raises
-    StateError.
-    """
-    if source_state.endpoint.level or plan.hours_from >= plan.fine_from:
-        return ()
-    rows = store.rows_within(source_state, (Width.DAY,), plan.hours_from, plan.end)
-    starts = {row.start for row in rows if row.start + Width.DAY < plan.end}
-    return [
-        Step(Window(start, start + Width.DAY), Width.DAY, coarse=True)
-        for start in sorted(starts, reverse=True)
-    ]
-
-
-def mark_lost(source_state: SourceState, window: Window) -> Sequence[Window]:
-    """OpenAI does not report that far back: do not ask for it as a gap again. What of it no reading
-    has covered.
-    """
-    lost = [
-        Window(max(unread.start, window.start), min(unread.end, window.end))
-        for unread in source_state.progress.unread
-        if unread.start < window.end and window.start < unread.end
-    ]
-    source_state.progress = replace(
-        source_state.progress, unread=windows.without(source_state.progress.unread, window)
-    )
-    return lost
 
 
 def record_reading(
@@ -257,54 +136,17 @@ def _newest_used(reading: Mapping[int, Rows]) -> int | None:
 
 
 def price(source_state: SourceState, prices: PriceList, now: int) -> None:
-    """Let the leaves that have a price now, but had none, begin at 0: so their first cost is an
-    increase.
+    """Begin the estimate of series at 0 that have a price now but had none: so their first cost is
+    an increase.
     """
+    endpoint = source_state.endpoint
     for stored_series in source_state.series.values():
-        if (
-            stored_series.estimate is None
-            and stored_series.changed
-            and prices.rates(
-                source_state.organization,
-                source_state.endpoint,
-                dimensions_by_name(source_state.endpoint, stored_series.dims),
-                now,
-            )
-        ):
-            stored_series.estimate = stored_series.estimate_shown = Decimal(0)
-
-
-def finish(store: UsageWriter, source_state: SourceState, now: int) -> bool:
-    """End a poll: all its steps were recorded. Return whether it was the first complete poll of
-    the source, so that its series may now be shown.
-
-    Raises StateError; the poll has not ended then.
-    """
-    is_first = not source_state.progress.complete
-    before = source_state.status.last_success
-    source_state.status.last_success = now
-    if is_first or not 0 <= now - source_state.written_at < WRITE_INTERVAL:
-        progress = replace(source_state.progress, complete=True)
-        try:
-            write_progress(store, source_state, progress, now)
-        except StateError:
-            source_state.status.last_success = before
-            raise
-    return is_first
-
-
-def write_progress(
-    store: UsageWriter, source_state: SourceState, progress: Progress, now: int
-) -> None:
-    """Write how far reading has come, with the status. Raises StateError; nothing changed then."""
-    store.commit(source_state, Commit(progress))
-    source_state.progress = progress
-    source_state.written_at = now
-
-
-def keep(store: UsageWriter, source_state: SourceState, now: int) -> None:
-    """Write the progress as it is in memory. Raises StateError."""
-    write_progress(store, source_state, source_state.progress, now)
+        if stored_series.estimate is not None or not stored_series.changed:
+            continue
+        dims = dimensions_by_name(endpoint, stored_series.dims)
+        if prices.rates(source_state.organization, endpoint, dims, now):
+            stored_series.estimate = Decimal(0)
+            stored_series.estimate_shown = Decimal(0)
 
 
 def _stored_usage(
@@ -481,7 +323,7 @@ def record_day(
     now: int,
     prices: PriceList | None = None,
 ) -> None:
-    """Replace a whole UTC day by hours (rows by start); other hours are empty. Raises StateError."""
+    """Replace a whole UTC day by hours (by start); other hours are empty. Raises StateError."""
     window = Window(day, day + Width.DAY)
     reading = {start: hours.get(start, {}) for start in range(day, window.end, Width.HOUR)}
     record_range(store, source_state, window, Width.HOUR, reading, now, prices)

@@ -1,6 +1,4 @@
-"""Looks after the state itself: says at the start what it is, and keeps its main file and its marker
-up to date.
-"""
+"""Reports at the start in which condition the state is, and writes checkpoints while it is open."""
 
 import asyncio
 import logging
@@ -10,7 +8,7 @@ from dataclasses import replace
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.model import Width, Window, floor, utc
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.ports import Writer
@@ -18,13 +16,13 @@ from otel_openai_usage.storage.ports import Writer
 log = logging.getLogger(__name__)
 
 INTERVAL = 120.0
-"""Seconds between two checkpoints. What came since is in the write-ahead log only."""
-LOOK = 5.0
-"""Seconds between two looks whether `state accept` asked for something."""
+"""Seconds between two checkpoints. Newer commits are in the write-ahead log only."""
+CHECK_INTERVAL = 5.0
+"""Seconds between two checks whether `state accept` was run."""
 
 
 def report(store: Writer) -> None:
-    """One line on the state at every start, and one for each loss that nobody accepted."""
+    """Log one line on the state, and one for each loss that is not accepted."""
     if store.opening.is_new or store.opening.counting_since is None:
         log.info("the state is new", extra={"event": "state_new", "path": store.path})
     else:
@@ -61,8 +59,8 @@ def _time(seconds: int) -> str:
 
 
 def read_again(store: Writer, source_states: Iterable[tuple[SourceState, int]], now: int) -> None:
-    """After a loss: count the last `reconcile` seconds of each book as unread, so that the first
-    poll reads all of it. Raises StateError.
+    """After a loss, mark the last seconds of each source as unread, so that the first poll reads
+    them. Each source comes with its `reconcile` seconds. Raises StateError.
     """
     if not store.needs_reread:
         return
@@ -77,24 +75,24 @@ def read_again(store: Writer, source_states: Iterable[tuple[SourceState, int]], 
             for window in progress.unread
             if window.start < start
         )
-        source_state.progress = replace(progress, unread=(*older, Window(start, end)))
-        recording.keep(store, source_state, now)
+        progress = replace(progress, unread=(*older, Window(start, end)))
+        polling.write_progress(store, source_state, progress, now)
     store.set_reread()
 
 
 class StateCare:
-    """Writes the log back every few minutes, beside the polls, and does what `state accept` asks."""
+    """Writes checkpoints beside the polls, and accepts losses after `state accept`."""
 
     def __init__(self, recorder: Recorder, store: Writer) -> None:
         self._recorder = recorder
         self._store = store
 
     async def forever(self) -> None:
-        """What goes wrong is logged, and tried again in the next round."""
+        """Do a round every few seconds. An error is logged, and the next round tries again."""
         clock = self._recorder.clock
         last = clock.mono()
         while True:
-            await clock.sleep(LOOK)
+            await clock.sleep(CHECK_INTERVAL)
             try:
                 await self.take_acceptance()
                 if clock.mono() - last >= INTERVAL:
@@ -102,17 +100,18 @@ class StateCare:
                     await self.once()
             except StateError as error:
                 facts = {"event": "state_checkpoint_failed", "error": str(error)}
-                log.warning("looking after the state", extra=facts)
+                log.warning("writing a checkpoint of the state", extra=facts)
 
     async def once(self) -> None:
-        """Write back what is in the log; only then bring the marker up to date, which takes the
-        keeper's thread for some milliseconds. Raises StateError.
+        """Copy the write-ahead log into the main file, then update the marker. Raises StateError.
+
+        Only the marker needs the recorder's thread, for some milliseconds.
         """
         await asyncio.to_thread(self._store.checkpoint)
         await self._recorder.do(self._store.sync)
 
     async def take_acceptance(self) -> None:
-        """Accept the reported losses if `state accept` asked for it. Raises StateError."""
+        """Accept the reported losses if `state accept` was run. Raises StateError."""
         if self._store.acceptance_requested:
             await self._recorder.do(self._accept)
             self._recorder.notify()

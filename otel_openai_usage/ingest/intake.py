@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from otel_openai_usage.domain.metered import Event, metered
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.engine.recording import RecordedEvents
 from otel_openai_usage.errors import Busy, StateError
@@ -38,9 +38,9 @@ def metered_sources(
     }
     for source_state in source_states.values():
         if not source_state.progress.complete:
-            # No event came before the source existed, so every series may begin at 0.
-            source_state.progress = replace(source_state.progress, complete=True)
-            recording.keep(store, source_state, now)
+            # No event was counted before: every series may begin at 0.
+            progress = replace(source_state.progress, complete=True)
+            polling.write_progress(store, source_state, progress, now)
     return source_states
 
 

@@ -14,7 +14,7 @@ from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, NotOffered
 from otel_openai_usage.storage.ports import Writer
@@ -145,7 +145,7 @@ def _smaller_calls(
         if is_one_bucket:
             raise error
         return _halves(call)
-    left_out = recording.leave_out(store, source_state, call.window, error)
+    left_out = polling.leave_out(store, source_state, call.window, error)
     if left_out is None:
         raise error
     if left_out.news:

@@ -19,7 +19,7 @@ from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Rules
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.failure_log import FailureLog
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.ports import Source
@@ -203,7 +203,7 @@ class Run:
             )
         grouping = endpoint.grouping(options.group_by)
         source_state = self.store.source_state(organization, endpoint, epoch, grouping)
-        recording.regroup(self.store, source_state, grouping, now)
+        polling.regroup(self.store, source_state, grouping, now)
         poll = UsagePoll(
             self.recorder,
             source,

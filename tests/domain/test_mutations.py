@@ -105,7 +105,7 @@ async def test_moving_on_after_an_error_is_seen(
     """
 
     async def poll(self: UsagePoll) -> None:
-        self._done = {Width.HOUR: float("inf"), Width.DAY: float("inf")}
+        self._reconciled_at = {Width.HOUR: float("inf"), Width.DAY: float("inf")}
         try:
             await polled(self)
         except ExporterError:

@@ -12,7 +12,7 @@ from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.domain.reconciliation import late
 from otel_openai_usage.domain.windows import Rules
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.errors import StateError
 from tests.domain.shelf import (
     DAY,
@@ -44,7 +44,7 @@ def test_levels_have_no_gaps() -> None:
         (NOON + 30 * DAY, True),
     ):
         one.progress = replace(one.progress, complete=complete)
-        plan = recording.due(one, now, RULES, hours=True, days=True)
+        plan = polling.due(one, now, RULES, hours=True, days=True)
         assert (len(plan.steps), plan.gaps, plan.lost) == (1, (), ())
 
 
@@ -64,13 +64,13 @@ def test_a_level_is_the_newest_bucket_that_speaks_of_it() -> None:
 def test_what_openai_no_longer_reports_is_given_up_once() -> None:
     """A gap that OpenAI refuses to report is told as lost, and is no gap any more."""
     one = source_state()
-    plan = recording.due(one, MIDNIGHT + 3 * DAY, RULES, hours=True, days=True)
+    plan = polling.due(one, MIDNIGHT + 3 * DAY, RULES, hours=True, days=True)
     gap = plan.gaps[0]
-    assert recording.mark_lost(one, Window(gap.start - DAY, gap.start + HOUR)) == [
+    assert polling.mark_lost(one, Window(gap.start - DAY, gap.start + HOUR)) == [
         Window(gap.start, gap.start + HOUR)
     ]
-    assert recording.mark_lost(one, Window(gap.start - DAY, gap.start + HOUR)) == []
-    assert recording.due(one, MIDNIGHT + 3 * DAY, RULES, hours=False, days=False).gaps == (
+    assert polling.mark_lost(one, Window(gap.start - DAY, gap.start + HOUR)) == []
+    assert polling.due(one, MIDNIGHT + 3 * DAY, RULES, hours=False, days=False).gaps == (
         Window(gap.start + HOUR, gap.end),
     )
 
@@ -79,7 +79,7 @@ def test_what_openai_no_longer_reports_is_given_up_once() -> None:
 def test_a_gap_is_read_at_the_next_poll(width: Width) -> None:
     """After downtime the gap is part of the first poll, whatever the width of the freshest window."""
     one = source_state()
-    plan = recording.due(
+    plan = polling.due(
         one, MIDNIGHT + 3 * DAY, replace(RULES, width=width), hours=False, days=False
     )
     unread = plan.unread
@@ -172,10 +172,10 @@ def test_a_first_poll_that_cannot_be_kept_is_still_the_first() -> None:
     shelf = Shelf(full=True)
     one = source_state(complete=False)
     with pytest.raises(StateError):
-        recording.finish(shelf, one, NOON)
+        polling.finish(shelf, one, NOON)
     assert (one.progress.complete, one.status.last_success) == (False, None)
     shelf.full = False
-    assert recording.finish(shelf, one, NOON + 60)
+    assert polling.finish(shelf, one, NOON + 60)
     assert (one.progress.complete, one.status.last_success) == (True, NOON + 60)
 
 
@@ -187,13 +187,13 @@ def test_a_poll_that_brings_nothing_new_writes_nothing() -> None:
     one = source_state()
     said = {NOON: {who(): (5, 1)}}
     read(shelf, one, Width.MINUTE, said, NOON + 60)
-    recording.finish(shelf, one, NOON + 60)
+    polling.finish(shelf, one, NOON + 60)
     commits = shelf.commits
     for minute in range(2, 14):
         read(shelf, one, Width.MINUTE, said, NOON + minute * MINUTE)
-        assert not recording.finish(shelf, one, NOON + minute * MINUTE)
+        assert not polling.finish(shelf, one, NOON + minute * MINUTE)
     assert shelf.commits == commits
-    recording.finish(shelf, one, NOON + 2 * recording.WRITE_INTERVAL)
+    polling.finish(shelf, one, NOON + 2 * polling.WRITE_INTERVAL)
     assert shelf.commits == commits + 1
 
 
@@ -242,7 +242,7 @@ def test_a_grouping_that_changes_waits_for_midnight() -> None:
 def test_the_grouping_of_a_source_without_rows_changes_at_once() -> None:
     """A source that was never read gets the new grouping for all its buckets."""
     one = source_state(complete=False)
-    recording.regroup(Shelf(), one, ("model",), NOON)
+    polling.regroup(Shelf(), one, ("model",), NOON)
     assert one.groupings == Groupings.always(("model",))
 
 

@@ -15,7 +15,7 @@ from otel_openai_usage.config import load
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.model import NO_NAMES, Names, Width
 from otel_openai_usage.domain.snapshot import Board
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.names_poll import NamesPoll
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.errors import StateError
@@ -80,7 +80,7 @@ class Process:
                 {MIDNIGHT: {of("a"): (7, 1), of("b"): (5, 1)}},
                 NOW,
             )
-            recording.finish(self.store, self.source_state, NOW)
+            polling.finish(self.store, self.source_state, NOW)
             self.recorder.apply(Delta(self.source_state, list(self.source_state.series.values())))
         self.recorder.publish()
 

@@ -12,7 +12,7 @@ import pytest
 
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.retention import Retention
-from otel_openai_usage.engine import recording
+from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.state_watch import read_again, report
 from otel_openai_usage.errors import StateLost
 from otel_openai_usage.storage.sqlite.marker import read_marker
@@ -350,7 +350,7 @@ def test_the_lost_time_is_read_again(tmp_path: Path) -> None:
     store = Store(path, now=time)
     source_state = opened(store)
     source_state.progress = replace(source_state.progress, complete=True, horizon=NOON)
-    recording.keep(store, source_state, NOON)
+    polling.write_progress(store, source_state, source_state.progress, NOON)
     store.checkpoint()
     count(store, 0)
     store.abandon()

@@ -16,7 +16,7 @@ from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import maintenance, recording
+from otel_openai_usage.engine import maintenance, polling
 from otel_openai_usage.errors import BadResponse, StateError
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import (
@@ -88,7 +88,7 @@ def test_a_source_survives_a_restart(store: Store, tmp_path: Path) -> None:
     read(
         store, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1), who(None): (0, 0)}}, NOON + 60
     )
-    recording.finish(store, source_state, NOON + 60)
+    polling.finish(store, source_state, NOON + 60)
     read(
         store,
         source_state,
@@ -98,7 +98,7 @@ def test_a_source_survives_a_restart(store: Store, tmp_path: Path) -> None:
     )
     source_state.groupings = source_state.groupings.changed_to(("model",), MIDNIGHT + DAY)
     store.save_groupings(source_state, source_state.groupings)
-    recording.keep(store, source_state, NOON + 130)
+    polling.write_progress(store, source_state, source_state.progress, NOON + 130)
     store.close()
     again = Store(tmp_path / "state.db")
     assert content(opened(again)) == content(source_state)
@@ -260,7 +260,7 @@ def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
     said: dict[int, Rows] = {NOON + minute * 60: {who("a"): (5, 1)} for minute in range(60)}
     window = Window(NOON, NOON + HOUR)
     read(store, source_state, Width.MINUTE, said, NOON + HOUR, window=window, fine_from=NOON)
-    recording.finish(store, source_state, NOON + HOUR)
+    polling.finish(store, source_state, NOON + HOUR)
     changes = store._db.total_changes
     written = files(tmp_path)
     for minute in range(14):
@@ -282,7 +282,7 @@ def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
             window=window,
             coarse=True,
         )
-        recording.finish(store, source_state, NOON + HOUR + 60 * minute)
+        polling.finish(store, source_state, NOON + HOUR + 60 * minute)
     assert (store._db.total_changes, files(tmp_path)) == (changes, written)
 
 

@@ -13,7 +13,7 @@ from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
-from otel_openai_usage.engine import maintenance, recording
+from otel_openai_usage.engine import maintenance, polling, recording
 from otel_openai_usage.storage.sqlite.queries import open_queries
 from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
@@ -90,7 +90,7 @@ class Bench:
             fine_from=MIDNIGHT,
             prices=self.tariff,
         )
-        first = recording.finish(self.store, self.source_state, self.now)
+        first = polling.finish(self.store, self.source_state, self.now)
         series = list(self.source_state.series.values()) if first else absorbed.delta.series
         self.snapshot_builder.apply(Delta(self.source_state, series), self.now)
         return absorbed
