@@ -161,6 +161,7 @@ def _sums(
 
 
 def _money_amounts(endpoint: Endpoint, values: list[str]) -> Amounts:
+    """The amounts of a row of costs. Raises TypeError or ArithmeticError for a damaged value."""
     amounts: list[Amount] = []
     for measure, value in zip(endpoint.measures, values, strict=True):
         amounts.append(Decimal(value) if measure.money else _whole(value))
@@ -182,6 +183,7 @@ def _levels(db: sqlite3.Connection, source: int, endpoint: Endpoint) -> dict[int
 
 
 def _whole(value: object) -> int:
+    """The value, which must be a whole number. Raises TypeError."""
     if not isinstance(value, int):
         raise TypeError(f"expected a whole number, found {value!r}")
     return value
@@ -208,6 +210,7 @@ def decode_everything(db: sqlite3.Connection) -> None:
 
 
 def _decode_other_tables(db: sqlite3.Connection) -> None:
+    """Decode the tables that belong to no single source."""
     known_widths = {int(width) for width in Width}
     for (width,) in db.execute("SELECT DISTINCT width FROM readings"):
         if width not in known_widths:
@@ -225,6 +228,7 @@ def _decode_other_tables(db: sqlite3.Connection) -> None:
 def _require_known_series(
     db: sqlite3.Connection, table: str, source: int, series_ids: set[int]
 ) -> None:
+    """Raise LookupError if a row of the table belongs to no series of the source."""
     sql = f"SELECT DISTINCT dims FROM {table} WHERE source_id = ?"
     for (series_id,) in db.execute(sql, (source,)):
         if series_id not in series_ids:

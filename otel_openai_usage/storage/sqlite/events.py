@@ -1,7 +1,7 @@
 """Metered events: which were recorded already, and how much of the usage they explain.
 
-The usage of an event is added to the row of its hour (`rows.add_to_hours`). What is kept of the
-event itself is its identity and a hash of its content, so that a repeated event counts once.
+The usage of an event is added to the row of its hour (`rows.add_to_hours`). Of the event itself
+only its identity and a hash of its content are stored, so that a repeated event counts once.
 
 An identity is a hash, so each new one belongs to a random page of the large table `events`, and a
 page is a hundred times larger than a row. So recording first appends to the table `arrived`, one

@@ -15,7 +15,7 @@ from otel_openai_usage.storage.sqlite.migrations import APPLICATION_ID, MIGRATIO
 from otel_openai_usage.storage.sqlite.schema import add_missing_columns, missing_columns
 
 MEMORY = ":memory:"
-"""The path of a state that is not kept."""
+"""The path of a state that is lost when the process ends."""
 
 
 def canonical(path: Path | str) -> str:

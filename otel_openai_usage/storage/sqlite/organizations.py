@@ -9,7 +9,7 @@ from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.storage.sqlite import notes
 
 MAX_MARKS = 32
-"""The newest fingerprints of keys that are kept for each organization."""
+"""How many fingerprints of keys are stored for each organization, the newest."""
 
 _PLACEHOLDERS = ", ".join("?" * len(ENDPOINTS))
 _POLLED_SOURCES = f"SELECT id FROM sources WHERE organization = ? AND kind IN ({_PLACEHOLDERS})"

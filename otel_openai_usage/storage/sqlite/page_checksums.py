@@ -1,6 +1,6 @@
 """Checksums of the pages of an SQLite database: the main file and its write-ahead log.
 
-SQLite protects the log with checksums, but not the main file. So we keep a checksum of every page.
+SQLite protects the log with checksums, but not the main file. So the marker has a checksum of every page.
 A commit appends the pages that it changed to the log, where `LogScanner` finds them
 (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). Nothing here locks or writes.
 """

@@ -316,6 +316,7 @@ def _record(endpoint: Endpoint) -> Record | None:
 
 
 def _add_amounts(into: dict[str, Any], amounts: Mapping[str, Any]) -> None:
+    """Add amounts by name. An amount of None adds nothing."""
     for name, value in amounts.items():
         if value is None:
             continue
@@ -329,4 +330,5 @@ def _add_amounts(into: dict[str, Any], amounts: Mapping[str, Any]) -> None:
 
 
 def _order(row: UsageRow | CostRow) -> tuple[int, tuple[str, ...]]:
+    """The key by which rows are sorted: day, then group with None first."""
     return row.start, tuple(value or "" for value in row.group)

@@ -144,6 +144,7 @@ def _insert(columns: Sequence[str]) -> str:
 def _row_values(
     source: int, width: int, start: int, dims_id: int, amounts: Amounts
 ) -> tuple[int | str, ...]:
+    """The parameters of `_insert`."""
     return (source, width, start, dims_id, *map(encode_amount, amounts))
 
 

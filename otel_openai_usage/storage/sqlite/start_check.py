@@ -177,6 +177,7 @@ def _counting_seconds(here: Position) -> int:
 
 
 def _pages_in_log(path: str) -> dict[int, int]:
+    """The checksums of the pages that the log contains, by page number."""
     scanner = LogScanner(f"{path}-wal")
     try:
         checksums, _ = scanner.new_pages()

@@ -1,4 +1,4 @@
-"""The port `Writer` on an SQLite file: opens the state, commits, and keeps its marker up to date.
+"""The port `Writer` on an SQLite file: opens the state, commits, and updates its marker.
 
 Synchronous. Everything but `checkpoint` must be called from one thread.
 """
@@ -110,6 +110,7 @@ class Store:
         return lock
 
     def _connect(self, opening: ExitStack) -> sqlite3.Connection:
+        """The connection of the writer."""
         db = connect(self.path)
         opening.callback(db.close)
         if self._lock is not None:
@@ -203,6 +204,7 @@ class Store:
             self._lock.release()
 
     def _second_connection(self) -> sqlite3.Connection:
+        """A connection that may only read, or one to nothing if the file cannot be read."""
         if self.path == MEMORY:
             return sqlite3.connect(MEMORY)
         try:
