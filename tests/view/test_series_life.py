@@ -145,3 +145,11 @@ def _only_series_becomes_dormant() -> None:
     stage.series_index.forget(stage.now)
     stage.publish()
     assert stage.values("openai.api.cost") == {}
+
+
+def test_a_change_outside_the_table_raises() -> None:
+    """A change that the table does not have is a bug, and its error names both states."""
+    with pytest.raises(ValueError, match="from SHOWN to ZERO_FIRST"):
+        series_life.check_series(SeriesState.SHOWN, SeriesState.ZERO_FIRST)
+    with pytest.raises(ValueError, match="from ACTIVE to WAITING_FOR_NAME"):
+        series_life.check_placement(PlacementState.ACTIVE, PlacementState.WAITING_FOR_NAME)
