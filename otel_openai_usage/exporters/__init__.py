@@ -1,1 +1,1 @@
-"""Turn a snapshot into what readers understand."""
+"""Turns a snapshot into what readers understand: OTLP, Prometheus, instruments of the SDK."""

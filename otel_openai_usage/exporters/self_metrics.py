@@ -1,6 +1,7 @@
 """Our own health, `otel_openai_usage.*`: what the other packages report is counted here."""
 
-import concurrent.futures.thread  # noqa: F401  # before the SDK arms its fork hooks, else a forked child hangs
+# Imported before the SDK registers its fork hooks: otherwise a forked child hangs.
+import concurrent.futures.thread  # noqa: F401
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -77,7 +78,7 @@ class SelfMetrics:
             self._add("points_left_out", 0, exporter)
 
     def expect(self, organization: str, sources: Sequence[str]) -> None:
-        """Export the error counters of these sources as 0, so that the first error is an increase."""
+        """Export error counters of these sources as 0, so that the first error is an increase."""
         for source in sources:
             self._add("rows_read", 0, organization, source)
             for outcome in ("healed", "lost"):

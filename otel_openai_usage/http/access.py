@@ -56,6 +56,7 @@ class Access:
         """Handle the request if it is a probe, needs no password or has a right one."""
         if request.path in _PROBES:
             return await handler(request)
+        # In a thread, because reading files blocks the event loop.
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._read_if_changed)
         if self._config.users:

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         """asyncio: the client sent something."""
         self._active_at = time.monotonic()
         self._received_since_head = True
+        # The time for a head counts from its first byte, not from the end of the last answer.
         if not self.in_request and self._head_since is None:
             self._head_since = self._active_at
         self.inner.data_received(data)

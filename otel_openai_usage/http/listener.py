@@ -195,6 +195,7 @@ class Listener:
         self._refused += 1
         self._log("connections are refused: %s", f"all {self.limits.connections} are in use")
         with suppress(OSError):
+            # Over TLS there was no handshake yet, so the client could not read an answer.
             if self._tls() is None:
                 client_socket.send(_REFUSAL)
         client_socket.close()

@@ -40,6 +40,7 @@ def negotiate(accept: str) -> tuple[Literal["text", "openmetrics"], str]:
         elif item.name == "text/plain":
             if is_version_1:
                 return "text", f"{TEXT_1}; escaping={item.escaping}"
+            # Any other version of the text format is answered with 0.0.4.
             break
     return "text", TEXT
 

@@ -1,1 +1,1 @@
-"""Sending the snapshot over OTLP."""
+"""Snapshot → requests → sender: exports over OTLP."""

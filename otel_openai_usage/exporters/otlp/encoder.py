@@ -99,6 +99,7 @@ class SnapshotEncoder:
             points = snapshot.points.get(name)
             if points:
                 exported[name] = points
+        # Without moved attributes the sequences of the snapshot are used as they are.
         if not self._to_resource:
             return {(): exported} if exported else {}
         groups: dict[_Moved, dict[str, list[Point]]] = {}

@@ -10,7 +10,7 @@ QUIET = 60.0
 
 
 class ExportLog:
-    """Logs a failure when it begins, and tells when it ends.
+    """Logs a failure when it begins, and reports when it ends.
 
     Each kind is logged at most once a minute. So a backend cannot fill the log, whatever it
     answers.
@@ -30,6 +30,7 @@ class ExportLog:
             return
         self._ongoing.add(event)
         now = self._monotonic()
+        # An event that ended and began again within a minute is not logged a second time.
         last = self._logged_at.get(event)
         if last is not None and now - last < QUIET:
             self._not_logged.add(event)

@@ -89,6 +89,7 @@ class Exporter:
             if answer.verdict != "retryable":
                 break
             wait = wait_before_retry(answer, attempt, self._rng)
+            # A retry after the deadline would have no time left.
             if wait >= deadline - time.monotonic():
                 break
             if self._closing.wait(wait):
@@ -103,6 +104,7 @@ def exporter(otlp: Otlp, *, attempts: int = ATTEMPTS) -> Exporter:
     """
     transport: Transport
     if otlp.protocol == "grpc":
+        # Imported here, so that a process loads only the library of its protocol.
         from otel_openai_usage.exporters.otlp.grpc_transport import GrpcTransport
 
         transport = GrpcTransport(otlp, USER_AGENT)

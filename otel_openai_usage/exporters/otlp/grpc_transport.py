@@ -25,8 +25,10 @@ _RETRYABLE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 )
-"""As the OTLP specification lists them. RESOURCE_EXHAUSTED is retryable only if the backend says how
-long to wait: else the request is too large, and will stay so.
+"""As the OTLP specification lists them.
+
+RESOURCE_EXHAUSTED is retryable only if the backend says how long to wait. Otherwise the request is
+too large, and will stay so.
 """
 _DETAILS_TRAILER = "grpc-status-details-bin"
 

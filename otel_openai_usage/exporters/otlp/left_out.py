@@ -19,7 +19,7 @@ class LeftOut:
     reason: str = ""
 
     def add(self, points: int, error: Exception) -> None:
-        """Count points that `error` kept out."""
+        """Count points that `error` excluded."""
         self.points += points
         if not self.reason:
             self.reason = f"{type(error).__name__}: {error}"
@@ -28,6 +28,7 @@ class LeftOut:
 def require_encodable(attributes: Mapping[str, Any]) -> None:
     """Raise one of `NOT_ENCODABLE` if a key or a value does not fit into OTLP."""
     for key, value in attributes.items():
+        # Raises for half of a surrogate pair, which JSON may contain and UTF-8 cannot.
         key.encode()
         items = value if isinstance(value, list | tuple) else (value,)
         for item in items:

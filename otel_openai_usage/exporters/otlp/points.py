@@ -35,7 +35,7 @@ _MAX_ATTRIBUTES = 50_000
 """Attributes whose bytes are remembered, about 150 bytes each."""
 
 MetricKey = tuple[object, ...]
-"""Tells the metrics of an export apart."""
+"""Identifies a metric within an export."""
 
 
 @dataclass(slots=True)
@@ -79,6 +79,7 @@ class PointEncoder:
         self._last_export = self._this_export
         self._this_export = {}
         if len(self._attribute_bytes) > _MAX_ATTRIBUTES:
+            # Attributes of series that are gone would stay for ever.
             self._attribute_bytes.clear()
 
     def chunks(
@@ -124,6 +125,7 @@ class PointEncoder:
         times_by_start = self._times
         for point in points:
             series = point.series
+            # A gauge has no start, whatever its series says.
             times = times_by_start[series.start if has_start else 0]
             try:
                 value = _encoded_value(point.value)
@@ -141,9 +143,12 @@ class PointEncoder:
             key, value = item
             if key in self._moved:
                 continue
-            # Equal values of other types have other bytes (1, True, 1.0), so only text is looked up.
+            # Equal values of other types have other bytes (1, True, 1.0), so only text is
+            # remembered.
             if type(value) is str:
-                encoded.append(known.get(item) or self._remember(key, value))  # type: ignore[arg-type]
+                # `item` is the key of the dictionary, which saves making another tuple.
+                known_bytes = known.get(item)  # type: ignore[arg-type]
+                encoded.append(known_bytes or self._remember(key, value))
             else:
                 encoded.append(_key_value(key, value))
         return b"".join(encoded)

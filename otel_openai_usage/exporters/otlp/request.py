@@ -104,6 +104,7 @@ def _parts(resources: Iterable[EncodedResource]) -> Iterator[_Part]:
         for scope in resource.scopes:
             for metric in scope.metrics:
                 for chunk in metric.chunks:
+                    # A chunk is empty if none of its points could be encoded.
                     if chunk.points:
                         yield _Part(resource, scope, metric, chunk)
 

@@ -83,6 +83,7 @@ def _without_unencodable(data: MetricsData, left_out: LeftOut) -> MetricsData:
         scopes = []
         for scope_metrics in resource_metrics.scope_metrics:
             metrics = [_encodable_metric(metric, left_out) for metric in scope_metrics.metrics]
+            # The official encoder writes no data for a metric without points.
             with_points = [metric for metric in metrics if metric.data.data_points]
             scopes.append(replace(scope_metrics, metrics=with_points))
         resources.append(replace(resource_metrics, scope_metrics=scopes))

@@ -128,7 +128,8 @@ class Sender:
                 outcomes.append(outcome)
                 if not outcome.ok:
                     break
-        except Exception as error:  # noqa: BLE001  # whatever a library raises, the next attempt must come
+        # Whatever a library raises, the next attempt must come.
+        except Exception as error:  # noqa: BLE001
             outcomes.append(Outcome(ok=False, error=f"{type(error).__name__}: {error}"))
         self._report(outcomes, left_out)
         return all(outcome.ok for outcome in outcomes)

@@ -32,7 +32,7 @@ class Pages:
 
 
 class Exposition:
-    """Renders one snapshot after the other. Remembers what it rendered. For one thread at a time."""
+    """Renders snapshots. Remembers what it rendered. For one thread at a time."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         self._families = {name: Family(row) for name, row in instruments.items()}
@@ -71,6 +71,7 @@ class Family:
 
     def render(self, points: Sequence[Point]) -> CompressedText:
         """Return the sample lines. Pieces in which nothing changed are not rendered again."""
+        # An instrument whose points did not change has the same sequence in the next snapshot.
         if points is self._points:
             return self._samples
         self._update_line_starts(points)
