@@ -672,3 +672,14 @@ def test_a_long_attribute_is_cut_as_the_exporter_cuts_it(meter: Meter, endpoint:
     expected = {"input_tokens": 5, "model": cut, "team": cut, "user": {"plan": [cut]}}
     assert endpoint.data == [expected]
     assert Parser({"team": "team"}).one(json.dumps(endpoint.events[0]).encode())[0].dims[4] == cut
+
+
+def test_a_response_may_be_given_by_name(
+    client: openai.OpenAI, meter: Meter, endpoint: Endpoint
+) -> None:
+    """`record(response=…, subject=…)` works as in 0.1, and a forgotten response raises nothing."""
+    completion = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
+    meter.record(response=completion, subject="alice")
+    meter.record(subject="alice")
+    assert meter.flush(10)
+    assert [received["subject"] for received in endpoint.events] == ["alice"]

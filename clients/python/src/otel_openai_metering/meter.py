@@ -35,6 +35,10 @@ class Counts:
     waiting: int = 0
 
 
+NOT_GIVEN: Any = object()
+"""Stands for an argument that was not given."""
+
+
 class Meter:
     """Reports usage by customer. Every method returns at once and raises nothing; only `flush` and
     `close` wait. The constructor raises ValueError for a `url`, `token` or `spool` that cannot be
@@ -93,7 +97,13 @@ class Meter:
         self._begin()
 
     def record(
-        self, response: Any, /, subject: object, *, model: str | None = None, **attributes: object
+        self,
+        response: Any = NOT_GIVEN,
+        /,
+        subject: object = None,
+        *,
+        model: str | None = None,
+        **attributes: object,
     ) -> None:
         """Report what a response used, for `subject` (text, or what becomes text: a number, a
         UUID). `model` is for responses that do not say (images, transcriptions).
@@ -101,13 +111,16 @@ class Meter:
         `attributes` go into the event's data, where `events.attributes` of the exporter finds them;
         those whose names mean usage (`tokens`, `usage`, `estimated`, …) are left out.
         """
+        if response is NOT_GIVEN:
+            # Until 0.1 the response could be given by name; that must not fail in the caller.
+            response = attributes.pop("response", None)
         self._put(Job(response, self._context(subject, model, attributes)))
 
     def stream(
         self,
-        stream: Any,
+        stream: Any = NOT_GIVEN,
         /,
-        subject: object,
+        subject: object = None,
         *,
         prompt: object = None,
         model: str | None = None,
@@ -120,6 +133,8 @@ class Meter:
         counted from what was seen and from `prompt` (the messages or input that were sent), and the
         event says `estimated`.
         """
+        if stream is NOT_GIVEN:
+            stream = attributes.pop("stream", None)
 
         def ended(seen: Seen) -> None:
             self._put(Job(seen, self._context(subject, model, attributes), prompt))
