@@ -1,4 +1,4 @@
-"""A CloudEvents 1.0 body becomes events, or a sentence about what is wrong with it. Pure.
+"""Turns a CloudEvents 1.0 body into events, or into a sentence that names the problem. Pure.
 
 The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data:
 what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tokens, model, type}`.
@@ -19,7 +19,7 @@ from otel_openai_usage.domain.model import Amounts
 from otel_openai_usage.ingest import dialects
 
 MAX_COUNT = 10**12
-"""The most tokens that one event may tell of; more is a mistake, and could overflow the store."""
+"""The most tokens of one event; more is a mistake, and could overflow the store."""
 LONGEST = 512
 """Characters of a subject or type; the value of another attribute is cut to as many."""
 CUT = "…"
@@ -39,9 +39,7 @@ _TYPES: Mapping[str, int] = {
 
 
 class Refused(ValueError):
-    """The body cannot be taken. `index` is the place in a batch of what is wrong, None for a single
-    event.
-    """
+    """The body cannot be recorded. `index` is the place of the bad event in a batch, else None."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         self.index = index
@@ -69,7 +67,7 @@ class _Details(msgspec.Struct, gc=False):
 
 
 class _Usage(msgspec.Struct, gc=False):
-    """Counts as OpenAI and compatible servers spell them. Whatever is no count is told apart later:
+    """Counts as OpenAI and compatible servers spell them. Values that are no counts are sorted out later:
     a field of another type must not make the whole object unreadable.
     """
 
@@ -131,7 +129,7 @@ _ESCAPES = re.compile(
     rb"|\\."  # so that an escaped backslash begins no escape
 )
 _RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
-"""What a Batch says while its usage is still to come."""
+"""The states of a Batch whose usage is not complete yet."""
 
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
 _UNREADABLE = (*_NO_JSON, RecursionError)
@@ -412,7 +410,7 @@ def _reasoning(usage: _Usage) -> int:
 
 def _typed(data: _Data) -> Amounts | None:
     """OpenMeter's `tokens` of one `type`; None if there are none, or of a type that we do not
-    know: which of our counters they belong to cannot be told then.
+    know: their counter is not known then.
     """
     measure = _TYPES.get(data.type) if isinstance(data.type, str) else None
     if measure is None:

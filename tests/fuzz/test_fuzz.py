@@ -1,4 +1,4 @@
-"""Whatever OpenAI answers, the exporter lives, counts nothing of what is bad, and reads the rest."""
+"""Whatever OpenAI answers, the exporter lives, counts nothing of a bad answer, and reads the rest."""
 
 import asyncio
 import gc
@@ -110,7 +110,7 @@ async def fuzz(seed: int, answers: int, path: Path, caplog: pytest.LogCaptureFix
                 seen = len(server.fuzzer.made)
                 gc.collect()
                 assert rss() - before < BUDGET + SLACK
-        booked = {
+        counted = {
             value
             for source_state in exporter.recorder.source_states
             for dims in source_state.series
@@ -119,8 +119,8 @@ async def fuzz(seed: int, answers: int, path: Path, caplog: pytest.LogCaptureFix
         }
         bad = {answer.mark for answer in server.fuzzer.made if answer.is_bad}
         assert len(bad) > answers // 10
-        assert {answer.mark for answer in server.fuzzer.made} & booked  # the rest is counted
-        wrongly = [answer for answer in server.fuzzer.made if answer.mark in bad & booked]
+        assert {answer.mark for answer in server.fuzzer.made} & counted  # the rest is counted
+        wrongly = [answer for answer in server.fuzzer.made if answer.mark in bad & counted]
         assert not wrongly, repr([answer.raw for answer in wrongly])
         page = harness.page().decode()
         assert 'openai_api_up{organization="sound",source="usage/completions"} 1' in page

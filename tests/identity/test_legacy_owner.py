@@ -147,7 +147,7 @@ async def test_the_key_of_another_organization_is_refused(stage: Stage) -> None:
 
 
 async def test_without_ids_projects_and_keys_decide(stage: Stage) -> None:
-    """Where records carry no organization, a common project or key tells."""
+    """Where records carry no organization, a common project or key decides."""
     stage.endpoint.keys = {"sk-1": (None, 3), "sk-2": (None, 50)}
     assert up(await stage.page("sk-1")) == 1.0
     stored = stage.stored()

@@ -1,4 +1,4 @@
-"""Data of another organization than the state's is not booked; a changed key of the same one is."""
+"""Data of another organization than the state's is not counted; a changed key of the same one is."""
 
 import json
 import logging

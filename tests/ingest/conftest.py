@@ -52,7 +52,7 @@ class Answer:
         return found
 
 
-class House:
+class Service:
     """A listener for events, and what it makes of them."""
 
     def __init__(self, exporter: app.Exporter, session: aiohttp.ClientSession) -> None:
@@ -119,8 +119,8 @@ def event(number: object = 0, **changed: object) -> dict[str, object]:
 
 
 @pytest.fixture
-async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[House]]]:
-    """Opens a house on the same state, time after time; `settings` are those of the configuration."""
+async def open_service(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
+    """Opens a service on the same state, time after time; `settings` are those of the configuration."""
     async with AsyncExitStack() as stack:
         last: list[AsyncExitStack] = []
 
@@ -128,7 +128,7 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Ho
             now: Callable[[], float] = lambda: NOW,
             mono: Callable[[], float] = lambda: 0.0,
             **settings: object,
-        ) -> House:
+        ) -> Service:
             if last:
                 await last.pop().aclose()
             inner = await stack.enter_async_context(AsyncExitStack())
@@ -136,12 +136,12 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Ho
             names = {key.replace("__", "."): value for key, value in settings.items()}
             loaded = load(None, {}, {**QUIET, "state.path": str(tmp_path / "state.db"), **names})
             exporter = await app.wire(loaded, inner, clock=Clock(now, mono), env={})
-            return House(exporter, await inner.enter_async_context(aiohttp.ClientSession()))
+            return Service(exporter, await inner.enter_async_context(aiohttp.ClientSession()))
 
         yield open_
 
 
 @pytest.fixture
-async def house(open_house: Callable[..., Awaitable[House]]) -> House:
-    """A house as it is by default."""
-    return await open_house()
+async def service(open_service: Callable[..., Awaitable[Service]]) -> Service:
+    """A service as it is by default."""
+    return await open_service()

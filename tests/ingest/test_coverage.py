@@ -9,13 +9,13 @@ from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
 from otel_openai_usage.simulator.world import World
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import COVERAGE, UNMETERED, coverage
-from tests.ingest.conftest import House, event
+from tests.ingest.conftest import Service, event
 
 THURSDAY_NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 
 
 async def test_what_events_do_not_explain_is_shown_by_model(
-    open_house: Callable[..., Awaitable[House]],
+    open_service: Callable[..., Awaitable[Service]],
 ) -> None:
     """The gauges are the day's own counters minus the day's events: yesterday's events explain
     nothing of today.
@@ -23,7 +23,7 @@ async def test_what_events_do_not_explain_is_shown_by_model(
     app = application(World(7, lateness=PROMPT), clock=lambda: THURSDAY_NOON)
     async with running(app) as url:
         organization = {"name": "acme", "admin_key": ADMIN_KEY, "base_url": f"{url}/v1"}
-        house = await open_house(
+        service = await open_service(
             THURSDAY_NOON.timestamp,
             organizations=[organization],
             usage__enabled=True,
@@ -31,7 +31,7 @@ async def test_what_events_do_not_explain_is_shown_by_model(
             api__requests_per_minute=6000,
         )
         model = "gpt-4o-2024-08-06"
-        await house.post(
+        await service.post(
             [
                 event(
                     day,
@@ -41,10 +41,10 @@ async def test_what_events_do_not_explain_is_shown_by_model(
                 for day in (18, 19)
             ]
         )
-        for loop in house.exporter.loops:
+        for loop in service.exporter.loops:
             assert await loop.once()
-        await house.shown()
-    shown = house.exporter.board.current().points
+        await service.shown()
+    shown = service.exporter.board.current().points
     used: dict[str, float] = {}
     for point in shown["openai.api.tokens"]:
         if point.series.attributes["token_type"] == "input":

@@ -75,7 +75,7 @@ def test_usage_is_understood_in_every_shape(data: object, counted: tuple[int, ..
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(changed: dict[str, object], said: str) -> None:
-    """The attribute, what was expected and what was met; in a batch also which event."""
+    """The attribute, what was expected and what came; in a batch also which event."""
     with pytest.raises(Refused) as single:
         PARSER.one(json.dumps(event(**changed)).encode())
     assert (str(single.value), single.value.index) == (said, None)

@@ -12,7 +12,7 @@ from corehttp.exceptions import HttpResponseError
 from openmeter import Client
 from openmeter.models import Event
 
-from tests.ingest.conftest import House
+from tests.ingest.conftest import Service
 
 DATA: dict[str, Any] = {"tokens": 100, "model": "gpt-4o", "type": "input"}
 
@@ -32,11 +32,11 @@ def prompt(number: int, **changed: Any) -> Event:
     return Event(**given)
 
 
-async def test_openmeter_s_client_sends_one_and_many(house: House) -> None:
+async def test_openmeter_s_client_sends_one_and_many(service: Service) -> None:
     """Single and batch, again and again: each event counts once."""
 
     def send() -> None:
-        with Client(endpoint=house.url, token="any") as client:
+        with Client(endpoint=service.url, token="any") as client:
             for _ in range(2):
                 client.events.ingest_event(prompt(1))
                 client.events.ingest_events(
@@ -45,28 +45,28 @@ async def test_openmeter_s_client_sends_one_and_many(house: House) -> None:
                 client.events.ingest_events_json(prompt(4))
 
     await asyncio.to_thread(send)
-    assert await house.shown() == {
+    assert await service.shown() == {
         ("gpt-4o", "customer-1", "input"): 300,
         ("gpt-4o", "customer-1", "output"): 100,
     }
 
 
-async def test_openmeter_s_async_client_sends(house: House) -> None:
+async def test_openmeter_s_async_client_sends(service: Service) -> None:
     """The asynchronous client, too."""
-    async with openmeter.aio.Client(endpoint=house.url, token="any") as client:
+    async with openmeter.aio.Client(endpoint=service.url, token="any") as client:
         await client.events.ingest_event(prompt(1))
         await client.events.ingest_events([prompt(2), prompt(3)])
-    assert await house.shown() == {("gpt-4o", "customer-1", "input"): 300}
+    assert await service.shown() == {("gpt-4o", "customer-1", "input"): 300}
 
 
-async def test_openmeter_s_client_understands_our_refusals(house: House) -> None:
+async def test_openmeter_s_client_understands_our_refusals(service: Service) -> None:
     """What we answer to a wrong event is an error that its client reads: the status, and our
     sentence.
     """
 
     def send() -> HttpResponseError:
         with (
-            Client(endpoint=house.url, token="any") as client,
+            Client(endpoint=service.url, token="any") as client,
             pytest.raises(HttpResponseError) as raised,
         ):
             client.events.ingest_events(
@@ -77,10 +77,10 @@ async def test_openmeter_s_client_understands_our_refusals(house: House) -> None
     error = await asyncio.to_thread(send)
     assert error.status_code == 400
     assert "event 1: data.tokens: expected a whole number" in str(error)
-    assert await house.shown() == {}
+    assert await service.shown() == {}
 
 
-async def test_the_cloudevents_sdk_s_envelopes_are_taken(house: House) -> None:
+async def test_the_cloudevents_sdk_s_envelopes_are_taken(service: Service) -> None:
     """Structured mode as the SDK writes it, extension attributes included."""
     attributes = {
         "type": "openai",
@@ -94,8 +94,8 @@ async def test_the_cloudevents_sdk_s_envelopes_are_taken(house: House) -> None:
         {"prompt_tokens": 13, "completion_tokens": 7, "total_tokens": 20, "model": "gpt-4o"},
     )
     headers, body = to_structured(made)
-    assert (await house.post(body, headers["content-type"])).status == 204
-    assert await house.shown() == {
+    assert (await service.post(body, headers["content-type"])).status == 204
+    assert await service.shown() == {
         ("gpt-4o", "alice", "input"): 13,
         ("gpt-4o", "alice", "output"): 7,
     }

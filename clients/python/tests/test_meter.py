@@ -31,7 +31,7 @@ from otel_openai_metering.worker import Flush, Job, Worker, Written
 from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.simulator.server import running
 
-TOLD = Context("alice", "app", "openai", 1_795_305_600.0)
+CONTEXT = Context("alice", "app", "openai", 1_795_305_600.0)
 MESSAGES: Any = [{"role": "user", "content": "How many tokens does this cost?"}]
 
 
@@ -133,13 +133,13 @@ def test_other_responses_are_told(response: dict[str, Any], data: dict[str, Any]
             else thing
         )
 
-    assert event(response, TOLD)["data"] == event(objects(response), TOLD)["data"] == data
+    assert event(response, CONTEXT)["data"] == event(objects(response), CONTEXT)["data"] == data
 
 
 def test_a_response_without_usage_is_not_made_up() -> None:
     """It is no event."""
     with pytest.raises(NoUsage):
-        event({"id": "x", "usage": None}, TOLD)
+        event({"id": "x", "usage": None}, CONTEXT)
 
 
 def test_events_go_in_batches(meter: Meter, endpoint: Endpoint) -> None:
@@ -162,7 +162,7 @@ def test_an_event_goes_by_itself_after_a_moment(meter: Meter, endpoint: Endpoint
 
 
 def test_trouble_is_tried_again(meter: Meter, endpoint: Endpoint) -> None:
-    """429, 500, 503: the same events come again until they are taken; none is lost, none is told by
+    """429, 500, 503: the same events come again until they are taken; none is lost, none is counted by
     an error.
     """
     endpoint.answers = [429, 500, 503]
@@ -238,7 +238,7 @@ def test_a_queue_that_is_full_drops_and_counts(tmp_path: Path) -> None:
 def test_nothing_that_is_handed_in_breaks_the_caller(
     nonsense: object, meter: Meter, endpoint: Endpoint
 ) -> None:
-    """Whatever it is; what comes after it is told."""
+    """Whatever it is, later events are sent."""
     meter.record(nonsense, "alice")
     meter.record({"id": "r", "usage": {"input_tokens": 1}}, "alice")
     assert meter.flush()
@@ -264,16 +264,16 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"), [("", {"r"}), ("raise SystemExit(3)", {"r"}), (FORK, {"r", "child"})]
+    ("more", "sent"), [("", {"r"}), ("raise SystemExit(3)", {"r"}), (FORK, {"r", "child"})]
 )
 def test_events_are_sent_at_the_exit(
-    endpoint: Endpoint, tmp_path: Path, more: str, told: set[str]
+    endpoint: Endpoint, tmp_path: Path, more: str, sent: set[str]
 ) -> None:
     """However the program ends by itself, and from a forked child too."""
     code = PROGRAM.format(url=endpoint.url, spool=str(tmp_path / "spool"), more=more)
     subprocess.run([sys.executable, "-c", code], timeout=30, check=False, capture_output=True)
-    assert {event["id"] for event in endpoint.events} == told
-    assert len(endpoint.events) == len(told)
+    assert {event["id"] for event in endpoint.events} == sent
+    assert len(endpoint.events) == len(sent)
 
 
 class Unspeakable:
@@ -394,13 +394,13 @@ def test_a_line_of_a_batch_s_output_file_is_the_response_in_it(*, written: bool)
     response = {"status_code": 200, "request_id": "r", "body": BODY}
     line: dict[str, Any] = {"id": "batch_req_1", "custom_id": "c", "response": response, "error": None}  # fmt: skip
     given = json.dumps(line).encode() if written else line
-    assert event(given, TOLD) == event(BODY, TOLD)
+    assert event(given, CONTEXT) == event(BODY, CONTEXT)
     line["response"] = {"status_code": 200, "body": {"usage": {"prompt_tokens": 9}}}
-    assert event(line, TOLD)["id"] == "batch_req_1"
+    assert event(line, CONTEXT)["id"] == "batch_req_1"
     failed = {"id": "batch_req_2", "response": {"status_code": 400, "body": {"error": {}}}}
     for nothing in (failed, "no JSON", b"[" * 100_000, "[1]"):
         with pytest.raises(NoUsage):
-            event(nothing, TOLD)
+            event(nothing, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_line_of_a_batch_s_output_file_is_the_response_in_it(*, written: bool)
 )  # fmt: skip
 def test_every_spelling_of_usage_is_understood(usage: object, data: object) -> None:
     """Of OpenAI and of servers that are compatible with it; a number wins over a zero."""
-    assert event({"id": "1", "usage": usage}, TOLD)["data"] == data
+    assert event({"id": "1", "usage": usage}, CONTEXT)["data"] == data
 
 
 def test_usage_is_found_wherever_it_stands() -> None:
@@ -452,7 +452,7 @@ def test_usage_is_found_wherever_it_stands() -> None:
         {"type": "response.completed", "response": {"id": "1", "model": "m", "usage": usage}},
         {"type": "message_stop", "message": {"id": "1", "model": "m", "usage": usage}},
     ):
-        found = event(response, TOLD)
+        found = event(response, CONTEXT)
         assert found["id"] == "1"
         data = found["data"]
         assert isinstance(data, dict)
@@ -523,7 +523,7 @@ def test_openmeter_s_accepted_counts_as_sent(endpoint: Endpoint, meter: Meter) -
 def test_a_time_that_is_none_is_now(created: object) -> None:
     """Other providers than OpenAI say all sorts of things; their tokens count."""
     assert (
-        event({"id": "1", "created": created, "usage": {"prompt_tokens": 5}}, TOLD)["time"]
+        event({"id": "1", "created": created, "usage": {"prompt_tokens": 5}}, CONTEXT)["time"]
         == "2026-11-22T00:00:00Z"
     )
 
@@ -585,14 +585,14 @@ def test_a_vocabulary_that_does_not_come_loses_nothing(
     meter.record({"id": "next", "usage": {"input_tokens": 1}}, "alice")
     assert meter.counts == Counts(waiting=2)
     meter.close(0.1)
-    told = Counts(spooled=2) if kept else Counts(dropped=2)
-    assert meter.counts == told
+    expected = Counts(spooled=2) if kept else Counts(dropped=2)
+    assert meter.counts == expected
     came.set()
     ends = time.monotonic() + 5
     while not meter._worker.is_over and time.monotonic() < ends:
         time.sleep(0.01)
     assert meter._worker.is_over
-    assert meter.counts == told
+    assert meter.counts == expected
     found = [
         event["id"] for file in tmp_path.glob("*.json") for event in json.loads(file.read_text())
     ]
@@ -606,7 +606,7 @@ def test_the_worker_ends_with_nothing_in_memory(tmp_path: Path, *, kept: bool) -
     worker = Worker(
         queue, Sender("http://127.0.0.1:1", None), Spool(tmp_path, 2**20) if kept else None
     )
-    queue.put(Job({"id": "r", "usage": {"input_tokens": 1}}, TOLD))
+    queue.put(Job({"id": "r", "usage": {"input_tokens": 1}}, CONTEXT))
     queue.put(None)
     worker.run()
     assert (worker.spooled, worker.dropped, worker.waiting) == ((1, 0, 0) if kept else (0, 1, 0))
@@ -644,7 +644,7 @@ def test_gemini_s_response_is_one_event() -> None:
     usage = SimpleNamespace(prompt_token_count=9, candidates_token_count=8)
     of_sdk = SimpleNamespace(response_id="g1", model_version="gemini-2.5-pro", usage_metadata=usage)
     for given in (response, of_sdk):
-        found = event(given, TOLD)
+        found = event(given, CONTEXT)
         data = {"input_tokens": 9, "output_tokens": 8, "model": "gemini-2.5-pro"}
         assert (found["id"], found["data"]) == ("g1", data)
 

@@ -14,10 +14,10 @@ import yaml
 
 from clients.python.tests.conftest import Endpoint
 from otel_openai_usage.config import load
-from tests.ingest.conftest import House, open_house
+from tests.ingest.conftest import Service, open_service
 from tests.real.servers import program
 
-__all__ = ["open_house"]
+__all__ = ["open_service"]
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "metering.md").read_text()
@@ -101,14 +101,14 @@ def test_the_commands_parse(code: str) -> None:
     subprocess.run(["bash", "-n"], input=code, text=True, check=True)
 
 
-async def test_the_request_is_taken(open_house: Callable[..., Awaitable[House]]) -> None:
+async def test_the_request_is_taken(open_service: Callable[..., Awaitable[Service]]) -> None:
     """curl sends the event of the page to a listener as the page configures it: 204, counted."""
-    house = await open_house(events__attributes={"team": "$.team"})
+    service = await open_service(events__attributes={"team": "$.team"})
     (code,) = [code for code in blocks("sh") if code.startswith("curl ")]
-    command = code.replace("localhost:8888", house.url.removeprefix("http://"))
+    command = code.replace("localhost:8888", service.url.removeprefix("http://"))
     curl = await asyncio.create_subprocess_exec(
         "bash", "-c", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     output, _ = await curl.communicate()
     assert output.startswith(b"HTTP/1.1 204")
-    assert sum((await house.shown()).values()) == 20
+    assert sum((await service.shown()).values()) == 20

@@ -1,4 +1,4 @@
-"""Streams pass through untouched, and are told once."""
+"""Streams pass through unchanged, and are metered once."""
 
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -60,7 +60,7 @@ def test_a_stream_without_usage_is_estimated(
 def test_a_stream_that_is_cut_off_is_estimated(
     client: openai.OpenAI, meter: Meter, endpoint: Endpoint
 ) -> None:
-    """Closed, left, or forgotten half-way: told once each, with what was seen until then."""
+    """Closed, left, or forgotten half-way: metered once each, with the chunks until then."""
     for leave in ("close", "with", "forget"):
         raw = client.chat.completions.create(
             model="gpt-4o", messages=MESSAGES, stream=True, stream_options=WITH_USAGE
@@ -182,7 +182,7 @@ async def test_the_async_client_s_stream_helpers_are_told(
 
 
 def test_a_stream_that_breaks_breaks_for_the_caller_too(meter: Meter, endpoint: Endpoint) -> None:
-    """The error is the caller's as it was; what went by before is told."""
+    """The caller gets the error unchanged; the chunks before it are metered."""
 
     def chunks() -> Any:
         yield {
@@ -249,7 +249,7 @@ def objects(thing: Any) -> Any:
     return [objects(each) for each in thing] if isinstance(thing, list) else thing
 
 
-def told(meter: Meter, endpoint: Endpoint, chunks: Chunks, **more: Any) -> dict[str, Any]:
+def metered(meter: Meter, endpoint: Endpoint, chunks: Chunks, **more: Any) -> dict[str, Any]:
     """The event of a stream of chunks, which is the same whether they are mappings or objects."""
     for made in (chunks, objects(chunks)):
         assert list(meter.stream(iter(made), "alice", **more)) == made
@@ -286,7 +286,7 @@ def test_the_first_chunk_decides_nothing(
 ) -> None:
     """A heartbeat, Azure's filter results, null choices: what follows is read all the same."""
     tail = [text("Good morning to you")] + ([] if cut else [text(None, U)])
-    event = told(meter, endpoint, [first, *tail], prompt="greet")
+    event = metered(meter, endpoint, [first, *tail], prompt="greet")
     assert (event["id"], event["data"]["model"], event["time"]) == (
         "r1",
         "m",
@@ -318,7 +318,7 @@ def test_usage_counts_wherever_it_comes(meter: Meter, endpoint: Endpoint, chunks
     """In the first, in every or in the last chunk, in Groq's or Moonshot's place: the number wins
     over zeros before and after it.
     """
-    data = told(meter, endpoint, chunks, prompt="greet")["data"]
+    data = metered(meter, endpoint, chunks, prompt="greet")["data"]
     assert data == {**U, "model": "m"}
 
 
@@ -333,7 +333,7 @@ def test_usage_counts_wherever_it_comes(meter: Meter, endpoint: Endpoint, chunks
 )
 def test_zeros_beside_text_are_no_usage(meter: Meter, endpoint: Endpoint, usage: Any) -> None:
     """A stream that is cut before its real usage is estimated; an input that was said is kept."""
-    data = told(meter, endpoint, [text("one two three four five six", usage)] * 3, prompt="x")[
+    data = metered(meter, endpoint, [text("one two three four five six", usage)] * 3, prompt="x")[
         "data"
     ]
     assert data["estimated"]
@@ -377,7 +377,7 @@ def test_all_that_was_made_is_estimated_once(
     meter: Meter, endpoint: Endpoint, chunks: Chunks
 ) -> None:
     """Legacy completions, reasoning, refusals, tool calls, transcripts, in every dialect."""
-    made = told(meter, endpoint, chunks, model="m")["data"]
+    made = metered(meter, endpoint, chunks, model="m")["data"]
     assert made["estimated"]
     assert made["output_tokens"] == Estimator().count(WORDS, "m")
 
@@ -406,14 +406,14 @@ def test_events_of_other_streams_are_told_exactly(
     meter: Meter, endpoint: Endpoint, chunks: Chunks, data: dict[str, Any]
 ) -> None:
     """Transcriptions by tokens and by length, images, speech, Anthropic's messages."""
-    assert told(meter, endpoint, chunks, model="m")["data"] == {**data, "model": "m"}
+    assert metered(meter, endpoint, chunks, model="m")["data"] == {**data, "model": "m"}
 
 
 @pytest.mark.parametrize("end", ["response.completed", "response.incomplete", "response.failed", "response.done"])  # fmt: skip
 def test_every_response_of_a_session_is_an_event(
     meter: Meter, endpoint: Endpoint, end: str
 ) -> None:
-    """A realtime session has many, and each is told when it is done; the last one is cut off."""
+    """A realtime session has many responses, and each is metered when it is done; the last one is cut off."""
     chunks: Chunks = [{"type": "session.created", "session": {"id": "sess_1"}}]
     for number in range(3):
         chunks.append(

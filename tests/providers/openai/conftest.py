@@ -1,4 +1,4 @@
-"""Fixtures of the OpenAI room: a served upstream and a client that asks it without waiting between
+"""Fixtures of the OpenAI provider: a served upstream and a client that asks it without waiting between
 retries.
 """
 

@@ -85,10 +85,12 @@ def test_no_json(body: bytes) -> None:
         raise errors.BadShape("no shape that I know")
 
     for reading in (whole, picky):
-        with pytest.raises(errors.BadResponse, match=r"^GET organization/costs: 200, but") as met:
+        with pytest.raises(
+            errors.BadResponse, match=r"^GET organization/costs: 200, but"
+        ) as caught:
             read("GET organization/costs", 200, body, reading)
-        assert type(met.value) is errors.BadResponse
-        assert met.value.status == 200
+        assert type(caught.value) is errors.BadResponse
+        assert caught.value.status == 200
     assert read("GET x", 200, b'{"data":[]}', whole) == b'{"data":[]}'
     with pytest.raises(errors.BadShape, match="no shape that I know"):
         read("GET x", 200, b"{}", picky)
@@ -96,7 +98,7 @@ def test_no_json(body: bytes) -> None:
 
 def test_advice_is_the_client_s() -> None:
     """What to do depends on whose key and limit it is."""
-    for status, kind, told in (
+    for status, kind, text in (
         (401, errors.Rejected, "use that key"),
         (429, errors.RateLimited, "ask less"),
     ):
@@ -104,7 +106,7 @@ def test_advice_is_the_client_s() -> None:
             "GET usage", status, {}, b"", now=0.0, advice=Advice("use that key", "ask less")
         )
         assert type(error) is kind
-        assert told in str(error)
+        assert text in str(error)
         assert "admin" not in str(error)
 
 

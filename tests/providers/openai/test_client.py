@@ -1,4 +1,4 @@
-"""HTTP: retries, keys, limits, and what never leaves."""
+"""HTTP: retries, keys, limits, and secrets that never leave."""
 
 import asyncio
 import gzip
@@ -42,7 +42,7 @@ async def ask(client: Client) -> bytes:
 async def until(is_so: Callable[[], bool]) -> None:
     """Let others run until it is so."""
     async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110 - nothing tells of it
+        while not is_so():  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.001)
 
 
@@ -103,7 +103,7 @@ async def test_what_passes_is_asked_again(
 async def test_what_does_not_pass_is_asked_once(
     status: int, error: type[Exception], upstream: Upstream, client: Client
 ) -> None:
-    """A refusal is told at once."""
+    """A refusal is raised at once."""
     upstream.script = [refusal(status, "no")]
     with pytest.raises(error):
         await ask(client)
@@ -178,7 +178,7 @@ async def test_observed(upstream: Upstream, connect: Connect) -> None:
 
 
 async def test_a_body_that_cannot_be_unpacked(upstream: Upstream, connect: Connect) -> None:
-    """Broken gzip is told as that, not as the status 400 that aiohttp makes of it."""
+    """Broken gzip is reported as such, not as the status 400 that aiohttp makes of it."""
     client = await connect(retries=0)
     upstream.script = [web.Response(body=b"\x1f\x8bno", headers={"Content-Encoding": "gzip"})]
     with pytest.raises(
@@ -373,14 +373,14 @@ async def test_no_secret_anywhere(
     caplog.set_level(logging.DEBUG)
     key = Key(SECRET)
     client = await connect(key=key)
-    told = [repr(key), repr(client)]
+    texts = [repr(key), repr(client)]
     for status in (400, 401, 403, 404, 418):
         upstream.script = [
             refusal(status, f"Incorrect API key provided: {SECRET}, or {SECRET[:20]}***")
         ]
         with pytest.raises(Exception, match=str(status)) as caught:
             await ask(client)
-        told += [str(caught.value), repr(caught.value)]
+        texts += [str(caught.value), repr(caught.value)]
     upstream.script = [
         refusal(403, f"{SCOPES} {SECRET}"),
         *(web.Response(text=f"<html>{SECRET}") for _ in range(4)),
@@ -388,10 +388,10 @@ async def test_no_secret_anywhere(
     for error in (MissingScope, BadResponse):
         with pytest.raises(error) as caught:
             await ask(client)
-        told.append(str(caught.value))
-    told += [f"{record.getMessage()} {vars(record)}" for record in caplog.records]
-    assert len(told) > 14
-    assert not [line for line in told if "secret" in line or "0123456789" in line]
+        texts.append(str(caught.value))
+    texts += [f"{record.getMessage()} {vars(record)}" for record in caplog.records]
+    assert len(texts) > 14
+    assert not [line for line in texts if "secret" in line or "0123456789" in line]
 
 
 async def test_a_client_that_was_not_entered(upstream: Upstream) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are made to break the reader are told as what they are: they never end the run."""
+"""Answers that are made to break the reader are errors of their source: they never end the run."""
 
 import pytest
 

@@ -33,7 +33,7 @@ async def test_a_file_is_read_again(path: Path) -> None:
 
 
 async def test_a_change_that_does_not_show(path: Path) -> None:
-    """Same size, time and inode: only reading anew tells."""
+    """Same size, time and inode: only a forced reading sees the change."""
     key = Key(path=path)
     before = path.stat()
     path.write_text("  sk-admin-2\n")

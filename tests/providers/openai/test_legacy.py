@@ -65,7 +65,7 @@ class Time:
 
 
 class Days:
-    """Implements the source: says what it was told to, and remembers what it was asked."""
+    """Implements the source: yields scripted answers, and remembers the requests."""
 
     def __init__(self) -> None:
         self.says: dict[int, int] = {}
@@ -101,7 +101,7 @@ def store(file: Path) -> Iterator[Store]:
 
 
 def recorder(store: Store, time: Time, shown: list[Shown | None]) -> Recorder:
-    """A keeper whose display remembers every frame of the legacy counters."""
+    """A recorder whose snapshot builder remembers every frame of the legacy counters."""
 
     class Remembers(SnapshotBuilder):
         def apply_legacy(self, frame: Shown | None) -> None:
@@ -197,7 +197,7 @@ def test_endless_text_is_cut() -> None:
 
 
 class Answers(Client):
-    """Answers a user's usage and the list of users as it is told to; remembers what it was asked."""
+    """Answers a user's usage and the list of users as scripted; remembers the requests."""
 
     def __init__(self) -> None:
         self.users: list[str] | SourceError = []

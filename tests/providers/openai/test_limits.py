@@ -25,7 +25,7 @@ def listing(*ids: str, **more: object) -> dict[str, object]:
 
 
 async def test_limits(upstream: Upstream, client: Client) -> None:
-    """Cents become currency units, currency is in lower case, enforcing is told, and 404 is no
+    """Cents become currency units, currency is in lower case, enforcing is reported, and 404 is no
     limit.
     """
     upstream.routes = {
@@ -86,7 +86,7 @@ async def test_all_projects_failing(upstream: Upstream, client: Client) -> None:
 
 
 async def test_a_missing_scope(upstream: Upstream, client: Client) -> None:
-    """A key that may not read limits is told so."""
+    """A key that may not read limits raises MissingScope."""
     upstream.routes = {OWN: lambda _: refusal(403, "Missing scopes: api.management.read.")}
     with pytest.raises(MissingScope):
         await OpenAILimits(client).read()

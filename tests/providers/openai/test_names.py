@@ -184,7 +184,7 @@ async def test_errors_come_through(
 
 async def test_lookup(upstream: Upstream, client: Client) -> None:
     """Single ids are named; what OpenAI does not know is None and not asked for again for ten
-    minutes; trouble tells nothing.
+    minutes; a failure decides nothing.
     """
     time = 0.0
     upstream.routes = {
@@ -218,7 +218,7 @@ async def test_lookup(upstream: Upstream, client: Client) -> None:
 
 
 async def test_lookup_with_a_rejected_key(upstream: Upstream, client: Client) -> None:
-    """A rejected key is told, not taken for an unknown name."""
+    """A rejected key raises, and is not taken for an unknown name."""
     upstream.routes = {"organization/projects/p": refusing(403, SCOPES)}
     with pytest.raises(MissingScope):
         await OpenAINames(client).lookup(["p"], [])
@@ -289,7 +289,7 @@ async def test_an_outage_with_many_statuses_makes_one_line(
 
 
 async def test_names_come_piece_by_piece(company: Upstream, client: Client) -> None:
-    """Projects are told before users and keys are read, and each project's keys as they come."""
+    """Projects are reported before users and keys are read, and each project's keys as they come."""
     parts: list[Names] = []
 
     async def found(names: Names) -> None:

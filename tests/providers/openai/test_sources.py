@@ -158,7 +158,7 @@ async def test_an_empty_page_is_the_end(upstream: Upstream, client: Client) -> N
 
 
 @pytest.mark.parametrize(
-    ("script", "met"),
+    ("script", "problem"),
     [
         ([page(bucket(0, 1), more=True)], "no next_page"),
         (
@@ -171,11 +171,11 @@ async def test_an_empty_page_is_the_end(upstream: Upstream, client: Client) -> N
     ],
 )
 async def test_what_cannot_be_read_whole(
-    script: list[Any], met: str, upstream: Upstream, client: Client
+    script: list[Any], problem: str, upstream: Upstream, client: Client
 ) -> None:
-    """A window that cannot be read whole is an error that says what was met."""
+    """A window that cannot be read whole is an error that names the problem."""
     upstream.script = script
-    with pytest.raises(BadResponse, match=f"^usage/embeddings: .*{met}"):
+    with pytest.raises(BadResponse, match=f"^usage/embeddings: .*{problem}"):
         await read(client)
 
 
@@ -222,7 +222,7 @@ async def test_a_refused_cursor_without_progress(upstream: Upstream, client: Cli
 
 
 async def test_buckets_outside_are_ignored(upstream: Upstream, client: Client) -> None:
-    """What we did not ask for is not booked."""
+    """Buckets outside the requested window are not in the reading."""
     upstream.script = [page(bucket(-1, 9), bucket(0, 1), bucket(60, 9))]
     assert await read(client) == {0: 1}
 

@@ -85,7 +85,7 @@ def test_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "met"),
+    ("body", "problem"),
     [
         (b'{"has_more":false}', "`data`"),
         (b'{"data":[]}', "`has_more`"),
@@ -99,9 +99,9 @@ def test_fingerprint() -> None:
         (b'{"data":[', "truncated"),
     ],
 )
-def test_unknown_envelopes(body: bytes, met: str) -> None:
-    """An envelope of another shape is an error that names the endpoint and what was met."""
-    with pytest.raises(BadResponse, match=rf"^usage/completions: .*{met}"):
+def test_unknown_envelopes(body: bytes, problem: str) -> None:
+    """An envelope of another shape is an error that names the endpoint and the problem."""
+    with pytest.raises(BadResponse, match=rf"^usage/completions: .*{problem}"):
         wire.page(body, COMPLETIONS)
 
 

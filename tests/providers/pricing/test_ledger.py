@@ -45,7 +45,7 @@ def who(user: str, model: str = "m") -> Dims:
 
 
 class Bench:
-    """A store, a book in it, and a display of it: what happens between readings."""
+    """A store, a source in it, and its snapshots: what happens between readings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,7 +108,7 @@ class Bench:
 
 
 def test_users_are_summed_and_an_unknown_model_has_no_series(tmp_path: Path) -> None:
-    """Estimated cost has no user; what has no price is told, and is no series of 0."""
+    """Estimated cost has no user; a model without a price is reported, and is no series of 0."""
     bench = Bench(tmp_path / "s.db")
     absorbed = bench.read(MIDNIGHT, {who("a"): 10, who("b"): 4, who("a", "unknown"): 9})
     assert bench.shown() == {"m": 7.0}
@@ -134,7 +134,7 @@ def test_it_never_falls_and_survives_restarts(tmp_path: Path) -> None:
 
 
 def test_it_is_priced_once_when_booked(tmp_path: Path) -> None:
-    """A new price is for what is booked from then on, whatever is read again."""
+    """A new price is for usage that is recorded from then on, whatever is read again."""
     bench = Bench(tmp_path / "s.db")
     bench.read(MIDNIGHT, {who("a"): 10})
     bench.tariff.price = Decimal(100)

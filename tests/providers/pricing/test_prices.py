@@ -63,7 +63,7 @@ def test_the_price_is_that_of_the_bucket(prices: Prices) -> None:
 
 
 def test_batches_and_tiers_have_their_own_prices(prices: Prices) -> None:
-    """A batch costs half, also before the list told so; flex costs what the list says."""
+    """A batch costs half, also before the list said so; flex costs what the list says."""
     assert cost(prices, "gpt-5-2025-08-07", input=1_000_000, output=0, batch="true") == Decimal(
         "0.625"
     )

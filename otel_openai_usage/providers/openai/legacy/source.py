@@ -173,7 +173,7 @@ class LegacySource:
         self._next_user: str | None = None
         """The user with whom the next reading begins, if the last one stopped early."""
         self._rate_limited: str | None = None
-        """The user at whom the last reading met a rate limit."""
+        """The user for whom the last reading was rate limited."""
         self._odd_entries = 0
         """Entries of the list of users that were reported as odd."""
 
@@ -206,7 +206,7 @@ class LegacySource:
             except SourceError as error:
                 if error.status == 401:
                     raise
-                # Every other user answered since this one met the limit: it is this user's own.
+                # Every other user answered since this one was limited: it is this user's own.
                 is_own_limit = user == rate_limited and answers > 0
                 if isinstance(error, RateLimited) and not error.out_of_quota and not is_own_limit:
                     self._rate_limited = user
