@@ -10,6 +10,8 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Iterator, Mapping
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _PROBES = ("/healthz", "/readyz")
 """Paths that need no password."""
+_LONGEST_WAIT = 0.5
+"""Seconds that a client waits for a changed file to be read; until then the last one is in force."""
 
 
 class Access:
@@ -38,6 +42,9 @@ class Access:
         self._config = read(path)
         self._watched = _watch(path, self._config)
         self._passwords = PasswordCheck()
+        # A thread of its own: a file that takes long to read delays nothing else.
+        self._reader = ThreadPoolExecutor(1, "web-config")
+        self._reading: Future[None] | None = None
         self._lock = Lock()
         self.ssl = self._context(self._config)
         if not (self._config.users or self._config.tls):
@@ -57,8 +64,8 @@ class Access:
         if request.path in _PROBES:
             return await handler(request)
         # In a thread, because reading files blocks the event loop.
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._read_if_changed)
+        reading = asyncio.wrap_future(self._start_reading())
+        await asyncio.wait({reading}, timeout=_LONGEST_WAIT)
         if self._config.users:
             authorization = request.headers.get("Authorization", "")
             is_right = await self._passwords.is_right(authorization, self._config.users)
@@ -68,18 +75,24 @@ class Access:
                 return _unauthorized()
         return await handler(request)
 
+    def _start_reading(self) -> Future[None]:
+        """Return the reading on its way, or start one."""
+        with self._lock:
+            if self._reading is None or self._reading.done():
+                self._reading = self._reader.submit(self._read_if_changed)
+            return self._reading
+
     def _read_if_changed(self) -> None:
         """Read the file again if it, or a certificate, changed."""
-        with self._lock:
-            if not self._watched.changed():
-                return
-            try:
-                self._replace(read(self._path))
-            except ConfigError as error:
-                log.warning(
-                    "the web config file changed and cannot be used; the last good one stays",
-                    extra={"event": "web_config_refused", "error": str(error)},
-                )
+        if not self._watched.changed():
+            return
+        try:
+            self._replace(read(self._path))
+        except ConfigError as error:
+            log.warning(
+                "the web config file changed and cannot be used; the last good one stays",
+                extra={"event": "web_config_refused", "error": str(error)},
+            )
 
     def _replace(self, config: WebConfig) -> None:
         """Put another configuration in force. Raises ConfigError if it cannot be."""
@@ -103,7 +116,7 @@ class Access:
         self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, context: ssl.SSLContext
     ) -> None:
         """Use the newest certificate for this connection."""
-        self._read_if_changed()
+        futures.wait([self._start_reading()], timeout=_LONGEST_WAIT)
         if self.ssl is not None and self.ssl is not context:
             connection.context = self.ssl
 

@@ -30,6 +30,8 @@ _CLIENT_AUTH_TYPES = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
+LARGEST = 256 * 2**10
+"""Bytes of a web config file. Two thousand users fit; reading it takes a second or two."""
 _TLS_KEYS = (
     "cert_file",
     "key_file",
@@ -85,10 +87,20 @@ def read(path: Path) -> WebConfig:
     Relative paths are relative to the file.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = yaml.safe_load(_text(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError([f"web_config_file {path}: {_reason(error)}"]) from error
     return _Parser(path, tree).config()
+
+
+def _text(path: Path) -> str:
+    """Return the text of the file. Raises ConfigError if it is larger than any real one."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        size = f"larger than {LARGEST // 2**10} KiB"
+        raise ConfigError([f"web_config_file {path}: {size}; name a web config file"])
+    return content.decode()
 
 
 class _Parser:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ from aiohttp import encode_basic_auth as basic
 
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
+from otel_openai_usage.http import access
 from otel_openai_usage.http.server import Server
-from otel_openai_usage.http.web_config import read
+from otel_openai_usage.http.web_config import WebConfig, read
 from tests.exporters.boards import ORGANIZATION, board
 from tests.http.certificates import Authority
 
@@ -169,6 +171,38 @@ async def test_an_emptied_file_keeps_the_passwords(
     (tmp_path / "web.yml").write_text(f"basic_auth_users: {{other: {HASH}}}")
     os.utime(tmp_path / "web.yml", ns=(0, 2_000_000_000))
     assert await status(server.url + "/metrics", basic("other", PASSWORD)) == 200
+
+
+async def test_an_endless_file_delays_no_scrape(serve: Serve, tmp_path: Path) -> None:
+    """A file of 30 MB is refused without being read to the end, and the last good one stays."""
+    server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
+    rewrite(tmp_path / "web.yml", "# " + "x" * 30_000_000)
+    began = time.monotonic()
+    for _ in range(3):
+        assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
+        assert await status(server.url + "/metrics", basic("prom", "wrong")) == 401
+    assert time.monotonic() - began < 5
+    with pytest.raises(ConfigError, match="larger than 256 KiB"):
+        read(tmp_path / "web.yml")
+
+
+async def test_a_slow_reading_delays_a_scrape_by_less_than_a_second(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a changed file is still being read, the last good one is in force."""
+    server = await serve(f"basic_auth_users: {{prom: {HASH}}}")
+    may_end = threading.Event()
+
+    def slow(path: Path) -> WebConfig:
+        may_end.wait(20)
+        return read(path)
+
+    monkeypatch.setattr(access, "read", slow)
+    rewrite(tmp_path / "web.yml", f"basic_auth_users: {{other: {HASH}}}")
+    began = time.monotonic()
+    assert await status(server.url + "/metrics", basic("prom", PASSWORD)) == 200
+    assert time.monotonic() - began < 3
+    may_end.set()
 
 
 async def test_an_unusable_hash_in_a_changed_file(serve: Serve, tmp_path: Path) -> None:

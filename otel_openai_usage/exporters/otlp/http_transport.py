@@ -116,12 +116,12 @@ class HttpTransport:
         except _TooLongError:
             error_text = f"the answer is longer than {MAX_ANSWER} bytes"
             return Answer("refused", error_text + _status_note(status))
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        except (aiohttp.ClientSSLError, ssl.SSLError, ConfigError) as error:
             return Answer("refused", shortened(str(error)))
         except (aiohttp.ClientConnectionError, OSError) as error:
             error_text = shortened(str(error) or type(error).__name__)
             return Answer("retryable", error_text + _status_note(status))
-        except (aiohttp.ClientError, ConfigError, ValueError) as error:
+        except (aiohttp.ClientError, ValueError) as error:
             error_text = shortened(f"{type(error).__name__}: {error}")
             return Answer("refused", error_text + _status_note(status))
 
@@ -190,11 +190,29 @@ def _url(endpoint: str) -> URL:
 
 
 def _tls_context(otlp: Otlp) -> ssl.SSLContext:
-    """Return whom we trust, and our own certificate. Raises OSError (ssl.SSLError is one)."""
+    """Return whom we trust, and our own certificate.
+
+    Raises OSError if a file cannot be read, and ConfigError if it is no PEM.
+    """
     tls = otlp.tls
-    context = ssl.create_default_context(cafile=_ca_file(otlp))
+    ca_file = _ca_file(otlp)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        # OpenSSL says neither which file nor which setting.
+        setting = " or ".join(_CA_VARIABLES)
+        if tls and tls.ca_file:
+            setting = "otlp.tls.ca_file (OTEL_EXPORTER_OTLP_CERTIFICATE)"
+        raise ConfigError([f"{setting}: {ca_file} is no PEM file with certificates"]) from error
     if tls and tls.cert_file and tls.key_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+        try:
+            # With an empty password, OpenSSL does not ask for one on the terminal.
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+        except ssl.SSLError as error:
+            cert = f"otlp.tls.cert_file (OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE): {tls.cert_file}"
+            key = f"otlp.tls.key_file (OTEL_EXPORTER_OTLP_CLIENT_KEY): {tls.key_file}"
+            expected = "PEM files are expected that belong together, the key without a password"
+            raise ConfigError([f"{cert}, {key}: {expected}"]) from error
     return context
 
 

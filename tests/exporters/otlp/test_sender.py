@@ -588,6 +588,31 @@ def test_a_certificate_that_is_none_is_a_failed_export(protocol: str, tmp_path: 
     setup.sender.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("settings", "variable"),
+    [
+        (["ca_file"], "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        (["cert_file", "key_file"], "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
+    ],
+)
+def test_a_file_that_is_no_pem_is_named(
+    settings: list[str], variable: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the variable and the file that OpenSSL cannot read."""
+    file = tmp_path / "passwd"
+    file.write_text("nothing")
+    url = "https://127.0.0.1:1/v1/metrics"
+    tls = dict.fromkeys(settings, file)
+    setup = Setup(
+        url, "http/protobuf", board(ORGANIZATION), tls=tls, timeout=timedelta(seconds=0.5)
+    )
+    assert not setup.sender.flush()
+    setup.sender.shutdown()
+    error = next(record.__dict__["error"] for record in caplog.records if "error" in vars(record))
+    assert variable in error
+    assert str(file) in error
+
+
 @pytest.mark.parametrize("host", ["api..example", "x" * 70 + ".example", "[::1]", "%zz.example"])
 def test_a_host_that_no_name_can_be_is_a_failed_export(host: str, protocol: str) -> None:
     """With a name that cannot be looked up every export fails, and the sender goes on."""
