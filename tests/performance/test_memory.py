@@ -27,7 +27,7 @@ def test_large_blocks_go_back_to_the_system() -> None:
     MB come and go.
     """
     program = (
-        "import psutil\nfrom otel_openai_usage.memory import frugal\nfrugal()\n"
+        "import psutil\nfrom otel_openai_usage.memory import tune_allocator\ntune_allocator()\n"
         "rss = lambda: psutil.Process().memory_info().rss\n"
         "before = rss()\nbody = bytes(30_000_000)\ndel body\n"
         "pieces = [b'x' * 1_000_000 for _ in range(100)]\nkeep = [b'y' * 900 for _ in range(100)]\n"
