@@ -32,7 +32,10 @@ def raise_limit() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:
-            log.debug("raising the limit of open files", extra={"error": str(error)})
+            log.debug(
+                "raising the limit of open files",
+                extra={"event": "open_files_limit", "error": str(error)},
+            )
 
 
 class ExhaustionHandler:

@@ -80,7 +80,7 @@ async def read(
     if asked.start < (kept := retention(settings, now).days):
         log.warning(
             "what is older than history.days is let go when the exporter runs",
-            extra={"kept_from": f"{utc(kept):%Y-%m-%d}"},
+            extra={"event": "history_days_exceeded", "kept_from": f"{utc(kept):%Y-%m-%d}"},
         )
     try:
         store = open_writer(path)
@@ -159,7 +159,10 @@ async def _organization(
                     "source": source_state.endpoint.source,
                     "error": str(error),
                 }
-                log.warning("the past of a source was not read to its end", extra=where)
+                log.warning(
+                    "the past of a source was not read to its end",
+                    extra={"event": "backfill_incomplete", **where},
+                )
                 failed = failed or error
                 if isinstance(error, Rejected) and not isinstance(error, MissingScope):
                     break  # the key itself is refused: the others would be, too
@@ -178,7 +181,10 @@ async def _extra(
             "source": extra.name,
             "error": str(error),
         }
-        log.warning("the past of a source was not read to its end", extra=facts)
+        log.warning(
+            "the past of a source was not read to its end",
+            extra={"event": "backfill_incomplete", **facts},
+        )
         return 0, error
 
 
@@ -233,7 +239,8 @@ async def _names(settings: Settings, one: Organization, store: Writer, names: Na
             store.set_names(one.name, await names.read(_ignore))
         except SourceError as error:
             log.warning(
-                "names are not known", extra={"organization": one.name, "error": str(error)}
+                "names are not known",
+                extra={"event": "names_unknown", "organization": one.name, "error": str(error)},
             )
 
 

@@ -168,7 +168,7 @@ async def _run(
 ) -> int:
     asyncio.get_running_loop().set_exception_handler(ExhaustionHandler(time.monotonic))
     for warning in settings.warnings:
-        log.warning(warning)
+        log.warning(warning, extra={"event": "setting_warning"})
     async with AsyncExitStack() as stack:
         exporter = await wire(
             settings, stack, clock=Clock(time.time, time.monotonic), env=os.environ, once=once
@@ -298,7 +298,9 @@ async def wire(
             [loop.source for loop in exporter.loops if loop.organization == organization.name],
         )
     for extra in parts.extra_sources(settings):
-        log.warning("the %s source %s", extra.name, extra.warning)
+        log.warning(
+            "the %s source %s", extra.name, extra.warning, extra={"event": f"{extra.name}_source"}
+        )
         extra_run = Run(recorder, store, self_metrics, exporter.prices, budget, once=once)
         connection, loop = await asyncio.to_thread(extra.open, settings, extra_run)
         await stack.enter_async_context(connection)

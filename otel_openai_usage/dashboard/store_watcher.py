@@ -106,5 +106,5 @@ class StoreWatcher:
         message = "the dashboard waits for the state"
         if self._loaded.data:
             message = "the dashboard shows what it read last"
-        log.warning(message, extra={"error": problem})
+        log.warning(message, extra={"event": "dashboard_store", "error": problem})
         self._loaded = LoadedStore(self._loaded.data, problem, self._loaded.version + 1)

@@ -71,7 +71,11 @@ class FailureLog:
             self._has_logged_slow = True
             log.warning(
                 "no usable answer yet; asking again",
-                extra={"organization": self.organization, "source": source},
+                extra={
+                    "event": "poll_slow",
+                    "organization": self.organization,
+                    "source": source,
+                },
             )
 
     def recovered(self, source: str) -> None:
@@ -102,13 +106,15 @@ class FailureLog:
         return ended
 
     def _log(self, source: str, error: ExporterError, case: _Case) -> None:
-        facts = {
+        facts: dict[str, object] = {
             "event": _event(error),
             "organization": self.organization,
             "source": source,
             "error": str(error),
         }
         others = len(case.sources - {source})
+        if others:
+            facts["other_sources"] = others
         level = logging.INFO if is_expected(source, error) else logging.WARNING
         message = "poll failed"
         if isinstance(error, OtherOrganization):
@@ -118,7 +124,7 @@ class FailureLog:
         log.log(
             level,
             message,
-            extra={**facts, "other_sources": others} if others else facts,
+            extra=facts,
             exc_info=error.__cause__ if isinstance(error, Bug) else None,
         )
 

@@ -70,7 +70,10 @@ class Maintenance:
             try:
                 await self.once()
             except StateError as error:
-                log.warning("maintaining the history", extra={"error": str(error)})
+                log.warning(
+                    "maintaining the history",
+                    extra={"event": "maintenance_failed", "error": str(error)},
+                )
             except Exception:  # a bug here must not end the run; at most one trace a round
                 log.exception("maintaining the history", extra={"event": "upkeep_bug"})
 

@@ -109,12 +109,20 @@ class NamesPoll(Shown):
             self._may_look_up = False
             log.debug(
                 "looking up names",
-                extra={"organization": self._organization, "error": str(error)},
+                extra={
+                    "event": "names_lookup_failed",
+                    "organization": self._organization,
+                    "error": str(error),
+                },
             )
         except Exception as error:  # noqa: BLE001 - a bug shows up in the next full poll, too
             log.debug(
                 "looking up names",
-                extra={"organization": self._organization, "error": str(error)},
+                extra={
+                    "event": "names_lookup_failed",
+                    "organization": self._organization,
+                    "error": str(error),
+                },
             )
 
     def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:

@@ -350,4 +350,7 @@ class Recorder:
             try:
                 write()
             except StateError as error:
-                log.warning("writing how far reading has come", extra={"error": str(error)})
+                log.warning(
+                    "writing how far reading has come",
+                    extra={"event": "progress_not_written", "error": str(error)},
+                )

@@ -34,7 +34,11 @@ def report(store: Writer) -> None:
             if store.opening.last_write
             else "unknown",
         }
-        log.info("the state counts since %s", _time(store.opening.counting_since), extra=opened)
+        log.info(
+            "the state counts since %s",
+            _time(store.opening.counting_since),
+            extra={"event": "state_opened", **opened},
+        )
     for event, sentence in store.opening.warnings:
         log.warning(sentence, extra={"event": event})
     for loss in store.losses:
@@ -50,7 +54,7 @@ def report(store: Writer) -> None:
             " again (usage.reconcile); metered events of it are gone. Restore a backup, or accept"
             " it with `otel-openai-usage state accept`",
             loss.details,
-            extra=facts,
+            extra={"event": "state_lost", **facts},
         )
 
 
@@ -129,4 +133,4 @@ class StateCare:
             self._recorder.apply(Delta(source_state, restated))
         for loss in accepted:
             facts = {"event": "state_accepted", "reason": loss.reason}
-            log.info("accepted: %s", loss.details, extra=facts)
+            log.info("accepted: %s", loss.details, extra={"event": "state_accepted", **facts})

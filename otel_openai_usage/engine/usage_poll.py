@@ -216,7 +216,10 @@ class UsagePoll:
                 "source": self._source_name,
                 "window": str(window),
             }
-            log.warning("usage lies further back than can be read: it is not counted", extra=facts)
+            log.warning(
+                "usage lies further back than can be read: it is not counted",
+                extra={"event": "usage_lost", **facts},
+            )
             seconds = window.end - window.start
             self._recorder.telemetry.gap(self._organization, self._source_name, "lost", seconds)
 
@@ -229,7 +232,7 @@ class UsagePoll:
             "source": self._source_name,
             "seconds": seconds,
         }
-        log.info("a gap was read", extra=facts)
+        log.info("a gap was read", extra={"event": "gap_read", **facts})
         self._recorder.telemetry.gap(self._organization, self._source_name, "healed", seconds)
 
     def _log_lookback(self, step: Step, error: LookbackExceeded) -> None:
@@ -242,7 +245,10 @@ class UsagePoll:
             "window": str(step.window),
             "error": str(error),
         }
-        log.warning("OpenAI does not report that far back; lower usage.reconcile", extra=facts)
+        log.warning(
+            "OpenAI does not report that far back; lower usage.reconcile",
+            extra={"event": "lookback_exceeded", **facts},
+        )
 
     def _joined(self, days: Sequence[Window]) -> list[Window]:
         """Neighbouring days as one window, if its hours fit into one request."""

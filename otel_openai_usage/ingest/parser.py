@@ -26,8 +26,10 @@ CUT = "…"
 """The last character of a value that was cut."""
 FIRST_YEAR = 2015
 """OpenAI was founded in this year: an earlier time is a mistake."""
-AHEAD = 86400.0
-"""Seconds that a client's clock may be ahead of ours."""
+AHEAD = 400 * 86400.0
+"""Seconds that an event may lie ahead of our clock. So many, because our own clock may be behind by
+days or months, and an event that is refused is lost.
+"""
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Short: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]

@@ -52,7 +52,7 @@ class Tokens:
             if self._logged_problem != str(error):
                 log.warning(
                     "events.tokens_file cannot be read; the tokens read before are still valid",
-                    extra={"error": str(error)},
+                    extra={"event": "tokens_file_unreadable", "error": str(error)},
                 )
                 self._logged_problem = str(error)
             return

@@ -85,7 +85,11 @@ async def read(
         except (LookbackExceeded, NotOffered) as error:
             log.warning(
                 "OpenAI does not report older usage of a source",
-                extra={"source": source_state.endpoint.source, "error": str(error)},
+                extra={
+                    "event": "backfill_ends",
+                    "source": source_state.endpoint.source,
+                    "error": str(error),
+                },
             )
             for unmade in calls[index:]:
                 report(unmade)

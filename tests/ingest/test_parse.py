@@ -68,10 +68,10 @@ def test_usage_is_understood_in_every_shape(data: object, counted: tuple[int, ..
         ({"data": {"input_tokens": [3]}}, "data.input_tokens: expected a whole number from 0 to 1000000000000, got [3]"),
         ({"data": {"usage": {"output_tokens": True}}}, "data.output_tokens: expected a whole number from 0 to 1000000000000, got True"),
         ({"data": {"inputTokens": -1}}, "data.inputTokens: expected a whole number from 0 to 1000000000000, got -1"),
-        ({"time": "0001-01-01T00:00:01Z"}, "time: expected one from 2015 to 2026-11-23T00:00:00Z, got 0001-01-01T00:00:01+00:00"),
-        ({"time": "2014-12-31T23:59:59Z"}, "time: expected one from 2015 to 2026-11-23T00:00:00Z, got 2014-12-31T23:59:59+00:00"),
-        ({"time": "2026-11-23T00:00:01Z"}, "time: expected one from 2015 to 2026-11-23T00:00:00Z, got 2026-11-23T00:00:01+00:00"),
-        ({"time": "9999-12-31T23:59:59-14:00"}, "time: expected one from 2015 to 2026-11-23T00:00:00Z, got 9999-12-31T23:59:59-14:00"),
+        ({"time": "0001-01-01T00:00:01Z"}, "time: expected one from 2015 to 2027-12-27T00:00:00Z, got 0001-01-01T00:00:01+00:00"),
+        ({"time": "2014-12-31T23:59:59Z"}, "time: expected one from 2015 to 2027-12-27T00:00:00Z, got 2014-12-31T23:59:59+00:00"),
+        ({"time": "2027-12-27T00:00:01Z"}, "time: expected one from 2015 to 2027-12-27T00:00:00Z, got 2027-12-27T00:00:01+00:00"),
+        ({"time": "9999-12-31T23:59:59-14:00"}, "time: expected one from 2015 to 2027-12-27T00:00:00Z, got 9999-12-31T23:59:59-14:00"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(changed: dict[str, object], said: str) -> None:

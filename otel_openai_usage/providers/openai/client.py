@@ -168,6 +168,7 @@ class Client:
                 log.debug(
                     "request is repeated",
                     extra={
+                        "event": "request_repeated",
                         "organization": self.name,
                         "endpoint": endpoint,
                         "wait": wait,
@@ -193,7 +194,7 @@ class Client:
             fresh = await self._key.reread()
             if fresh == secret:
                 raise
-        log.info("key changed", extra={"organization": self.name})
+        log.info("key changed", extra={"event": "key_changed", "organization": self.name})
         await self._admit(fresh)
         return await self._once(path, reading, params, endpoint, priority, fresh)
 

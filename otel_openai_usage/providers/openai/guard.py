@@ -206,7 +206,10 @@ async def _evidence(
         try:
             yield await ask()
         except (MissingScope, NotOffered, BadRequest) as error:
-            log.debug("an endpoint does not identify the key", extra={"error": str(error)})
+            log.debug(
+                "an endpoint does not identify the key",
+                extra={"event": "key_not_identified", "error": str(error)},
+            )
         except SourceError as error:
             yield error
 

@@ -68,7 +68,7 @@ class Key:
         if self._problem != reason:
             log.warning(
                 "the key file holds no key; the last key is still used",
-                extra={"path": str(path), "reason": reason},
+                extra={"event": "key_file_empty", "path": str(path), "reason": reason},
             )
         self._problem = reason
 

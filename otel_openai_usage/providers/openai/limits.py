@@ -68,7 +68,11 @@ class OpenAILimits:
             # The organization's own limit is shown without those of its projects.
             log.debug(
                 "limits of projects not read",
-                extra={"organization": self._client.name, "error": str(error)},
+                extra={
+                    "event": "limits_unread",
+                    "organization": self._client.name,
+                    "error": str(error),
+                },
             )
             return []
         return sorted(project.id for project in found if not project.is_archived)
@@ -82,7 +86,12 @@ class OpenAILimits:
         except SourceError as error:
             log.debug(
                 "limit not read",
-                extra={"organization": self._client.name, "project": project, "error": str(error)},
+                extra={
+                    "event": "limit_unread",
+                    "organization": self._client.name,
+                    "project": project,
+                    "error": str(error),
+                },
             )
             return error
 

@@ -165,7 +165,10 @@ class OpenAINames:
             raise
         except SourceError as error:
             # The project is archived, or OpenAI fails: the keys are looked up one by one.
-            log.debug("keys not listed", extra={"project": project, "error": str(error)})
+            log.debug(
+                "keys not listed",
+                extra={"event": "keys_unlisted", "project": project, "error": str(error)},
+            )
             return []
 
     async def _part(
@@ -230,7 +233,13 @@ class OpenAINames:
                 raise
             except SourceError as error:
                 log.debug(
-                    "name not read", extra={"endpoint": endpoint, "id": id_, "error": str(error)}
+                    "name not read",
+                    extra={
+                        "event": "name_unread",
+                        "endpoint": endpoint,
+                        "id": id_,
+                        "error": str(error),
+                    },
                 )
                 continue
             items[id_] = item

@@ -156,6 +156,7 @@ class UsageSource:
                 log.debug(
                     "bucket outside the window",
                     extra={
+                        "event": "bucket_outside_window",
                         "source": self._endpoint.path,
                         "start": bucket.start,
                         "window": str(query.window),
@@ -256,7 +257,11 @@ class UsageSource:
         except SourceError as failure:
             log.debug(
                 "OpenAI does not say now which grouping it refuses",
-                extra={"source": self._endpoint.path, "error": str(failure)},
+                extra={
+                    "event": "grouping_unclear",
+                    "source": self._endpoint.path,
+                    "error": str(failure),
+                },
             )
             return error
         if found is None:

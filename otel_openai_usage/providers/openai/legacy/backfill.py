@@ -74,7 +74,11 @@ async def read(
         except (BadRequest, NotOffered) as error:
             log.warning(
                 "OpenAI does not report days that are older",
-                extra={"source": source_state.endpoint.source, "error": str(error)},
+                extra={
+                    "event": "backfill_ends",
+                    "source": source_state.endpoint.source,
+                    "error": str(error),
+                },
             )
             for older in wanted[index:]:
                 report(older)

@@ -311,7 +311,7 @@ class LegacyPoll:
             log.warning(
                 "the legacy usage endpoint has values that are not understood; they are left out,"
                 " the rest is counted",
-                extra={"values": odd},
+                extra={"event": "legacy_odd_values", "values": odd},
             )
         self._odd = {day: odd}
         self._telemetry.skipped(self._source_state.organization, "legacy", more)

@@ -258,7 +258,8 @@ class LegacySource:
         self._failed_in_a_row.add(user)
         if _is_gone(error) and user in self._left:
             log.debug(
-                "a user who left is not asked for again", extra={"user": user, "error": str(error)}
+                "a user who left is not asked for again",
+                extra={"event": "legacy_user_left", "user": user, "error": str(error)},
             )
             self._left = tuple(left for left in self._left if left != user)
             return
@@ -267,14 +268,22 @@ class LegacySource:
             log.warning(
                 "the usage of one user cannot be read; the others are read, and what this user had"
                 " used today stays",
-                extra={"user": user, "status": error.status, "error": str(error)},
+                extra={
+                    "event": "legacy_user_unread",
+                    "user": user,
+                    "status": error.status,
+                    "error": str(error),
+                },
             )
         failing.failed_again()
 
     def _note_answer(self, user: str) -> None:
         self._failed_in_a_row.clear()
         if self._failing.pop(user, None) is not None:
-            log.info("the usage of a user can be read again", extra={"user": user})
+            log.info(
+                "the usage of a user can be read again",
+                extra={"event": "legacy_user_read", "user": user},
+            )
 
     async def _users_to_read(self) -> Sequence[str] | None:
         """The users to ask for one by one, or None for one request for the whole organization."""
@@ -293,7 +302,7 @@ class LegacySource:
                 raise
             log.warning(
                 "users cannot be listed; those of the last list are read",
-                extra={"error": str(error)},
+                extra={"event": "legacy_users_unlisted", "error": str(error)},
             )
             return
         before = (*(self._listed or ()), *self._left)
