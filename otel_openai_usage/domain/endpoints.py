@@ -183,7 +183,7 @@ LEGACY = Endpoint(
         "user_id",
     ),
 )
-"""The undocumented `/v1/usage` (openai-api.md section 6). Its rows are history only, so no measure
+"""The undocumented `/v1/usage`. Its rows are history only, so no measure
 has an instrument.
 """
 

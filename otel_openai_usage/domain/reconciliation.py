@@ -14,7 +14,7 @@ from otel_openai_usage.domain.exact import EXACT
 from otel_openai_usage.domain.model import Amount, Amounts, Dims, Rows, Width
 
 CONFIRM_AFTER = 3600
-"""Seconds between the two equal readings that lower a coarse bucket (CONTRACT section 4.3)."""
+"""Seconds between the two equal readings that lower a coarse bucket."""
 
 LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
 """Upper bounds of lateness in seconds, and their names. What is later counts as the last."""

@@ -1,7 +1,7 @@
 """Turns a CloudEvents 1.0 body into events, or into a sentence that names the problem. Pure.
 
 The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data:
-what OpenAI's usage objects say (openai-api.md section 7), and OpenMeter's `{tokens, model, type}`.
+what OpenAI's usage objects say, and OpenMeter's `{tokens, model, type}`.
 """
 
 import re

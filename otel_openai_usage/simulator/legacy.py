@@ -1,7 +1,7 @@
 """The old usage endpoint of the simulated organization, for an ordinary key: one UTC day at a time,
 five requests a minute.
 
-Shapes: openai-api.md section 6. What it says is the chat usage of the same world, told in windows
+OpenAI does not document the shapes; these were seen in answers. What it says is the chat usage of the same world, told in windows
 of an hour.
 """
 

@@ -1,5 +1,5 @@
 """The old usage endpoint: `GET /v1/usage?date=`, which takes an ordinary key. OpenAI does not
-document it (openai-api.md section 6).
+document it; the shapes here were seen in answers.
 
 Nobody promises its shape, so records are read leniently: one odd value costs only itself, and is
 counted.
