@@ -10,7 +10,7 @@ from otel_openai_usage.composition.parts import retention
 from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.config import Organization, Settings, state_file
 from otel_openai_usage.domain import windows
-from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor, midnight, utc
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.source_state import SourceState
@@ -149,12 +149,7 @@ async def _of(
     end: int,
     kept: int,
 ) -> AsyncIterator[Verdict | Purged | NotRead | Refused]:
-    wanted = {
-        name
-        for name in settings.usage.endpoints
-        if settings.usage.enabled and not USAGE_ENDPOINTS[name].level
-    }
-    wanted |= {COSTS.name} if settings.costs.enabled else set()
+    wanted = _endpoints(settings)
     vault = ReadOnlyVault(queries, organization.name, organization.base_url)
     async with PROVIDERS[DEFAULT](settings, organization, vault, now=lambda: end) as provider:
         try:
@@ -186,6 +181,17 @@ async def _of(
                     yield NotRead(utc(unread[0]).date(), utc(unread[-1]).date(), source_state)
 
 
+def _endpoints(settings: Settings) -> set[str]:
+    """The names of the endpoints whose days are compared."""
+    names = set()
+    if settings.usage.enabled:
+        # A level does not add up over a day, so there is no daily total to compare.
+        names = {name for name in settings.usage.endpoints if not USAGE_ENDPOINTS[name].level}
+    if settings.costs.enabled:
+        names.add(COSTS.name)
+    return names
+
+
 def _whole_days(days: Iterable[int], read: Sequence[Window]) -> list[int]:
     """The days that a backfill read from their start to their end."""
     whole = []
@@ -202,7 +208,7 @@ async def _past_days(
     source: Source, source_state: SourceState, queries: Queries, days: Sequence[int]
 ) -> list[Verdict]:
     """Compare days before counting began, which a backfill read."""
-    limit = COST_LIMIT if source_state.endpoint is COSTS else LIMITS[Width.DAY]
+    limit = source_state.endpoint.limits[Width.DAY]
     theirs: dict[int, dict[Dims, Amounts]] = {day: {} for day in days}
     for window in _joined(days, limit, source_state):
         grouping = source_state.groupings.at(window.start)
@@ -231,7 +237,7 @@ def _joined(days: Sequence[int], limit: int, source_state: SourceState) -> list[
 async def _days(
     source: Source, source_state: SourceState, queries: Queries, start: int, end: int
 ) -> list[Verdict]:
-    limits = {Width.DAY: COST_LIMIT} if source_state.endpoint is COSTS else LIMITS
+    limits = source_state.endpoint.limits
     theirs: dict[int, dict[Dims, Amounts]] = {}
     for step in windows.past_days(
         source_state.progress, start, end, limits, source_state.groupings.cuts

@@ -17,7 +17,7 @@ from otel_openai_usage.composition import parts
 from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Settings, needs_key, state_file
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
-from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, USAGE_ENDPOINTS, Endpoint
+from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.snapshot import Board
@@ -433,12 +433,12 @@ def _add_organization(
     recorder = exporter.recorder
     source_states = []
     failure_log = FailureLog(name)
-    endpoints = (
-        [USAGE_ENDPOINTS[endpoint] for endpoint in settings.usage.endpoints]
-        if settings.usage.enabled
-        else []
-    )
-    for endpoint in [*endpoints, *([COSTS] if settings.costs.enabled else [])]:
+    endpoints = []
+    if settings.usage.enabled:
+        endpoints += [USAGE_ENDPOINTS[endpoint] for endpoint in settings.usage.endpoints]
+    if settings.costs.enabled:
+        endpoints.append(COSTS)
+    for endpoint in endpoints:
         poll, interval = _usage_poll(exporter, settings, name, endpoint, provider, now)
         source_states.append(poll.source_state)
         exporter.loops.append(
@@ -495,19 +495,21 @@ def _usage_poll(
     now: int,
 ) -> tuple[UsagePoll, float]:
     recorder = exporter.recorder
-    prices = exporter.prices if endpoint is not COSTS else None
+    # What OpenAI billed needs no price.
+    prices = None if endpoint.money else exporter.prices
     began = epoch(settings.usage.start, now)
-    part = settings.costs if endpoint is COSTS else settings.usage
+    part = settings.costs if endpoint.money else settings.usage
     grouping = endpoint.grouping(part.group_by)
-    if endpoint is COSTS:
+    if endpoint.money:
         reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
         rules = Rules(
             Width.DAY,
             int(reconcile),
             int(reconcile),
-            {Width.DAY: COST_LIMIT},
+            endpoint.limits,
             (settings.costs.days - 1) * Width.DAY,
         )
+        # OpenAI reports costs by whole UTC days, so counting can only begin at midnight.
         began = floor(began, Width.DAY)
     else:
         width = Width.parse(settings.usage.bucket_width)
@@ -515,11 +517,11 @@ def _usage_poll(
             width,
             int(settings.usage.settle.total_seconds()),
             int(settings.usage.reconcile.total_seconds()),
-            LIMITS,
+            endpoint.limits,
         )
     source_state = recorder.store.source_state(organization, endpoint, began, grouping)
     polling.regroup(recorder.store, source_state, grouping, now)
-    cost_days = settings.costs.days if endpoint is COSTS else 0
+    cost_days = settings.costs.days if endpoint.money else 0
     exporter.reread.append((source_state, rules.reconcile))
     if cost_days:
         load_days(recorder.store, source_state, now, cost_days)

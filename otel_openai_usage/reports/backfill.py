@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_openai_usage.domain import windows
-from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
@@ -40,13 +39,15 @@ def plan(
     counting began.
     """
     end = min(end, source_state.progress.epoch)
-    if source_state.endpoint is COSTS:
-        return list(_calls(start, end, Width.DAY, COST_LIMIT, done))
+    limits = source_state.endpoint.limits
+    if source_state.endpoint.money:
+        # OpenAI reports costs by whole UTC days only.
+        return list(_calls(start, end, Width.DAY, limits[Width.DAY], done))
     days_end = min(max(floor(hours_from, Width.DAY), start), floor(end, Width.DAY))
     hours_end = floor(end, Width.HOUR)
-    calls = list(_calls(hours_end, end, Width.MINUTE, LIMITS[Width.MINUTE], done))
-    calls += _calls(days_end, hours_end, Width.HOUR, LIMITS[Width.HOUR], done)
-    calls += _calls(start, days_end, Width.DAY, LIMITS[Width.DAY], done)
+    calls = list(_calls(hours_end, end, Width.MINUTE, limits[Width.MINUTE], done))
+    calls += _calls(days_end, hours_end, Width.HOUR, limits[Width.HOUR], done)
+    calls += _calls(start, days_end, Width.DAY, limits[Width.DAY], done)
     return calls
 
 
@@ -117,7 +118,7 @@ class _CallReader:
         self._now = now
         self._learn_units = learn_units
         # What OpenAI billed needs no price.
-        self._prices = None if source_state.endpoint is COSTS else prices
+        self._prices = None if source_state.endpoint.money else prices
 
     async def read(self, call: Call) -> None:
         """Read a call, in smaller calls if OpenAI refuses it. Raises SourceError or StateError."""

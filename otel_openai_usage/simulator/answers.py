@@ -3,8 +3,8 @@
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from operator import sub
 
-from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Dims, Width, Window, floor
 from otel_openai_usage.simulator import wire
 from otel_openai_usage.simulator.costs import CostRow
@@ -21,19 +21,21 @@ def _styled(style: Style, kinds: set[str]) -> Style:
     """`style` with the odd spellings that some faults ask for."""
     for kind in kinds & _MONEY.keys():
         style = replace(style, money=_MONEY[kind])
-    return replace(
-        style,
-        integral_floats=style.integral_floats or "integral_floats" in kinds,
-        unknown_fields=style.unknown_fields or "unknown_fields" in kinds,
-        missing_optional=style.missing_optional or "missing_optional" in kinds,
-        iso=style.iso and "no_iso" not in kinds,
-    )
+    if "integral_floats" in kinds:
+        style = replace(style, integral_floats=True)
+    if "unknown_fields" in kinds:
+        style = replace(style, unknown_fields=True)
+    if "missing_optional" in kinds:
+        style = replace(style, missing_optional=True)
+    if "no_iso" in kinds:
+        style = replace(style, iso=False)
+    return style
 
 
-class Shelf:
-    """Settled buckets as they were written, for they are asked for again and again. Emptied when it
-    holds `limit` characters.
-    """
+class BucketCache:
+    """Settled buckets as JSON. It is emptied when it would hold more than `limit` characters."""
+
+    # A poller reads the same trailing hours every minute, and most of them no longer change.
 
     def __init__(self, limit: int = 64_000_000) -> None:
         self._limit = limit
@@ -41,11 +43,11 @@ class Shelf:
         self._rows: dict[Hashable, dict[int, str]] = {}
 
     def rows(self, question: Hashable) -> Mapping[int, str]:
-        """What is there for a question, by bucket start."""
+        """The JSON of the buckets of a question, by bucket start."""
         return self._rows.get(question, {})
 
-    def keep(self, question: Hashable, start: int, text: str) -> None:
-        """Put the results of one bucket on the shelf."""
+    def add(self, question: Hashable, start: int, text: str) -> None:
+        """Store the results of one bucket."""
         self._size += len(text)
         if self._size > self._limit:
             self._rows = {}
@@ -58,7 +60,7 @@ def page(
     query: Query,
     now: datetime,
     style: Style,
-    shelf: Shelf,
+    cache: BucketCache,
     struck: Iterable[Fault] = (),
 ) -> bytes:
     """One page of buckets at `now`, changed by the faults that struck."""
@@ -68,28 +70,34 @@ def page(
     limit = query.limit
     if "overlapping_pages" in kinds:
         limit = max(2, limit // 2)  # one bucket again, and at least one more
-    until = min(query.end, floor(query.start, query.width) + limit * query.width)
+    # The limit counts buckets between edges of the width, so a start off an edge makes the first
+    # bucket short, as in OpenAI's answers.
+    page_end = floor(query.start, query.width) + limit * query.width
+    until = min(query.end, page_end)
     if query.width == Width.HOUR:
         lags = [fault.seconds or 3600 for fault in struck if fault.kind == "lagging_hours"]
         now -= timedelta(seconds=max(lags, default=0))
-    buckets: list[str] = []
+    rows: list[tuple[int, str]] = []
     if query.start < until:
-        rows = (
-            _costs(world, query, until, now, style, kinds)
-            if query.endpoint is COSTS
-            else _usage(world, query, until, now, style, kinds, shelf)
-        )
-        buckets = [
-            wire.bucket(start, min(floor(start, query.width) + query.width, until), text, style)
-            for start, text in rows
-        ]
+        if query.endpoint.money:
+            rows = _costs(world, query, until, now, style, kinds)
+        else:
+            rows = _usage(world, query, until, now, style, kinds, cache)
+    buckets = []
+    for start, text in rows:
+        edge = floor(start, query.width) + query.width
+        # OpenAI clips the running bucket to the requested end: its end_time moves with each poll.
+        end = min(edge, until)
+        buckets.append(wire.bucket(start, end, text, style))
     more = until < query.end
-    return wire.page(buckets, *_continued(query, until, more, bool(buckets), kinds), style)
+    has_more, next_page = _continued(query, until, more, bool(buckets), kinds)
+    return wire.page(buckets, has_more, next_page, style)
 
 
 def _continued(
     query: Query, until: int, more: bool, some: bool, kinds: set[str]
 ) -> tuple[bool, str | None]:
+    """`has_more` and `next_page` of a page that ends at `until`."""
     if "null_cursor" in kinds:
         return True, None
     if "repeated_cursor" in kinds:
@@ -98,7 +106,9 @@ def _continued(
         return True, query.cursor(until)
     if "overlapping_pages" in kinds and more:
         return True, query.cursor(until - query.width)
-    return more, query.cursor(until) if more else None
+    if not more:
+        return False, None
+    return True, query.cursor(until)
 
 
 def _usage(
@@ -108,8 +118,9 @@ def _usage(
     now: datetime,
     style: Style,
     kinds: set[str],
-    shelf: Shelf,
+    cache: BucketCache,
 ) -> list[tuple[int, str]]:
+    # The style, the faults and the lateness change the text, so each has its own buckets.
     question = (
         query.endpoint.name,
         query.width,
@@ -119,20 +130,23 @@ def _usage(
         frozenset(kinds),
         world.lateness,
     )
-    kept = shelf.rows(question)
+    cached = cache.rows(question)
     rows = []
     start = query.start
-    while start + query.width <= until and start in kept:
-        rows.append((start, kept[start]))
+    while start + query.width <= until and start in cached:
+        rows.append((start, cached[start]))
         start += query.width
-    if start < until:
-        fresh = _read(world, query, Window(start, until), now, style, kinds)
-        settled = now.timestamp() - world.settles_after.total_seconds()
-        for begin, text in fresh:
-            if begin % query.width == 0 and begin + query.width <= min(settled, until):
-                shelf.keep(question, begin, text)
-        rows += fresh
-    return rows
+    if start >= until:
+        return rows
+    fresh = _read(world, query, Window(start, until), now, style, kinds)
+    settled_until = now.timestamp() - world.settles_after.total_seconds()
+    for begin, text in fresh:
+        is_aligned = begin % query.width == 0
+        end = begin + query.width
+        # A clipped bucket or one that can still grow would be wrong in the next answer.
+        if is_aligned and end <= settled_until and end <= until:
+            cache.add(question, begin, text)
+    return rows + fresh
 
 
 def _read(
@@ -142,15 +156,12 @@ def _read(
         query.endpoint.name, window, query.width, query.group_by, now, query.filters
     )
     if "null_dims" in kinds:
-        lost = {
-            query.endpoint.dimensions.index(name)
-            for name in ("user_id", "api_key_id")
-            if name in query.endpoint.dimensions
-        }
-        readings = [
-            (start, [(_without(dims, lost), flow) for dims, flow in rows])
-            for start, rows in readings
-        ]
+        dimensions = query.endpoint.dimensions
+        lost = set()
+        for place, name in enumerate(dimensions):
+            if name in ("user_id", "api_key_id"):
+                lost.add(place)
+        readings = [(start, _nameless(rows, lost)) for start, rows in readings]
     if "duplicate_rows" in kinds:
         readings = [(start, _doubled(rows)) for start, rows in readings]
     renderer = wire.Renderer(query.endpoint, style)
@@ -166,21 +177,35 @@ def _costs(
     return [(start, wire.cost_rows(query.endpoint, rows, style)) for start, rows in readings]
 
 
-def _without(dims: Dims, lost: set[int]) -> Dims:
-    return tuple(None if place in lost else value for place, value in enumerate(dims))
+def _nameless(rows: list[tuple[Dims, Flow]], lost: set[int]) -> list[tuple[Dims, Flow]]:
+    """`rows` with null in the places `lost`; they are not merged, so one key may appear twice."""
+    nameless = []
+    for dims, flow in rows:
+        rest = tuple(None if place in lost else value for place, value in enumerate(dims))
+        nameless.append((rest, flow))
+    return nameless
 
 
 def _doubled(rows: list[tuple[Dims, Flow]]) -> list[tuple[Dims, Flow]]:
-    parts = [(dims, tuple(amount // 2 for amount in flow)) for dims, flow in rows]
-    rests = [(dims, tuple(amount - amount // 2 for amount in flow)) for dims, flow in rows]
+    """Every row as two that add up to it. An export of a real organization had such pairs."""
+    parts = []
+    rests = []
+    for dims, flow in rows:
+        part = tuple(amount // 2 for amount in flow)
+        # Halves of odd numbers differ by one: the sum must stay exact.
+        rest = tuple(map(sub, flow, part))
+        parts.append((dims, part))
+        rests.append((dims, rest))
     return parts + rests
 
 
 def _doubled_costs(rows: list[CostRow]) -> list[CostRow]:
-    parts = [
-        replace(row, cost=row.cost / 2, quantity=None if row.quantity is None else row.quantity / 2)
-        for row in rows
-    ]
+    parts = []
+    for row in rows:
+        quantity = row.quantity
+        if quantity is not None:
+            quantity /= 2
+        parts.append(replace(row, cost=row.cost / 2, quantity=quantity))
     return parts + parts
 
 
@@ -196,10 +221,11 @@ def error(
 
 
 def wrong_key(key: str) -> dict[str, object]:
-    """The body of the 401 for a key that is not accepted; it shows the key's ends, as OpenAI's
-    does.
-    """
-    shown = f"{key[:8]}{'*' * 8}{key[-4:]}" if len(key) > 16 else "*" * len(key)
+    """The body of the 401 for a key that is not accepted."""
+    # OpenAI's message echoes both ends of the key, which the exporter must redact from its log.
+    shown = "*" * len(key)
+    if len(key) > 16:
+        shown = f"{key[:8]}{'*' * 8}{key[-4:]}"
     where = "https://platform.openai.com/account/api-keys"
     return error(
         f"Incorrect API key provided: {shown}. You can find your API key at {where}.",

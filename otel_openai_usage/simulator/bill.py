@@ -9,6 +9,7 @@ from otel_openai_usage.simulator.traffic import Flow
 from otel_openai_usage.simulator.workloads import Stream
 
 _HALF = Decimal("0.5")
+_MILLIONTH = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +32,46 @@ def _tokens(stream: Stream, flow: Flow) -> Iterator[Charge]:
     into, out, cached, audio_in, audio_out, _, _, image_in, image_out = flow
     model = stream.model or ""
     price = prices.TOKENS.get(model, prices.FINE_TUNED)
+    # OpenAI's Batch API costs half of the ordinary price.
     factor = _HALF if stream.work.dims.get("batch") == "true" else 1
+    # `input_tokens` includes the cached, audio and image tokens, which have their own prices: what
+    # is billed as text is the rest.
+    text_in = into - cached - audio_in - image_in
+    text_out = out - audio_out - image_out
+    # The spelling follows OpenAI's line items: "gpt-4o, cached input", but "gpt-image-1 image, input".
     lines = (
-        ("input", into - cached - audio_in - image_in, price.input),
-        ("cached input", cached, price.cached),
-        ("output", out - audio_out - image_out, price.output),
-        ("audio, input", audio_in, price.audio_input),
-        ("audio, output", audio_out, price.audio_output),
-        ("image, input", image_in, price.image_input),
-        ("image, output", image_out, price.image_output),
+        (", input", text_in, price.input),
+        (", cached input", cached, price.cached),
+        (", output", text_out, price.output),
+        (" audio, input", audio_in, price.audio_input),
+        (" audio, output", audio_out, price.audio_output),
+        (" image, input", image_in, price.image_input),
+        (" image, output", image_out, price.image_output),
     )
-    for name, quantity, each in lines:
+    for name, quantity, token_price in lines:
         if quantity:
-            yield _charge(
-                f"{model}, {name}" if "," not in name else f"{model} {name}",
-                quantity,
-                "tokens",
-                each * factor,
-            )
+            yield _charge(model + name, quantity, "tokens", token_price * factor)
 
 
 def _input(stream: Stream, flow: Flow) -> Iterator[Charge]:
     model = stream.model or ""
-    yield _charge(f"{model}, input", flow[0], "tokens", prices.TOKENS[model].input)
+    price = prices.TOKENS[model]
+    yield _charge(f"{model}, input", flow[0], "tokens", price.input)
 
 
 def _flat(
     name: str, unit: str | None, price: Decimal
 ) -> Callable[[Stream, Flow], Iterator[Charge]]:
+    """A bill of one line: the first measure of the endpoint times `price`."""
+
     def charge(stream: Stream, flow: Flow) -> Iterator[Charge]:
-        yield _charge(name.format(model=stream.model), flow[0], unit, price)
+        line_item = name.format(model=stream.model)
+        yield _charge(line_item, flow[0], unit, price)
 
     return charge
 
 
+# An endpoint that is missing here costs nothing: a new row of the endpoint table needs no price.
 _BILLS: dict[str, Callable[[Stream, Flow], Iterator[Charge]]] = {
     "completions": _tokens,
     "decisions": _tokens,
@@ -82,18 +89,22 @@ _BILLS: dict[str, Callable[[Stream, Flow], Iterator[Charge]]] = {
 def charges(stream: Stream, flow: Flow) -> list[Charge]:
     """The lines of what a stream used; none for an endpoint that has no price here."""
     bill = _BILLS.get(stream.work.endpoint)
-    return list(bill(stream, flow)) if bill else []
+    if bill is None:
+        return []
+    return list(bill(stream, flow))
 
 
 def storage(byte_hours: int) -> Charge:
     """The line of vector stores, for the sum of their bytes over hours."""
-    quantity = (Decimal(byte_hours) / 2**30).quantize(Decimal("0.000001"))
-    return Charge(
-        "file search, storage", quantity, "gibibyte_hours", quantity * prices.GIBIBYTE_HOUR
-    )
+    gibibyte_hours = Decimal(byte_hours) / 2**30
+    # Rounded before it is priced, so that quantity times price is the cost on the bill.
+    quantity = gibibyte_hours.quantize(_MILLIONTH)
+    cost = quantity * prices.GIBIBYTE_HOUR
+    return Charge("file search, storage", quantity, "gibibyte_hours", cost)
 
 
 def support(minutes: int) -> Charge:
     """The line of the organization's support contract, for so many minutes of a day."""
     share = prices.SUPPORT_DAY * minutes / 1440
-    return Charge("priority support", Decimal(0), None, share.quantize(Decimal("0.000001")))
+    # It has a cost but no quantity: OpenAI has such charges of the whole organization, too.
+    return Charge("priority support", Decimal(0), None, share.quantize(_MILLIONTH))

@@ -51,48 +51,65 @@ class Costs:
         if known <= day // 60:
             return []
         rows: dict[Dims, CostRow] = {}
-        kept = tuple(name in group_by or name == "currency" for name in COSTS.dimensions)
-        itemised = "line_item" in group_by
+        # The currency is in every row, grouped or not: sums across currencies mean nothing.
+        grouped = {*group_by, "currency"}
+        places = [place for place, name in enumerate(COSTS.dimensions) if name in grouped]
+        # Quantities of different line items have different units, so OpenAI gives them only then.
+        is_itemised = "line_item" in group_by
         for dims, charge in self._charges(day, known):
-            if _matches(dims, filters):
-                group = tuple(
-                    value if keep else None for value, keep in zip(dims, kept, strict=True)
-                )
-                cost = charge.cost * (_TOO_HIGH if self._exceeds(day, dims, excess) else 1)
-                row = CostRow(
-                    group,
-                    cost,
-                    charge.quantity if itemised else None,
-                    charge.unit if itemised else None,
-                )
-                rows[group] = _added(rows[group], row) if group in rows else row
+            if not _matches(dims, filters):
+                continue
+            group = tuple(value if place in places else None for place, value in enumerate(dims))
+            cost = charge.cost
+            if self._exceeds(day, dims, excess):
+                cost *= _TOO_HIGH
+            row = CostRow(group, cost, None, None)
+            if is_itemised:
+                row = CostRow(group, cost, charge.quantity, charge.unit)
+            if group in rows:
+                row = _added(rows[group], row)
+            rows[group] = row
         return list(rows.values())
 
     def _charges(self, day: int, known: int) -> Iterator[tuple[Dims, bill.Charge]]:
-        yield (None, "priority support", None, None, None, "usd"), bill.support(known - day // 60)
+        """Every charge of a day with its dimensions, in the order of the dimensions of costs."""
+        # No project accounts for support: OpenAI's rows can be null even if grouped by project.
+        minutes = known - day // 60
+        yield (None, "priority support", None, None, None, "usd"), bill.support(minutes)
         for stream in self._streams:
-            who = dict(zip(ENDPOINTS[stream.work.endpoint].dimensions, stream.dims, strict=True))
+            endpoint = ENDPOINTS[stream.work.endpoint]
+            named = dict(zip(endpoint.dimensions, stream.dims, strict=True))
+            project = named["project_id"]
+            others = (named.get("api_key_id"), named.get("user_id"), named.get("api_source"))
             for charge in self._of(stream, day, known):
-                whose = (who.get("api_key_id"), who.get("user_id"), who.get("api_source"))
-                yield (who["project_id"], charge.line_item, *whose, "usd"), charge
+                yield (project, charge.line_item, *others, "usd"), charge
 
     def _of(self, stream: Stream, day: int, known: int) -> list[bill.Charge]:
         if ENDPOINTS[stream.work.endpoint].level:
+            # Storage is billed by gibibyte-hours; the level changes at full hours only.
             hours = range(day // 60, known, 60)
-            return [bill.storage(sum(self._traffic.level(stream, minute) for minute in hours))]
+            byte_hours = sum(self._traffic.level(stream, minute) for minute in hours)
+            return [bill.storage(byte_hours)]
         flow = self._traffic.between(stream, day // 60, known)
         return bill.charges(stream, flow) if flow else []
 
     def _exceeds(self, day: int, dims: Dims, excess: float) -> bool:
-        return bool(excess) and spread(1024, self._seed, "cost", day, dims) < round(excess * 1024)
+        if not excess:
+            return False
+        chance = spread(1024, self._seed, "cost", day, dims)
+        return chance < round(excess * 1024)
 
 
 def _matches(dims: Dims, filters: Filters) -> bool:
-    return all(dims[COSTS.dimensions.index(name)] in values for name, values in filters.items())
+    for name, values in filters.items():
+        place = COSTS.dimensions.index(name)
+        if dims[place] not in values:
+            return False
+    return True
 
 
 def _added(one: CostRow, other: CostRow) -> CostRow:
-    quantity = (
-        None if one.quantity is None or other.quantity is None else one.quantity + other.quantity
-    )
+    quantity = None
+    if one.quantity is not None and other.quantity is not None:
+        quantity = one.quantity + other.quantity
     return CostRow(one.dims, one.cost + other.cost, quantity, one.unit)

@@ -100,17 +100,11 @@ class Simulation:
 
     def _buckets(self, endpoint: Endpoint) -> Answer:
         style = Style(organization=self.world.company.id)
-        shelf = answers.Shelf()
+        cache = answers.BucketCache()
 
         def answer(ask: Ask) -> Body:
-            return answers.page(
-                self.world,
-                query(endpoint, ask.parameters, int(ask.now.timestamp())),
-                ask.now,
-                style,
-                shelf,
-                ask.struck,
-            )
+            question = query(endpoint, ask.parameters, int(ask.now.timestamp()))
+            return answers.page(self.world, question, ask.now, style, cache, ask.struck)
 
         return answer
 

@@ -29,12 +29,14 @@ class _View:
     """The streams that a question is about, each with the dimensions it is reported under."""
 
     endpoint: Endpoint
-    kept: tuple[bool, ...]
+    grouped: tuple[bool, ...]
+    """Whether the question groups by a dimension, in the order of `Dims`."""
     members: tuple[tuple[Stream, Dims], ...]
 
-    def shown(self, dims: Dims) -> Dims:
-        """`dims` with those not grouped by left out."""
-        return tuple(value if keep else None for value, keep in zip(dims, self.kept, strict=True))
+
+def _shown(dims: Dims, grouped: tuple[bool, ...]) -> Dims:
+    """`dims` with null for those not grouped by, as in OpenAI's rows."""
+    return tuple(value if is_in else None for value, is_in in zip(dims, grouped, strict=True))
 
 
 class World:
@@ -57,7 +59,8 @@ class World:
         activity: float = 1.0,
         lateness: Lateness = DEMO,
     ) -> None:
-        if min(projects, keys, users) < 1 or (models is not None and models < 1) or activity < 0:
+        smallest = min(projects, keys, users, 1 if models is None else models)
+        if smallest < 1 or activity < 0:
             raise ValueError(
                 "a world has at least one project, key, user and model, and no negative activity"
             )
@@ -67,7 +70,9 @@ class World:
         self.traffic = Traffic(self.streams)
         self._costs = Costs(seed, self.streams, self.traffic)
         self.lateness = lateness
-        self._luck = lru_cache(max(1000, len(self.streams) * 80))(self._draw_luck)
+        # 80 hours for each stream: more than the 48 hours that the latest usage takes to settle.
+        luck_size = max(1000, len(self.streams) * 80)
+        self._luck = lru_cache(luck_size)(self._draw_luck)
         self._views = lru_cache(256)(self._build_view)
 
     @classmethod
@@ -106,19 +111,19 @@ class World:
         if endpoint == COSTS.name:
             return self.cost_totals(window, group_by, filters)
         view = self._view(endpoint, group_by, filters)
-        return _trimmed(view, self._truth(view, _minute(window.start), -(-window.end // 60)))
+        used = self._truth(view, _minute(window.start), _minute_after(window.end))
+        return _trimmed(view, used)
 
     def cost_totals(
         self, window: Window, group_by: Sequence[str] = (), filters: Filters = _NO_FILTERS
     ) -> dict[Dims, Amounts]:
         """What the UTC days that a window touches really cost: (cost in US dollars, quantity)."""
         sums: dict[Dims, Amounts] = {}
-        for day in range(floor(window.start, Width.DAY), window.end, Width.DAY):
-            for dims, (cost, quantity) in summed(
-                self._costs.day(day, day // 60 + 1440, group_by, filters)
-            ).items():
-                before = sums.get(dims, (Decimal(0), Decimal(0)))
-                sums[dims] = (before[0] + cost, before[1] + quantity)
+        for day in _days(window):
+            rows = self._costs.day(day, day // 60 + 1440, group_by, filters)
+            for dims, (cost, quantity) in summed(rows).items():
+                cost_before, quantity_before = sums.get(dims, (Decimal(0), Decimal(0)))
+                sums[dims] = (cost_before + cost, quantity_before + quantity)
         return sums
 
     # --- what is visible
@@ -136,15 +141,11 @@ class World:
         Buckets without rows are there, empty.
         """
         if endpoint == COSTS.name:
-            return {
-                start: summed(rows)
-                for start, rows in self.cost_readings(window, group_by, now, filters)
-            }
+            days = self.cost_readings(window, group_by, now, filters)
+            return {start: summed(rows) for start, rows in days}
         view = self._view(endpoint, group_by, filters)
-        return {
-            start: _trimmed(view, _summed(rows))
-            for start, rows in self.readings(endpoint, window, width, group_by, now, filters)
-        }
+        buckets = self.readings(endpoint, window, width, group_by, now, filters)
+        return {start: _trimmed(view, _summed(rows)) for start, rows in buckets}
 
     def readings(
         self,
@@ -161,26 +162,24 @@ class World:
         view = self._view(endpoint, group_by, filters)
         time = now.timestamp()
         found: dict[int, dict[Dims, Flow]] = {start: {} for start in _starts(window, width)}
-        final = min(
-            max(int(time - self._delays.settles) // 60, _minute(window.start)), -(-window.end // 60)
-        )
+        first = _minute(window.start)
+        last = _minute_after(window.end)
+        settled = int(time - self._delays.settles) // 60
+        final = min(max(settled, first), last)
         if view.endpoint.level:
             self._show_levels(view, window, width, time, found)
         elif width is Width.MINUTE:
-            self._show_minutes(
-                view, _minute(window.start), -(-window.end // 60), final, time, width, found
-            )
+            self._show_minutes(view, first, last, final, time, width, found)
         else:
-            # The settled part is had in one piece; only what is still moving is looked at minute by
-            # minute.
+            # The settled part of a bucket is one difference of running totals; only the minutes
+            # that can still change have to be read one by one.
             for start in found:
-                until = min(floor(start, width) + width, floor(final * 60, 60))
+                until = min(floor(start, width) + width, final * 60)
                 if until > start:
                     found[start] = self._truth(view, _minute(start), until // 60)
-            self._show_minutes(view, final, -(-window.end // 60), final, time, width, found)
-        return [
-            (start, self._split(view.endpoint.name, start, rows)) for start, rows in found.items()
-        ]
+            self._show_minutes(view, final, last, final, time, width, found)
+        name = view.endpoint.name
+        return [(start, self._split(name, start, rows)) for start, rows in found.items()]
 
     def cost_readings(
         self, window: Window, group_by: Sequence[str], now: datetime, filters: Filters = _NO_FILTERS
@@ -189,21 +188,15 @@ class World:
         time = now.timestamp()
         late = self.lateness
         known = int(time - late.costs_delay.total_seconds()) // 60
-
-        def excess(day: int) -> float:
-            return (
-                late.costs_restated
-                if time < day + Width.DAY + late.restated_after[1].total_seconds()
-                else 0.0
-            )
-
-        return [
-            (
-                day,
-                self._costs.day(day, min(known, day // 60 + 1440), group_by, filters, excess(day)),
-            )
-            for day in range(floor(window.start, Width.DAY), window.end, Width.DAY)
-        ]
+        corrected_after = late.restated_after[1].total_seconds()
+        found = []
+        for day in _days(window):
+            end = day + Width.DAY
+            is_corrected = time >= end + corrected_after
+            excess = 0.0 if is_corrected else late.costs_restated
+            rows = self._costs.day(day, min(known, end // 60), group_by, filters, excess)
+            found.append((day, rows))
+        return found
 
     def spent(self, project_id: str | None, now: datetime) -> Decimal:
         """What the organization, or one of its projects, has visibly spent in the UTC month of
@@ -212,50 +205,45 @@ class World:
         first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         window = Window(int(first.timestamp()), int(now.timestamp()) + 1)
         filters = {"project_id": (project_id,)} if project_id else _NO_FILTERS
-        return sum(
-            (row.cost for _, rows in self.cost_readings(window, (), now, filters) for row in rows),
-            Decimal(0),
-        )
+        spent = Decimal(0)
+        for _, rows in self.cost_readings(window, (), now, filters):
+            for row in rows:
+                spent += row.cost
+        return spent
 
     # --- inside
 
     def _view(self, endpoint: str, group_by: Sequence[str], filters: Filters) -> _View:
-        return self._views(
-            endpoint,
-            tuple(group_by),
-            tuple(sorted((name, tuple(values)) for name, values in filters.items())),
-        )
+        # The cache of views needs a hashable key, and one order for equal filters.
+        wanted = sorted((name, tuple(values)) for name, values in filters.items())
+        return self._views(endpoint, tuple(group_by), tuple(wanted))
 
     def _build_view(
         self, name: str, group_by: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]
     ) -> _View:
         endpoint = ENDPOINTS[name]
-        if strangers := [dimension for dimension in group_by if dimension not in endpoint.group_by]:
-            raise ValueError(f"{name} cannot be grouped by {', '.join(strangers)}")
+        unknown = [dimension for dimension in group_by if dimension not in endpoint.group_by]
+        if unknown:
+            raise ValueError(f"{name} cannot be grouped by {', '.join(unknown)}")
         wanted = [(endpoint.dimensions.index(dimension), values) for dimension, values in filters]
-        shell = _View(
-            endpoint, tuple(dimension in group_by for dimension in endpoint.dimensions), ()
-        )
-        members = (stream for stream in self.streams if stream.work.endpoint == name)
-        chosen = (
-            stream
-            for stream in members
-            if all(stream.dims[place] in values for place, values in wanted)
-        )
-        return _View(
-            endpoint, shell.kept, tuple((stream, shell.shown(stream.dims)) for stream in chosen)
-        )
+        grouped = tuple(dimension in group_by for dimension in endpoint.dimensions)
+        members = []
+        for stream in self.streams:
+            if stream.work.endpoint != name:
+                continue
+            if all(stream.dims[place] in values for place, values in wanted):
+                members.append((stream, _shown(stream.dims, grouped)))
+        return _View(endpoint, grouped, tuple(members))
 
     def _truth(self, view: _View, first: int, last: int) -> dict[Dims, Flow]:
         sums: dict[Dims, Flow] = {}
         for stream, dims in view.members:
-            used = (
-                (self.traffic.level(stream, last - 1),)
-                if view.endpoint.level
-                else self.traffic.between(stream, first, last)
-            )
-            if used:
-                sums[dims] = plus(sums[dims], used) if dims in sums else used
+            if view.endpoint.level:
+                _add(sums, dims, (self.traffic.level(stream, last - 1),))
+                continue
+            used = self.traffic.between(stream, first, last)
+            if used is not None:
+                _add(sums, dims, used)
         return sums
 
     def _show_minutes(
@@ -268,12 +256,20 @@ class World:
         width: Width,
         found: dict[int, dict[Dims, Flow]],
     ) -> None:
-        last = min(last, int(time // 60))  # nothing is known of a minute that has not ended
+        """Add the minutes from `first` up to `last` to the buckets in `found`; those before `final`
+        are settled.
+        """
+        # OpenAI reports nothing of a minute that has not ended.
+        last = min(last, int(time // 60))
+        # The first bucket begins inside its width where the question does.
         origin = min(found, default=0)
+        hour_after = -(-last // 60)
         for stream, dims in view.members:
-            for hour in range(first // 60, -(-last // 60)):
+            for hour in range(first // 60, hour_after):
                 flows = self.traffic.hour(stream.index, hour)
-                luck = self._luck(stream.index, hour) if (hour + 1) * 60 > final else b""
+                # A settled hour shows the truth, so its chance need not be drawn.
+                is_settled = (hour + 1) * 60 <= final
+                luck = b"" if is_settled else self._luck(stream.index, hour)
                 for minute in range(max(first, hour * 60), min(last, hour * 60 + 60)):
                     flow = flows[minute - hour * 60]
                     if flow is None:
@@ -284,8 +280,8 @@ class World:
                         at, seen = self._seen(view, stream, dims, flow, luck, minute, time)
                         if not any(seen):
                             continue
-                    rows = found[max(floor(minute * 60, width), origin)]
-                    rows[at] = plus(rows[at], seen) if at in rows else seen
+                    start = max(floor(minute * 60, width), origin)
+                    _add(found[start], at, seen)
 
     def _seen(
         self,
@@ -298,33 +294,29 @@ class World:
         time: float,
     ) -> tuple[Dims, Flow]:
         part = self._delays.part(luck, minute % 60, time - minute * 60 - 60)
-        if part.num == part.den:
-            return (
-                dims
-                if part.fate is Fate.PLAIN
-                else view.shown(self._elsewhere(view, stream, part.fate, minute))
-            ), flow
-        return dims, tuple(amount * part.num // part.den for amount in flow)
+        if part.num != part.den:
+            return dims, tuple(amount * part.num // part.den for amount in flow)
+        if part.fate is Fate.PLAIN:
+            return dims, flow
+        elsewhere = self._elsewhere(view, stream, part.fate, minute)
+        return _shown(elsewhere, view.grouped), flow
 
     def _elsewhere(self, view: _View, stream: Stream, fate: Fate, minute: int) -> Dims:
         """Where a minute that is not yet put to the right key stands."""
         names = view.endpoint.dimensions
         others = [other for other, _ in view.members if other is not stream]
-        stranger = (
-            others[spread(len(others), stream.seed, "moved", minute)]
-            if others and fate is Fate.MOVED
-            else None
-        )
-        lost = (
-            {"api_key_id", "user_id"}
-            if fate is Fate.NAMELESS or stranger is None
-            else {"api_key_id", "user_id", "project_id"}
-        )
-        elsewhere = stranger.dims if stranger else (None,) * len(names)
-        return tuple(
-            elsewhere[place] if name in lost else stream.dims[place]
-            for place, name in enumerate(names)
-        )
+        elsewhere: Dims = (None,) * len(names)
+        lost = {"api_key_id", "user_id"}
+        # With no other stream to move to, the usage is shown without a key instead.
+        if others and fate is Fate.MOVED:
+            place = spread(len(others), stream.seed, "moved", minute)
+            elsewhere = others[place].dims
+            # A key belongs to one project, so the project moves with it.
+            lost.add("project_id")
+        dims = []
+        for name, own, other in zip(names, stream.dims, elsewhere, strict=True):
+            dims.append(other if name in lost else own)
+        return tuple(dims)
 
     def _show_levels(
         self,
@@ -334,11 +326,15 @@ class World:
         time: float,
         found: dict[int, dict[Dims, Flow]],
     ) -> None:
-        known = int(time - self.lateness.delay[1].total_seconds()) // 60
+        # A level is no sum of minutes: it has no part that could come later, only a delay.
+        delay = self.lateness.delay[1].total_seconds()
+        known = int(time - delay) // 60
         for start, rows in found.items():
-            last = min(-(-min(floor(start, width) + width, window.end) // 60), known)
-            if last > _minute(start):
-                rows.update(self._truth(view, _minute(start), last))
+            end = min(floor(start, width) + width, window.end)
+            last = min(_minute_after(end), known)
+            first = _minute(start)
+            if last > first:
+                rows.update(self._truth(view, first, last))
 
     def _split(self, endpoint: str, start: int, rows: dict[Dims, Flow]) -> list[tuple[Dims, Flow]]:
         share = round(self.lateness.split * 1024)
@@ -347,33 +343,55 @@ class World:
         found = []
         for dims, flow in rows.items():
             part = tuple(amount // 3 for amount in flow)
-            if any(part) and spread(1024, self.seed, endpoint, start, dims) < share:
-                found += [(dims, part), (dims, tuple(map(sub, flow, part)))]
-            else:
+            is_split = any(part) and spread(1024, self.seed, endpoint, start, dims) < share
+            if not is_split:
                 found.append((dims, flow))
+                continue
+            rest = tuple(map(sub, flow, part))
+            found.append((dims, part))
+            found.append((dims, rest))
         return found
 
     def _draw_luck(self, index: int, hour: int) -> bytes:
-        return self._delays.luck(self.streams[index].seed, hour)
+        stream = self.streams[index]
+        return self._delays.luck(stream.seed, hour)
 
 
 def _minute(unix: int) -> int:
     return unix // 60
 
 
+def _minute_after(unix: int) -> int:
+    """The first minute that begins at `unix` or later."""
+    return -(-unix // 60)
+
+
+def _days(window: Window) -> range:
+    """The starts of the UTC days that a window touches."""
+    return range(floor(window.start, Width.DAY), window.end, Width.DAY)
+
+
+def _add(rows: dict[Dims, Flow], dims: Dims, flow: Flow) -> None:
+    if dims in rows:
+        flow = plus(rows[dims], flow)
+    rows[dims] = flow
+
+
 def _starts(window: Window, width: Width) -> list[int]:
     """Bucket starts: the window's own, floored to the minute, then the edges of the width."""
     first = floor(window.start, 60)
-    return [first, *range(floor(first, width) + width, window.end, width)]
+    edge = floor(first, width) + width
+    return [first, *range(edge, window.end, width)]
 
 
 def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
     sums: dict[Dims, Flow] = {}
     for dims, flow in rows:
-        sums[dims] = plus(sums[dims], flow) if dims in sums else flow
+        _add(sums, dims, flow)
     return sums
 
 
 def _trimmed(view: _View, rows: dict[Dims, Flow]) -> dict[Dims, Amounts]:
+    # Image tokens are in the flow for the JSON and the bill, but are no measure of the exporter.
     extra = WIDE.get(view.endpoint.name, 0)
     return {dims: flow[: len(flow) - extra] for dims, flow in rows.items()}

@@ -132,7 +132,7 @@ async def test_what_comes_over_http_is_the_truth(api: Api) -> None:
     assert sums == {dims: list(amounts) for dims, amounts in truth.items()}
 
 
-async def test_a_settled_bucket_is_the_same_from_the_shelf(api: Api) -> None:
+async def test_a_settled_bucket_is_the_same_from_the_cache(api: Api) -> None:
     """Asked again, cut differently, or under other lateness, a settled bucket says the same; one
     that settled meanwhile is told anew.
     """
