@@ -106,7 +106,7 @@ class Harness:
             await self._until_killed(exporter, [names.try_look_up() for names in exporter.names])
         await self._until_killed(exporter, [_publish(exporter)])
 
-    async def maintenance(self) -> None:
+    async def upkeep(self) -> None:
         """One round of what `run` does every few minutes: old rows become coarser or go, and what
         was committed is written back into the state's main file.
 

@@ -244,7 +244,7 @@ class Machine:
 
     async def _upkeep(self) -> None:
         if self.harness is not None:
-            await self.harness.maintenance()
+            await self.harness.upkeep()
             self._tell("upkeep")
 
     async def _weather(self) -> None:

@@ -346,7 +346,7 @@ async def test_the_exporter_goes_on_after_a_lost_log(tmp_path: Path) -> None:
         harness = stage.harness()
         await harness.start()
         await settled(stage, harness)
-        await harness.maintenance()  # what was counted so far is in the main file now
+        await harness.upkeep()  # what was counted so far is in the main file now
         stage.clock.time += 2 * HOUR
         await harness.poll()
         harness.kill()

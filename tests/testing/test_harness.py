@@ -339,7 +339,7 @@ async def test_it_says_when_it_is_not_running(stage: Scene) -> None:
     await harness.start()
     with pytest.raises(RuntimeError, match="running"):
         await harness.start()
-    await harness.maintenance()
+    await harness.upkeep()
     await harness.close()
     await harness.close()
     with pytest.raises(RuntimeError, match="start"):
@@ -357,3 +357,11 @@ def test_the_documented_example_runs() -> None:
     assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
     assert 0 < before < after
+
+
+def test_the_public_methods_are_those_of_the_contract() -> None:
+    """The harness has exactly the methods that its documentation lists: it is public and stable."""
+    public = {name for name in vars(Harness) if not name.startswith("_")}
+    assert public == {"start", "poll", "upkeep", "page", "kill", "close"}
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    assert all(f"{name}(" in page for name in public)
