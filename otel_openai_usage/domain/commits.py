@@ -40,10 +40,10 @@ class StoredUsage:
 class Commit:
     """One transaction.
 
-    `created` series have the id 0, because the store chooses their ids. `updated` series are
-    copies with the new totals. `compact_before` lets minutes before then become hours. `estimates`
-    is the growth of estimated costs by attribute set and UTC day. `unpriced` has the tokens by
-    model that have no price; it is not stored.
+    `created` series have the id 0, because the store chooses their ids. `updated` series are copies
+    with the new totals. Minutes before `compact_before` are downsampled to hours. `estimates` is
+    the growth of estimated costs by attribute set and UTC day. `unpriced` has the tokens by model
+    that have no price; it is not stored.
     """
 
     progress: Progress
@@ -91,8 +91,8 @@ def decide(
 ) -> Commit:
     """Decide what a reading of one step changes. Changes neither its arguments nor the store.
 
-    `reading` has the rows of each bucket by its start. `is_complete` is false if days were left
-    out of it, which are read again: the window then still counts as unread. Raises BadResponse if
+    `reading` has the rows of each bucket by its start. `is_complete` is false if days were left out
+    of it because they are read again: the window then still counts as unread. Raises BadResponse if
     a row does not fit into the database.
     """
     endpoint = source_state.endpoint
@@ -190,7 +190,7 @@ def grown(stored_series: StoredSeries, moved: Amounts, now: int) -> StoredSeries
 
 
 def priced(stored_series: StoredSeries, growth: Decimal | None) -> None:
-    """Add to the estimated cost of a series that is not committed yet."""
+    """Add to the estimated cost of an uncommitted series. `growth` is None without a price."""
     if growth is not None:
         stored_series.estimate = add(stored_series.estimate or Decimal(0), growth)
         stored_series.estimate_shown = max(
@@ -218,7 +218,7 @@ def series_after(
 def levels_after(
     source_state: SourceState, reading: Mapping[int, Rows], change: Change, now: int
 ) -> tuple[list[StoredSeries], list[StoredSeries]]:
-    """The same for a level: the value of the newest bucket, whatever it was before.
+    """The same for a level, whose value is that of the newest bucket: it may fall.
 
     Buckets before the epoch are stored, but say nothing about the present.
     """
@@ -251,7 +251,7 @@ def _before_epoch(source_state: SourceState, change: Change, now: int) -> list[S
 
 
 def apply(source_state: SourceState, commit: Commit, created: Created) -> Delta:
-    """Bring the state in memory up to date with a commit that was written."""
+    """Apply a commit that the store has to the state in memory."""
     source_state.progress = commit.progress
     return apply_series(source_state, commit.created, commit.updated, created)
 

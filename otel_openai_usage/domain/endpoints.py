@@ -34,12 +34,12 @@ class Endpoint:
     """One endpoint: its path, its results, what they measure and how they can be grouped.
 
     `object` is the type of a result in the answer. `dimensions` are all that a row may have;
-    `group_by` are those that a request can ask for, `derived` are filled by us, and `free` are
-    named by the configuration, so that the store has no columns for them. The values of a `level`
-    (bytes stored) do not add up. With `from_zero` there was no usage before the exporter counted
-    it, so that every series begins at 0. `limits` are the buckets that one request may ask for, by
-    width. `polled` is false if OpenAI does not report it in buckets that are polled: its rows all
-    count, whatever the epoch.
+    `group_by` are those that a request can ask for, `derived` are filled in by the exporter, and
+    `free` are named by the configuration, so that the store has no columns for them. The values of
+    a `level` (bytes stored) do not add up. `from_zero` says that no usage is older than the
+    exporter, so that every series begins at 0. `limits` are the buckets that one request may ask
+    for, by width. `polled` is false if its rows do not come from polled buckets: all of them count,
+    even if they are older than the epoch.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Endpoint:
 
     @cached_property
     def zero(self) -> tuple[int, ...]:
-        """Amounts of nothing."""
+        """The amounts of no usage."""
         return (0,) * len(self.measures)
 
 
@@ -183,8 +183,8 @@ LEGACY = Endpoint(
         "user_id",
     ),
 )
-"""The undocumented `/v1/usage`. Its rows are history only, so no measure
-has an instrument.
+"""The undocumented `/v1/usage`. Its rows are stored for the history only, so no measure has an
+instrument.
 """
 
 ENDPOINTS: dict[str, Endpoint] = {**USAGE_ENDPOINTS, COSTS.name: COSTS}

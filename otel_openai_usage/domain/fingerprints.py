@@ -6,7 +6,7 @@ from otel_openai_usage.domain.model import Width, Window, floor
 
 
 class Fingerprints:
-    """Fingerprints by bucket, in memory only. One that is missing costs work, never a wrong row."""
+    """Fingerprints by bucket, in memory only. If one is missing, its bucket is decoded again."""
 
     def __init__(self) -> None:
         self._by_bucket: dict[tuple[int, int], bytes] = {}
@@ -36,15 +36,15 @@ class Fingerprints:
         return known
 
     def set(self, width: int, start: int, fingerprint: bytes) -> None:
-        """The store now has exactly the rows of this bucket."""
+        """Note that the store has exactly the rows of this bucket."""
         self._by_bucket[width, start] = fingerprint
 
     def discard(self, width: int, start: int) -> None:
-        """The store no longer has the rows that this bucket was read with."""
+        """Note that the store no longer has the rows that this bucket was read with."""
         self._by_bucket.pop((width, start), None)
 
     def discard_wider(self, width: Width, starts: Iterable[int]) -> None:
-        """Discard the wider buckets that contain buckets which changed."""
+        """Discard the wider buckets of changed buckets: their sums must be compared again."""
         changed = list(starts)
         for wider in Width:
             if wider > width:
@@ -62,11 +62,11 @@ class Fingerprints:
         self._by_bucket.clear()
 
     def has_minutes_before(self, time: int) -> bool:
-        """Whether minutes before then may be stored: since the start they were not compacted."""
+        """Whether the store may have minutes before then: this process did not compact them."""
         return floor(time, Width.HOUR) > self._compacted_before
 
     def compacted(self, before: int) -> None:
-        """Minutes before then became hours in the store."""
+        """Note that the store downsampled the minutes before then to hours."""
         self._compacted_before = floor(before, Width.HOUR)
         for width, start in list(self._by_bucket):
             if width == Width.MINUTE and start < before:

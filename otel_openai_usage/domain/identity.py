@@ -18,9 +18,9 @@ class Verdict(Enum):
 class Identity:
     """What identifies an organization, in the state or in an answer.
 
-    `ids` are organization ids: one, unless a state was mixed up before this was checked. `alias` is
-    the name in the header `openai-organization`, if that is no id. `members` are ids of projects
-    and API keys.
+    `ids` are organization ids: usually one; a state of an old version may have data of several.
+    `alias` is the name in the header `openai-organization`, if that is no id. `members` are ids of
+    projects and API keys.
     """
 
     ids: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """The name of the organization in a sentence."""
+        """The name of the organization for a message."""
         ids = ", ".join(sorted(self.ids))
         return ids or self.alias or "an organization without a known id"
 

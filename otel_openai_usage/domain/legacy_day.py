@@ -70,7 +70,8 @@ def with_absent(hours: Mapping[int, Rows], stored: Iterable[Row]) -> Mapping[int
 def frame(
     shown: Shown | None, day: int, said: Mapping[Labels, Sums], held: Collection[Labels]
 ) -> Shown:
-    """The sums to show after a day was read; series in `held` keep their values.
+    """The sums to show after a day was read. Series in `held` keep their values, because
+    they are shown as 0 for a while first.
 
     Within a day nothing falls. On a new day every known series begins at 0.
     """

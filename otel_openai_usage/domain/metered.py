@@ -65,7 +65,9 @@ class EventCommit:
 
 @dataclass(slots=True)
 class Deduplicated:
-    """The new events of a batch, and how many were known with the same or with other content."""
+    """The new events of a batch, and how many had a known identity: `duplicates` with the same
+    content, `conflicts` with other content.
+    """
 
     fresh: list[Event] = field(default_factory=list)
     duplicates: int = 0

@@ -1,4 +1,4 @@
-"""What one window of a source says: decoded where it enters, so that nothing behind reads JSON."""
+"""A decoded answer: the rows of one window of a source. Only providers decode JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Reading:
     """The buckets of a window that are new or changed, oldest first.
 
     Buckets whose fingerprint the reader knew are left out: they were not decoded. `organization_id`
-    is OpenAI's id of the organization, if an answer named it. `units` has the units of quantities by
-    line item; only costs have them. `memory` holds the answers' share of the memory budget for as
-    long as the reading lives.
+    is OpenAI's id of the organization, if an answer named it. `units` has the units of quantities
+    by line item; only costs have them. `memory` holds the answers' share of the memory budget for
+    as long as the reading lives.
     """
 
     buckets: Sequence[Bucket]

@@ -1,7 +1,12 @@
 """Decides which rows a reading changes, and by how much totals move. Pure: no I/O.
 
 Every stored row belongs to one bucket of one width, and a total is the sum of all rows since the
-epoch. So a reading that comes twice, late, out of order or after a crash sets the same rows.
+epoch, which is when counting began. So a reading that comes twice, late, out of order or after a
+crash sets the same rows.
+
+A *fine* reading is of the newest buckets, and replaces rows. A *coarse* reading is of older hours
+or days, and is compared with the sum of the rows in its buckets. A *coarse row* is a row of an hour
+or day that has what this sum lacked.
 """
 
 import functools
@@ -17,7 +22,7 @@ CONFIRM_AFTER = 3600
 """Seconds between the two equal readings that lower a coarse bucket."""
 
 LAGS = {300: "5m", 3600: "1h", 10800: "3h", 86400: "1d", 604800: "7d"}
-"""Upper bounds of lateness in seconds, and their names. What is later counts as the last."""
+"""Upper bounds of lateness in seconds, and their names. Usage that is later gets the last name."""
 
 
 class Row(NamedTuple):
@@ -52,9 +57,9 @@ class Change:
     """The rows to write and to drop, and by how much the totals move.
 
     `drops` and `pending_decreases` are by width, start and dims; None ends a pending decrease.
-    `growth` has every attribute set of the reading, also one that did not move. `before_epoch` has
-    those with rows that do not count. `superseded` are the amounts that rows of other widths had
-    of the same usage.
+    `growth` has every attribute set of the reading, also one whose total does not move.
+    `before_epoch` has those with rows that do not count. `superseded` are the amounts that rows of
+    other widths lost because rows of this reading contain the same usage.
     """
 
     writes: list[Row] = field(default_factory=list)
@@ -81,7 +86,7 @@ class Change:
     def supersede(self, row: Row, left: Amounts, *, counts: bool) -> None:
         """Set a row of another width to the amounts that are left, or drop it.
 
-        Other rows contain the rest of its usage now, so that usage is not new.
+        Rows of this reading contain the rest of its usage, so that usage is not new.
         """
         self.set_row(row, left)
         self.move(row.start + row.width, row.dims, row.amounts, left, counts=counts)
@@ -91,14 +96,15 @@ class Change:
             self.superseded[row.dims] = taken if before is None else total(before, taken)
 
     def set_row(self, row: Row, amounts: Amounts) -> None:
-        """Write the row with other amounts. A row of nothing is dropped, except for money."""
+        """Write the row with other amounts. A row of zeros is dropped, except for money."""
+        # OpenAI reports a day that costs nothing, but no usage of 0.
         if any(amounts) or isinstance(amounts[0], Decimal):
             self.writes.append(row._replace(amounts=amounts))
         else:
             self.drops.append((row.width, row.start, row.dims))
 
     def grown(self) -> list[tuple[int, Amounts]]:
-        """The amounts that are new, each with the end of its bucket."""
+        """The new usage: amounts that no row contained before, each with the end of its bucket."""
         superseded = dict(self.superseded)
         found = []
         for end, dims, moved, counts in self.moves:
@@ -115,7 +121,7 @@ class Change:
 
 
 def _common(moved: Amounts, superseded: Amounts) -> Amounts:
-    """The part of a growth that other rows had before, measure by measure."""
+    """The part of a growth that other rows contained before, measure by measure."""
     pairs = zip(moved, superseded, strict=True)
     return tuple([max(0, min(one, other)) for one, other in pairs])
 
@@ -152,7 +158,7 @@ def replace(
     epoch: int,
     zero: Amounts,
 ) -> Change:
-    """Replace stored rows by a fine reading: it is right, whatever was stored.
+    """Replace stored rows by a fine reading. It is newer than they are, so it always wins.
 
     `reading` has the rows of each bucket by its start. `stored` has the rows of those buckets, and
     every row of another width that the reading covers in full: those are superseded.
@@ -196,7 +202,7 @@ def _replace_bucket(
 def _sums(
     width: Width, reading: Iterable[int], stored: Iterable[Row], zero: Amounts
 ) -> dict[int, dict[Dims, Amounts]]:
-    """The stored amounts of the buckets of a coarse reading, with their finer rows."""
+    """The stored amounts of each bucket of a coarse reading: its own row plus its finer rows."""
     found: dict[int, dict[Dims, Amounts]] = {start: {} for start in reading}
     for row in stored:
         bucket = found[row.start - row.start % width]
@@ -225,9 +231,10 @@ def reconcile(
     for start, rows in reading.items():
         for dims in rows.keys() | sums[start].keys():
             before = sums[start].get(dims, zero)
-            said = rows.get(dims, zero)
+            reported = rows.get(dims, zero)
             key = (int(width), start, dims)
-            after = _agreed(change, key, before, said, pending_decreases.get(key), now)
+            pending = pending_decreases.get(key)
+            after = _agreed(change, key, before, reported, pending, now)
             if after != before:
                 own = own_rows.get((start, dims), zero)
                 difference_row = total(own, difference(after, before))
@@ -237,12 +244,13 @@ def reconcile(
 
 
 def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
-    """Lower rows of wider buckets by what the buckets of a reading in them grew.
+    """Lower the rows of wider buckets by the growth of the buckets that they contain.
 
-    A coarse row has what its bucket has beyond its parts, or all of it while its parts are not
-    known. When a part grows, both rows must not contain the same usage, so the coarse row falls by
-    as much, at most to zero. A coarse row below zero (a confirmed lower reading) rises in the same
-    way when a part falls. A later coarse reading of the sum is independent of this.
+    A coarse row has the usage of its bucket that the finer rows in it lack; while there are none,
+    that is all of it. When a finer row grows, both rows must not contain the same usage, so the
+    coarse row falls by as much, at most to zero. A coarse row below zero (after a confirmed lower
+    reading) rises in the same way when a finer row falls. A later coarse reading sets the sum
+    again, whatever was done here.
     """
     narrow_first = sorted(wider, key=lambda row: row.width)
     if not narrow_first:
@@ -254,7 +262,7 @@ def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
     for row in narrow_first:
         end = row.start + row.width
         if row.start < epoch < end:
-            # A part of the bucket does not count, so the row has nothing that counts.
+            # The bucket contains usage from before the epoch, so none of its row is in a total.
             continue
         inside = [move.moved for move in moves[row.dims] if row.start < move.end <= end]
         if not inside:
@@ -267,7 +275,7 @@ def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
 
 
 def _without(amounts: Amounts, moved: Amounts) -> Amounts:
-    """The amounts, brought nearer to zero by what moved in their direction."""
+    """The amounts, each brought nearer to zero by `moved` if both have the same sign."""
     left: list[Amount] = []
     for amount, by in zip(amounts, moved, strict=True):
         if amount > 0 and by > 0:
@@ -283,26 +291,26 @@ def _agreed(
     change: Change,
     key: tuple[int, int, Dims],
     before: Amounts,
-    said: Amounts,
+    reported: Amounts,
     pending: PendingDecrease | None,
     now: int,
 ) -> Amounts:
     """The value of a bucket after a coarse reading. Notes in `change` if a decrease must wait."""
-    is_lower = any(new < old for new, old in zip(said, before, strict=True))
+    is_lower = any(new < old for new, old in zip(reported, before, strict=True))
     if not is_lower:
         if pending:
             change.pending_decreases[key] = None
-        return said
-    if pending is None or pending.amounts != said:
-        change.pending_decreases[key] = PendingDecrease(said, now)
-        return highest(said, before)
+        return reported
+    if pending is None or pending.amounts != reported:
+        change.pending_decreases[key] = PendingDecrease(reported, now)
+        return highest(reported, before)
     if now - pending.since >= CONFIRM_AFTER:
         change.pending_decreases[key] = None
-        return said
+        return reported
     # A time in the future is from a clock that was wrong: the decrease would wait until then.
     since = min(pending.since, now)
-    change.pending_decreases[key] = PendingDecrease(said, since)
-    return highest(said, before)
+    change.pending_decreases[key] = PendingDecrease(reported, since)
+    return highest(reported, before)
 
 
 def disagreeing(

@@ -15,7 +15,9 @@ class Maintained:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Hours before `hours` become days, days before `days` are deleted: UTC midnights."""
+    """Hours before `hours` are downsampled to days, days before `days` are purged. Both are UTC
+    midnights, in Unix seconds.
+    """
 
     hours: int
     days: int
@@ -23,6 +25,7 @@ class Retention:
     @classmethod
     def at(cls, now: int, *, hours: int, days: int, reconcile: int) -> "Retention":
         """The retention at `now`, for ages in seconds. Rows that may be read again stay."""
+        # A day more, because the oldest day that is reconciled is a whole one.
         reach = reconcile + Width.DAY
         hours_before = floor(now - max(hours, reach), Width.DAY)
         days_before = floor(now - max(days, reach), Width.DAY)

@@ -23,10 +23,11 @@ from otel_openai_usage.domain.windows import Progress
 
 @dataclass(slots=True, eq=False)
 class StoredSeries:
-    """One attribute set of a source: OpenAI's total since the epoch, and the highest total ever.
+    """One attribute set of a source. `total` is OpenAI's total since the epoch, and `shown` the
+    highest total so far: a counter shows this, so it never falls.
 
-    `released` says that the series need not be shown as 0 first. `changed` is the time of the last
-    change, in Unix seconds; it is 0 if all rows are from before the epoch, so that no counter
+    `released` says that the series was exported as 0, or need not be. `changed` is the time of the
+    last change, in Unix seconds; it is 0 if all rows are from before the epoch, so that no counter
     shows the series. For a level `total` and `shown` are the newest value, and `changed` is the
     start of its bucket. `estimate` is the estimated cost, None while no part of it has a price.
     """
@@ -55,7 +56,7 @@ class SeriesTable(dict[Dims, StoredSeries]):
         self.by_id[stored_series.id] = stored_series
 
     def replace_values(self, after: StoredSeries) -> StoredSeries:
-        """Copy the new values into the known series and return that: it stays the same object."""
+        """Copy the new values into the known series, to which the view refers. Return it."""
         known = self[after.dims]
         known.total = after.total
         known.shown = after.shown

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _STEADY = 86400
 """Seconds without a step after which a clock is trusted without data that support it."""
-_SAME = 60
+_DRIFT = 60
 """Seconds by which a clock may drift in that time without counting as a step."""
 
 
@@ -33,12 +33,14 @@ class Present:
     machine's clock, but never earlier than what is proven.
 
     Where OpenAI reports nothing (only events, or only the legacy source), the clock at the first
-    start is assumed to be right, and later a clock that did not step for a day. A stop of the
-    process then counts as no time: what it makes old is removed later than it could be.
+    start is assumed to be right, and later a clock that did not step for a day. The time for which
+    the process was stopped then does not count, so old data are removed later than they could be.
     """
 
     def __init__(self, wall: float, mono: float, known: KnownTimes = KnownTimes()) -> None:
         assumed = wall if known.assumed is None else known.assumed
+        # Offsets to the monotonic clock: so all these times advance with the seconds that it
+        # counts.
         self._proven = None if known.proven is None else known.proven - mono
         self._assumed = assumed - mono
         self._offset = wall - mono
@@ -64,7 +66,9 @@ class Present:
         return wall if self._proven is None else max(wall, self._proven + mono)
 
     def stamp(self, wall: float, mono: float) -> float:
-        """The time to store for what is seen now: rather too late, so that it does not look old."""
+        """The time to store for an event that is seen now. Rather too late than too early: what
+        looks old is purged.
+        """
         return max(self.latest(wall, mono), self._assumed + mono)
 
     def known(self, mono: float) -> KnownTimes:
@@ -75,7 +79,7 @@ class Present:
     def _watch(self, wall: float, mono: float) -> None:
         """Trust a clock that has not stepped for long."""
         offset = wall - mono
-        if abs(offset - self._offset) > _SAME:
+        if abs(offset - self._offset) > _DRIFT:
             self._offset = offset
             self._steady_since = mono
         elif mono - self._steady_since >= _STEADY:

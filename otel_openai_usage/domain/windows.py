@@ -20,7 +20,8 @@ _MINUTE = Width.MINUTE
 class Rules:
     """How far back to read, in seconds. `limits` are the most buckets of one request, by width.
 
-    `show` is read at every poll, back from today's midnight and whatever the epoch.
+    Every poll also reads the last `show` seconds before today's midnight, even if they lie before
+    the epoch: the view shows these days, although no counter contains them.
     """
 
     width: Width
@@ -45,7 +46,7 @@ class Progress:
 
     @property
     def whole_days_from(self) -> int:
-        """The first midnight from which whole hours and days lie after the epoch."""
+        """The first midnight at or after the epoch: no later hour or day contains older usage."""
         return ceil(self.epoch, _DAY)
 
 
@@ -63,7 +64,8 @@ class Plan:
     """The steps of one poll, newest first.
 
     The fine tier begins at `fine_from`, the tier of hours at `hours_from`; all end at `end`. `gaps`
-    are the unread windows that the steps cover, `lost` those that can never be read.
+    are the unread windows older than the fine tier that the steps cover, `lost` those that can
+    never be read. `unread` are the windows that stay unread until the steps were recorded.
     """
 
     steps: tuple[Step, ...]
@@ -85,6 +87,7 @@ def plan(
     """
     end = floor(now, rules.width) + rules.width
     oldest = progress.epoch
+    # The first poll reads everything since the epoch, however long ago that is.
     if progress.complete:
         oldest = max(oldest, floor(now - rules.reconcile, _DAY))
     settled = floor(now - rules.settle, max(rules.width, _HOUR))
@@ -173,10 +176,10 @@ def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
 def _within(windows: Iterable[Window], start: int, end: int) -> Iterator[Window]:
     """The parts of the windows that lie in [start, end)."""
     for window in windows:
-        low = max(window.start, start)
-        high = min(window.end, end)
-        if low < high:
-            yield Window(low, high)
+        part_start = max(window.start, start)
+        part_end = min(window.end, end)
+        if part_start < part_end:
+            yield Window(part_start, part_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,11 @@ class _Splitter:
 
     def __call__(self, start: int, end: int, width: Width, *, coarse: bool) -> Iterator[Step]:
         """Steps of [start, end), newest first; in minutes before `whole_days_from`."""
-        border = min(max(start, self.whole_days_from), end)
-        yield from self._tiles(border, end, width, coarse)
+        minutes_end = min(max(start, self.whole_days_from), end)
+        yield from self._tiles(minutes_end, end, width, coarse)
+        # Costs have days only.
         finest = _MINUTE if _MINUTE in self.limits else width
-        yield from self._tiles(start, border, finest, coarse)
+        yield from self._tiles(start, minutes_end, finest, coarse)
 
     def _tiles(self, start: int, end: int, width: Width, coarse: bool) -> Iterator[Step]:
         if start >= end:
@@ -203,9 +207,9 @@ class _Splitter:
             # A reading may only replace buckets that it covers in full, so a step has whole hours
             # or days.
             cuts = [cut for cut in self.cuts if start < cut < end]
-            low = max(start, ceil(end - span, coarser), *cuts)
-            yield Step(Window(low, end), width, coarse)
-            end = low
+            step_start = max(start, ceil(end - span, coarser), *cuts)
+            yield Step(Window(step_start, end), width, coarse)
+            end = step_start
 
 
 def unread(start: int, end: int, done: Sequence[Window]) -> tuple[Window, ...]:

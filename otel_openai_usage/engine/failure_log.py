@@ -29,7 +29,11 @@ every second poll does not flood the log.
 
 @dataclass(slots=True)
 class _Case:
-    """A kind of failure: the sources that have it, and when it was last logged (None: never)."""
+    """A kind of failure: the sources that have it, and when it was last logged (None: never).
+
+    `recovered` says that all its sources succeeded since its last line, `announced` that this line
+    was not yet followed by "polls succeed again".
+    """
 
     sources: set[str] = field(default_factory=set)
     logged: float | None = None
@@ -38,13 +42,13 @@ class _Case:
 
     @property
     def pause(self) -> float:
-        """Seconds from its last line to the next."""
+        """Least seconds from its last line to the next."""
         return QUIET_AFTER_RECOVERY if self.recovered else SAY_AGAIN_AFTER
 
 
 @dataclass(slots=True)
 class FailureLog:
-    """Gets the result of every poll of one organization, and logs what is new.
+    """Receives the result of every poll of one organization, and logs new failures.
 
     `mono` is in seconds, of a clock that never steps.
     """
@@ -136,8 +140,8 @@ def _event(error: ExporterError) -> str:
 
 
 def is_expected(source: str, error: ExporterError | None) -> bool:
-    """Whether an operator may have chosen this failure: no scope for names or limits, an endpoint
-    that is not offered.
+    """Whether an operator may have intended this failure: a key without the scope for names or
+    limits, or an endpoint that OpenAI does not offer to this organization.
     """
     return isinstance(error, NotOffered) or (
         isinstance(error, MissingScope) and source in ("names", "limits")

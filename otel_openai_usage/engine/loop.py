@@ -16,7 +16,7 @@ RETRY_AFTER = 60.0
 
 @dataclass(slots=True)
 class Loop:
-    """Polls one source for ever. `interval` is in seconds.
+    """Polls one source forever. `interval` is in seconds.
 
     `status` is called in the recorder's thread, with whether the poll succeeded.
     """
@@ -27,6 +27,7 @@ class Loop:
     recorder: Recorder
     status: Callable[[bool], None]
     failure_log: FailureLog
+    # The generation of the first result, None before it: `tried` waits until it is published.
     _tried: int | None = None
     _ever_up: bool = False
     error: ExporterError | None = None
@@ -79,7 +80,7 @@ class Loop:
             polling.cancel()
 
     def answered(self) -> None:
-        """Note that a long poll has had its first answer: the source is up, and was tried."""
+        """Note the first answer during a long poll: the source is up, and counts as tried."""
         self._ever_up = True
         self._tried = self._tried or self.recorder.notify()
 
@@ -110,7 +111,7 @@ class Loop:
 
     @property
     def is_expected(self) -> bool:
-        """Whether the operator may have chosen what failed last."""
+        """Whether the last failure may be intended by the operator."""
         return is_expected(self.source, self.error)
 
     @property

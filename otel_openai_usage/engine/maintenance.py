@@ -22,10 +22,11 @@ PAUSE = 0.05
 BILLED_AFTER = Width.DAY
 """Seconds after the end of a day until its costs are compared: OpenAI adds to them for hours."""
 SPANS = {"day": 1, "week": 7}
+"""Days of each value of the attribute `span`."""
 
 
 def maintain(store: HistoryWriter, source_state: SourceState, keep: Retention) -> bool:
-    """Do one step of retention. Return False if nothing was to do. Raises StateError."""
+    """Do one step of retention. Return False if there was none to do. Raises StateError."""
     maintained = store.apply_retention(source_state, keep)
     if maintained is None:
         return False
@@ -35,7 +36,7 @@ def maintain(store: HistoryWriter, source_state: SourceState, keep: Retention) -
 
 
 class Telemetry(Protocol):
-    """Takes the difference between estimated and billed cost."""
+    """Exports the difference between estimated and billed cost, in US dollars."""
 
     def estimate_difference(self, organization: str, span: str, amount: float) -> None: ...
 
@@ -71,11 +72,11 @@ class Maintenance:
                 await self.once()
             except StateError as error:
                 log.warning(
-                    "maintaining the history",
+                    "maintenance of the history failed",
                     extra={"event": "maintenance_failed", "error": str(error)},
                 )
             except Exception:  # a bug here must not end the run; at most one trace a round
-                log.exception("maintaining the history", extra={"event": "upkeep_bug"})
+                log.exception("maintenance of the history failed", extra={"event": "upkeep_bug"})
 
     async def once(self) -> None:
         """Do one round. Raises StateError."""

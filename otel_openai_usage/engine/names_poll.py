@@ -1,4 +1,4 @@
-"""Polls names and spend limits: what is shown, but not counted."""
+"""Polls names and spend limits. Both are exported, but have no rows and no totals."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -55,15 +55,15 @@ class NamesPoll(Shown):
         self._written_at: float | None = None
 
     async def poll(self) -> None:
-        """Read all names, then look up ids that no list has. Raises SourceError or StateError."""
+        """Read all names, then look up the other ids. Raises SourceError or StateError."""
         self._may_look_up = False
         try:
-            await self._keep(await self._source.read(self._found))
+            await self._apply_and_notify(await self._source.read(self._found))
         except MissingScope:
-            # The key may never read names: show the series without names instead of waiting.
+            # The key may never get the scope: show the series without names instead of waiting.
             projects, keys = await self._recorder.do(self._unnamed)
             api_keys = dict.fromkeys(key for _, key in keys)
-            await self._keep(Names(dict.fromkeys(projects), api_keys, {}))
+            await self._apply_and_notify(Names(dict.fromkeys(projects), api_keys, {}))
             self._may_look_up = False
             raise
         except SourceError:
@@ -73,9 +73,9 @@ class NamesPoll(Shown):
         await self.look_up()
 
     async def _found(self, names: Names) -> None:
-        """Collect names as they come, and write them every few seconds.
+        """Collect names as they arrive, and write them every few seconds.
 
-        After the first of them the key is known to work, so single ids may be looked up.
+        An answer proves that the key may read names, so single ids may be looked up from now on.
         """
         self._may_look_up = True
         self._found_names = merged(self._found_names, names)
@@ -84,13 +84,13 @@ class NamesPoll(Shown):
             self._written_at = now
             partly = self._found_names
             self._found_names = NO_NAMES
-            await self._keep(partly)
+            await self._apply_and_notify(partly)
 
     async def look_up(self) -> None:
         """Read the names of single ids that have none. Raises SourceError or StateError."""
         projects, keys = await self._recorder.do(self._unnamed)
         if projects or keys:
-            await self._keep(await self._source.lookup(projects, keys, self._found))
+            await self._apply_and_notify(await self._source.lookup(projects, keys, self._found))
 
     async def forever_look_up(self) -> None:
         """Look up ids without a name every few seconds; without such ids, nothing is requested."""
@@ -108,7 +108,7 @@ class NamesPoll(Shown):
             # The next full poll shows whether the key may do it again.
             self._may_look_up = False
             log.debug(
-                "looking up names",
+                "names were not looked up",
                 extra={
                     "event": "names_lookup_failed",
                     "organization": self._organization,
@@ -117,7 +117,7 @@ class NamesPoll(Shown):
             )
         except Exception as error:  # noqa: BLE001 - a bug shows up in the next full poll, too
             log.debug(
-                "looking up names",
+                "names were not looked up",
                 extra={
                     "event": "names_lookup_failed",
                     "organization": self._organization,
@@ -126,6 +126,7 @@ class NamesPoll(Shown):
             )
 
     def _unnamed(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Project ids without a name, and (project_id, api_key_id) pairs without a name."""
         names = self._recorder.snapshot_builder.names_of(self._organization)
         projects: dict[str, None] = {}
         keys: dict[tuple[str, str], None] = {}
@@ -141,7 +142,7 @@ class NamesPoll(Shown):
                         keys[project, key] = None
         return list(projects), list(keys)
 
-    async def _keep(self, found: Names) -> None:
+    async def _apply_and_notify(self, found: Names) -> None:
         await self._recorder.do(lambda: self._apply(found))
         self._recorder.notify()
 
@@ -174,7 +175,6 @@ class LimitsPoll(Shown):
     async def poll(self) -> None:
         """Read the limits. Raises SourceError or StateError."""
         limits = await self._source.read()
-
         await self._recorder.do(lambda: self._apply(limits))
 
     def _apply(self, limits: Sequence[Limit]) -> None:

@@ -16,8 +16,8 @@ from otel_openai_usage.errors import GroupingRefused, StateError
 from otel_openai_usage.storage.ports import UsageWriter
 
 WRITE_INTERVAL = 900
-"""Seconds between two writes of a source without changes. After a kill the last poll may look that
-much older than it was.
+"""Seconds between two writes of the progress of a source without changes, to write less. After a
+kill, the stored time of the last poll may be so many seconds too old.
 """
 
 
@@ -27,7 +27,7 @@ def regroup(
     """Let the configured grouping apply from the next UTC midnight on. Raises StateError; nothing
     changed then.
 
-    Call it before every poll: if the clock was ahead, that midnight was too late.
+    Call it before every poll: if the clock was ahead at the last call, that midnight was too late.
     """
     if source_state.series or source_state.progress.complete:
         midnight = next_grouping_change(source_state, now)
@@ -48,9 +48,9 @@ def _regroup(store: UsageWriter, source_state: SourceState, groupings: Groupings
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Dimensions that buckets are read without from now on.
+    """Dimensions without which buckets are read from now on.
 
-    `news` has those that the buckets before were still read with: they were not reported yet.
+    `news` has those that were in use until now, so the log has not named them yet.
     """
 
     news: tuple[str, ...]
@@ -101,9 +101,8 @@ def due(
 def whole_days(store: UsageWriter, source_state: SourceState, plan: Plan) -> Sequence[Step]:
     """Steps that reconcile whole days which the plan reads in hours although they have a day row.
 
-    Such a row is left from another bucket width, or because OpenAI's hours had less than its days.
-    Only a reading of the day can lower it. The current day waits until it is over. Raises
-    StateError.
+    Such a row comes from another bucket width, or from a day that had more than its hours. Only a
+    reading of the day can lower it. The current day waits until it is over. Raises StateError.
     """
     if source_state.endpoint.level or plan.hours_from >= plan.fine_from:
         return ()
@@ -116,9 +115,9 @@ def whole_days(store: UsageWriter, source_state: SourceState, plan: Plan) -> Seq
 
 
 def mark_lost(source_state: SourceState, window: Window) -> Sequence[Window]:
-    """Note that OpenAI does not report that far back, so that the window is no gap any more.
+    """Note that OpenAI no longer reports a window, so that it no longer counts as unread.
 
-    Return the parts of it that no reading has covered.
+    Return the parts of it that were unread.
     """
     lost = [
         Window(max(unread.start, window.start), min(unread.end, window.end))

@@ -35,7 +35,9 @@ _PAGE_SERVED = "page_served"
 PUBLISH_GAP = 0.25
 """Least seconds between two snapshots: sources that end together are published together."""
 PUBLISH_ANYWAY = 15.0
-"""Seconds until the next snapshot if no source changed: at midnight other days are shown."""
+"""Seconds until the next snapshot if no source changed: time alone changes it, too. At midnight the
+days of daily costs change.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ class Recorder:
         self.board = board
         self.clock = clock
         self.telemetry = telemetry
+        # The newest snapshot that OTLP tried to send; None without OTLP. A series that is shown as
+        # 0 first gets its value only after a snapshot with its 0 was sent.
         self.attempted: int | None = 0 if otlp else None
+        # Counts changes, so that a source can wait until its own change is published.
         self._generation = 0
         self._published_generation = 0
         self._changed = asyncio.Event()
@@ -100,7 +105,7 @@ class Recorder:
         self._abandoned = False
         self._present = Present(clock.now(), clock.mono())
         self._served_is_written = False
-        # Until `load` has read it from the store.
+        # This holds until `load` has read the stored value.
         snapshot_builder.series_index.page_served = False
 
     def load(self, names: Mapping[str, Names]) -> None:
@@ -133,8 +138,8 @@ class Recorder:
     def before_page(self) -> None:
         """Note that a page is about to be served, or sent by OTLP. Any thread may call this.
 
-        From now on new series are published as 0 first. All that was published with its values at
-        once is on the Board when this returns, so the page has it.
+        From now on new series are published as 0 first. Series that were published with their
+        values at once are on the Board when this returns, so the page has them.
         """
         if self._served_is_written:
             return
@@ -147,7 +152,7 @@ class Recorder:
         try:
             self.store.set_note(_PAGE_SERVED, "1")
         except StateError as error:
-            self._log_error(error)  # the next page writes it
+            self._log_error(error)  # The next page tries it again.
         else:
             self._served_is_written = True
 
@@ -222,7 +227,7 @@ class Recorder:
         return self._thread.submit(work).result()
 
     def sent(self, version: int, ok: bool) -> None:
-        """Note that OTLP tried to send that version, whether it arrived or not."""
+        """Note that OTLP tried to send a snapshot, whether it arrived or not."""
         self.attempted = version
 
     def notify(self) -> int:
@@ -232,13 +237,13 @@ class Recorder:
         return self._generation
 
     def is_published(self, generation: int) -> bool:
-        """Whether a generation is on the Board, and ready for readers."""
+        """Whether the changes up to a generation are on the Board, and rendered for readers."""
         return self._published_generation >= generation
 
     def fold(self, members: Sequence[OverflowMember], marks: Sequence[HighWaterMark] = ()) -> None:
         """Write overflow members and high-water marks, before they are published.
 
-        In the thread. Raises StateError; they are then written at the next call.
+        In the thread. Raises StateError; the next call then writes them.
         """
         self._unwritten_members += members
         self._unwritten_marks += marks
@@ -296,7 +301,7 @@ class Recorder:
         self._logged_at = now
         is_bug = not isinstance(error, StateError)
         log.error(
-            "publishing",
+            "publishing failed",
             extra={"event": "publish_failed", "error": str(error)},
             exc_info=error if is_bug else None,
         )
@@ -340,7 +345,7 @@ class Recorder:
         self._thread.shutdown(cancel_futures=True)
 
     def _write_all_progress(self) -> None:
-        """Write what may be written. A source that cannot be written does not stop the others."""
+        """Write all progress and the known times. An error does not stop the other writes."""
         now = int(self.clock.now())
         writes: list[Callable[[], None]] = [
             partial(polling.write_progress, self.store, source_state, source_state.progress, now)
@@ -351,6 +356,6 @@ class Recorder:
                 write()
             except StateError as error:
                 log.warning(
-                    "writing how far reading has come",
+                    "the progress of reading was not written",
                     extra={"event": "progress_not_written", "error": str(error)},
                 )

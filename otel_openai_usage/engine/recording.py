@@ -33,9 +33,9 @@ class Recorded:
     """What recording a reading changed.
 
     `rows` counts the rows that were compared with the store. `late` has new tokens by lateness.
-    `refine` has the days that disagree with their hours: read those hours, then record the days
-    again. `unpriced` has the tokens by model that have no price. `newest` is the start of the
-    newest bucket with usage, in Unix seconds.
+    `refine` has the days whose reading differs from what is stored: read their hours, then record
+    the days again. `unpriced` has the tokens by model that have no price. `newest` is the start of
+    the newest bucket with usage, in Unix seconds.
     """
 
     delta: Delta
@@ -136,8 +136,9 @@ def _newest_used(reading: Mapping[int, Rows]) -> int | None:
 
 
 def price(source_state: SourceState, prices: PriceList, now: int) -> None:
-    """Begin the estimate of series at 0 that have a price now but had none: so their first cost is
-    an increase.
+    """Begin the estimated cost of series at 0 if they have a price now but had none before.
+
+    Prometheus then sees their first cost as an increase from 0.
     """
     endpoint = source_state.endpoint
     for stored_series in source_state.series.values():
@@ -238,6 +239,7 @@ def _update_fingerprints(
     # A row that another width superseded must be decoded if it is ever read again.
     for width, start, _ in change.drops:
         fingerprints.discard(width, start)
+    # A bucket whose decrease waits must be decoded again: only a second reading confirms it.
     undecided = {start for (_, start, _), pending in change.pending_decreases.items() if pending}
     for bucket in fresh:
         is_stored = bucket.start in reading and bucket.start not in undecided
@@ -283,8 +285,8 @@ def record_events(
 ) -> RecordedEvents:
     """Count every event once, in one transaction.
 
-    Events whose identity was seen less than `dedupe` seconds ago are left out. An event is counted
-    in the hour that it names, but no later than `until` (else `now`). `source_states` has one
+    Events whose identity was seen less than `dedupe` seconds ago are left out. An event counts in
+    the hour of its time, but no later than `until` (else `now`). `source_states` has one
     source for each organization; the first is for events that name none of them. Raises
     StateError; nothing changed then.
     """
@@ -323,7 +325,9 @@ def record_day(
     now: int,
     prices: PriceList | None = None,
 ) -> None:
-    """Replace a whole UTC day by hours (by start); other hours are empty. Raises StateError."""
+    """Replace a whole UTC day by the rows of its hours, by start. Hours that are not in `hours`
+    become empty. Raises StateError.
+    """
     window = Window(day, day + Width.DAY)
     reading = {start: hours.get(start, {}) for start in range(day, window.end, Width.HOUR)}
     record_range(store, source_state, window, Width.HOUR, reading, now, prices)

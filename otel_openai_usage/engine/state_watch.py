@@ -1,4 +1,4 @@
-"""Reports at the start in which condition the state is, and writes checkpoints while it is open."""
+"""Logs the condition of the state at the start, and writes checkpoints while it is open."""
 
 import asyncio
 import logging
@@ -26,13 +26,14 @@ def report(store: Writer) -> None:
     if store.opening.is_new or store.opening.counting_since is None:
         log.info("the state is new", extra={"event": "state_new", "path": store.path})
     else:
+        last_write = "unknown"
+        if store.opening.last_write:
+            last_write = _time(store.opening.last_write)
         opened = {
             "event": "state_opened",
             "path": store.path,
             "counting_since": _time(store.opening.counting_since),
-            "last_write": _time(store.opening.last_write)
-            if store.opening.last_write
-            else "unknown",
+            "last_write": last_write,
         }
         log.info(
             "the state counts since %s",
@@ -104,7 +105,7 @@ class StateCare:
                     await self.once()
             except StateError as error:
                 facts = {"event": "state_checkpoint_failed", "error": str(error)}
-                log.warning("writing a checkpoint of the state", extra=facts)
+                log.warning("a checkpoint of the state was not written", extra=facts)
 
     async def once(self) -> None:
         """Copy the write-ahead log into the main file, then update the marker. Raises StateError.

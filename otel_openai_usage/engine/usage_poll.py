@@ -21,7 +21,7 @@ from otel_openai_usage.storage.ports import Writer
 log = logging.getLogger(__name__)
 
 DAYS_PER_HOURS = 4
-"""Whole days are reconciled so many times less often than hours."""
+"""How many times less often days are reconciled than hours."""
 
 SPLITS = 4
 """How many times a window is halved if its answer is too large."""
@@ -31,7 +31,7 @@ class UsagePoll:
     """Polls one source. `reconcile_interval` is in seconds.
 
     With `group_by` None the grouping is never changed. `cost_days` is how many days of costs are
-    kept for the view. `learn_units` gets the units of quantities by line item.
+    loaded for the view. `learn_units` is called with the units of quantities by line item.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class UsagePoll:
         return rows
 
     async def _mark_lost(self, step: Step, error: LookbackExceeded) -> None:
-        """OpenAI no longer reports the window of a step: do not read it again."""
+        """Note that OpenAI no longer reports the window of a step: it is not read again."""
         self._log_lookback(step, error)
         lost = await self._recorder.do(lambda: polling.mark_lost(self.source_state, step.window))
         self._lost_seconds += _seconds(lost)
@@ -217,7 +217,7 @@ class UsagePoll:
                 "window": str(window),
             }
             log.warning(
-                "usage lies further back than can be read: it is not counted",
+                "usage is older than can be read; it is not counted",
                 extra={"event": "usage_lost", **facts},
             )
             seconds = window.end - window.start
@@ -246,7 +246,7 @@ class UsagePoll:
             "error": str(error),
         }
         log.warning(
-            "OpenAI does not report that far back; lower usage.reconcile",
+            "OpenAI does not report usage that is so old; lower usage.reconcile",
             extra={"event": "lookback_exceeded", **facts},
         )
 
@@ -285,7 +285,8 @@ def load_days(
 ) -> None:
     """Load the costs of the last days into the state. Raises StateError.
 
-    The days before `since` are loaded too: the clock that said `now` may be ahead.
+    `since` is a time that has certainly passed: if the clock that gave `now` is ahead, the days
+    that are really the last ones are loaded too.
     """
     newest = now if since is None else since
     oldest = floor(newest, Width.DAY) - (days - 1) * Width.DAY
