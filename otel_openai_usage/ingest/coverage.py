@@ -1,4 +1,4 @@
-"""Compares the usage of the organization today with the usage that events report."""
+"""Compares today's usage as OpenAI reports it with the usage that events report."""
 
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.engine.recorder import Recorder
@@ -6,14 +6,14 @@ from otel_openai_usage.storage.ports import Writer
 
 
 class CoveragePoll:
-    """Compares the current UTC day's usage with its events, by model. Raises StateError."""
+    """Compares the usage of the current UTC day with its events, by model."""
 
     def __init__(self, recorder: Recorder, store: Writer) -> None:
         self._recorder = recorder
         self._store = store
 
     async def poll(self) -> None:
-        """Compare once."""
+        """Compare once. Raises StateError."""
         await self._recorder.do(self._compare)
 
     def _compare(self) -> None:

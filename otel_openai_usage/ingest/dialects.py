@@ -1,9 +1,9 @@
-"""Token counts in the spelling of other vendors, read where OpenAI's fields say nothing. Pure.
+"""Token counts in other vendors' fields, read if OpenAI's fields have none. Pure: no I/O.
 
 Gemini's `usageMetadata`: ai.google.dev/api/generate-content#UsageMetadata. `promptTokenCount`
-includes the cached content; `candidatesTokenCount` leaves the thoughts out.
+includes the cached content; `candidatesTokenCount` does not include the thoughts.
 Bedrock's `usage`: docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html.
-`inputTokens` leaves out what the cache was read and written for.
+`inputTokens` does not include tokens read from or written to the cache.
 Vercel's AI SDK: ai-sdk.dev/docs/reference/ai-sdk-core/generate-text. It has `inputTokens` or, in
 older versions, `promptTokens`; both include the cached ones.
 """
@@ -24,9 +24,9 @@ _RESPONSES = ("response", "body", "message")
 
 
 def amounts(data: object, count: Count) -> tuple[int, int, int, int, int] | None:
-    """Input, output, cached, reasoning and one request; None if no object says input or output.
+    """Input, output, cached, reasoning and one request; None if no object has input or output.
 
-    `count` reads the value of a field, and raises what it wants to raise for one that is no count.
+    `count` gets the name and value of a field. Its errors pass through.
     """
     best = None
     for usage in _usages(data):
@@ -60,6 +60,7 @@ def _responses(data: object, depth: int = 0) -> Iterator[Mapping[str, object]]:
 
 
 def _usages(data: object) -> Iterator[Mapping[str, object]]:
+    """Every object that may have counts: each response, and the usage object in it."""
     for holder in _responses(data):
         yield holder
         for name in _HOLDERS:
@@ -69,6 +70,7 @@ def _usages(data: object) -> Iterator[Mapping[str, object]]:
 
 
 def _split(usage: Mapping[str, object], count: Count) -> tuple[int, int, int, int, int] | None:
+    # Clients in different languages write one field as inputTokens or as input_tokens.
     fields: dict[str, tuple[str, object]] = {}
     for name, value in usage.items():
         fields[name.replace("_", "").lower()] = (name, value)
@@ -76,14 +78,15 @@ def _split(usage: Mapping[str, object], count: Count) -> tuple[int, int, int, in
     def read(names: tuple[str, ...]) -> list[int]:
         return [count(*fields[name]) for name in names if name in fields]
 
-    given = read(_INPUT)
-    made = read(_OUTPUT)
-    more_made = read(_MORE_OUTPUT)
-    if not (given or made or more_made):
+    inputs = read(_INPUT)
+    outputs = read(_OUTPUT)
+    more_outputs = read(_MORE_OUTPUT)
+    if not (inputs or outputs or more_outputs):
         return None
+    # The fields of one tuple mean the same, so the largest counts; those of MORE come on top.
     return (
-        max(given, default=0) + sum(read(_MORE_INPUT)),
-        max(made, default=0) + sum(more_made),
+        max(inputs, default=0) + sum(read(_MORE_INPUT)),
+        max(outputs, default=0) + sum(more_outputs),
         max(read(_CACHED), default=0),
         max(read(_REASONING), default=0),
         1,

@@ -19,7 +19,7 @@ def plain(body: bytes, encoding: str, max_size: int) -> bytes:
         found = inflate.decompress(body, max_size + 1)
     except zlib.error as error:
         raise Refused(f"the body is not {encoding}, as Content-Encoding says: {error}") from error
-    # A bomb would be larger still: only one byte more than allowed was unpacked.
+    # A decompression bomb may be much larger: no more than one byte above the limit was unpacked.
     if len(found) > max_size:
         raise web.HTTPRequestEntityTooLarge(max_size, len(found))
     if not inflate.eof or inflate.unused_data:

@@ -18,7 +18,7 @@ MAX_WAITING = 20_000
 MAX_PER_COMMIT = 5_000
 """Events of one transaction at most, so that polls get their turn between two."""
 PARTS = 256
-"""Old identities are purged in so many parts, one after the other, all of them in a day."""
+"""In how many parts old identities are purged, all in a day, so that no transaction is long."""
 _DAY = 86400
 
 _Request: TypeAlias = tuple[Sequence[Event], asyncio.Future[None]]
@@ -38,7 +38,8 @@ def metered_sources(
     }
     for source_state in source_states.values():
         if not source_state.progress.complete:
-            # No event was counted before: every series may begin at 0.
+            # No event was counted before and nothing polls this source, so every series begins at
+            # 0.
             progress = replace(source_state.progress, complete=True)
             polling.write_progress(store, source_state, progress, now)
     return source_states
@@ -122,7 +123,7 @@ class Intake:
                     future.set_result(None)
 
     def _next_requests(self) -> list[_Request]:
-        """Take the requests of the next transaction: at least one, else as many as fit."""
+        """Take the requests of the next transaction: as many as fit, but at least one."""
         events = 0
         requests = 0
         for some, _ in self._waiting:
@@ -137,7 +138,7 @@ class Intake:
     def _record(self, events: Sequence[Event]) -> RecordedEvents:
         clock = self._recorder.clock
         recorder = self._recorder
-        # A wrong clock must not purge identities early: their events would be counted twice.
+        # If a wrong clock purged identities too early, repeated events would be counted twice.
         now = int(recorder.stamp())
         since = int(recorder.earliest()) - self._dedupe
         recorded = recording.record_events(

@@ -18,7 +18,7 @@ PATH = "/api/v1/events"
 BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
 SLOW_AFTER = 1.0
-"""Seconds after which a body that is still arriving may be given up for another one."""
+"""Seconds after which a body that is still arriving may be aborted in favour of another one."""
 MAX_IN_FLIGHT = 64 * 2**20
 """Bytes of bodies in memory at once. Only bytes that have arrived count."""
 
@@ -40,8 +40,8 @@ class Ingest:
     """Listens for events and passes them to `take`, which returns when they are stored.
 
     `take` raises Busy or StateError. `refused` is called for each request that is answered with
-    4xx. `sockets` are listening sockets, if the address was taken before. `port` 0 takes a free port;
-    `url` has it.
+    4xx. `sockets` are listening sockets, if the address is bound already. With `port` 0 the system
+    chooses a free port, which is in `url`.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class Ingest:
         pieces: list[bytes] = []
         try:
             await self._receive(request, pieces)
-            # no name for the plain body, which is counted nowhere: it must not live as long as the
-            # disk takes
+            # The decompressed body has no name here, because no limit counts its memory: a variable
+            # would hold it until the disk has the events.
             await self._take(
                 self._parse[request.content_type.lower()](
                     plain(b"".join(pieces), _encoding(request), self._max_body)
@@ -175,9 +175,9 @@ class Ingest:
     async def _receive(self, request: web.Request, pieces: list[bytes]) -> None:
         """Read the body into `pieces`, and count their bytes as in flight.
 
-        Bytes that were only announced do not count. Beyond `MAX_IN_FLIGHT`, the body that has been
-        arriving for the longest time is given up, if that is longer than `SLOW_AFTER`. Raises
-        TimeoutError, Busy, or HTTPRequestEntityTooLarge.
+        Bytes of Content-Length that have not arrived do not count. Above `MAX_IN_FLIGHT` the body
+        that has been arriving for the longest time is aborted, if that is longer than `SLOW_AFTER`;
+        else this body is. Raises TimeoutError, Busy, or HTTPRequestEntityTooLarge.
         """
         size = 0
         deadline = asyncio.timeout(BODY_TIMEOUT)
@@ -194,7 +194,7 @@ class Ingest:
                         self._limit_memory(deadline)
         except TimeoutError:
             if deadline not in self._arriving:
-                # This body was given up for another one.
+                # `_limit_memory` aborted this body for another one.
                 raise _TOO_MANY from None
             raise
         finally:
@@ -204,8 +204,11 @@ class Ingest:
         if self._bytes_in_flight <= MAX_IN_FLIGHT:
             return
         now = asyncio.get_running_loop().time()
+        # The order of insertion is the order of arrival.
         longest = next(iter(self._arriving))
-        if longest is deadline or (longest.when() or now) > now + BODY_TIMEOUT - SLOW_AFTER:
+        ends_at = longest.when() or now
+        is_young = ends_at > now + BODY_TIMEOUT - SLOW_AFTER
+        if longest is deadline or is_young:
             raise _TOO_MANY
         del self._arriving[longest]
         longest.reschedule(now)
@@ -232,7 +235,7 @@ def problem(
         body, status=status, headers=headers, content_type="application/problem+json"
     )
     if status in (401, 408, 413, 415):
-        # On a kept connection the rest of the body would have to be read.
+        # Otherwise the rest of the body would have to be read before the next request.
         response.force_close()
     return response
 

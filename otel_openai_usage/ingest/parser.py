@@ -1,7 +1,10 @@
-"""Turns a CloudEvents 1.0 body into events, or into a sentence that names the problem. Pure.
+"""Decodes a CloudEvents 1.0 body to events, or raises Refused with the problem. Pure: no I/O.
 
-The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data:
-what OpenAI's usage objects say, and OpenMeter's `{tokens, model, type}`.
+The envelope: CloudEvents 1.0.2, JSON format (section 3) and batch format (section 4). The data: an
+OpenAI response or its usage object, or OpenMeter's `{tokens, model, type}`.
+
+An event that is refused is lost usage, so the data are read with tolerance: a field of an
+unexpected type counts as missing wherever the tokens are certain without it.
 """
 
 import re
@@ -27,8 +30,8 @@ CUT = "…"
 FIRST_YEAR = 2015
 """OpenAI was founded in this year: an earlier time is a mistake."""
 AHEAD = 400 * 86400.0
-"""Seconds that an event may lie ahead of our clock. So many, because our own clock may be behind by
-days or months, and an event that is refused is lost.
+"""Seconds that the time of an event may lie after our clock. The limit is this high because our
+clock may be behind by days or months, and an event that is refused is lost.
 """
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
@@ -37,7 +40,7 @@ Short: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)
 _TYPES: Mapping[str, int] = {
     "input": 0, "prompt": 0, "system": 0, "output": 1, "completion": 1, "input_cached": 2, "cached": 2, "reasoning": 3,
 }  # fmt: skip
-"""Values of OpenMeter's `type` beside `tokens`, and the measure that they mean."""
+"""Values of OpenMeter's `type` beside `tokens`, and the index of their measure in `METERED`."""
 
 
 class Refused(ValueError):
@@ -48,6 +51,7 @@ class Refused(ValueError):
         super().__init__(message)
 
 
+# The default of a field that is missing.
 _NOTHING = msgspec.Raw()
 
 
@@ -69,8 +73,9 @@ class _Details(msgspec.Struct, gc=False):
 
 
 class _Usage(msgspec.Struct, gc=False):
-    """Counts as OpenAI and compatible servers spell them. Values that are no counts are sorted out later:
-    a field of another type must not make the whole object unreadable.
+    """The names of counts in the answers of OpenAI and of compatible servers.
+
+    Values are checked later: one field of another type must not make the whole object unreadable.
     """
 
     tokens: Any = None
@@ -118,9 +123,8 @@ _DETAILS = msgspec.json.Decoder(_Details)
 _ANY = msgspec.json.Decoder()
 _AT = re.compile(r" - at `\$(?:\[(\d+)\])?\.?(.*)`$")
 _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
-_NEVER = datetime.fromisoformat(
-    "0001-01-01T00:00:00+00:00"
-)  # Go's zero time, which OpenMeter takes as no time
+# Go's zero time. OpenMeter, whose contract this is, treats it as no time.
+_NEVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 _FIRST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -138,11 +142,11 @@ _UNREADABLE = (*_NO_JSON, RecursionError)
 
 
 class Parser:
-    """Reads bodies. `attributes` maps a name of an attribute to the path of its value in the data
-    (`team`, `$.user.plan`).
+    """Decodes bodies. `attributes` maps the name of an attribute to the path of its value in the
+    data (`team`, `$.user.plan`).
 
-    `dimensions` is the order in which an event's `dims` are wanted. `now` is the present in Unix
-    seconds.
+    `dimensions` is the order of an event's `dims`; it begins with those of METERED. `now` returns
+    the present in Unix seconds.
     """
 
     def __init__(
@@ -158,17 +162,17 @@ class Parser:
         self._paths = tuple((name, paths.get(name)) for name in wanted[len(METERED.group_by) :])
 
     def one(self, body: bytes) -> list[Event]:
-        """The event of a body that holds one; none of a Batch that still runs. Raises Refused."""
+        """The event of a body with one event; none if a Batch still runs. Raises Refused."""
         return _tolerant(self._one, body)
 
     def many(self, body: bytes) -> list[Event]:
-        """The events of a batch that has at least one. Raises Refused, with the place of the first
-        that is not right.
+        """The events of a batch. Raises Refused for an empty batch, or with the index of the first
+        bad event.
         """
         return _tolerant(self._many, body)
 
     def either(self, body: bytes) -> list[Event]:
-        """One event or a batch, as the body shows. Raises Refused."""
+        """One event or a batch: a batch begins with `[`. Raises Refused."""
         return self.many(body) if body.lstrip()[:1] == b"[" else self.one(body)
 
     def _one(self, body: bytes) -> list[Event]:
@@ -198,7 +202,7 @@ class Parser:
         return found
 
     def _event(self, envelope: _Envelope) -> Event | None:
-        """The event in an envelope; None if it is of a Batch that still runs."""
+        """The event in an envelope; None for a Batch that still runs."""
         if envelope.data_base64 is not None:
             raise Refused("data_base64: expected data, a JSON object")
         if envelope.datacontenttype is not None and not _MEDIA.match(envelope.datacontenttype):
@@ -208,9 +212,12 @@ class Parser:
         try:
             data = _DATA.decode(envelope.data) or _Data()
         except msgspec.ValidationError:
-            data = _Data()  # no object, such as PHP's []: it has no usage that we know
+            # Not an object, such as `[]`, which PHP writes for an empty one: it has no usage.
+            data = _Data()
         if data.object == "batch" and data.status in _RUNNING:
-            return None  # counted now, it would be zeros for ever: its id is known then
+            # If it were counted now, with 0 tokens, the complete event would not count: its id
+            # would be known.
+            return None
         holders = _holders(data)
         amounts = _amounts(data, holders)
         model = _model(holders)
@@ -231,6 +238,7 @@ class Parser:
         content = blake2b(
             f"{unix} {dims} {amounts} {organization}".encode(), digest_size=8
         ).digest()
+        # The length separates source and id: otherwise "a" + "bc" would equal "ab" + "c".
         identity = blake2b(
             f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
         ).digest()
@@ -244,7 +252,7 @@ class Parser:
         )
 
     def _unix(self, stated: datetime | None) -> float | None:
-        """The time of an event in Unix seconds, None if it states none. Raises Refused."""
+        """The time of an event in Unix seconds, None if it has none. Raises Refused."""
         if stated is None or stated <= _NEVER:
             return None
         unix = stated.timestamp()
@@ -280,8 +288,9 @@ def _cut(text: str) -> str:
 
 
 def _tolerant(parse: Callable[[bytes], list[Event]], body: bytes) -> list[Event]:
-    """The events of a body. Text that is no Unicode is replaced where JSON fails over it: a string
-    that was cut within a character must not cost the tokens beside it.
+    """Parse a body; if it is not Unicode, parse it again with U+FFFD in place of the wrong bytes.
+
+    A client may have cut a text within a character. The tokens of that event must not be lost.
     """
     try:
         return parse(body)
@@ -296,6 +305,7 @@ def _tolerant(parse: Callable[[bytes], list[Event]], body: bytes) -> list[Event]
 
 
 def _repaired(body: bytes) -> bytes:
+    """The body without a BOM, with U+FFFD for wrong bytes and for escapes of half a character."""
     text = body.removeprefix(_BOM).decode("utf-8", "replace").encode()
     return _ESCAPES.sub(lambda escape: b"\\ufffd" if escape[1] else escape[0], text)
 
@@ -304,7 +314,7 @@ _Read = TypeVar("_Read")
 
 
 def _read(decoder: msgspec.json.Decoder[_Read], raw: msgspec.Raw) -> _Read | None:
-    """What an inner object says; None if it is missing, or no object at all."""
+    """Decode an inner object; None if it is missing or is not an object."""
     if raw is _NOTHING:
         return None
     try:
@@ -340,8 +350,10 @@ def _model(holders: Sequence[_Data]) -> str | None:
 
 
 def _amounts(data: _Data, holders: Sequence[_Data]) -> Amounts:
-    """What is counted. The first object that knows input or output is taken; one that says 0 only
-    if no other says more. OpenMeter's `tokens` count where nothing else is known.
+    """The amounts to count: those of the first object with input or output tokens above 0.
+
+    Without one, OpenMeter's `tokens` count, then an object with 0 tokens. An event without any of
+    them counts as a request.
     """
     best: Amounts | None = None
     for usage in _usages(holders):
@@ -364,21 +376,24 @@ def _usages(holders: Sequence[_Data]) -> Iterator[_Usage]:
 
 def _split(usage: _Usage) -> Amounts | None:
     """Input, output and their parts; None if the object says neither input nor output."""
-    given = _largest("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
-    made = _largest(
+    inputs = _largest("input_tokens", usage.input_tokens, "prompt_tokens", usage.prompt_tokens)
+    outputs = _largest(
         "output_tokens", usage.output_tokens, "completion_tokens", usage.completion_tokens
     )
-    if given is None and made is None:
+    if inputs is None and outputs is None:
         return None
-    if given is None or made is None:
+    # One of the two is missing: the total says how many tokens it has.
+    if inputs is None or outputs is None:
         total = _number("total_tokens", usage.total_tokens) or 0
-        given = max(total - (made or 0), 0) if given is None else given
-        made = max(total - given, 0) if made is None else made
+        if inputs is None:
+            inputs = max(total - (outputs or 0), 0)
+        if outputs is None:
+            outputs = max(total - inputs, 0)
     if usage.prompt_tokens is None and usage.total_tokens is None:
-        # Anthropic's input leaves out what came from its cache or went into it
+        # Anthropic's input_tokens do not include tokens read from or written to its cache.
         cache = (usage.cache_read_input_tokens, usage.cache_creation_input_tokens)
-        given += sum(_detail(value) for value in cache)
-    return (given, made, _cached(usage), _reasoning(usage), 1)
+        inputs += sum(_detail(value) for value in cache)
+    return (inputs, outputs, _cached(usage), _reasoning(usage), 1)
 
 
 def _cached(usage: _Usage) -> int:
@@ -411,8 +426,8 @@ def _reasoning(usage: _Usage) -> int:
 
 
 def _typed(data: _Data) -> Amounts | None:
-    """OpenMeter's `tokens` of one `type`; None if there are none, or of a type that we do not
-    know: their counter is not known then.
+    """OpenMeter's `tokens` of one `type`. None without tokens, or with an unknown type: it does not
+    say which counter they belong to.
     """
     measure = _TYPES.get(data.type) if isinstance(data.type, str) else None
     if measure is None:
@@ -426,9 +441,7 @@ def _typed(data: _Data) -> Amounts | None:
 
 
 def _largest(name: str, value: Any, other: str, instead: Any) -> int | None:
-    """The larger of what two dialects say: where both stand in one object, the one that does not
-    speak says 0.
-    """
+    """The larger of two names of one count: a server that writes both sets the unused one to 0."""
     one = None if value is None else _number(name, value)
     two = None if instead is None else _number(other, instead)
     if one is None or two is None:
@@ -437,8 +450,9 @@ def _largest(name: str, value: Any, other: str, instead: Any) -> int | None:
 
 
 def _number(name: str, value: Any) -> int | None:
-    """A count; None if the field says nothing: null, an object, or the list that PHP writes for an
-    empty object. Raises Refused for anything else that is no count.
+    """A count; None for null, an object, or `[]`, which PHP writes for an empty object.
+
+    Raises Refused for any other value that is not a count.
     """
     if value is None or value == [] or isinstance(value, dict):
         return None
@@ -446,12 +460,12 @@ def _number(name: str, value: Any) -> int | None:
 
 
 def _part(name: str, value: object) -> int:
-    """A count of another vendor's, 0 if the field is missing. Raises Refused."""
+    """A count of another vendor's field, 0 if it is null or an object. Raises Refused."""
     return _number(name, value) or 0
 
 
 def _detail(value: Any) -> int:
-    """A part of input or output; 0 if it is no count: nothing is lost, the whole is counted."""
+    """A part of input or output; 0 if it is not a count, because the whole is counted anyway."""
     if value is None:
         return 0
     try:
@@ -465,7 +479,8 @@ def _count(name: str, value: object) -> int:
         return value
     text = str(value) if isinstance(value, int | float | str) else ""
     try:
-        number = Decimal(text)  # it takes digits of any script, and 1_000
+        # Decimal accepts digits of any script, and 1_000: both are excluded below.
+        number = Decimal(text)
         if (
             text.isascii()
             and "_" not in text
@@ -500,8 +515,8 @@ def _sentence(error: Exception, prefix: str = "") -> str:
     text = str(error)
     at = _AT.search(text)
     place = ".".join(part for part in (prefix, at[2] if at else "") if part)
-    what = (text[: at.start()] if at else text).replace("Invalid enum value", "expected '1.0', got")
-    what = f"{what[0].lower()}{what[1:]}".replace(
-        "invalid RFC3339 encoded datetime", "expected a time as in RFC 3339"
-    )
-    return f"{place}: {what}" if place else what
+    problem = text[: at.start()] if at else text
+    problem = problem.replace("Invalid enum value", "expected '1.0', got")
+    problem = f"{problem[0].lower()}{problem[1:]}"
+    problem = problem.replace("invalid RFC3339 encoded datetime", "expected a time as in RFC 3339")
+    return f"{place}: {problem}" if place else problem

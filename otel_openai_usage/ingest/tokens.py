@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Tokens:
-    """Tokens from the configuration and from `file`, one per line, which is read when it changes.
+    """Tokens from the configuration, and from the lines of `file`, which is read when it changes.
 
-    Without tokens and without a file, every client may send.
+    Without tokens and without a file, every client may send events.
     """
 
     def __init__(self, tokens: Iterable[str] = (), file: Path | None = None) -> None:
@@ -26,9 +26,9 @@ class Tokens:
         self._logged_problem = ""
 
     def allow(self, authorization: str) -> bool:
-        """Whether an Authorization header carries a token.
+        """Whether an Authorization header carries a known token.
 
-        Takes as long for a wrong token as for a right one.
+        Takes as long for a wrong token as for a right one, so the time does not help to guess.
         """
         if self._is_open:
             return True
@@ -62,5 +62,7 @@ class Tokens:
 
 
 def _digest(token: str) -> bytes:
-    """Digests have one length, so that comparing them says nothing about the token's length."""
+    """Hash a token. All digests have one length, so the time of a comparison does not depend on the
+    length of a token.
+    """
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
