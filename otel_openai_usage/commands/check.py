@@ -4,6 +4,7 @@ each.
 
 import asyncio
 import http.client
+import os
 import re
 import shutil
 import ssl
@@ -354,7 +355,8 @@ def _state(path: Path, *, strict: bool) -> Finding:
 
 
 def _disk(state: Path) -> Finding:
-    folder = next(parent for parent in state.absolute().parents if parent.exists())
+    # Path.exists raises an error for a folder in one that this user may not read.
+    folder = next(parent for parent in state.absolute().parents if os.path.exists(parent))  # noqa: PTH110
     free = shutil.disk_usage(folder).free
     said = f"{free / 1e6:,.0f} MB are free at {folder}"
     if free < _ROOM:
@@ -368,7 +370,7 @@ _ROOM = 100_000_000
 
 def _runs(state: Path) -> bool:
     """Whether an exporter runs with this state."""
-    with suppress(StateError):
+    with suppress(StateError, OSError):
         return state.exists() and state.stat().st_size > 0 and describe(state).running
     return False
 

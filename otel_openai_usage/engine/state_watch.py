@@ -106,6 +106,8 @@ class StateCare:
             except StateError as error:
                 facts = {"event": "state_checkpoint_failed", "error": str(error)}
                 log.warning("a checkpoint of the state was not written", extra=facts)
+            except Exception:  # a bug here must not end the run
+                log.exception("looking after the state", extra={"event": "state_care_bug"})
 
     async def once(self) -> None:
         """Copy the write-ahead log into the main file, then update the marker. Raises StateError.

@@ -3,6 +3,7 @@ changes nothing.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -311,6 +312,24 @@ def test_a_state_that_is_something_else_fails(look: Look, tmp_path: Path) -> Non
     assert levels(look(f"state: {{path: {tmp_path / 'diary'}}}", offline=True))["state"] == ["fail"]
     assert (tmp_path / "diary").read_text() == "dear diary\n" * 100
     assert levels(look("state: {path: ':memory:'}", offline=True))["state"] == ["warn"]
+
+
+def test_a_state_of_another_user_fails(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state in a folder that this user may not read is a failure; the other checks go on."""
+    stat = Path.stat
+
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.is_relative_to(tmp_path / "private"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    found = look(f"state: {{path: {tmp_path / 'private' / 'state.db'}}}", offline=True)
+    assert levels(found)["state"] == ["fail"]
+    assert levels(found)["disk"] == ["ok"]
+    assert "prometheus" in found
 
 
 def test_a_key_file_is_read(look: Look, tmp_path: Path) -> None:

@@ -1,17 +1,23 @@
 """`state info`, `accept`, `backup` and `restore`: output, changes and exit codes."""
 
+import asyncio
+import errno
 import json
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from otel_openai_usage.cli import answer
+from otel_openai_usage.engine.recorder import Clock
 from otel_openai_usage.engine.state_watch import StateCare
+from otel_openai_usage.storage.sqlite.backup import back_up
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import HOUR, totals, who
 from tests.storage.test_files import child, overwrite
@@ -208,7 +214,9 @@ def test_a_backup_overwrites_nothing_unasked(command: Command, state: Path) -> N
     assert total_input(state) == 50
 
 
-@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal", ".lock", ".marker", ".accept"])
+@pytest.mark.parametrize(
+    "ending", ["", "-wal", "-shm", "-journal", ".lock", ".marker", ".marker.new", ".accept"]
+)
 def test_a_backup_never_replaces_a_file_of_the_state(
     command: Command, state: Path, ending: str
 ) -> None:
@@ -228,6 +236,68 @@ def test_a_backup_never_replaces_a_link_to_the_state(command: Command, state: Pa
     said = command("backup", "--replace", link)
     assert said.code == 1
     assert "a link to the state" in said.err
+
+
+def test_a_backup_deletes_no_file_beside_its_target(tmp_path: Path) -> None:
+    """A file, even the state itself, that is called as the target with `.new` stays as it is."""
+    for name in ("usage.new", "usage.db"):
+        Store(tmp_path / name).close()
+    beside = (tmp_path / "usage.new").read_bytes()
+    back_up(tmp_path / "usage.new", tmp_path / "usage", replace=False)
+    back_up(tmp_path / "usage.db", tmp_path / "usage", replace=True)
+    assert (tmp_path / "usage.new").read_bytes() == beside
+
+
+def test_a_restored_copy_stays_whatever_its_name(command: Command, state: Path) -> None:
+    """The copy that is restored may be called as the state with `.new`."""
+    copy = state.with_name("state.db.new")
+    assert command("backup", copy).code == 0
+    assert command("restore", copy).code == 0
+    assert copy.exists()
+    assert total_input(state) == 50
+
+
+@pytest.mark.parametrize("verb", ["info", "accept", "backup", "restore"])
+def test_a_folder_of_another_user_is_refused_with_a_sentence(
+    command: Command, state: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A state in a folder that this user may not read is no bug of the program."""
+    arguments = {"backup": [state.with_name("copy.db")], "restore": [state.with_name("copy.db")]}
+    stat = Path.stat
+
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name.endswith(".db"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    said = command(verb, *arguments.get(verb, []))
+    assert said.code == 1
+    assert "Permission denied; check the path and its permissions" in said.err
+    assert "bug" not in said.err
+
+
+async def test_a_failing_round_of_care_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in looking after the state is logged, and the next round comes."""
+    rounds = 0
+
+    async def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise asyncio.CancelledError
+
+    async def broken(_: StateCare) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(StateCare, "take_acceptance", broken)
+    recorder = SimpleNamespace(clock=Clock(lambda: 0.0, lambda: 0.0, sleep))
+    with pytest.raises(asyncio.CancelledError):
+        await StateCare(recorder, None).forever()  # type: ignore[arg-type]
+    events = [record.event for record in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["state_care_bug", "state_care_bug"]
 
 
 def test_a_backup_of_a_damaged_state_is_none(command: Command, state: Path) -> None:

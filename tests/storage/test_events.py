@@ -131,6 +131,26 @@ def test_identities_move_and_are_purged(
         assert len(store.known_events([event(number).identity for number in range(2000)], 0)) == 500
 
 
+def test_a_kill_after_identities_moved_at_a_start_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start may move identities into the large table before it writes the marker."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    store.record_events([event(number) for number in range(60)], (), 1000)
+    store.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "SORT_AT", 50)
+        patched.setattr(Store, "_begin_marker", lambda self: None)
+        store = Store(path)
+        assert store._db.execute("SELECT count(*) FROM events").fetchone()[0] == 60
+        store.abandon()
+    store = Store(path)
+    assert list(store.losses) == []
+    assert len(store.known_events([event(number).identity for number in range(60)], 0)) == 60
+    store.close()
+
+
 def test_events_of_an_older_version_are_known(tmp_path: Path) -> None:
     """Events that version 4 recorded are duplicates after the migration."""
     script = next(path for path in OLD if path.stem == "version-4")

@@ -1,5 +1,6 @@
 """At a start the state is compared with its marker: what is missing is reported, and nothing else."""
 
+import errno
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.state_watch import read_again, report
 from otel_openai_usage.errors import StateLost
 from otel_openai_usage.storage.sqlite.marker import read_marker
+from otel_openai_usage.storage.sqlite.page_checksums import LogScanner
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import DAY, HOUR, MIDNIGHT, read, totals, who
 from tests.storage.test_files import child
@@ -70,6 +72,51 @@ def test_a_kill_is_no_loss(tmp_path: Path) -> None:
     assert totals(opened(store)) == {who("a"): (75, 15)}
     assert store.opening.warnings == ()
     store.close()
+
+
+def test_a_kill_after_columns_were_added_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start may add columns of new endpoints before it writes the marker."""
+    path = tmp_path / "state.db"
+    time = Time(NOON)
+    killed(path, range(3), time)
+
+    def add_column(db: sqlite3.Connection) -> None:
+        db.execute("ALTER TABLE dims ADD COLUMN region TEXT")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("otel_openai_usage.storage.sqlite.file.missing_columns", lambda db: [1])
+        patched.setattr("otel_openai_usage.storage.sqlite.file.add_missing_columns", add_column)
+        patched.setattr(Store, "_begin_marker", lambda self: None)
+        Store(path, now=time).abandon()
+    assert reasons(path, time) == []
+
+
+def test_a_log_that_cannot_be_read_fails_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is on the disk counts, although the marker does not know its pages. That is logged
+    once, and no later start reports a loss.
+    """
+    path = tmp_path / "state.db"
+    time = Time(NOON)
+    store = Store(path, now=time)
+    count(store, 0)
+
+    def unreadable(_: LogScanner) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LogScanner, "new_pages", unreadable)
+        count(store, 1)
+        count(store, 2)
+    assert totals(opened(store)) == {who("a"): (15, 3)}
+    assert [record.event for record in caplog.records] == ["state_marker_failed"]  # type: ignore[attr-defined]
+    store.sync()
+    count(store, 3)
+    store.close()
+    assert reasons(path, time) == []
 
 
 def test_a_lost_log_is_reported(tmp_path: Path) -> None:

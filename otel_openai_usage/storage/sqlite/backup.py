@@ -22,7 +22,7 @@ from otel_openai_usage.storage.sqlite.migrations import FIRST_WITH_COMMITS
 from otel_openai_usage.storage.sqlite.start_check import Position, position
 from otel_openai_usage.storage.sqlite.state_info import open_unlocked, try_read_marker
 
-SIDE_FILES = ("-wal", "-shm", "-journal", ".lock", ".marker", ".accept", ".new")
+SIDE_FILES = ("-wal", "-shm", "-journal", ".lock", ".marker", ".marker.new", ".accept")
 """Endings of the files that belong to a state, beside it."""
 
 
@@ -53,16 +53,20 @@ def back_up(state: Path | str, target: Path, *, replace: bool) -> Copied:
             f"backed up to {file}: that is the state itself or a file that belongs to it; name"
             " another file"
         )
-    if Path(file).exists() and Path(file).samefile(path):
+    with translate_errors(file, "wrote"):
+        exists = Path(file).exists()
+        is_state = exists and Path(file).samefile(path)
+        is_folder = Path(file).is_dir()
+    if is_state:
         raise StateError(f"backed up to {file}: that is a link to the state; name another file")
-    if Path(file).is_dir():
+    if is_folder:
         raise StateError(f"backed up to {file}: that is a folder; name a file in it")
-    if Path(file).exists() and not replace:
+    if exists and not replace:
         raise StateError(
             f"backed up to {file}: there is a file already, and it was left as it is; name another"
             " one, or replace it with --replace"
         )
-    beside = f"{file}.new"
+    beside = _beside(file)
     with open_unlocked(path) as db:
         refuse_emptied(Path(path))
         if not identify(db, path):
@@ -98,7 +102,7 @@ def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
         if Path(path).exists():
             with translate_errors(path, "opened"):
                 lock.hold_state()
-        beside = f"{path}.new"
+        beside = _beside(path)
         with open_unlocked(copy) as db:
             version = identify(db, copy)
             if not version:
@@ -117,11 +121,22 @@ def restore(state: Path | str, source: Path, *, stamp: str) -> Copied:
     return Copied(path, Path(path).stat().st_size, here, aside, warning)
 
 
+def _beside(path: str) -> str:
+    """The path of a copy that is not complete yet: a file that nobody else has.
+
+    It is deleted first, so it must not be another state, or the copy that is restored.
+    """
+    target = Path(path)
+    return str(target.with_name(f".{target.name}.{os.getpid()}.new"))
+
+
 def _existing(path: Path | str) -> str:
     file = canonical(path)
     if file == MEMORY:
         raise StateError(f"looked for a state file: {MEMORY} keeps nothing")
-    if not Path(file).is_file():
+    with translate_errors(file, "opened"):
+        is_file = Path(file).is_file()
+    if not is_file:
         raise StateError(f"looked for the state file {file}: there is none")
     return file
 

@@ -38,8 +38,8 @@ Seen: TypeAlias = dict[bytes, tuple[bytes, int]]
 class EventIdentities:
     """The identities of the events in one file. Used only by the writer's thread.
 
-    `write` and `purge` run inside the caller's transaction. Call `committed` after the transaction
-    of `write` ended.
+    `write`, `move_all` and `purge` run inside the caller's transaction. Call `committed` after the
+    transaction of `write` ended, and `moved_all` after that of `move_all`.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -60,16 +60,23 @@ class EventIdentities:
                 middle = start + _IDENTITY_BYTES
                 content = pairs[middle : start + _PAIR_BYTES]
                 self._arriving[pairs[start:middle]] = (content, seen)
-        if len(self._arriving) >= SORT_AT:
-            # Move all of them now: a process that restarts often would never end a slow move.
-            self._move_all()
 
-    def _move_all(self) -> None:
+    @property
+    def has_many_to_move(self) -> bool:
+        """Whether `move_all` is worth its time, before the first `write`.
+
+        A process that restarts often would never end a slow move.
+        """
+        return len(self._arriving) >= SORT_AT
+
+    def move_all(self) -> None:
+        """Move every identity into the large table."""
         moved = [(identity, *self._arriving[identity]) for identity in sorted(self._arriving)]
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_MOVE, moved)
-            self._db.execute("DELETE FROM arrived")
+        self._db.executemany(_MOVE, moved)
+        self._db.execute("DELETE FROM arrived")
+
+    def moved_all(self) -> None:
+        """The transaction of `move_all` was committed."""
         self._arriving = {}
 
     def known(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:

@@ -79,6 +79,9 @@ def migrate(db: sqlite3.Connection, path: str, version: int) -> None:
         if missing_columns(db):
             db.execute("BEGIN IMMEDIATE")
             add_missing_columns(db)
+            # Numbered as every commit: otherwise the marker of a process that is killed before it
+            # writes the next one would report pages that somebody else changed.
+            db.execute("UPDATE commits SET number = number + 1")
             db.execute("COMMIT")
 
 
@@ -175,8 +178,9 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
             f"looked for a state file: state.path is {MEMORY}, which keeps nothing;"
             " set a file, and start `run` with it"
         )
-    if not path.exists():
-        raise no_state(path)
+    with translate_errors(str(path), "opened"):
+        if not path.exists():
+            raise no_state(path)
     inspect(path)
     with translate_errors(str(path), "opened"):
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
@@ -206,6 +210,12 @@ def inspect(path: Path) -> str:
 
     Raises StateError if `run` could not use it.
     """
+    # Also for a folder that this user may not read: Path.exists raises an error for it.
+    with translate_errors(str(path), "opened"):
+        return _inspect(path)
+
+
+def _inspect(path: Path) -> str:
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
         if not folder.is_dir() or why_unwritable(folder):

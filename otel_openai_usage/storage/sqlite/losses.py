@@ -80,8 +80,9 @@ def request_acceptance(path: str) -> None:
 
 
 def acceptance_requested(path: str) -> bool:
-    """Whether the command asked for it."""
-    return Path(_request_path(path)).exists()
+    """Whether the command asked for it. A folder that cannot be read has no such file."""
+    # Path.exists raises what the system answers, such as EACCES.
+    return os.path.exists(_request_path(path))  # noqa: PTH110
 
 
 def remove_acceptance_request(path: str) -> None:

@@ -70,7 +70,17 @@ class MarkerWriter:
         """Take over the checksums of the pages that were committed since the last call."""
         if not self._has_log:
             return {}
-        changed, page_count = self._scanner.new_pages()
+        try:
+            changed, page_count = self._scanner.new_pages()
+        except OSError as error:
+            # The commit is on the disk, so this must not fail it. Which pages it changed stays
+            # unknown, so the marker has no checksums from now on.
+            self._has_log = False
+            self._sums.resize(0)
+            if self._marker is not None:
+                self._marker.close()
+            self._warn(error)
+            return {}
         for page, checksum in changed.items():
             self._sums.set(page, checksum)
         if page_count is not None:

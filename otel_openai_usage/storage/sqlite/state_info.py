@@ -55,8 +55,9 @@ def describe(path: Path | str) -> StateInfo:
     file = canonical(path)
     if file == MEMORY:
         raise StateError(f"looked for a state file: state.path is {MEMORY}, which keeps nothing")
-    if not Path(file).exists():
-        raise no_state(file)
+    with translate_errors(file, "opened"):
+        if not Path(file).exists():
+            raise no_state(file)
     # The marker first: a running exporter commits before it writes the marker. So the state that
     # is read afterwards never looks older than it is.
     marker, marker_error = try_read_marker(file)

@@ -139,6 +139,10 @@ class Store:
         self._number = max(here.number, marker.number if marker else 0)
         self._time = here.time
         self._began = here.began
+        if self._events.has_many_to_move:
+            with self._transaction("written"):
+                self._events.move_all()
+            self._events.moved_all()
         if 0 < version < FIRST_WITH_COMMITS:
             with self._transaction("read") as db:
                 assume_purged(db)
