@@ -207,7 +207,7 @@ class Listener:
             return
         self._logged_at = now
         facts = {"event": "connections_refused", "refused": self._refused}
-        log.warning(message, reason, extra={"event": "dashboard_store", **facts})
+        log.warning(message, reason, extra=facts)
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection.inner, None)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
+from typing import NoReturn
 
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.identity import Identity, Owner, Verdict, compare, from_header
@@ -78,7 +79,7 @@ class Guard:
             await self.admit(secret)
         known = self._identity
         if known.ids and said.ids and not known.ids & said.ids:
-            await self._refuse(mark, said)
+            await self._refuse((mark,), said)
         if known.alias and said.alias and known.alias != said.alias:
             # The organization was renamed, or another one answers at the same base URL.
             async with self._lock:
@@ -92,8 +93,8 @@ class Guard:
         said = Identity(ids=frozenset(ids))
         known = self._identity
         if said.ids and known.ids and not known.ids & said.ids:
-            for mark in tuple(self._admitted):
-                await self._refuse(mark, said)
+            # The answer does not say for which of the keys it is.
+            await self._refuse(tuple(self._admitted), said)
         self._identity = known | said
 
     async def _check(self, mark: str, *, again: bool = False) -> None:
@@ -116,7 +117,7 @@ class Guard:
         verdict, seen = await identify(self._client, owner, int(self._now()))
         facts = {"organization": self._client.name}
         if verdict is Verdict.OTHER:
-            await self._refuse(mark, seen)
+            await self._refuse((mark,), seen)
         if verdict is Verdict.UNKNOWN:
             log.warning(
                 "no answer shows whether the key is of the organization whose data the state has;"
@@ -139,12 +140,15 @@ class Guard:
         self._identity = self._identity | said
         await self._vault.note(self._identity, self._marks)
 
-    async def _refuse(self, mark: str, seen: Identity) -> None:
+    async def _refuse(self, marks: Collection[str], seen: Identity) -> NoReturn:
+        """Admit these keys no more. Raises OtherOrganization, also without a key."""
         text = _sentence(self._client.name, self._identity, seen)
-        self._refused[mark] = (text, self._mono())
-        self._admitted.discard(mark)
-        if mark in self._marks:
-            self._marks = tuple(each for each in self._marks if each != mark)
+        for mark in marks:
+            self._refused[mark] = (text, self._mono())
+            self._admitted.discard(mark)
+        others = tuple(each for each in self._marks if each not in marks)
+        if others != self._marks:
+            self._marks = others
             await self._vault.note(self._identity, self._marks)
         raise OtherOrganization(text)
 
