@@ -74,11 +74,11 @@ class Reply:
 
     @property
     def output(self) -> int:
-        """Tokens made, thought included."""
+        """Output tokens, with the reasoning tokens: OpenAI bills both as output."""
         return tokens(self.text) + self.reasoning
 
     def chat_usage(self) -> dict[str, object]:
-        """As chat completions tell it."""
+        """As chat completions report it."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.output,
@@ -93,7 +93,7 @@ class Reply:
         }
 
     def response_usage(self) -> dict[str, object]:
-        """As responses tell it."""
+        """As responses report it."""
         return {
             "input_tokens": self.prompt,
             "input_tokens_details": {"cached_tokens": self.cached, "cache_write_tokens": 0},
@@ -110,23 +110,28 @@ def reply(document: Document, prompt: str, limit: object) -> Reply:
         raise Odd("you must provide a model parameter", "model")
     draw = hashlib.sha256(f"{model}\n{prompt}".encode()).digest()
     wanted = 8 + draw[0] % 40
-    most = min(wanted, limit) if isinstance(limit, int) and limit > 0 else wanted
-    pieces = tuple(
-        ("" if place == 0 else " ") + _WORDS[(draw[1] + place * (1 + draw[2] % 7)) % len(_WORDS)]
-        for place in range(most)
-    )
+    most = wanted
+    if isinstance(limit, int) and limit > 0:
+        most = min(wanted, limit)
+    step = 1 + draw[2] % 7
+    pieces = []
+    for place in range(most):
+        word = _WORDS[(draw[1] + place * step) % len(_WORDS)]
+        pieces.append(f" {word}" if place else word)
     prompted = tokens(prompt)
+    # OpenAI caches long prompts only, by their beginning.
     cached = prompted // 1024 * 1024 if prompted > 1024 else 0
-    return Reply(
-        dated(model), pieces, prompted, cached, 64 if model.startswith("o") else 0, most < wanted
-    )
+    reasoning = 64 if model.startswith("o") else 0
+    return Reply(dated(model), tuple(pieces), prompted, cached, reasoning, most < wanted)
 
 
 def dated(model: str) -> str:
     """The model that answers: an alias stands for its newest snapshot."""
-    return next(
-        (name for name in sorted(TOKENS, reverse=True) if name.startswith(f"{model}-2")), model
-    )
+    # The date of a snapshot begins with 2; "gpt-5" must not become "gpt-5-mini-2025-08-07".
+    for name in sorted(TOKENS, reverse=True):
+        if name.startswith(f"{model}-2"):
+            return name
+    return model
 
 
 def written(parts: object) -> str:
@@ -136,11 +141,8 @@ def written(parts: object) -> str:
     if isinstance(parts, list):
         return "\n".join(written(part) for part in parts)
     if isinstance(parts, dict):
-        return "\n".join(
-            written(parts[key])
-            for key in ("content", "text", "input_text", "output")
-            if key in parts
-        )
+        present = [key for key in ("content", "text", "input_text", "output") if key in parts]
+        return "\n".join(written(parts[key]) for key in present)
     return ""
 
 
@@ -153,23 +155,19 @@ class Models:
         self._numbers = count(1)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Hang the routes on a router."""
-        for path, answer in (
-            ("chat/completions", self.chat),
-            ("responses", self.responses),
-            ("embeddings", self.embeddings),
-        ):
-            router.add_post(f"/v1/{path}", answer)
+        """Add the routes to a router."""
+        router.add_post("/v1/chat/completions", self.chat)
+        router.add_post("/v1/responses", self.responses)
+        router.add_post("/v1/embeddings", self.embeddings)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions"""
         try:
             document = await _document(request)
-            made = reply(
-                document,
-                written(document.get("messages")),
-                document.get("max_completion_tokens") or document.get("max_tokens"),
-            )
+            prompt = written(document.get("messages"))
+            # `max_tokens` is the older name, which many applications still send.
+            limit = document.get("max_completion_tokens") or document.get("max_tokens")
+            made = reply(document, prompt, limit)
         except Odd as error:
             return _odd(error)
         head = {
@@ -179,10 +177,10 @@ class Models:
             "service_tier": "default",
         }
         if document.get("stream"):
+            # A stream of chat completions has usage only on request; one of responses always.
             options = document.get("stream_options") or {}
-            return await _stream(
-                request, _chat_chunks(head, made, bool(options.get("include_usage"))), done=True
-            )
+            with_usage = bool(options.get("include_usage"))
+            return await _stream(request, _chat_chunks(head, made, with_usage), done=True)
         message: Document = {
             "role": "assistant",
             "content": made.text,
@@ -195,17 +193,16 @@ class Models:
             "logprobs": None,
             "finish_reason": "length" if made.cut else "stop",
         }
-        return _json(
-            {**head, "object": "chat.completion", "choices": [choice], "usage": made.chat_usage()}
-        )
+        usage = made.chat_usage()
+        return _json({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses"""
         try:
             document = await _document(request)
-            asked = "\n".join(
-                (written(document.get("instructions")), written(document.get("input")))
-            ).strip()
+            instructions = written(document.get("instructions"))
+            given = written(document.get("input"))
+            asked = f"{instructions}\n{given}".strip()
             made = reply(document, asked, document.get("max_output_tokens"))
         except Odd as error:
             return _odd(error)
@@ -213,9 +210,8 @@ class Models:
         message = self._id("msg_")
         now = self._now()
         if document.get("stream"):
-            return await _stream(
-                request, _response_events(number, message, now, made, document), done=False
-            )
+            events = _response_events(number, message, now, made, document)
+            return await _stream(request, events, done=False)
         return _json(_response(number, message, now, made, document, done=True))
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
@@ -223,25 +219,21 @@ class Models:
         try:
             document = await _document(request)
             given = document.get("input")
-            inputs = (
-                given
-                if isinstance(given, list) and given and not isinstance(given[0], int)
-                else [given]
-            )
+            inputs = [given]
+            # A list of numbers is one input that is already in tokens.
+            if isinstance(given, list) and given and not isinstance(given[0], int):
+                inputs = given
             made = reply(document, written(inputs), None)
         except Odd as error:
             return _odd(error)
         size = document.get("dimensions") or 1536
         vectors = [_vector(str(text), int(size)) for text in inputs]
         packed = document.get("encoding_format") == "base64"
-        data = [
-            {
-                "object": "embedding",
-                "index": place,
-                "embedding": _packed(vector) if packed else vector,
-            }
-            for place, vector in enumerate(vectors)
-        ]
+        data = []
+        for place, vector in enumerate(vectors):
+            # OpenAI's Python client asks for base64 unless its caller chose a format.
+            embedding = _packed(vector) if packed else vector
+            data.append({"object": "embedding", "index": place, "embedding": embedding})
         usage = {"prompt_tokens": made.prompt, "total_tokens": made.prompt}
         return _json({"object": "list", "data": data, "model": made.model, "usage": usage})
 
@@ -253,7 +245,10 @@ class Models:
 
 
 def _chat_chunks(head: Document, made: Reply, usage: bool) -> Iterator[Document]:
-    base = {**head, "object": "chat.completion.chunk", **({"usage": None} if usage else {})}
+    base = {**head, "object": "chat.completion.chunk"}
+    # With usage on request, every chunk has the field; a last one without choices has the numbers.
+    if usage:
+        base["usage"] = None
     yield {**base, "choices": [_delta({"role": "assistant", "content": "", "refusal": None})]}
     for piece in made.pieces:
         yield {**base, "choices": [_delta({"content": piece})]}
@@ -269,18 +264,28 @@ def _delta(delta: Document, finish: str | None = None) -> Document:
 def _response(
     number: str, message: str, now: int, made: Reply, asked: Document, *, done: bool
 ) -> dict[str, Any]:
+    status = "in_progress"
+    details = None
+    output = []
+    usage = None
+    if done:
+        status = "incomplete" if made.cut else "completed"
+        details = {"reason": "max_output_tokens"} if made.cut else None
+        output = [_message(message, made.text)]
+        # The usage comes with the last event only, so a stream that is cut loses it.
+        usage = made.response_usage()
     return {
         "id": number,
         "object": "response",
         "created_at": now,
         "model": made.model,
-        "status": ("incomplete" if made.cut else "completed") if done else "in_progress",
+        "status": status,
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if done and made.cut else None,
+        "incomplete_details": details,
         "instructions": asked.get("instructions"),
         "metadata": asked.get("metadata") or {},
         "max_output_tokens": asked.get("max_output_tokens"),
-        "output": [_message(message, made.text)] if done else [],
+        "output": output,
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
@@ -291,7 +296,7 @@ def _response(
         "tools": [],
         "top_p": 1.0,
         "truncation": "disabled",
-        "usage": made.response_usage() if done else None,
+        "usage": usage,
     }
 
 
@@ -343,7 +348,7 @@ async def _stream(
             await response.write(line)
             await asyncio.sleep(PAUSE)
     except ConnectionError:
-        return response  # the caller has heard enough
+        return response  # the client closed the stream early
     await response.write_eof()
     return response
 

@@ -96,33 +96,41 @@ class Company:
         """Those who work on a project: the owners of its keys, and the first person, who owns the
         organization.
         """
+        # The owner of an orphaned key has left the project, but the key still works.
         owners = {key.owner.id for key in self.keys if key.project == project and not key.orphan}
-        return tuple(
-            person
-            for person in self.people
-            if not person.service and (person.role == "owner" or person.id in owners)
-        )
+        members = []
+        for person in self.people:
+            is_member = person.role == "owner" or person.id in owners
+            if is_member and not person.service:
+                members.append(person)
+        return tuple(members)
 
 
 def _since(seed: int, what: str, index: int) -> int:
-    return _FOUNDED + 86400 * 7 * index + spread(86400 * 3, seed, what, index)
+    """When the thing with this index was created: one about every week."""
+    weeks = 86400 * 7 * index
+    return _FOUNDED + weeks + spread(86400 * 3, seed, what, index)
 
 
-def _project(seed: int, index: int, archivable: bool) -> Project:
+def _project(seed: int, index: int) -> Project:
     name = _PROJECTS[index] if index < len(_PROJECTS) else f"Team {index + 1}"
-    archived = archivable and name == _ARCHIVED
+    # An archived project is listed only on request, and OpenAI refuses lists below it.
+    archived = name == _ARCHIVED
+    limit = _LIMITS[index % len(_LIMITS)]
     return Project(
         id="proj_" + code(24, seed, "project", index),
         name=name,
         since=_since(seed, "project", index),
         archived_at=1767225600 if archived else None,
-        limit_cents=None if archived else _LIMITS[index % len(_LIMITS)],
+        limit_cents=None if archived else limit,
     )
 
 
 def _person(seed: int, index: int) -> Person:
     name = _PEOPLE[index] if index < len(_PEOPLE) else f"Colleague {index + 1}"
-    local = name.lower().replace(" ", ".").replace("í", "i")
+    local = name.lower().replace(" ", ".")
+    # The names have no other letter outside ASCII, which an address could not have.
+    local = local.replace("í", "i")
     role = "owner" if index == 0 else "reader"
     return Person(
         "user-" + code(24, seed, "user", index),
@@ -144,9 +152,9 @@ def _account(seed: int, project: Project) -> ServiceAccount:
         since,
         True,
     )
-    return ServiceAccount(
-        "svc_acct_" + code(20, seed, "account", project.id), name, project, person, since
-    )
+    # Usage shows a service account under a user id, the lists under an id of its own.
+    account_id = "svc_acct_" + code(20, seed, "account", project.id)
+    return ServiceAccount(account_id, name, project, person, since)
 
 
 def _key(
@@ -157,14 +165,19 @@ def _key(
     accounts: tuple[ServiceAccount, ...],
 ) -> Key:
     name = _KEYS[index] if index < len(_KEYS) else f"service-{index + 1}"
-    home = _HOMES[index] if len(projects) == len(_PROJECTS) and index < len(_HOMES) else index
+    # The named keys belong to projects that fit their names; other sizes of company deal them out.
+    is_named = len(projects) == len(_PROJECTS) and index < len(_HOMES)
+    home = _HOMES[index] if is_named else index
     project = projects[home % len(projects)]
-    account = next((one for one in accounts if one.project == project and index % 4 == 0), None)
+    account = None
+    if index % 4 == 0:
+        account = next((one for one in accounts if one.project == project), None)
+    owner = account.person if account else people[index % len(people)]
     return Key(
         id="key_" + code(16, seed, "key", index),
         name=name,
         project=project,
-        owner=account.person if account else people[index % len(people)],
+        owner=owner,
         account=account,
         since=_since(seed, "key", index) + 86400 * 2,
         tail=code(4, seed, "tail", index),
@@ -175,15 +188,18 @@ def _key(
 
 def found(seed: int, projects: int, keys: int, users: int) -> Company:
     """The company of a seed with so many of each."""
-    houses = tuple(_project(seed, index, projects > 2) for index in range(projects))
+    every_project = tuple(_project(seed, index) for index in range(projects))
     people = tuple(_person(seed, index) for index in range(users))
-    accounts = tuple(_account(seed, house) for house in houses if house.name in _MACHINES)
+    automated = [project for project in every_project if project.name in _MACHINES]
+    accounts = tuple(_account(seed, project) for project in automated)
+    every_key = [_key(seed, index, every_project, people, accounts) for index in range(keys)]
+    service_people = tuple(account.person for account in accounts)
     return Company(
         id="org-" + code(24, seed, "organization"),
         name="Larkspur Labs",
-        projects=houses,
-        people=people + tuple(account.person for account in accounts),
+        projects=every_project,
+        people=people + service_people,
         accounts=accounts,
-        keys=tuple(_key(seed, index, houses, people, accounts) for index in range(keys)),
+        keys=tuple(every_key),
         limit_cents=2_000_000,
     )

@@ -20,35 +20,39 @@ _SHARES = (55, 30, 15)
 
 
 def metered(world: World, window: Window) -> dict[Dims, Amounts]:
-    """What events tell of a window, as rows of the endpoint `metered`."""
+    """The rows of the endpoint `metered` for a window."""
     endpoint = USAGE_ENDPOINTS["completions"]
     names = {project.id: project.name for project in world.company.projects}
     found: dict[Dims, Amounts] = {}
-    for dims, amounts in world.totals(endpoint.name, window, ("project_id", "model")).items():
+    measures = [measure.name for measure in endpoint.measures]
+    totals = world.totals(endpoint.name, window, ("project_id", "model"))
+    for dims, amounts in totals.items():
         named = dict(zip(endpoint.dimensions, dims, strict=True))
-        used = {
-            each.name: int(amount) for each, amount in zip(endpoint.measures, amounts, strict=True)
-        }
+        used = dict(zip(measures, map(int, amounts), strict=True))
+        model = named["model"]
+        project = names.get(str(named["project_id"]), "")
+        reported = _REPORTED.get(project, 0)
         for place, share in enumerate(_SHARES):
-            part = share * _REPORTED.get(names.get(str(named["project_id"]), ""), 0)
-            given, made, cached, requests = (
-                used[name] * part // 10_000
-                for name in ("input", "output", "input_cached", "requests")
-            )
-            if requests:
-                row: Dims = (
-                    _customer(world.seed, window.start, named["model"], place),
-                    named["model"],
-                    None,
-                    None,
-                )
-                found[row] = total(
-                    found.get(row, METERED.zero), (given, made, cached, made // 4, requests)
-                )
+            # Two shares of a hundred: of ten thousand together.
+            part = share * reported
+            given = used["input"] * part // 10_000
+            made = used["output"] * part // 10_000
+            cached = used["input_cached"] * part // 10_000
+            requests = used["requests"] * part // 10_000
+            if not requests:
+                continue
+            # OpenAI's usage has no reasoning tokens, but responses report them: here a quarter.
+            amounts_of_row = (given, made, cached, made // 4, requests)
+            customer = _customer(world.seed, window.start, model, place)
+            row: Dims = (customer, model, None, None)
+            before = found.get(row, METERED.zero)
+            found[row] = total(before, amounts_of_row)
     return found
 
 
 def _customer(seed: int, *of: object) -> str:
     """Some customers come more often than others."""
     at = draw(seed, "customer", *of) / 2**64
-    return _CUSTOMERS[int(at * at * len(_CUSTOMERS))]
+    # Squaring a number below 1 favours the first customers of the list.
+    place = int(at * at * len(_CUSTOMERS))
+    return _CUSTOMERS[place]

@@ -62,11 +62,11 @@ class Lateness:
 
     def __post_init__(self) -> None:
         shares = (self.growing, self.late, self.restated, self.moved, self.nameless, self.vanishing)
-        if (
-            min(*shares, self.split, self.costs_restated) < 0
-            or sum(shares) > 1
-            or max(self.split, self.costs_restated) > 1
-        ):
+        # Each minute has one fate, so their shares add up; the other two are drawn on their own.
+        independent = (self.split, self.costs_restated)
+        smallest = min(*shares, *independent)
+        largest = max(sum(shares), *independent)
+        if smallest < 0 or largest > 1:
             raise ValueError(
                 f"lateness: shares must lie between 0 and 1 and add up to at most 1, got {shares}"
             )
@@ -82,12 +82,17 @@ class Lateness:
     def settles_after(self) -> timedelta:
         """So long after a bucket's end what is visible of it is the truth, costs included."""
         wrong = self.restated + self.moved + self.nameless + self.vanishing
-        slow = max(
-            self.grows_for if self.growing else timedelta(0),
-            self.late_by[1] if self.late else timedelta(0),
-            self.restated_after[1] if wrong else timedelta(0),
-        )
-        costs = self.costs_delay + (self.restated_after[1] if self.costs_restated else timedelta(0))
+        # A minute has one fate, so the slowest fate counts, not their sum.
+        slow = timedelta(0)
+        if self.growing:
+            slow = max(slow, self.grows_for)
+        if self.late:
+            slow = max(slow, self.late_by[1])
+        if wrong:
+            slow = max(slow, self.restated_after[1])
+        costs = self.costs_delay
+        if self.costs_restated:
+            costs += self.restated_after[1]
         return max(self.delay[1] + slow, costs)
 
 
@@ -129,7 +134,8 @@ NONE = Part(0, 1)
 
 
 def _between(bounds: tuple[float, float], byte: int) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * byte / 255
+    least, most = bounds
+    return least + (most - least) * byte / 255
 
 
 class Delays:
@@ -150,7 +156,8 @@ class Delays:
 
     def part(self, luck: bytes, minute: int, age: float) -> Part:
         """What is seen of a minute of the hour `age` seconds after it ended."""
-        high, low, wait, long, side = luck[minute * _BYTES : (minute + 1) * _BYTES]
+        first = minute * _BYTES
+        high, low, wait, long, side = luck[first : first + _BYTES]
         past = age - _between(self._delay, wait)
         if past < 0:
             return NONE
@@ -158,7 +165,10 @@ class Delays:
         if fate is Fate.PLAIN:
             return ALL
         if fate is Fate.GROWS:
-            return Part(min(1 + int(past / self._step), self.lateness.steps), self.lateness.steps)
+            steps = self.lateness.steps
+            # The first part is there at once: a row that exists has some usage.
+            seen = 1 + int(past / self._step)
+            return Part(min(seen, steps), steps)
         if fate is Fate.LATE:
             return ALL if past >= _between(self._late, long) else Part(1, 2)
         return self._wrongly(fate, past, _between(self._wrong, long))
@@ -168,12 +178,20 @@ class Delays:
             return ALL
         if fate is Fate.VANISHES:
             return ALL if past < until / 2 else NONE
-        return {Fate.OVER: Part(3, 2), Fate.UNDER: Part(2, 3)}.get(fate) or Part(1, 1, fate)
+        if fate is Fate.OVER:
+            return Part(3, 2)
+        if fate is Fate.UNDER:
+            return Part(2, 3)
+        return Part(1, 1, fate)
 
     def _fate(self, chance: int, side: int) -> Fate:
         for threshold, fate in self._fates:
-            if chance < threshold:
-                return Fate.UNDER if fate is Fate.OVER and side & 1 else fate
+            if chance >= threshold:
+                continue
+            # `restated` is one share for both directions: too much and too little are as likely.
+            if fate is Fate.OVER and side & 1:
+                return Fate.UNDER
+            return fate
         return Fate.PLAIN
 
 
@@ -191,9 +209,10 @@ def _thresholds(lateness: Lateness) -> tuple[tuple[int, Fate], ...]:
         (lateness.vanishing, Fate.VANISHES),
     )
     found = []
-    sum_of = 0.0
+    total = 0.0
     for share, fate in shares:
-        sum_of += share
+        total += share
         if share:
-            found.append((round(sum_of * 65536), fate))
+            threshold = round(total * 65536)
+            found.append((threshold, fate))
     return tuple(found)

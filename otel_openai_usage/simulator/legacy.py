@@ -1,8 +1,8 @@
 """The old usage endpoint of the simulated organization, for an ordinary key: one UTC day at a time,
 five requests a minute.
 
-OpenAI does not document the shapes; these were seen in answers. What it says is the chat usage of the same world, told in windows
-of an hour.
+OpenAI does not document the shapes; these were seen in answers. The records are the chat usage of
+the same world, by the hour.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from datetime import date, datetime
 from aiohttp import web
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS
-from otel_openai_usage.domain.model import Width, Window
+from otel_openai_usage.domain.model import Width, Window, floor, midnight
 from otel_openai_usage.simulator import answers
 from otel_openai_usage.simulator.world import World
 
@@ -44,7 +44,7 @@ class Legacy:
         if text is None:
             return _error("Missing query parameter 'date'", 400)
         try:
-            day = (date.fromisoformat(text).toordinal() - 719163) * Width.DAY
+            day = midnight(date.fromisoformat(text))
         except ValueError:
             return _error(f"{text!r} is not a date", 400)
         return web.json_response(
@@ -73,45 +73,49 @@ class Legacy:
     def _records(self, day: int, user: str | None) -> list[dict[str, object]]:
         now = self._clock()
         company = self._world.company
-        end = min(day + Width.DAY, int(now.timestamp()) // Width.HOUR * Width.HOUR + Width.HOUR)
+        # The running hour is included, so the records of today change between two requests.
+        running_hour = floor(int(now.timestamp()), Width.HOUR)
+        end = min(day + Width.DAY, running_hour + Width.HOUR)
         if end <= day:
             return []
-        place = {name: _KIND.dimensions.index(name) for name in _GROUPS}
-        index = {measure.name: position for position, measure in enumerate(_KIND.measures)}
-        return [
-            {
-                "organization_id": company.id,
-                "organization_name": company.name,
-                "aggregation_timestamp": start,
-                "n_requests": amounts[index["requests"]],
-                "operation": "completion",
-                "snapshot_id": dims[place["model"]],
-                "n_context_tokens_total": amounts[index["input"]],
-                "n_generated_tokens_total": amounts[index["output"]],
-                "n_cached_context_tokens_total": amounts[index["input_cached"]],
-                "email": None,
-                "user_id": dims[place["user_id"]],
-                "project_id": dims[place["project_id"]],
-                "api_key_id": dims[place["api_key_id"]],
-                "api_key_name": None,
-                "api_key_redacted": None,
-                "api_key_type": None,
-                "project_name": None,
-                "request_type": "",
-            }
-            for start, rows in self._world.visible(
-                "completions", Window(day, end), Width.HOUR, _GROUPS, now
-            ).items()
-            for dims, amounts in rows.items()
-            if user is None or dims[place["user_id"]] == user
-        ]
+        window = Window(day, end)
+        hours = self._world.visible("completions", window, Width.HOUR, _GROUPS, now)
+        names = [measure.name for measure in _KIND.measures]
+        records: list[dict[str, object]] = []
+        for start, rows in hours.items():
+            for dims, amounts in rows.items():
+                who = dict(zip(_KIND.dimensions, dims, strict=True))
+                used = dict(zip(names, amounts, strict=True))
+                if user not in (None, who["user_id"]):
+                    continue
+                record = {
+                    "organization_id": company.id,
+                    "organization_name": company.name,
+                    "aggregation_timestamp": start,
+                    "n_requests": used["requests"],
+                    "operation": "completion",
+                    "snapshot_id": who["model"],
+                    "n_context_tokens_total": used["input"],
+                    "n_generated_tokens_total": used["output"],
+                    "n_cached_context_tokens_total": used["input_cached"],
+                    "email": None,
+                    "user_id": who["user_id"],
+                    "project_id": who["project_id"],
+                    "api_key_id": who["api_key_id"],
+                    "api_key_name": None,
+                    "api_key_redacted": None,
+                    "api_key_type": None,
+                    "project_name": None,
+                    "request_type": "",
+                }
+                records.append(record)
+        return records
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.headers.get("Authorization") != f"Bearer {ORDINARY_KEY}":
-            return web.json_response(
-                answers.wrong_key(request.headers.get("Authorization", "").removeprefix("Bearer ")),
-                status=401,
-            )
+        authorization = request.headers.get("Authorization", "")
+        if authorization != f"Bearer {ORDINARY_KEY}":
+            key = authorization.removeprefix("Bearer ")
+            return web.json_response(answers.wrong_key(key), status=401)
         now = self._clock().timestamp()
         if len(self._passed) == PER_MINUTE and now - self._passed[0] < 60:
             return _error(
@@ -123,14 +127,4 @@ class Legacy:
 
 
 def _error(message: str, status: int) -> web.Response:
-    return web.json_response(
-        {
-            "error": {
-                "message": message,
-                "type": "invalid_request_error",
-                "param": None,
-                "code": None,
-            }
-        },
-        status=status,
-    )
+    return web.json_response(answers.error(message), status=status)

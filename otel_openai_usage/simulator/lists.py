@@ -46,12 +46,13 @@ def listed(items: Sequence[Object], parameters: Parameters) -> Object:
             "integer_out_of_range",
         )
     first = 0
-    if (after := sent.get("after")) is not None:
-        first = next((place + 1 for place, item in enumerate(items) if item["id"] == after), -1)
-        if first < 0:
-            raise Refused(
-                f"Invalid 'after': no object with id '{after}'.", "after", "invalid_value"
-            )
+    after = sent.get("after")
+    if after is not None:
+        ids = [item["id"] for item in items]
+        if after not in ids:
+            message = f"Invalid 'after': no object with id '{after}'."
+            raise Refused(message, "after", "invalid_value")
+        first = ids.index(after) + 1
     part = items[first : first + int(text)]
     return {
         "object": "list",
@@ -75,6 +76,7 @@ def _project(project: Project) -> Object:
 
 
 def _owner(key: Key) -> Object:
+    # OpenAI nests the owner of a project's key under the name of its type; an admin key's is flat.
     if key.account is not None:
         account = key.account
         inner: Object = {
@@ -96,13 +98,14 @@ def _owner(key: Key) -> Object:
 
 
 def _key(key: Key, now: datetime) -> Object:
+    today = int(now.timestamp()) // 86400 * 86400
     return {
         "object": "organization.project.api_key",
         "id": key.id,
         "name": key.name,
         "redacted_value": f"sk-proj-***{key.tail}",
         "created_at": key.since,
-        "last_used_at": int(now.timestamp()) // 86400 * 86400,
+        "last_used_at": today,
         "expires_at": None,
         "owner_project_access": "inactive" if key.orphan else "active",
         "owner": _owner(key),
@@ -180,6 +183,7 @@ def _admin_keys(owner: Person) -> list[Object]:
 def _limit(name: str, cents: int | None, spent: Decimal) -> Object:
     if cents is None:
         raise Absent("No spend limit is configured.")
+    # OpenAI gives limits in cents, but costs in dollars.
     status = "enforcing" if spent * 100 >= cents else "inactive"
     return {
         "object": name,
@@ -199,11 +203,10 @@ class Lists:
 
     def projects(self, ask: Ask) -> Object:
         """Active projects, and archived ones if asked for."""
-        archived = dict(ask.parameters).get("include_archived", "false") == "true"
-        return listed(
-            [_project(one) for one in self._company.projects if archived or not one.archived_at],
-            ask.parameters,
-        )
+        with_archived = dict(ask.parameters).get("include_archived", "false") == "true"
+        projects = self._company.projects
+        chosen = [one for one in projects if with_archived or not one.archived_at]
+        return listed([_project(project) for project in chosen], ask.parameters)
 
     def project(self, ask: Ask) -> Object:
         """One project, archived or not."""
@@ -211,50 +214,45 @@ class Lists:
 
     def keys(self, ask: Ask) -> Object:
         """The keys of an active project; those whose owner has left only if asked for."""
+        # The default hides working keys whose owner has left, as OpenAI's does.
         access = dict(ask.parameters).get("owner_project_access", "active")
         if access not in ("active", "inactive", "any"):
             raise Refused(f"Invalid value: '{access}'.", "owner_project_access", "invalid_value")
         keys = [_key(key, ask.now) for key in self._keys(ask.path)]
-        return listed(
-            [key for key in keys if access in ("any", key["owner_project_access"])], ask.parameters
-        )
+        chosen = [key for key in keys if access in ("any", key["owner_project_access"])]
+        return listed(chosen, ask.parameters)
 
     def key(self, ask: Ask) -> Object:
         """One key of an active project."""
-        return _key(_found(self._keys(ask.path), ask.path["key_id"], "API key"), ask.now)
+        key = _found(self._keys(ask.path), ask.path["key_id"], "API key")
+        return _key(key, ask.now)
 
     def service_accounts(self, ask: Ask) -> Object:
         """The service accounts of an active project."""
-        return listed([_account(one) for one in self._accounts(ask.path)], ask.parameters)
+        accounts = [_account(account) for account in self._accounts(ask.path)]
+        return listed(accounts, ask.parameters)
 
     def service_account(self, ask: Ask) -> Object:
         """One service account of an active project."""
-        return _account(_found(self._accounts(ask.path), ask.path["account_id"], "service account"))
+        accounts = self._accounts(ask.path)
+        return _account(_found(accounts, ask.path["account_id"], "service account"))
 
     def members(self, ask: Ask) -> Object:
         """The people in an active project."""
-        return listed(
-            [_member(person) for person in self._company.members(self._active(ask.path))],
-            ask.parameters,
-        )
+        people = self._company.members(self._active(ask.path))
+        return listed([_member(person) for person in people], ask.parameters)
 
     def member(self, ask: Ask) -> Object:
         """One of the people in an active project."""
-        return _member(
-            _found(self._company.members(self._active(ask.path)), ask.path["user_id"], "user")
-        )
+        people = self._company.members(self._active(ask.path))
+        return _member(_found(people, ask.path["user_id"], "user"))
 
     def users(self, ask: Ask) -> Object:
         """The people in the organization, or those with the given `emails`."""
         emails = values(ask.parameters, "emails")
-        return listed(
-            [
-                _user(person)
-                for person in self._company.people
-                if not emails or person.email in emails
-            ],
-            ask.parameters,
-        )
+        people = self._company.people
+        chosen = [person for person in people if not emails or person.email in emails]
+        return listed([_user(person) for person in chosen], ask.parameters)
 
     def user(self, ask: Ask) -> Object:
         """One of the people in the organization."""
@@ -263,9 +261,9 @@ class Lists:
     def admin_keys(self, ask: Ask) -> Object:
         """The organization's admin keys, oldest first unless `order` is desc."""
         keys = _admin_keys(self._company.people[0])
-        return listed(
-            keys[::-1] if dict(ask.parameters).get("order") == "desc" else keys, ask.parameters
-        )
+        if dict(ask.parameters).get("order") == "desc":
+            keys.reverse()
+        return listed(keys, ask.parameters)
 
     def admin_key(self, ask: Ask) -> Object:
         """One of the organization's admin keys."""
@@ -276,22 +274,21 @@ class Lists:
 
     def limit(self, ask: Ask) -> Object:
         """The spend limit of the organization."""
-        return _limit(
-            "organization.spend_limit", self._company.limit_cents, self._world.spent(None, ask.now)
-        )
+        spent = self._world.spent(None, ask.now)
+        return _limit("organization.spend_limit", self._company.limit_cents, spent)
 
     def project_limit(self, ask: Ask) -> Object:
         """The spend limit of an active project, if it has one."""
         project = self._active(ask.path)
-        return _limit(
-            "project.spend_limit", project.limit_cents, self._world.spent(project.id, ask.now)
-        )
+        spent = self._world.spent(project.id, ask.now)
+        return _limit("project.spend_limit", project.limit_cents, spent)
 
     def _project(self, path: Mapping[str, str]) -> Project:
         return _found(self._company.projects, path["project_id"], "project")
 
     def _active(self, path: Mapping[str, str]) -> Project:
         project = self._project(path)
+        # OpenAI documents a 400 for the lists below an archived project.
         if project.archived_at:
             raise Refused(f"Project '{project.id}' is archived.", None, "project_archived")
         return project

@@ -25,17 +25,21 @@ def fill(
     end: int,
     prices: PriceList | None = None,
 ) -> list[SourceState]:
-    """Keep what was used and billed on the UTC days in [start, end), before a count that begins at
+    """Store what was used and billed on the UTC days in [start, end), before a count that begins at
     `end`; and the names.
 
-    `start` and `end` are UTC midnights, Unix seconds. The books, by the order of `KINDS`.
+    `start` and `end` are UTC midnights, Unix seconds. Returns the source states in the order of
+    `ENDPOINTS`.
     """
     store.set_names(organization, names(world))
-    return [
-        _fill(store, world, organization, endpoint, start, end, prices)
-        for endpoint in ENDPOINTS.values()
-        if not endpoint.level
-    ]
+    states = []
+    for endpoint in ENDPOINTS.values():
+        # A backfill reads no levels: they do not add up over the past.
+        if endpoint.level:
+            continue
+        state = _fill(store, world, organization, endpoint, start, end, prices)
+        states.append(state)
+    return states
 
 
 def _fill(
@@ -47,12 +51,13 @@ def _fill(
     end: int,
     prices: PriceList | None,
 ) -> SourceState:
-    grouping = endpoint.grouping(COSTS_GROUP_BY if endpoint.name == "costs" else GROUP_BY)
+    wanted = COSTS_GROUP_BY if endpoint.money else GROUP_BY
+    grouping = endpoint.grouping(wanted)
     source_state = store.source_state(organization, endpoint, end, grouping)
-    days = {
-        day: world.totals(endpoint.name, Window(day, day + Width.DAY), grouping)
-        for day in range(start, end, Width.DAY)
-    }
+    days = {}
+    for day in range(start, end, Width.DAY):
+        window = Window(day, day + Width.DAY)
+        days[day] = world.totals(endpoint.name, window, grouping)
     window = Window(start, end)
     recording.record_range(store, source_state, window, Width.DAY, days, end, prices)
     return source_state
@@ -71,12 +76,13 @@ def names(world: World) -> Names:
 def limits(world: World) -> Sequence[Limit]:
     """The monthly spend limits, as OpenAI would say them."""
     company = world.company
-    cents = [
-        (None, company.limit_cents),
-        *((project.id, project.limit_cents) for project in company.projects),
-    ]
-    return [
-        Limit(project, Decimal(amount) / 100, "usd", enforcing=False)
-        for project, amount in cents
-        if amount is not None
-    ]
+    # The organization's own limit has no project.
+    cents: list[tuple[str | None, int | None]] = [(None, company.limit_cents)]
+    cents += [(project.id, project.limit_cents) for project in company.projects]
+    found = []
+    for project_id, amount in cents:
+        if amount is None:
+            continue
+        dollars = Decimal(amount) / 100
+        found.append(Limit(project_id, dollars, "usd", enforcing=False))
+    return found

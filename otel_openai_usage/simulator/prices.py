@@ -24,7 +24,8 @@ class Price:
 
 
 def _per_million(*dollars: str) -> Price:
-    return Price(*(Decimal(amount) / _MILLION for amount in dollars))
+    prices = [Decimal(amount) / _MILLION for amount in dollars]
+    return Price(*prices)
 
 
 TOKENS: dict[str, Price] = {

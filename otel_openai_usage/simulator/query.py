@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 from zlib import crc32
 
-from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, LIMITS, Endpoint
+from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.simulator.costs import Filters
 
@@ -63,9 +63,10 @@ class Query:
 
     def cursor(self, start: int) -> str:
         """The page token for the buckets from `start` on."""
-        packed = (
-            self.asked.to_bytes(8, "big") + self.hash.to_bytes(4, "big") + start.to_bytes(8, "big")
-        )
+        # OpenAI's published tokens decode to these three numbers in this order.
+        asked = self.asked.to_bytes(8, "big")
+        parameters = self.hash.to_bytes(4, "big")
+        packed = asked + parameters + start.to_bytes(8, "big")
         return "page_" + base64.urlsafe_b64encode(packed).decode()
 
 
@@ -73,11 +74,12 @@ def values(parameters: Parameters, name: str) -> list[str]:
     """Every value of an array parameter, however it is spelt: `a=1&a=2`, `a[]=1&a[]=2` or `a=1,2`."""
     found = [text for key, text in parameters if key in (name, f"{name}[]")]
     # A line item has a comma of its own, so it can only be repeated.
-    return (
-        found
-        if name == "line_items"
-        else [part for text in found for part in text.split(",") if part]
-    )
+    if name == "line_items":
+        return found
+    parts = []
+    for text in found:
+        parts += [part for part in text.split(",") if part]
+    return parts
 
 
 def query(endpoint: Endpoint, parameters: Parameters, now: int) -> Query:
@@ -102,19 +104,23 @@ def query(endpoint: Endpoint, parameters: Parameters, now: int) -> Query:
         hash=_hash(endpoint, parameters),
         page=sent.get("page"),
     )
+    # A cursor replaces the start and freezes a default end at the time of the first page, so that
+    # later pages do not move with the clock.
     if found.page is not None:
         found = _turned(found, found.page)
     return _bounded(found, start, _integer(sent, "end_time"), now)
 
 
 def _known(endpoint: Endpoint, parameters: Parameters) -> None:
-    allowed = _SINGLE - ({"batch"} if "batch" not in endpoint.dimensions else set())
+    allowed = _SINGLE | {"group_by"}
+    if "batch" not in endpoint.dimensions:
+        allowed -= {"batch"}
+    # Costs can be grouped by user, but OpenAI's client has no filter for it.
+    forbidden = _NO_FILTER.get(endpoint.name, frozenset())
     for name, _ in parameters:
         plain = name.removesuffix("[]")
-        dimension = _FILTERS.get(plain)
-        if plain in _NO_FILTER.get(endpoint.name, ()) or not (
-            plain in allowed or plain == "group_by" or dimension in endpoint.dimensions
-        ):
+        is_filter = _FILTERS.get(plain) in endpoint.dimensions
+        if plain in forbidden or not (plain in allowed or is_filter):
             raise Refused(f"Unknown parameter: '{plain}'.", plain, "unknown_parameter")
 
 
@@ -122,6 +128,7 @@ def _integer(sent: dict[str, str], name: str) -> int | None:
     text = sent.get(name)
     if text is None:
         return None
+    # Times are eight bytes in the cursor, and every time that makes sense is far below 2^40.
     if not text.removeprefix("-").isdecimal() or not 0 <= int(text) < 1 << 40:
         raise Refused(
             f"Invalid type for '{name}': expected an integer, but got {text!r} instead.",
@@ -142,13 +149,13 @@ def _one_of(name: str, text: str, allowed: Iterable[str]) -> str:
 
 
 def _width(endpoint: Endpoint, text: str | None) -> Width:
-    return Width.parse(
-        _one_of("bucket_width", text or Width.DAY.text, (width.text for width in endpoint.widths))
-    )
+    allowed = [width.text for width in endpoint.widths]
+    chosen = _one_of("bucket_width", text or Width.DAY.text, allowed)
+    return Width.parse(chosen)
 
 
 def _limit(endpoint: Endpoint, width: Width, limit: int | None) -> int:
-    most = COST_LIMIT if endpoint is COSTS else LIMITS[width]
+    most = endpoint.limits[width]
     if limit is None:
         return _DEFAULTS[width]
     if not 1 <= limit <= most:
@@ -167,20 +174,23 @@ def _group_by(endpoint: Endpoint, wanted: list[str]) -> tuple[str, ...]:
 
 
 def _filters(endpoint: Endpoint, parameters: Parameters) -> Filters:
-    found = {
-        dimension: frozenset(wanted)
-        for name, dimension in _FILTERS.items()
-        if (wanted := values(parameters, name))
-    }
-    if batch := values(parameters, "batch"):
-        found["batch"] = frozenset({_one_of("batch", batch[0].lower(), ("true", "false"))})
+    found = {}
+    for name, dimension in _FILTERS.items():
+        wanted = values(parameters, name)
+        if wanted:
+            found[dimension] = frozenset(wanted)
+    batch = values(parameters, "batch")
+    if batch:
+        # Python clients send "True" where others send "true".
+        chosen = _one_of("batch", batch[0].lower(), ("true", "false"))
+        found["batch"] = frozenset({chosen})
     return found
 
 
 def _hash(endpoint: Endpoint, parameters: Parameters) -> int:
-    return crc32(
-        repr((endpoint.name, sorted(pair for pair in parameters if pair[0] != "page"))).encode()
-    )
+    """A number for all parameters but the page; their order does not matter."""
+    others = sorted(pair for pair in parameters if pair[0] != "page")
+    return crc32(repr((endpoint.name, others)).encode())
 
 
 def _turned(found: Query, page: str) -> Query:
@@ -190,9 +200,9 @@ def _turned(found: Query, page: str) -> Query:
         packed = b""
     if len(packed) != 20 or int.from_bytes(packed[8:12], "big") != found.hash:
         raise Refused(CURSOR, None, "invalid_request_error")
-    return replace(
-        found, asked=int.from_bytes(packed[:8], "big"), start=int.from_bytes(packed[12:], "big")
-    )
+    asked = int.from_bytes(packed[:8], "big")
+    start = int.from_bytes(packed[12:], "big")
+    return replace(found, asked=asked, start=start)
 
 
 def _bounded(found: Query, first: int, end: int | None, now: int) -> Query:
@@ -201,15 +211,15 @@ def _bounded(found: Query, first: int, end: int | None, now: int) -> Query:
         raise Refused(
             "Invalid 'end_time': expected a time after 'start_time'.", "end_time", "invalid_value"
         )
-    if found.endpoint is not COSTS:
-        return replace(
-            found,
-            start=floor(found.start, 60),
-            end=min(end if end is not None else found.asked, now),
-        )
+    if not found.endpoint.money:
+        # OpenAI floors the start to the minute only, whatever the width of the buckets.
+        wanted_end = found.asked if end is None else end
+        return replace(found, start=floor(found.start, 60), end=min(wanted_end, now))
     midnight = floor(now, Width.DAY) + Width.DAY
     start = floor(found.start, Width.DAY)
-    until = floor(end, Width.DAY) if end is not None else floor(found.asked, Width.DAY) + Width.DAY
+    until = floor(found.asked, Width.DAY) + Width.DAY
+    if end is not None:
+        until = floor(end, Width.DAY)
     if end is not None and until <= floor(first, Width.DAY):
         raise Refused(
             "Invalid 'end_time': 'start_time' and 'end_time' must not fall on the same date.",

@@ -93,10 +93,12 @@ class Simulation:
             "admin_api_keys": lists.admin_keys,
             "admin_api_keys/{key_id}": lists.admin_key,
         }
-        found = [
-            Route(endpoint.path, USAGE, self._buckets(endpoint)) for endpoint in ENDPOINTS.values()
-        ]
-        return found + [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
+        endpoints = ENDPOINTS.values()
+        routes = [Route(endpoint.path, USAGE, self._buckets(endpoint)) for endpoint in endpoints]
+        # Lists need another scope than usage: with a restricted key, usage can work while names
+        # fail.
+        routes += [Route(path, MANAGEMENT, answer) for path, answer in named.items()]
+        return routes
 
     def _buckets(self, endpoint: Endpoint) -> Answer:
         style = Style(organization=self.world.company.id)
@@ -113,6 +115,7 @@ class Simulation:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             now = self.clock()
+            # A list of pairs, not a dict: array parameters may be repeated.
             parameters = list(request.query.items())
             entry: dict[str, object] = {
                 "time": now.timestamp(),
@@ -133,23 +136,24 @@ class Simulation:
         wait = self.faults.wait(now.timestamp())
         if wait is not None:
             return self._limited(int(wait) + 1)
-        if (refusal := self._refusal(route, request)) is not None:
+        # Faults strike only requests that would be answered, so that `after` and `times` of a
+        # script count these alone.
+        refusal = self._refusal(route, request)
+        if refusal is not None:
             return refusal
+        path = request.path.removeprefix(PREFIX)
+        group_by = values(parameters, "group_by")
         cursor = any(name == "page" for name, _ in parameters)
-        struck = self.faults.strike(
-            request.path.removeprefix(PREFIX),
-            values(parameters, "group_by"),
-            cursor,
-            _start_time(parameters),
-        )
+        struck = self.faults.strike(path, group_by, cursor, _start_time(parameters))
         for fault in struck:
             if fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
         response = await self._answer(route, request, parameters, now, struck)
-        if any(fault.kind == "bare_error" for fault in struck) and response.status >= 400:
-            response = self._json(
-                {"error": "something about this request is not right"}, response.status
-            )
+        # OpenAI's `error` has been seen as a bare string instead of an object.
+        is_bare = any(fault.kind == "bare_error" for fault in struck)
+        if is_bare and response.status >= 400:
+            body: Body = {"error": "something about this request is not right"}
+            response = self._json(body, response.status)
         return response
 
     def _refusal(self, route: Route, request: web.Request) -> web.Response | None:
@@ -158,11 +162,9 @@ class Simulation:
             return self._json(answers.NO_KEY, 401)
         if key not in self.keys:
             return self._json(answers.wrong_key(key), 401)
-        return (
-            None
-            if route.scope in self.keys[key]
-            else self._json(answers.missing_scope(route.scope), 403)
-        )
+        if route.scope not in self.keys[key]:
+            return self._json(answers.missing_scope(route.scope), 403)
+        return None
 
     async def _answer(
         self,
@@ -172,25 +174,27 @@ class Simulation:
         now: datetime,
         struck: list[Fault],
     ) -> web.StreamResponse:
-        failure_log = next((fault for fault in struck if fault.kind in ANSWERS), None)
-        if failure_log is not None and failure_log.kind not in ("truncated", "cut"):
-            return await self._failure_log(failure_log, route, request)
+        # A request has one answer, so the fault that was put into force first wins.
+        failure = next((fault for fault in struck if fault.kind in ANSWERS), None)
+        if failure is not None and failure.kind not in ("truncated", "cut"):
+            return await self._failure(failure, route, request)
         try:
             body = route.answer(Ask(request.match_info, parameters, now, struck))
         except Refused as error:
-            return self._json(answers.error(error.message, param=error.param, code=error.code), 400)
+            refusal = answers.error(error.message, param=error.param, code=error.code)
+            return self._json(refusal, 400)
         except Absent as error:
             return self._json(answers.error(str(error), code="not_found"), 404)
-        return (
-            self._json(body, 200)
-            if failure_log is None
-            else await self._half(_encoded(body), failure_log, request)
-        )
+        if failure is not None:
+            return await self._half(_encoded(body), failure, request)
+        return self._json(body, 200)
 
-    async def _failure_log(
+    async def _failure(
         self, fault: Fault, route: Route, request: web.Request
     ) -> web.StreamResponse:
+        """The answer of a fault that needs no right answer."""
         key = request.headers["Authorization"].removeprefix("Bearer ")
+        # Functions, because every response made takes a request id, also one that is not sent.
         simple: dict[str, Callable[[], web.Response]] = {
             "rate_limit": lambda: self._limited(fault.retry_after),
             "error": lambda: self._json(answers.SERVER_ERROR, fault.status or 500),
@@ -213,13 +217,17 @@ class Simulation:
         return self._hung_up(request)
 
     async def _half(self, body: bytes, fault: Fault, request: web.Request) -> web.StreamResponse:
+        """The first half of `body`: as if that were all, or with a connection that breaks."""
+        half = body[: len(body) // 2]
         if fault.kind == "truncated":
-            return self._json(body[: len(body) // 2], 200)
+            return self._json(half, 200)
+        # The length of the whole body lets the client notice that the rest is missing.
+        length = str(len(body))
         response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Content-Length": str(len(body))}
+            headers={"Content-Type": "application/json", "Content-Length": length}
         )
         await response.prepare(request)
-        await response.write(body[: len(body) // 2])
+        await response.write(half)
         self._hung_up(request)
         return response
 
@@ -228,22 +236,22 @@ class Simulation:
         return self._json(answers.error(f"Invalid URL ({request.method} {request.path})"), 404)
 
     def _limited(self, wait: int | str | None) -> web.Response:
+        # No 429 of the usage endpoints is published; this has the form of the model endpoints'.
         message = "Rate limit reached for organization reports on requests per min (RPM)."
-        response = self._json(
-            answers.error(message, kind="requests", code="rate_limit_exceeded"), 429
-        )
+        body = answers.error(message, kind="requests", code="rate_limit_exceeded")
+        response = self._json(body, 429)
         if wait is not None:
             response.headers["Retry-After"] = str(wait)
         return response
 
     def _html(self, status: int) -> web.Response:
-        return web.Response(
-            text=answers.HTML.format(status=status), status=status, content_type="text/html"
-        )
+        page = answers.HTML.format(status=status)
+        return web.Response(text=page, status=status, content_type="text/html")
 
     def _hung_up(self, request: web.Request) -> web.Response:
         if request.transport is not None:
             request.transport.close()
+        # It never arrives; only the log of requests shows the 499, nginx's code for this.
         return web.Response(status=499)
 
     def _json(self, body: Body, status: int) -> web.Response:
@@ -287,13 +295,12 @@ class _Control:
         except (KeyError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"totals: {error!r}") from error
         names = [measure.name for measure in endpoint.measures]
-        rows = [
-            {
-                "dims": dict(zip(endpoint.dimensions, dims, strict=True)),
-                "amounts": dict(zip(names, map(str, amounts), strict=True)),
-            }
-            for dims, amounts in found.items()
-        ]
+        rows = []
+        for dims, amounts in found.items():
+            named_dims = dict(zip(endpoint.dimensions, dims, strict=True))
+            # Text, because a JSON number would lose digits of money in most clients.
+            named_amounts = dict(zip(names, map(str, amounts), strict=True))
+            rows.append({"dims": named_dims, "amounts": named_amounts})
         settles = self._simulation.world.settles_after.total_seconds()
         return web.json_response(
             {"kind": endpoint.name, "window": str(window), "settles_after": settles, "rows": rows}
@@ -315,9 +322,8 @@ class _Control:
         """How late usage is; a POST of {"preset": "prompt" | "demo" | "harsh"} changes it."""
         if request.method == "POST":
             await self._change(request, self._preset)
-        return web.json_response(
-            {"settles_after": self._simulation.world.settles_after.total_seconds()}
-        )
+        settles = self._simulation.world.settles_after.total_seconds()
+        return web.json_response({"settles_after": settles})
 
     async def keys(self, request: web.Request) -> web.Response:
         """POST {key: [scopes]}: the keys that are accepted from now on."""
@@ -415,7 +421,9 @@ async def running(
     try:
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{bound[1]}"
+        # An IPv6 address needs brackets in a URL.
+        url_host = f"[{host}]" if ":" in host else host
+        yield f"http://{url_host}:{bound[1]}"
     except OSError as error:
         why = error.strerror or error
         raise ListenError(
@@ -438,9 +446,8 @@ async def serve(
     """Serve a simulated organization until cancelled; `ready` is called with its URL once it
     listens. Raises ListenError.
     """
-    async with running(
-        application(world or World(), faults=faults, clock=clock, admin_key=admin_key), host, port
-    ) as url:
+    app = application(world or World(), faults=faults, clock=clock, admin_key=admin_key)
+    async with running(app, host, port) as url:
         if ready is not None:
             ready(url)
         await asyncio.Event().wait()

@@ -32,12 +32,18 @@ def _upto(count: int, size: int, salt: int) -> int:
     """
     if not count:
         return 0
-    return size * (1024 * count + (((count ^ salt) * _GOLDEN >> 50 & 1023) * 800 >> 10)) >> 10
+    # Multiplying by the golden ratio scatters neighbouring counts over 10 bits. The jitter stays
+    # below 800 of 1024, so that no request makes the total smaller than it was.
+    scattered = (count ^ salt) * _GOLDEN >> 50 & 1023
+    jitter = scattered * 800 >> 10
+    return size * (1024 * count + jitter) >> 10
 
 
 def _tokens(count: int, sizes: Sizes, salt: int) -> Flow:
     into = _upto(count, sizes.size, salt)
+    # Another salt, or input and output would always be large together.
     out = _upto(count, sizes.output, salt >> 7)
+    # The others are parts of input or output, because OpenAI's totals include them.
     return (
         into,
         out,
@@ -56,7 +62,9 @@ def _sized(count: int, sizes: Sizes, salt: int) -> Flow:
 
 
 def _several(count: int, sizes: Sizes, _salt: int) -> Flow:
-    return (count + (count * sizes.extra >> 10), count)
+    # Some requests make several images or searches, so there are more of these than of requests.
+    extra = count * sizes.extra >> 10
+    return (count + extra, count)
 
 
 def _counted(count: int, _sizes: Sizes, _salt: int) -> Flow:
@@ -100,17 +108,24 @@ class Traffic:
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self._streams = streams
         count = max(len(streams), 1)
+        # 40 days for each stream: longer than the 31 days of one page. A day's plan is 25 numbers,
+        # but an hour is 60 flows, so the number of hours has a bound of its own.
+        hours = min(count * 60, 6000)
         self._day = lru_cache(count * 40)(self._plan)
-        self._cuts = lru_cache(max(2000, min(count * 60, 6000)))(self._cut)
-        self.hour = lru_cache(max(1000, min(count * 60, 6000)))(self._hour)
+        self._cuts = lru_cache(max(2000, hours))(self._cut)
+        self.hour = lru_cache(max(1000, hours))(self._hour)
 
     def requests(self, stream: Stream, day: int) -> int:
         """How many requests a stream makes on a day (in days since 1970)."""
-        grown = 1024 + max(-600, min(3 * (day - _ANCHOR) // 2, 3000))
+        work = stream.work
+        # The company grows by the day, but between bounds, so that no date is absurd.
+        growth = 3 * (day - _ANCHOR) // 2
+        grown = 1024 + max(-600, min(growth, 3000))
         lively = 880 + draw(stream.seed, day) % 288
-        return (
-            stream.work.per_day * stream.work.rhythm.weekdays[(day + 3) % 7] * grown * lively >> 24
-        )
+        # 1970 began on a Thursday, and the weekdays begin with Monday.
+        weekday = work.rhythm.weekdays[(day + 3) % 7]
+        # The scales are 16 for the weekday and 1024 for the other two: 24 bits together.
+        return work.per_day * weekday * grown * lively >> 24
 
     def upto(self, stream: Stream, minute: int) -> Flow:
         """What a stream has used since its UTC day began, when `minute` (minutes since 1970)
@@ -122,37 +137,48 @@ class Traffic:
         count = hours[hour]
         if past:
             cuts = self._cuts(stream.index, minute // 60)
-            count += (hours[hour + 1] - count) * cuts[past] // (cuts[60] or 1)
+            in_hour = hours[hour + 1] - count
+            # An hour can have no weight at all: minutes of PLAYING often weigh nothing.
+            count += in_hour * cuts[past] // (cuts[60] or 1)
         return self._at(stream, day, count)
 
     def between(self, stream: Stream, first: int, last: int) -> Flow | None:
         """What a stream used in the minutes from `first` up to `last`, or None for nothing."""
-        used: Flow = (0,) * (
-            len(ENDPOINTS[stream.work.endpoint].measures) + WIDE.get(stream.work.endpoint, 0)
-        )
+        name = stream.work.endpoint
+        width = len(ENDPOINTS[name].measures) + WIDE.get(name, 0)
+        used: Flow = (0,) * width
         while first < last:
             day = first // 1440
-            until = min(last, (day + 1) * 1440)
-            whole = (
-                self._whole(stream, day) if until == (day + 1) * 1440 else self.upto(stream, until)
-            )
-            used = plus(used, whole)
+            day_end = (day + 1) * 1440
+            until = min(last, day_end)
+            # Running totals begin at 0 every midnight, so `upto` cannot give a whole day.
+            is_whole = until == day_end
+            since_midnight = self._whole(stream, day) if is_whole else self.upto(stream, until)
+            used = plus(used, since_midnight)
             if first % 1440:
-                used = tuple(map(sub, used, self.upto(stream, first)))
+                before = self.upto(stream, first)
+                used = tuple(map(sub, used, before))
             first = until
         return used if any(used) else None
 
     def level(self, stream: Stream, minute: int) -> int:
         """Bytes that a vector store stream holds in a minute; changes by the hour."""
         base = 200_000_000 + stream.seed % 9_000_000_000
-        grown = base // 400 * max(-300, minute // 1440 - _ANCHOR)
-        return base + grown + base * (draw(stream.seed, minute // 60) % 64) // 4096
+        days = minute // 1440 - _ANCHOR
+        # At most 300 days back, or the level would fall below zero.
+        grown = base // 400 * max(-300, days)
+        wobble = draw(stream.seed, minute // 60) % 64
+        return base + grown + base * wobble // 4096
 
     def _at(self, stream: Stream, day: int, count: int) -> Flow:
-        shape = _SHAPES.get(stream.work.endpoint)
+        """What the first `count` requests of a day used."""
+        work = stream.work
+        shape = _SHAPES.get(work.endpoint)
         if shape is None:
-            return _plain(count, ENDPOINTS[stream.work.endpoint])
-        return shape(count, stream.work.sizes, stream.seed ^ day * _GOLDEN & 0xFFFFFFFFFFFF)
+            return _plain(count, ENDPOINTS[work.endpoint])
+        # Every day has its own sizes, or all days would begin with the same requests.
+        day_bits = day * _GOLDEN & 0xFFFFFFFFFFFF
+        return shape(count, work.sizes, stream.seed ^ day_bits)
 
     def _whole(self, stream: Stream, day: int) -> Flow:
         return self._at(stream, day, self.requests(stream, day))
@@ -162,24 +188,19 @@ class Traffic:
         stream = self._streams[index]
         total = self.requests(stream, day)
         lively = noise(24, stream.seed, "hours", day)
-        cuts = [
-            0,
-            *accumulate(
-                weight * (192 + byte)
-                for weight, byte in zip(stream.work.rhythm.hours, lively, strict=True)
-            ),
-        ]
+        weights = []
+        for weight, byte in zip(stream.work.rhythm.hours, lively, strict=True):
+            weights.append(weight * (192 + byte))
+        cuts = list(accumulate(weights, initial=0))
+        # Cutting running sums, not each hour, makes the hours add up to the day exactly.
         return tuple(total * cut // cuts[24] for cut in cuts)
 
     def _cut(self, index: int, hour: int) -> tuple[int, ...]:
         """Running sum of the weights of an hour's minutes."""
         stream = self._streams[index]
-        return (
-            0,
-            *accumulate(
-                noise(60, stream.seed, "minutes", hour).translate(stream.work.rhythm.minutes)
-            ),
-        )
+        chance = noise(60, stream.seed, "minutes", hour)
+        weights = chance.translate(stream.work.rhythm.minutes)
+        return tuple(accumulate(weights, initial=0))
 
     def _hour(self, index: int, hour: int) -> tuple[Flow | None, ...]:
         """What each minute of an hour (hours since 1970) used, None for nothing."""
@@ -191,11 +212,14 @@ class Traffic:
         if not here:
             return (None,) * 60
         cuts = self._cuts(index, hour)
-        counts = [count + here * cut // (cuts[60] or 1) for cut in cuts]
+        total = cuts[60] or 1
+        counts = [count + here * cut // total for cut in cuts]
+        # In an hour whose minutes all weigh nothing, the last minute takes all requests.
         counts[60] = hours[nth + 1]
         return self._differences(stream, day, counts)
 
     def _differences(self, stream: Stream, day: int, counts: list[int]) -> tuple[Flow | None, ...]:
+        # Most minutes of a small stream have no request: for those no flow is worked out.
         found: list[Flow | None] = []
         before = counts[0]
         used = self._at(stream, day, counts[0])

@@ -36,6 +36,8 @@ class Style:
 
 def _token_fields(flow: Flow) -> tuple[int, ...]:
     into, out, cached, audio_in, audio_out, written, requests, image_in, image_out = flow
+    # OpenAI's sums: input is uncached, cached and cache-write tokens; uncached input is text, audio
+    # and image tokens.
     uncached = into - cached - written
     text_in = uncached - audio_in - image_in
     text_out = out - audio_out - image_out
@@ -69,12 +71,13 @@ class Renderer:
         self._endpoint = endpoint
         self._style = style
         self._tokens = endpoint.name in ("completions", "decisions")
-        self._count = _REQUIRED_TOKEN_FIELDS if self._tokens and style.missing_optional else None
-        names = (
-            _ONE_TOKEN_FIELDS
-            if self._tokens
-            else tuple(measure.field for measure in endpoint.measures)
-        )
+        self._count: int | None = None
+        names = tuple(measure.field for measure in endpoint.measures)
+        if self._tokens:
+            # OpenAI's rows have more token fields than the exporter counts.
+            names = _ONE_TOKEN_FIELDS
+            if style.missing_optional:
+                self._count = _REQUIRED_TOKEN_FIELDS
         number = "%d.0" if style.integral_floats else "%d"
         body = ",".join(f'"{name}":{number}' for name in names[: self._count])
         self._head = f'{{"object":"{endpoint.object}",{body},'
@@ -86,22 +89,27 @@ class Renderer:
         tails = self._tails
         if self._tokens:
             rows = [(dims, _token_fields(flow)[: self._count]) for dims, flow in rows]
-        return ",".join(
-            [head % flow + (tails.get(dims) or self._tail(dims)) for dims, flow in rows]
-        )
+        texts = []
+        for dims, flow in rows:
+            tail = tails.get(dims) or self._tail(dims)
+            texts.append(head % flow + tail)
+        return ",".join(texts)
 
     def _tail(self, dims: Dims) -> str:
         """The dimensions of a row, and its end."""
         fields: dict[str, object] = dict(zip(self._endpoint.dimensions, dims, strict=True))
+        # On the wire `batch` is a bool when grouped by, else null; the other dimensions are text.
         if fields.get("batch") is not None:
             fields["batch"] = fields["batch"] == "true"
         if self._style.missing_optional:
-            fields = {name: value for name, value in fields.items() if value is not None} or {
-                "project_id": None
-            }
+            fields = {name: value for name, value in fields.items() if value is not None}
+            # The row's measures end with a comma, so at least one field must follow.
+            fields = fields or {"project_id": None}
         if self._style.unknown_fields:
             fields |= {"region": "eu-north-1", "labels": [{"team": None}]}
-        tail = self._tails[dims] = json.dumps(fields, separators=(",", ":"))[1:]
+        text = json.dumps(fields, separators=(",", ":"))
+        tail = text[1:]
+        self._tails[dims] = tail
         return tail
 
 
@@ -119,6 +127,7 @@ def _cost_row(endpoint: Endpoint, row: CostRow, style: Style) -> str:
         tail["organization_id"] = style.organization
     if style.unknown_fields:
         tail["billing_cycle"] = {"day": 1}
+    # The json module would write a Decimal as a float and lose digits that OpenAI sends.
     amount = f'{{"value":{money(row.cost, style.money)},"currency":"{currency}"}}'
     return f'{{"object":"{endpoint.object}","amount":{amount},"quantity":{quantity},{json.dumps(tail)[1:]}'
 
@@ -137,12 +146,17 @@ def _long(value: Decimal) -> str:
     if not value:
         return "0E-6176"
     places = 33 - value.adjusted()
-    return str(value.quantize(Decimal(1).scaleb(-places), context=Context(prec=34)))
+    last_digit = Decimal(1).scaleb(-places)
+    # The default context has 28 digits and would refuse 34.
+    return str(value.quantize(last_digit, context=Context(prec=34)))
 
 
 def bucket(start: int, end: int, results: str, style: Style) -> str:
     """One bucket."""
-    iso = f'"start_time_iso":"{_iso(start)}","end_time_iso":"{_iso(end)}",' if style.iso else ""
+    # OpenAI documents no ISO times, but its answers have them.
+    iso = ""
+    if style.iso:
+        iso = f'"start_time_iso":"{_iso(start)}","end_time_iso":"{_iso(end)}",'
     odd = '"settled":false,' if style.unknown_fields else ""
     return f'{{"object":"bucket","start_time":{start},"end_time":{end},{iso}{odd}"results":[{results}]}}'
 
@@ -154,5 +168,8 @@ def _iso(unix: int) -> str:
 def page(buckets: Iterable[str], has_more: bool, next_page: str | None, style: Style) -> bytes:
     """The whole answer."""
     odd = '"data_as_of":null,' if style.unknown_fields else ""
+    data = ",".join(buckets)
     more = json.dumps(has_more)
-    return f'{{"object":"page",{odd}"data":[{",".join(buckets)}],"has_more":{more},"next_page":{json.dumps(next_page)}}}'.encode()
+    cursor = json.dumps(next_page)
+    text = f'{{"object":"page",{odd}"data":[{data}],"has_more":{more},"next_page":{cursor}}}'
+    return text.encode()

@@ -253,14 +253,14 @@ def models(count: int | None) -> tuple[str, ...]:
     """The models that text chats use: those of the table, then fine-tunes, up to `count` (None: the
     table).
     """
-    known = tuple(
-        name for name in TOKENS if name.startswith(("gpt-", "o3", "o4")) and name not in _MEDIA
-    )
-    tunes = tuple(
-        f"ft:gpt-4o-mini-2024-07-18:larkspur::{code(8, 'tune', n)}"
-        for n in range(max(0, (count or 0) - len(known)))
-    )
-    return (known + tunes)[:count]
+    chats = [name for name in TOKENS if name.startswith(("gpt-", "o3", "o4"))]
+    found = [name for name in chats if name not in _MEDIA]
+    missing = (count or 0) - len(found)
+    # Fine-tunes are how a real organization comes to hundreds of model names.
+    for number in range(missing):
+        suffix = code(8, "tune", number)
+        found.append(f"ft:gpt-4o-mini-2024-07-18:larkspur::{suffix}")
+    return tuple(found[:count])
 
 
 def _works(key: Key, index: int, names: tuple[str, ...], keys: int, seed: int) -> Iterator[Work]:
@@ -271,7 +271,11 @@ def _works(key: Key, index: int, names: tuple[str, ...], keys: int, seed: int) -
         if model in known and model not in names:
             model = names[spread(len(names), seed, key.id, model)]
         used.add(model)
-        yield replace(work, dims={**work.dims, "model": model}) if model else work
+        if model is None:
+            yield work
+            continue
+        yield replace(work, dims={**work.dims, "model": model})
+    # The models that no work names are dealt out to the keys, so that every model is used.
     for name in names[index::keys]:
         if name not in used:
             yield _chat(name, 150, OFFICE, _COPILOT)
@@ -283,18 +287,18 @@ def _people_of(
     for index, key in enumerate(company.keys):
         who = {"project_id": key.project.id, "user_id": key.owner.id, "api_key_id": key.id}
         for work in _works(key, index, names, len(company.keys), seed):
-            # A nameless store id would be the same in every project.
-            name = work.dims.get("vector_store_id")
-            store = (
-                {"vector_store_id": "vs_" + code(24, seed, key.project.id, name)} if name else {}
-            )
-            yield work, {**who, **work.dims, **store}
+            dims: dict[str, str | None] = {**who, **work.dims}
+            # The table has names of stores; OpenAI's ids differ from project to project.
+            store = work.dims.get("vector_store_id")
+            if store:
+                dims["vector_store_id"] = "vs_" + code(24, seed, key.project.id, store)
+            yield work, dims
     for index, person in enumerate(company.people):
-        if not person.service:  # in the playground there is no key
+        # People also use the playground, whose usage OpenAI reports without a key.
+        if not person.service:
             project = company.projects[index % len(company.projects)]
-            work = replace(
-                _PLAYGROUND, dims={**_PLAYGROUND.dims, "model": names[index % len(names)]}
-            )
+            model = names[index % len(names)]
+            work = replace(_PLAYGROUND, dims={**_PLAYGROUND.dims, "model": model})
             yield work, {"project_id": project.id, "user_id": person.id, **work.dims}
     for project in company.projects:
         yield _STORE, {"project_id": project.id}
@@ -329,18 +333,12 @@ def streams(
     """Every stream of the company; `activity` scales the requests."""
     found = []
     for index, (work, dims) in enumerate(_people_of(company, seed, models(model_count))):
-        busy = replace(
-            work,
-            per_day=round(
-                work.per_day * activity * (768 + spread(512, seed, "busy", index)) / 1024
-            ),
-        )
-        found.append(
-            Stream(
-                index,
-                busy,
-                tuple(dims.get(name) for name in ENDPOINTS[work.endpoint].dimensions),
-                draw(seed, "stream", index),
-            )
-        )
+        # From three quarters to five quarters of the table's number, so that seeds differ.
+        factor = 768 + spread(512, seed, "busy", index)
+        per_day = round(work.per_day * activity * factor / 1024)
+        busy = replace(work, per_day=per_day)
+        dimensions = ENDPOINTS[work.endpoint].dimensions
+        aligned = tuple(dims.get(name) for name in dimensions)
+        stream_seed = draw(seed, "stream", index)
+        found.append(Stream(index, busy, aligned, stream_seed))
     return tuple(found)
