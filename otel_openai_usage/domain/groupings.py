@@ -33,6 +33,7 @@ class Groupings:
 
     def changed_to(self, group_by: tuple[str, ...], midnight: int) -> "Groupings":
         """The same, with another grouping from `midnight` on."""
+        # Later changes were planned but never used: the new grouping replaces them.
         entries = [entry for entry in self.entries if entry[0] < midnight]
         if entries[-1][1] != group_by:
             entries.append((midnight, group_by))

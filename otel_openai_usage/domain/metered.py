@@ -81,6 +81,7 @@ def deduplicate(events: Iterable[Event], known: Mapping[bytes, bytes]) -> Dedupl
     for event in events:
         content = seen.get(event.identity)
         if content is None:
+            # The batch itself may have the event twice.
             seen[event.identity] = event.content
             found.fresh.append(event)
         elif content == event.content:

@@ -65,6 +65,7 @@ def floor(unix: int, width: int) -> int:
 
 def ceil(unix: int, width: int) -> int:
     """The first start of a bucket of `width` seconds that is not before `unix`."""
+    # Floor division of the negative number rounds up, without floats.
     return -(-unix // width) * width
 
 

@@ -73,6 +73,7 @@ def estimate(
     ]
     for end, dims, moved, counts in moves:
         named = dimensions_by_name(endpoint, dims)
+        # `end` itself belongs to the next bucket, which may have another price or day.
         rates = prices.rates(organization, endpoint, named, end - 1)
         cost = _cost(moved, rates)
         if cost is None:
@@ -84,6 +85,7 @@ def estimate(
         days[day] = EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:
             growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
+    # Usage that OpenAI took back must not lower the count of tokens without a price.
     return Estimate(days, growth, {model: count for model, count in unpriced.items() if count > 0})
 
 

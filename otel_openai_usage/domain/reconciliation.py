@@ -128,6 +128,7 @@ def _common(moved: Amounts, superseded: Amounts) -> Amounts:
 
 def total(one: Amounts, other: Amounts) -> Amounts:
     """The sum, measure by measure."""
+    # Python's `+` rounds a Decimal to 28 digits, but is exact for integers.
     return tuple(
         [
             a + b if type(a) is int and type(b) is int else EXACT.add(a, b)
@@ -193,6 +194,8 @@ def _replace_bucket(
         if any(amounts) or old is not None or is_money:
             change.writes.append(Row(width, start, dims, amounts))
         change.move(start + width, dims, old or zero, amounts, counts=counts)
+    # A reading has the whole bucket: usage that is not in it was moved to other dims, or taken
+    # back.
     for dims, old in before.items():
         if dims not in rows:
             change.drops.append((width, start, dims))
@@ -252,6 +255,7 @@ def draw_down(change: Change, wider: Iterable[Row], epoch: int) -> None:
     reading) rises in the same way when a finer row falls. A later coarse reading sets the sum
     again, whatever was done here.
     """
+    # Hours before days: how an hour's row moves also changes the row of its day.
     narrow_first = sorted(wider, key=lambda row: row.width)
     if not narrow_first:
         return
@@ -301,6 +305,7 @@ def _agreed(
         if pending:
             change.pending_decreases[key] = None
         return reported
+    # One low answer may be incomplete, so only a second equal one lowers the row.
     if pending is None or pending.amounts != reported:
         change.pending_decreases[key] = PendingDecrease(reported, now)
         return highest(reported, before)

@@ -90,11 +90,14 @@ def plan(
     # The first poll reads everything since the epoch, however long ago that is.
     if progress.complete:
         oldest = max(oldest, floor(now - rules.reconcile, _DAY))
+    # Whole hours, because the tier of hours begins where the fine tier ends.
     settled = floor(now - rules.settle, max(rules.width, _HOUR))
+    # The fine tier always has the current bucket, however short `settle` is.
     fine = min(max(oldest, settled), end - rules.width)
     unread = _with_new_time(progress, end)
     gaps = tuple(_within(unread, oldest, fine))
     hours = hours or bool(gaps)
+    # With buckets of a day there is no tier of hours that could read the gap.
     has_day_gap = bool(gaps) and rules.width == _DAY
     days = days or not progress.complete or has_day_gap
     hours_from = _hours_from(progress, rules, oldest, fine, gaps)
@@ -138,6 +141,7 @@ def _hours_from(
     if not progress.complete:
         return oldest
     starts = [floor(fine, _DAY) - _DAY]
+    # Whole days, because the tier of days ends where the tier of hours begins.
     starts += [floor(gap.start, _DAY) for gap in gaps]
     return min(max(oldest, min(starts)), fine)
 

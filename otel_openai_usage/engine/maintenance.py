@@ -98,6 +98,7 @@ class Maintenance:
         for span, count in SPANS.items():
             start = end - count * Width.DAY
             recent = [costs for day, costs in days.items() if day >= start]
+            # `days` has no day without both costs, and fewer days are another span.
             if len(recent) < count:
                 continue
             difference = Decimal(0)

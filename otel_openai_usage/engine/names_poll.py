@@ -138,6 +138,7 @@ class NamesPoll(Shown):
                     key = dims.get("api_key_id")
                     if project and project not in names.projects:
                         projects[project] = None
+                    # OpenAI's API finds a key only below its project.
                     if key and project and key not in names.api_keys:
                         keys[project, key] = None
         return list(projects), list(keys)

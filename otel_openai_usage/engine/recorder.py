@@ -101,6 +101,7 @@ class Recorder:
         self._unwritten_marks: list[HighWaterMark] = []
         self._logged_at = -SAY_AGAIN_AFTER
         self.source_states: list[SourceState] = []
+        # One thread, so that source states, store and view need no locks.
         self._thread = ThreadPoolExecutor(1, "recorder")
         self._abandoned = False
         self._present = Present(clock.now(), clock.mono())
@@ -308,6 +309,7 @@ class Recorder:
 
     async def publish_once(self, render: Callable[[], Awaitable[None]]) -> None:
         """Publish what changed; `render` makes it ready for readers. Raises StateError."""
+        # Read before the snapshot is built: a later change may not be in it.
         generation = self._generation
         if await self.do(self.publish):
             await render()

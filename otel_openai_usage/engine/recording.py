@@ -68,6 +68,8 @@ def record_reading(
     refine: Sequence[int] = ()
     if not refined:
         refine = _days_to_refine(store, source_state, step, reading)
+        # These days are recorded after their hours: only what the hours lack becomes a row of a
+        # day.
         reading = {start: rows for start, rows in reading.items() if start not in refine}
     compact_before = None
     if not step.coarse and _has_minutes_to_compact(source_state, fine_from):
@@ -101,6 +103,7 @@ def _write(store: UsageWriter, source_state: SourceState, commit: Commit, now: i
     If only the progress changed, it is not written now: reading again after a crash does no harm.
     """
     created = Created()
+    # The state in memory follows the commit: if it raises, neither of them has changed.
     if not commit.is_empty:
         created = store.commit(source_state, commit)
         source_state.written_at = now
@@ -131,6 +134,7 @@ def _late(source_state: SourceState, commit: Commit, now: int) -> dict[str, int]
 
 def _newest_used(reading: Mapping[int, Rows]) -> int | None:
     """The start of the newest bucket with usage."""
+    # A row of zeros shows no usage: OpenAI reports days that cost nothing.
     used = [start for start, rows in reading.items() if any(map(any, rows.values()))]
     return max(used, default=None)
 

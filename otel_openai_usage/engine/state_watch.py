@@ -73,6 +73,7 @@ def read_again(store: Writer, source_states: Iterable[tuple[SourceState, int]], 
         progress = source_state.progress
         start = max(progress.epoch, floor(now - reconcile, Width.DAY))
         end = progress.horizon
+        # Only the newest value of a level counts, so an old one need not be read again.
         if source_state.endpoint.level or end is None or end <= start:
             continue
         older = tuple(

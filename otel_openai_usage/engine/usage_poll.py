@@ -127,6 +127,7 @@ class UsagePoll:
         except GroupingRefused as error:
             return await self._step_without_dimensions(step, plan, error)
         except LookbackExceeded as error:
+            # The newest buckets cannot be too old, so for them this is an error of another kind.
             if not step.coarse:
                 raise
             await self._mark_lost(step, error)
@@ -141,6 +142,7 @@ class UsagePoll:
             return rows
         recorded = await self._record(step, reading, plan)
         rows = recorded.rows
+        # The hours show where a day differs. What they lack then becomes a row of the day.
         if recorded.refine:
             for window in self._joined(recorded.refine):
                 rows += await self._step(Step(window, Width.HOUR, coarse=True), plan)
@@ -164,6 +166,7 @@ class UsagePoll:
             facts = refused.facts(self._organization, self._source_name)
             log.warning(refused.summary, extra=facts)
         rows = 0
+        # The grouping may now change within the step, and a request has only one grouping.
         for window in windows.pieces(step.window, source_state.groupings.cuts):
             rows += await self._step(Step(window, step.width, step.coarse), plan)
         return rows

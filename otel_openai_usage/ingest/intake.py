@@ -113,6 +113,7 @@ class Intake:
             error = bug
             raise
         finally:
+            # Whatever happened, no request may wait forever.
             self._waiting_events -= len(events)
             for _, future in requests:
                 if future.done():
