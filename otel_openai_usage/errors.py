@@ -193,7 +193,7 @@ class Bug(SourceError):
 
 
 class Busy(ExporterError):
-    """More comes in than can be kept now. Nothing of it was taken; waiting helps."""
+    """More arrives than can be stored now. None of it was recorded; a later retry helps."""
 
 
 class StateError(ExporterError):

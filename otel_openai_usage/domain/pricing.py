@@ -86,7 +86,8 @@ def estimate(
         if counts:
             growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
     # Usage that OpenAI took back must not lower the count of tokens without a price.
-    return Estimate(days, growth, {model: count for model, count in unpriced.items() if count > 0})
+    new_unpriced = {model: count for model, count in unpriced.items() if count > 0}
+    return Estimate(days, growth, new_unpriced)
 
 
 def _cost(moved: Amounts, rates: Rates | None) -> Decimal | None:

@@ -110,6 +110,10 @@ def plan(
         steps += split(hours_from, fine, _HOUR, coarse=True)
     if days:
         steps += split(oldest, hours_from, _DAY, coarse=True)
+    lost: tuple[Window, ...] = ()
+    # Nothing is lost before the first complete poll, which reads everything since the epoch.
+    if progress.complete:
+        lost = tuple(_within(unread, 0, oldest))
     return Plan(
         steps=tuple(steps),
         fine_from=fine,
@@ -117,7 +121,7 @@ def plan(
         end=end,
         unread=tuple(_within(unread, oldest, end)),
         gaps=gaps,
-        lost=tuple(_within(unread, 0, oldest)) if progress.complete else (),
+        lost=lost,
     )
 
 
@@ -168,12 +172,17 @@ def pieces(window: Window, cuts: Iterable[int]) -> list[Window]:
 
 def _with_new_time(progress: Progress, end: int) -> tuple[Window, ...]:
     """The unread windows, with the time since the last plan."""
-    start = progress.epoch if progress.horizon is None else max(progress.epoch, progress.horizon)
-    if end <= start:
-        return progress.unread
+    start = progress.epoch
+    if progress.horizon is not None:
+        start = max(start, progress.horizon)
     older = progress.unread
-    if older and older[-1].end >= start:
-        return (*older[:-1], Window(older[-1].start, max(end, older[-1].end)))
+    if end <= start:
+        return older
+    if older:
+        newest = older[-1]
+        if newest.end >= start:
+            joined = Window(newest.start, max(end, newest.end))
+            return (*older[:-1], joined)
     return (*older, Window(start, end))
 
 

@@ -78,7 +78,9 @@ class Ingest:
     @property
     def url(self) -> str:
         """Where it listens, without a trailing slash."""
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        is_ipv6 = ":" in self._host
+        host = f"[{self._host}]" if is_ipv6 else self._host
+        return f"http://{host}:{self._port}"
 
     async def bind(self) -> None:
         """Take the address. Connections are answered after `start`. Raises ListenError."""
@@ -137,10 +139,15 @@ class Ingest:
         return None
 
     def _unsupported(self, request: web.Request) -> str | None:
+        """Why the Content-Type or the Content-Encoding cannot be read, else None."""
         if request.content_type.lower() not in self._parse:
-            return f"Content-Type: expected one of {', '.join(self._parse)}, got {request.headers.get('Content-Type', '')!r}"
-        if (encoding := _encoding(request)) not in ENCODINGS:
-            return f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}"
+            types = ", ".join(self._parse)
+            given = request.headers.get("Content-Type", "")
+            return f"Content-Type: expected one of {types}, got {given!r}"
+        encoding = _encoding(request)
+        if encoding not in ENCODINGS:
+            encodings = ", ".join(ENCODINGS)
+            return f"Content-Encoding: expected one of {encodings}, got {encoding!r}"
         return None
 
     async def _recorded(self, request: web.Request) -> web.Response:
@@ -163,11 +170,11 @@ class Ingest:
                 return problem(400, str(error))
             return problem(400, f"event {error.index}: {error}", index=error.index)
         except (Busy, StateError) as error:
-            return _later(
-                str(error)
-                if isinstance(error, Busy)
-                else "the events cannot be stored now; this server's log says why"
-            )
+            why = str(error)
+            if isinstance(error, StateError):
+                # Its own text names the state file: it is for the operator, not for a client.
+                why = "the events cannot be stored now; this server's log says why"
+            return _later(why)
         finally:
             self._bytes_in_flight -= sum(map(len, pieces))
         return web.Response(status=204)

@@ -235,21 +235,14 @@ class Parser:
             *extra,
         )
         unix = self._unix(envelope.time)
-        content = blake2b(
-            f"{unix} {dims} {amounts} {organization}".encode(), digest_size=8
-        ).digest()
+        counted = f"{unix} {dims} {amounts} {organization}"
+        content = blake2b(counted.encode(), digest_size=8).digest()
         # The length separates source and id: otherwise "a" + "bc" would equal "ab" + "c".
-        identity = blake2b(
-            f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode(), digest_size=16
-        ).digest()
-        return Event(
-            identity,
-            content,
-            None if unix is None else int(unix // 1),
-            dims,
-            amounts,
-            organization,
-        )
+        name = f"{len(envelope.source)}:{envelope.source}{envelope.id}"
+        identity = blake2b(name.encode(), digest_size=16).digest()
+        # Rounded down, so that the last second of an hour stays in its hour.
+        seconds = None if unix is None else int(unix // 1)
+        return Event(identity, content, seconds, dims, amounts, organization)
 
     def _unix(self, stated: datetime | None) -> float | None:
         """The time of an event in Unix seconds, None if it has none. Raises Refused."""
@@ -481,13 +474,9 @@ def _count(name: str, value: object) -> int:
     try:
         # Decimal accepts digits of any script, and 1_000: both are excluded below.
         number = Decimal(text)
-        if (
-            text.isascii()
-            and "_" not in text
-            and number.is_finite()
-            and 0 <= number <= MAX_COUNT
-            and number == number.to_integral_value()
-        ):
+        is_plain = text.isascii() and "_" not in text
+        is_in_range = number.is_finite() and 0 <= number <= MAX_COUNT
+        if is_plain and is_in_range and number == number.to_integral_value():
             return int(number)
     except InvalidOperation:
         pass
@@ -503,7 +492,8 @@ def _short(value: object) -> str:
 
 def _refused(error: Exception) -> Refused:
     at = _AT.search(str(error))
-    return Refused(_sentence(error), int(at[1]) if at and at[1] else None)
+    index = int(at[1]) if at and at[1] else None
+    return Refused(_sentence(error), index)
 
 
 def _sentence(error: Exception, prefix: str = "") -> str:
