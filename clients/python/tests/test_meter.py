@@ -1,5 +1,6 @@
 """What the official client returns becomes one event each, whatever the network does."""
 
+import errno
 import json
 import socket
 import subprocess
@@ -209,6 +210,40 @@ def test_what_cannot_be_sent_is_spooled_and_sent_by_the_next(
         "last"
     }
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_batch_that_cannot_be_read_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a free descriptor no spooled batch is lost: it is read later."""
+    spool = Spool(tmp_path, 50_000)
+    for number in range(3):
+        assert spool.put([{"id": str(number)}]) == 0
+
+    def exhausted(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", exhausted)
+        assert spool.take() is None
+    found = spool.take()
+    assert found is not None
+    assert found[1] == [{"id": "0"}]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_full_disk_collects_no_unfinished_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that cannot be written whole leaves no part of it."""
+    spool = Spool(tmp_path, 50_000)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert spool.put([{"id": "0"}, {"id": "1"}]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_spool_is_bounded(tmp_path: Path) -> None:

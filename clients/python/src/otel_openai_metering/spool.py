@@ -39,18 +39,19 @@ class Spool:
         """
         self._number += 1
         name = f"{time.time_ns():020d}-{os.getpid()}-{self._number}.json"
+        unfinished = self._folder / f".{name}"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(
-                self._folder / f".{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-            )
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(events, file, separators=(",", ":"), default=str)
                 file.flush()
                 os.fsync(file.fileno())
-            (self._folder / f".{name}").rename(self._folder / name)
+            unfinished.rename(self._folder / name)
             self._is_failing = False
         except (OSError, ValueError) as error:
+            # Nobody else would ever remove it, and a full disk has no room for many of them.
+            self.drop(unfinished)
             if not self._is_failing:
                 log.warning("events cannot be spooled in %s: %s", self._folder, error)
                 self._is_failing = True
@@ -58,13 +59,20 @@ class Spool:
         return self._bound()
 
     def take(self) -> tuple[Path, list[Event]] | None:
-        """The oldest batch; it stays until `drop`. A file that is none is thrown away."""
+        """The oldest batch; it stays until `drop`. A file that is none is thrown away; one that
+        cannot be read now, as without a free descriptor, stays.
+        """
         for file in self._files():
             try:
-                events = json.loads(file.read_bytes())
+                content = file.read_bytes()
+            except OSError as error:
+                log.debug("the spooled batch %s cannot be read now: %s", file, error)
+                continue
+            try:
+                events = json.loads(content)
                 if isinstance(events, list) and events:
                     return file, events
-            except (OSError, ValueError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 log.warning("the spooled batch %s cannot be read: %s", file, error)
             self.drop(file)
         return None
