@@ -15,13 +15,13 @@ class WatchedFiles:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._files = tuple(files)
+        self.files = tuple(files)
         self._stamps: tuple[Stamp, ...] | None = None
 
     def changed(self) -> bool:
         """Whether a file changed since the last call. The first call returns True."""
         before = self._stamps
-        self._stamps = tuple(_stamp(file) for file in self._files)
+        self._stamps = tuple(_stamp(file) for file in self.files)
         return self._stamps != before
 
     def forget(self) -> None:

@@ -40,7 +40,8 @@ class Access:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._config = read(path)
-        self._watched = _watch(path, self._config)
+        # It is read once more: only what is read after a call of `changed` is certainly newest.
+        self._watched = WatchedFiles([path, *self._config.files])
         self._passwords = PasswordCheck()
         # A thread of its own: a file that takes long to read delays nothing else.
         self._reader = ThreadPoolExecutor(1, "web-config")
@@ -101,8 +102,9 @@ class Access:
             raise ConfigError(problems)
         self.ssl = self._context(config)
         self._config = config
-        # It may name other files than the last one.
-        self._watched = _watch(self._path, config)
+        files = (self._path, *config.files)
+        if files != self._watched.files:
+            self._watched = WatchedFiles(files)
 
     def _context(self, config: WebConfig) -> ssl.SSLContext | None:
         if config.tls is None:
@@ -141,10 +143,3 @@ def _weaker(before: WebConfig, after: WebConfig) -> Iterator[str]:
             yield "tls_server_config.client_auth_type: cannot be weakened while running"
     if before.users and not after.users:
         yield "basic_auth_users: passwords cannot be switched off while running"
-
-
-def _watch(path: Path, config: WebConfig) -> WatchedFiles:
-    """Watch the web config file and its certificates from now on."""
-    watched = WatchedFiles([path, *config.files])
-    watched.changed()
-    return watched

@@ -244,6 +244,35 @@ async def test_wrong_passwords_delay_nobody_else(serve: Serve) -> None:
     assert set(await asyncio.gather(*guesses)) == {401, 503}
 
 
+def test_a_change_while_the_file_is_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is written between reading it and noting its time is read again."""
+    path = tmp_path / "web.yml"
+    header = "http_server_config: {{headers: {{X-Frame-Options: {}}}}}\n"
+    path.write_text(header.format("deny"))
+    protection = access.Access(path)
+    asyncio.run(settled(protection))
+    contents = iter(["sameorigin"])
+
+    def read_late(file: Path) -> WebConfig:
+        config = read(file)
+        for value in contents:
+            path.write_text(header.format(value))
+        return config
+
+    monkeypatch.setattr(access, "read", read_late)
+    path.write_text(header.format("deny") + "# changed\n")
+    asyncio.run(settled(protection))
+    asyncio.run(settled(protection))
+    assert protection.headers["X-Frame-Options"] == "sameorigin"
+
+
+async def settled(protection: access.Access) -> None:
+    """What a request waits for: the file is read if it changed."""
+    await asyncio.wrap_future(protection._start_reading())
+
+
 def rewrite(path: Path, text: str) -> None:
     """Write so that the time stamp is another in any case."""
     path.write_text(text)
