@@ -1,7 +1,7 @@
 """Polls names and spend limits. Both are exported, but have no rows and no totals."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
@@ -9,7 +9,6 @@ from otel_openai_usage.domain.source_state import SourceState, Status
 from otel_openai_usage.engine.ports import LimitSource, NameSource
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import MissingScope, Rejected, SourceError
-from otel_openai_usage.view.attributes import dimensions, unnamed
 
 log = logging.getLogger(__name__)
 
@@ -131,16 +130,12 @@ class NamesPoll(Shown):
         projects: dict[str, None] = {}
         keys: dict[tuple[str, str], None] = {}
         for source_state in self._source_states:
-            for stored_series in source_state.series.values():
-                dims = dimensions(source_state, stored_series)
-                if unnamed(dims, names):
-                    project = dims.get("project_id")
-                    key = dims.get("api_key_id")
-                    if project and project not in names.projects:
-                        projects[project] = None
-                    # OpenAI's API finds a key only below its project.
-                    if key and project and key not in names.api_keys:
-                        keys[project, key] = None
+            for project, key in _ids_in_use(source_state):
+                if project and project not in names.projects:
+                    projects[project] = None
+                # OpenAI's API finds a key only below its project.
+                if key and project and key not in names.api_keys:
+                    keys[project, key] = None
         return list(projects), list(keys)
 
     async def _apply_and_notify(self, found: Names) -> None:
@@ -164,6 +159,19 @@ class NamesPoll(Shown):
             recorder.fold(members, marks)
             recorder.store.set_names(self._organization, after)
             self._is_unwritten = False
+
+
+def _ids_in_use(source_state: SourceState) -> Iterable[tuple[str | None, str | None]]:
+    """Each pair of project_id and api_key_id that a series has, once."""
+    dimensions = source_state.endpoint.dimensions
+    if "project_id" not in dimensions:
+        return ()
+    project_place = dimensions.index("project_id")
+    # Many series share a pair, and this runs every few seconds.
+    if "api_key_id" not in dimensions:
+        return dict.fromkeys((dims[project_place], None) for dims in source_state.series)
+    key_place = dimensions.index("api_key_id")
+    return dict.fromkeys((dims[project_place], dims[key_place]) for dims in source_state.series)
 
 
 class LimitsPoll(Shown):
