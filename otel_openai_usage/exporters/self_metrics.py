@@ -33,7 +33,7 @@ class SelfMetrics:
     """Counts our own health. Safe in any thread; no method waits for anything.
 
     `state_size` (bytes) and `state_lost` (seconds) are called at each collection, and may not block
-    for long. `now` returns Unix seconds.
+    for long. After an OSError their gauge is left out. `now` returns Unix seconds.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class SelfMetrics:
     ) -> Callable[[CallbackOptions], list[Observation]]:
         measure = self._measured.get(row.name)
         if measure is not None:
-            return lambda _: _measurement(measure())
+            return lambda _: _measurement(measure)
         series = self._gauges[row.name]
 
         def observe(_: CallbackOptions) -> list[Observation]:
@@ -219,7 +219,12 @@ def _histogram(meter: Meter, row: SelfInstrument) -> Histogram:
     )
 
 
-def _measurement(value: float | None) -> list[Observation]:
+def _measurement(measure: Callable[[], float | None]) -> list[Observation]:
+    try:
+        value = measure()
+    except OSError:
+        # The SDK would log a trace for each scrape. /readyz and the polls say what is wrong.
+        return []
     return [] if value is None else [Observation(value)]
 
 

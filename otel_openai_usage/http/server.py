@@ -105,10 +105,6 @@ class Server:
         self._listener.abort()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    async def refresh(self) -> None:
-        """Render the current snapshot in the worker thread, so that no scrape waits for it."""
-        await asyncio.get_running_loop().run_in_executor(self._worker, self._reader.refresh)
-
     def _application(self) -> web.Application:
         middlewares = [self._listener.track]
         if self._access:

@@ -175,6 +175,20 @@ def test_without_a_snapshot_there_is_no_age() -> None:
     self_metrics.shutdown()
 
 
+def test_a_state_that_cannot_be_measured_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A scrape of a state in a folder that cannot be read has no size, and logs no trace."""
+
+    def unreadable() -> int:
+        raise PermissionError(13, "Permission denied")
+
+    reader = PrometheusReader(Board())
+    SelfMetrics(Board(), Resource({}), [reader], state_size=unreadable)
+    text = b"".join(reader.page()).decode()
+    assert "otel_openai_usage_build_info" in text
+    assert "otel_openai_usage_state_size" not in text
+    assert caplog.records == []
+
+
 def test_a_forked_child_can_start_threads() -> None:
     """A child forked after our MeterProvider was made can start threads and end."""
     program = """

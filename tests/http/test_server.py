@@ -207,7 +207,7 @@ async def test_a_published_snapshot_is_seen_by_the_next_scrape(
             snapshot({"openai.api.images": [({"organization": "acme"}, version)]}, version)
         )
         if refreshed:
-            await running.server.refresh()
+            running.reader.refresh()
         async with client.get("/metrics", headers={"Accept-Encoding": "identity"}) as answer:
             assert (
                 f'openai_api_images_total{{organization="acme"}} {version}.0' in await answer.text()
