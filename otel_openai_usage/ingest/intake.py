@@ -10,7 +10,7 @@ from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.engine.recording import RecordedEvents
-from otel_openai_usage.errors import Busy, StateError
+from otel_openai_usage.errors import Busy
 from otel_openai_usage.storage.ports import Writer
 
 MAX_WAITING = 20_000
@@ -107,10 +107,10 @@ class Intake:
         try:
             recorded = await self._recorder.do(lambda: self._record(events))
             self._report(recorded)
-        except StateError as failure:
+        except Exception as failure:  # noqa: BLE001 - a bug must not strand the requests that wait
             error = failure
-        except BaseException as bug:
-            error = bug
+        except BaseException as cancelled:
+            error = cancelled
             raise
         finally:
             # Whatever happened, no request may wait forever.
