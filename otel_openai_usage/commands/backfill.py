@@ -56,7 +56,10 @@ class Asked:
 
     def end(self, now: int) -> int:
         """Unix seconds; where counting began ends it earlier."""
-        return min(midnight(self.until) + Width.DAY if self.until else now, now)
+        if self.until is None:
+            return now
+        # `until` is included, so its own end counts.
+        return min(midnight(self.until) + Width.DAY, now)
 
 
 async def read(
@@ -89,18 +92,14 @@ async def read(
             f"{error}. Stop the exporter for the backfill and start it again afterwards: it makes up for the pause"
         ) from error
     with closing(store):
-        source_states = {
-            one.name: list(_source_states(settings, one, store, now))
-            for one in settings.organizations
-        }
-        began = max(
-            (
-                source_state.progress.epoch
-                for each in source_states.values()
-                for source_state in each
-            ),
-            default=now,
-        )
+        source_states: dict[str, list[SourceState]] = {}
+        epochs = []
+        for one in settings.organizations:
+            states = list(_source_states(settings, one, store, now))
+            source_states[one.name] = states
+            epochs += [state.progress.epoch for state in states]
+        # The latest: as long as one source began to count after --from, there is a past to read.
+        began = max(epochs, default=now)
         if asked.start >= began:
             raise ConfigError(
                 [
@@ -114,7 +113,9 @@ async def read(
         ]
         run = BackfillRun(store, asked.start, asked.end(now), now, clock, prices(settings), told)
         done += [await _extra(settings, extra, run) for extra in extra_sources(settings)]
-    if failed := next((error for _, error in done if error), None):
+    # Only now, so that a source that fails does not keep the others from being read.
+    failed = next((error for _, error in done if error), None)
+    if failed:
         raise SourceError(
             f"{failed}. What was read is kept: run the same again to read the rest"
         ) from failed
@@ -135,6 +136,7 @@ async def _organization(
     list_prices = prices(settings)
     failed = None
 
+    # The exporter hands this work to its writer thread; here there is no other thread.
     async def run(work: Callable[[], None]) -> None:
         work()
 
@@ -144,13 +146,10 @@ async def _organization(
         for source_state in source_states:
             source = provider.sources[source_state.endpoint.name]
             hours_from = now - int(settings.history.hours.total_seconds())
-            calls = backfill.plan(
-                source_state,
-                asked.start,
-                asked.end(now),
-                hours_from,
-                store.backfilled(source_state),
-            )
+            # A second run asks only for what the first did not get.
+            done = store.backfilled(source_state)
+            end = asked.end(now)
+            calls = backfill.plan(source_state, asked.start, end, hours_from, done)
             try:
                 rows += await _source(store, source_state, source, calls, now, told, list_prices)
             except SourceError as error:
@@ -215,17 +214,21 @@ async def _source(
 def _source_states(
     settings: Settings, one: Organization, store: Writer, now: int
 ) -> Iterator[SourceState]:
-    """The books of what is enabled; counting begins as `run` would begin it, if it has not begun."""
+    """The states of the enabled sources; counting begins as `run` would begin it, if it has not
+    begun.
+    """
     began = app.epoch(settings.usage.start, now)
     if settings.costs.enabled:
-        yield store.source_state(
-            one.name, COSTS, floor(began, Width.DAY), COSTS.grouping(settings.costs.group_by)
-        )
-    for name in settings.usage.endpoints if settings.usage.enabled else ():
+        # OpenAI reports costs by whole UTC days.
+        first_day = floor(began, Width.DAY)
+        grouping = COSTS.grouping(settings.costs.group_by)
+        yield store.source_state(one.name, COSTS, first_day, grouping)
+    if not settings.usage.enabled:
+        return
+    for name in settings.usage.endpoints:
         endpoint = USAGE_ENDPOINTS[name]
-        yield store.source_state(
-            one.name, endpoint, began, endpoint.grouping(settings.usage.group_by)
-        )
+        grouping = endpoint.grouping(settings.usage.group_by)
+        yield store.source_state(one.name, endpoint, began, grouping)
 
 
 async def _ignore(_: Names) -> None:
@@ -237,6 +240,7 @@ async def _names(settings: Settings, one: Organization, store: Writer, names: Na
     if settings.names.enabled and not store.names(one.name).projects:
         try:
             store.set_names(one.name, await names.read(_ignore))
+        # Names need another scope than usage; without them the past is worth reading all the same.
         except SourceError as error:
             log.warning(
                 "names are not known",
@@ -250,11 +254,11 @@ def series(
     """What is stored of those days, before counting began, as series. Raises StateError."""
     stored = queries_opener(state_file(settings, env))
     policy = app.policy(settings, once=True)
-    every = [
-        found
-        for one in settings.organizations
-        for found in past.series(stored, one.name, asked.start, asked.end(now), policy)
-    ]
+    end = asked.end(now)
+    every: list[PastSeries] = []
+    for one in settings.organizations:
+        every += past.series(stored, one.name, asked.start, end, policy)
+    # OpenMetrics wants all series of a metric together, also those of several organizations.
     order = list(dict.fromkeys(found.instrument.name for found in every))
     return iter(sorted(every, key=lambda found: order.index(found.instrument.name)))
 

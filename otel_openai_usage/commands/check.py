@@ -74,17 +74,17 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         from otel_openai_usage.providers.openai.prices import Prices
 
         Prices(settings.prices.overrides)
-    yield Finding(
-        "ok",
-        "configuration",
-        f"{len(settings.organizations)} organization{'s' * (len(settings.organizations) > 1)}",
-    )
+    count = len(settings.organizations)
+    plural = "s" if count > 1 else ""
+    yield Finding("ok", "configuration", f"{count} organization{plural}")
     extras = extra_sources(settings)
     warnings = [f"{extra.name}: {extra.warning}" for extra in extras]
     for warning in (*settings.warnings, *warnings):
         yield Finding("warn", "configuration", warning)
+    # With the legacy source alone no admin key is needed, and there is none to test.
     for one in settings.organizations if needs_key(settings) else ():
-        yield from asyncio.run(_asked(settings, one, offline, state_file(settings, env)))
+        state = state_file(settings, env)
+        yield from asyncio.run(_asked(settings, one, offline, state))
     for extra in extras:
         yield asyncio.run(_extra(settings, extra, offline))
     if settings.otlp.on:
@@ -117,15 +117,15 @@ async def _asked(
     if not uses:
         return []
     try:
-        key = Key(
-            one.admin_key.get_secret_value() if one.admin_key else "", path=one.admin_key_file
-        )
+        secret = one.admin_key.get_secret_value() if one.admin_key else ""
+        key = Key(secret, path=one.admin_key_file)
         kind = _kind(one.name, await key.current())
     except ConfigError as error:
         return [Finding("fail", f"{one.name}: key", str(error))]
     if offline or kind.level == "fail":
         return [kind]
-    return [kind, *[finding async for finding in _answers(settings, one, key, uses, state)]]
+    answers = [finding async for finding in _answers(settings, one, key, uses, state)]
+    return [kind, *answers]
 
 
 _ORDINARY = ("sk-proj-", "sk-svcacct-", "sk-None-")
@@ -200,10 +200,10 @@ async def _answers(
             try:
                 body = await client.get(probe.path, probe.params(today), endpoint=probe.path)
             except SourceError as error:
-                yield _failure_log(one.name, probe, error)
-                if isinstance(error, Rejected) and not isinstance(
-                    error, MissingScope
-                ):  # it will be for all
+                yield _failure(one.name, probe, error)
+                # A missing scope concerns one probe, a refused key all of them.
+                is_key_refused = isinstance(error, Rejected) and not isinstance(error, MissingScope)
+                if is_key_refused:
                     break
                 continue
             yield Finding("ok", f"{one.name}: {probe.section}", f"{probe.path} answers")
@@ -233,7 +233,7 @@ async def _owner(client: Client, one: Organization, state: Path) -> list[Finding
     return [Finding("ok", subject, "the key is of the state's organization")] if counted else []
 
 
-def _failure_log(name: str, probe: _Probe, error: SourceError) -> Finding:
+def _failure(name: str, probe: _Probe, error: SourceError) -> Finding:
     """What an error says of a source, or of the key."""
     subject = f"{name}: {probe.section}"
     level: Level = "fail" if probe.needed else "warn"
@@ -259,9 +259,9 @@ def _failure_log(name: str, probe: _Probe, error: SourceError) -> Finding:
 
 def _organization(one: Organization, body: bytes) -> Iterator[Finding]:
     """Whose costs these are; nothing if there were none."""
-    ids = sorted(
-        {match.decode() for match in re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)}
-    )
+    # OpenAI does not document the field, and not every answer has it.
+    matches = re.findall(rb'"organization_id"\s*:\s*"([^"]+)"', body)
+    ids = sorted({match.decode() for match in matches})
     if ids and one.id and ids != [one.id]:
         yield Finding(
             "warn",
@@ -293,17 +293,14 @@ def _session_that_notes(dates: list[tuple[float, str]]) -> Callable[..., aiohttp
 def _clock(name: str, ours: float, date: str) -> Finding:
     """Compare our time with an HTTP Date, which is of whole seconds."""
     try:
-        skew = (
-            datetime.fromtimestamp(ours, UTC) - parsedate_to_datetime(date).astimezone(UTC)
-        ).total_seconds()
+        theirs = parsedate_to_datetime(date).astimezone(UTC)
+        skew = (datetime.fromtimestamp(ours, UTC) - theirs).total_seconds()
     except ValueError:
         return Finding("warn", f"{name}: clock", f"the answer's Date is {date!r}, which is no time")
     if abs(skew) > SKEW:
-        return Finding(
-            "warn",
-            f"{name}: clock",
-            f"ours is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; set it by NTP",
-        )
+        direction = "ahead" if skew > 0 else "behind"
+        text = f"ours is {abs(skew):.0f} s {direction}; set it by NTP"
+        return Finding("warn", f"{name}: clock", text)
     return Finding("ok", f"{name}: clock", "agrees with OpenAI's")
 
 
@@ -377,7 +374,8 @@ def _runs(state: Path) -> bool:
 
 def _listeners(settings: Settings, *, runs: bool) -> Iterator[Finding]:
     """Whether `run` could listen where it should; if it runs already, whether it does."""
-    prometheus, events = settings.prometheus, settings.events
+    prometheus = settings.prometheus
+    events = settings.events
     ours: list[bool] = []
     if prometheus.enabled and not settings.sdk_disabled:
         tls = False
@@ -436,6 +434,8 @@ def _is_exporter(host: str, port: int, *, tls: bool) -> bool:
     try:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            # Our own certificate may be for another name or signed by ourselves, and nothing
+            # secret is sent.
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(

@@ -32,22 +32,18 @@ async def _demo(port: int) -> int:
     world = World()
     async with running(application(world)) as url, AsyncExitStack() as stack:
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
-        path = (
-            Path(stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-")))
-            / "state.db"
-        )
+        folder = stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-"))
+        path = Path(folder) / "state.db"
         settings = load(None, env, {"prometheus.port": port, "state.path": str(path), **DEMO})
-        await asyncio.to_thread(
-            showcase.fill, path, world, settings.organizations[0].name, time.time()
-        )
+        organization = settings.organizations[0].name
+        # In a thread: 90 days take a while, and the simulator answers from this event loop.
+        await asyncio.to_thread(showcase.fill, path, world, organization, time.time())
         exporter = await wire(settings, stack, clock=Clock(time.time, time.monotonic), env=env)
         shown = _dashboard(path, stack, any_port=port == 0)
-        self_metrics, events = (
-            each.url if each else "" for each in (exporter.server, exporter.ingest)
-        )
-        sys.stdout.write(
-            _DEMO_TEXT.format(url=self_metrics, events=events, simulator=url, dashboard=shown)
-        )
+        server_url = exporter.server.url if exporter.server else ""
+        events_url = exporter.ingest.url if exporter.ingest else ""
+        text = _DEMO_TEXT.format(url=server_url, events=events_url, simulator=url, dashboard=shown)
+        sys.stdout.write(text)
         sys.stdout.flush()
         return await forever(exporter)
 
@@ -65,6 +61,7 @@ def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
     try:
         server = Server(watcher, host="localhost", port=0 if any_port else PORT)
     except ListenError:
+        # The usual port is taken, perhaps by a real dashboard; the demo shows the URL anyway.
         server = Server(watcher, host="localhost", port=0)
     server.start()
     stack.callback(server.close)

@@ -17,13 +17,13 @@ def fill(path: Path, world: World, organization: str, now: float, days: int = 90
     begins with today. Raises StateError.
     """
     today = floor(int(now), Width.DAY)
+    first_day = today - days * Width.DAY
+    this_hour = floor(int(now), Width.HOUR)
     store = open_writer(path)
     try:
-        past.fill(store, world, organization, today - days * Width.DAY, today, Prices())
+        past.fill(store, world, organization, first_day, today, Prices())
         store.set_limits(organization, past.limits(world))
-        _meter(
-            store, world, organization, today - days * Width.DAY, floor(int(now), Width.HOUR), today
-        )
+        _meter(store, world, organization, first_day, this_hour, today)
     finally:
         store.close()
 
@@ -32,8 +32,8 @@ def _meter(
     store: Writer, world: World, organization: str, start: int, end: int, epoch: int
 ) -> None:
     source_state = store.source_state(organization, METERED, epoch, ())
-    hours = {
-        hour: customers.metered(world, Window(hour, hour + Width.HOUR))
-        for hour in range(start, end, Width.HOUR)
-    }
+    hours = {}
+    for hour in range(start, end, Width.HOUR):
+        window = Window(hour, hour + Width.HOUR)
+        hours[hour] = customers.metered(world, window)
     recording.record_range(store, source_state, Window(start, end), Width.HOUR, hours, epoch)

@@ -36,31 +36,24 @@ class Verdict:
         head = f"{self.day} {self.source_state.organization} {self.source_state.endpoint.source}"
         if not self.differences:
             return f"ok    {head}: {self.compared} attribute sets equal"
-        lines = [
-            f"  {self._named(dims)}: {self._compared(*pair)}"
-            for dims, pair in self.differences.items()
-        ]
-        return "\n".join(
-            [
-                f"fail  {head}: {len(self.differences)} of {self.compared} attribute sets differ",
-                *lines,
-            ]
-        )
+        count = len(self.differences)
+        lines = [f"fail  {head}: {count} of {self.compared} attribute sets differ"]
+        for dims, (theirs, ours) in self.differences.items():
+            lines.append(f"  {self._named(dims)}: {self._compared(theirs, ours)}")
+        return "\n".join(lines)
 
     def _named(self, dims: Dims) -> str:
         pairs = zip(self.source_state.endpoint.dimensions, dims, strict=True)
-        return (
-            " ".join(f"{name}={value}" for name, value in pairs if value is not None)
-            or "(no dimensions)"
-        )
+        named = [f"{name}={value}" for name, value in pairs if value is not None]
+        return " ".join(named) or "(no dimensions)"
 
     def _compared(self, theirs: Amounts, ours: Amounts) -> str:
-        names = [measure.name for measure in self.source_state.endpoint.measures]
-        return ", ".join(
-            f"{name} OpenAI {their} ours {our} ({our - their:+})"
-            for name, their, our in zip(names, theirs, ours, strict=True)
-            if their != our
-        )
+        measures = self.source_state.endpoint.measures
+        parts = []
+        for measure, their, our in zip(measures, theirs, ours, strict=True):
+            if their != our:
+                parts.append(f"{measure.name} OpenAI {their} ours {our} ({our - their:+})")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +122,18 @@ async def verdicts(
         raise ConfigError(
             [f"--from {since} lies after --to {until or 'today'}: there is no day in between"]
         )
-    end = min(midnight(until) + Width.DAY if until else now, floor(now, Width.DAY))
+    # Today is never compared: its usage still grows between OpenAI's answer and our reading.
+    end = floor(now, Width.DAY)
+    if until:
+        end = min(end, midnight(until) + Width.DAY)
     kept = retention(settings, now).days
     with queries_opener(state_file(settings, env))() as queries:
         if wrong := queries.totals_disagreeing():
             yield TotalsDiffer(wrong)
+        # A day beyond the reach of `reconcile` may differ for good: it is not read again.
+        reach = int(settings.usage.reconcile.total_seconds())
+        start = midnight(since) if since else floor(now - reach, Width.DAY)
         for organization in settings.organizations:
-            reach = settings.usage.reconcile.total_seconds()
-            start = midnight(since) if since else floor(now - int(reach), Width.DAY)
             async for verdict in _of(settings, organization, queries, start, end, kept):
                 yield verdict
 
@@ -150,6 +147,7 @@ async def _of(
     kept: int,
 ) -> AsyncIterator[Verdict | Purged | NotRead | Refused]:
     wanted = _endpoints(settings)
+    # Read-only, because `verify` may run beside the exporter, which is the one writer.
     vault = ReadOnlyVault(queries, organization.name, organization.base_url)
     async with PROVIDERS[DEFAULT](settings, organization, vault, now=lambda: end) as provider:
         try:
@@ -239,17 +237,19 @@ async def _days(
 ) -> list[Verdict]:
     limits = source_state.endpoint.limits
     theirs: dict[int, dict[Dims, Amounts]] = {}
-    for step in windows.past_days(
-        source_state.progress, start, end, limits, source_state.groupings.cuts
-    ):
-        for day in range(floor(step.window.start, Width.DAY), step.window.end, Width.DAY):
+    cuts = source_state.groupings.cuts
+    for step in windows.past_days(source_state.progress, start, end, limits, cuts):
+        # A day without usage is compared, too: our rows of it would be wrong.
+        first_day = floor(step.window.start, Width.DAY)
+        for day in range(first_day, step.window.end, Width.DAY):
             theirs.setdefault(day, {})
         grouping = source_state.groupings.at(step.window.start)
         reading = await source.read(step.window, step.width, grouping, {})
         for bucket in reading.buckets:
             day_sums = theirs[floor(bucket.start, Width.DAY)]
             for dims, amounts in bucket.rows.items():
-                day_sums[dims] = total(day_sums.get(dims, source_state.endpoint.zero), amounts)
+                before = day_sums.get(dims, source_state.endpoint.zero)
+                day_sums[dims] = total(before, amounts)
     return [_verdict(source_state, day, said, queries) for day, said in theirs.items()]
 
 
@@ -263,10 +263,13 @@ def _verdict(
     ours = queries.sums_by_dims(source_state, start, end)
     zero = source_state.endpoint.zero
     keys: Iterable[Dims] = dict.fromkeys([*theirs, *ours])
-    pairs = {dims: (theirs.get(dims, zero), ours.get(dims, zero)) for dims in keys}
-    return Verdict(
-        utc(day).date(),
-        source_state,
-        len(pairs),
-        {dims: pair for dims, pair in pairs.items() if pair[0] != pair[1]},
-    )
+    compared = 0
+    differences = {}
+    for dims in keys:
+        compared += 1
+        # A row that one side lacks counts as zero: OpenAI gives no rows without activity.
+        their = theirs.get(dims, zero)
+        our = ours.get(dims, zero)
+        if their != our:
+            differences[dims] = (their, our)
+    return Verdict(utc(day).date(), source_state, compared, differences)

@@ -85,7 +85,7 @@ class Exporter:
     sender: Sender | None = None
     shelf: Shelf = field(default_factory=Shelf)
     reread: list[tuple[SourceState, int]] = field(default_factory=list)
-    """Books, and how many seconds of each can be read again."""
+    """Source states, and how many seconds of each can be read again."""
 
     @property
     def care(self) -> StateCare:
@@ -98,13 +98,16 @@ class Exporter:
         """
         unwritable = self.store.why_unwritable()
         disk = [unwritable] if unwritable else []
-        untried = [
-            f"{loop.organization} {loop.source}: not polled yet"
-            for loop in self.loops
-            if not loop.tried
-        ]
-        bad = [loop for loop in self.loops if loop.rejected or isinstance(loop.error, StateError)]
-        return disk + untried + [f"{loop.organization} {loop.source}: {loop.error}" for loop in bad]
+        untried = []
+        failing = []
+        for loop in self.loops:
+            name = f"{loop.organization} {loop.source}"
+            if not loop.tried:
+                untried.append(f"{name}: not polled yet")
+            # Other failures may pass by themselves, and the totals stay right meanwhile.
+            if loop.rejected or isinstance(loop.error, StateError):
+                failing.append(f"{name}: {loop.error}")
+        return disk + untried + failing
 
     def abandon(self) -> None:
         """End as a killed process does: nothing more is stored or sent. Taking the parts apart
@@ -130,7 +133,8 @@ class Exporter:
 
     def _render(self) -> None:
         self.prometheus.refresh()
-        self.shelf.grew(sum(map(len, self.board.current().points.values())))
+        points = self.board.current().points
+        self.shelf.grew(sum(map(len, points.values())))
 
 
 def to_stdout(page: bytes) -> None:
@@ -191,7 +195,10 @@ async def _once(exporter: Exporter, write: Callable[[bytes], None] | None) -> in
         page = b"".join(await asyncio.to_thread(exporter.prometheus.page))
         await asyncio.to_thread(write, page)
     sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
-    if write is not None or (sent and exporter.sender is not None):
+    # The zeros of new series are released only if somebody received them: the next run would else
+    # begin with a total whose rise nobody saw.
+    is_received = write is not None or (sent and exporter.sender is not None)
+    if is_received:
         await exporter.recorder.do(exporter.recorder.release_zeros)
     failed = any(loop.error and not loop.is_expected for loop in exporter.loops)
     return 0 if sent and not failed else 1
@@ -212,8 +219,8 @@ async def forever(exporter: Exporter) -> int:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What is to be told of several things that ended the run: a trouble that we foresaw, else all
-    of them as a bug.
+    """The error to report when several tasks failed: the first that we expect, else all of them as
+    a bug.
     """
     foreseen = group.subgroup(ExporterError)
     while foreseen is not None:
@@ -230,7 +237,8 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.recorder.publish_forever(exporter.render)))
         tasks.append(group.create_task(exporter.care.forever()))
-        tasks += [group.create_task(exporter.maintenance.forever())] if exporter.maintenance else []
+        if exporter.maintenance:
+            tasks.append(group.create_task(exporter.maintenance.forever()))
         await stop.wait()
         for task in tasks:
             task.cancel()
@@ -253,6 +261,7 @@ async def wire(
     ExporterError.
     """
     board = Board()
+    # A single poll ends before anybody could scrape it.
     listeners = await _listen(settings, stack, board) if not once else _Listeners()
     # A large state takes a while to read. That is done in threads, so that the listeners answer.
     store = await asyncio.to_thread(
@@ -293,10 +302,10 @@ async def wire(
         await asyncio.to_thread(
             _add_organization, exporter, settings, organization.name, provider, int(clock.now())
         )
-        self_metrics.expect(
-            organization.name,
-            [loop.source for loop in exporter.loops if loop.organization == organization.name],
-        )
+        loops = [loop for loop in exporter.loops if loop.organization == organization.name]
+        # Every source has its health metrics from the start, so that an alert on one that never
+        # succeeded can fire.
+        self_metrics.expect(organization.name, [loop.source for loop in loops])
     for extra in parts.extra_sources(settings):
         log.warning(
             "the %s source %s", extra.name, extra.warning, extra={"event": f"{extra.name}_source"}
@@ -319,9 +328,7 @@ async def wire(
             self_metrics,
             who,
             interval=settings.otlp.interval.total_seconds(),
-            to_resource=[
-                settings.attributes.rename.get(key, key) for key in settings.attributes.to_resource
-            ],
+            to_resource=_to_resource(settings),
             before_page=recorder.before_page,
             attempted=recorder.sent,
         )
@@ -338,6 +345,12 @@ async def wire(
         log.info("listening for events", extra={"event": "listening", "url": ingest.url})
         exporter.ingest = ingest
     return exporter
+
+
+def _to_resource(settings: Settings) -> list[str]:
+    """The attributes that go to the OTLP resource, by the names that series have after renaming."""
+    attributes = settings.attributes
+    return [attributes.rename.get(key, key) for key in attributes.to_resource]
 
 
 @dataclass(slots=True)
@@ -392,7 +405,7 @@ def _load(exporter: Exporter, settings: Settings) -> None:
 def _ingest(
     exporter: Exporter, settings: Settings, store: Writer, sockets: Sequence[socket.socket]
 ) -> Ingest:
-    """The listener for events, and their books."""
+    """The listener for events, with the source states that it counts into."""
     recorder = exporter.recorder
     self_metrics = exporter.self_metrics
     events = settings.events
@@ -408,18 +421,21 @@ def _ingest(
     if settings.usage.enabled:
         compare = CoveragePoll(recorder, store).poll
         every = max(COMPARED_EVERY, settings.usage.interval.total_seconds())
-        exporter.loops.append(
-            Loop("coverage", every, compare, recorder, lambda _: None, FailureLog(organizations[0]))
-        )
+        failure_log = FailureLog(organizations[0])
+        loop = Loop("coverage", every, compare, recorder, lambda _: None, failure_log)
+        exporter.loops.append(loop)
+    # Every organization's events have the same dimensions, those of the configuration.
+    dimensions = next(iter(source_states.values())).endpoint.dimensions
+    tokens = [token.get_secret_value() for token in events.tokens]
     return Ingest(
         intake.take,
         lambda: self_metrics.event("refused"),
         parser=Parser(
             events.attributes,
-            next(iter(source_states.values())).endpoint.dimensions,
+            dimensions,
             now=recorder.latest,
         ),
-        tokens=Tokens([token.get_secret_value() for token in events.tokens], events.tokens_file),
+        tokens=Tokens(tokens, events.tokens_file),
         host=events.host,
         port=events.port,
         max_body=events.max_body,
@@ -441,45 +457,26 @@ def _add_organization(
     for endpoint in endpoints:
         poll, interval = _usage_poll(exporter, settings, name, endpoint, provider, now)
         source_states.append(poll.source_state)
-        exporter.loops.append(
-            Loop(
-                endpoint.source,
-                interval,
-                poll.poll,
-                recorder,
-                _shown_in(poll.source_state),
-                failure_log,
-            )
-        )
+        status = _shown_in(poll.source_state)
+        loop = Loop(endpoint.source, interval, poll.poll, recorder, status, failure_log)
+        exporter.loops.append(loop)
     recorder.source_states += source_states
     if settings.names.enabled:
         names = NamesPoll(recorder, provider.names, name, source_states)
         exporter.names.append(names)
-        exporter.loops.append(
-            Loop(
-                "names",
-                settings.names.interval.total_seconds(),
-                names.poll,
-                recorder,
-                names.status,
-                failure_log,
-            )
-        )
+        interval = settings.names.interval.total_seconds()
+        loop = Loop("names", interval, names.poll, recorder, names.status, failure_log)
+        exporter.loops.append(loop)
     if settings.limits.enabled:
         limits = LimitsPoll(recorder, provider.limits, name)
-        exporter.loops.append(
-            Loop(
-                "limits",
-                settings.limits.interval.total_seconds(),
-                limits.poll,
-                recorder,
-                limits.status,
-                failure_log,
-            )
-        )
+        interval = settings.limits.interval.total_seconds()
+        loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
+        exporter.loops.append(loop)
 
 
 def _shown_in(source_state: SourceState) -> Callable[[bool], None]:
+    """A function that notes in the source state whether its source is up."""
+
     def status(up: bool) -> None:
         source_state.status.up = up
 
@@ -501,6 +498,7 @@ def _usage_poll(
     part = settings.costs if endpoint.money else settings.usage
     grouping = endpoint.grouping(part.group_by)
     if endpoint.money:
+        # At least one day is read again: the running day is incomplete until it ends.
         reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
         rules = Rules(
             Width.DAY,
@@ -546,16 +544,17 @@ def _usage_poll(
 def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
     """How series look, as configured."""
     attributes = settings.attributes
-    reconcile = max(
-        settings.usage.reconcile, settings.usage.settle, settings.costs.reconcile
-    ).total_seconds()
+    usage = settings.usage
+    longest = max(usage.reconcile, usage.settle, settings.costs.reconcile)
+    reconcile = longest.total_seconds()
+    waits_for_names = settings.names.enabled and not once
     return AttributePolicy(
         rename=attributes.rename,
         drop=frozenset(attributes.drop),
         skip_zero=attributes.skip_zero,
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
-        name_wait=30.0 if settings.names.enabled and not once else 0.0,
+        name_wait=30.0 if waits_for_names else 0.0,
         # A revision may come as late as `reconcile`; a series that is still read again is never let
         # go for good.
         forget=max(2 * reconcile, FORGET.total_seconds()),
@@ -568,4 +567,5 @@ def epoch(start: str | timedelta, now: int) -> int:
     if start == "today":
         return floor(now, Width.DAY)
     back = start.total_seconds() if isinstance(start, timedelta) else 0
+    # The smallest bucket is a minute, so a count cannot begin inside one.
     return floor(now - int(back), Width.MINUTE)
