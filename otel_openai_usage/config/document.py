@@ -84,7 +84,7 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError([_failure_log(name, error)]) from None
+        raise ConfigError([_problem(name, error)]) from None
     except (RecursionError, ValueError) as error:
         raise ConfigError([f"{name}: the YAML cannot be read: {type(error).__name__}"]) from None
     if tree is None:
@@ -96,7 +96,7 @@ def parse(text: str, env: Mapping[str, str], name: str = "configuration") -> Doc
     return expanded(tree, env)
 
 
-def _failure_log(name: str, error: yaml.YAMLError) -> str:
+def _problem(name: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark else name
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
@@ -122,10 +122,12 @@ def expanded(tree: Tree, env: Mapping[str, str]) -> Document:
 
     def walk(value: object, path: str) -> object:
         if isinstance(value, dict):
-            named = {_characters(str(key)): item for key, item in value.items()}
-            return {
-                key: walk(item, f"{path}.{key}" if path else key) for key, item in named.items()
-            }
+            replaced = {}
+            for raw_key, item in value.items():
+                # YAML types keys, too; every key of ours is text.
+                key = _characters(str(raw_key))
+                replaced[key] = walk(item, f"{path}.{key}" if path else key)
+            return replaced
         if isinstance(value, list):
             return [walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if isinstance(value, str):
@@ -147,8 +149,7 @@ def expanded(tree: Tree, env: Mapping[str, str]) -> Document:
 
 def _characters(text: str) -> str:
     """The text with whole characters: `"\\ud83d\\ude00"` is one, half of one is replaced."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
+    if text.isascii():
+        return text
+    # YAML escapes can give one half of a character each, which UTF-8 cannot encode.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

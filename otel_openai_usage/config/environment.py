@@ -88,6 +88,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _headers(text: str) -> dict[str, str]:
+    # gRPC refuses metadata with capital letters, and HTTP does not mind.
     return {key.lower(): value for key, value in _pairs(text).items()}
 
 
@@ -194,11 +195,12 @@ def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, st
 
     Its id only if it is `alone`, since two cannot have one id.
     """
-    return {
-        key: (variable, env[variable])
-        for variable, key in _ORGANIZATION
-        if env.get(variable, "").strip() and (alone or key != "id")
-    }
+    found = {}
+    for variable, key in _ORGANIZATION:
+        is_set = env.get(variable, "").strip()
+        if is_set and (alone or key != "id"):
+            found[key] = (variable, env[variable])
+    return found
 
 
 def variables() -> Iterator[tuple[str, str]]:
@@ -238,12 +240,11 @@ def _exporters(env: Mapping[str, str], found: Said) -> None:
             f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}"
         )
     elif names:
-        for path, name in (
-            ("otlp.enabled", "otlp"),
-            ("prometheus.enabled", "prometheus"),
-            ("console", "console"),
-        ):
-            found.put(path, name in names, "OTEL_METRICS_EXPORTER")
+        # The list is complete: an exporter that it does not name is off.
+        variable = "OTEL_METRICS_EXPORTER"
+        found.put("otlp.enabled", "otlp" in names, variable)
+        found.put("prometheus.enabled", "prometheus" in names, variable)
+        found.put("console", "console" in names, variable)
 
 
 def _resource(env: Mapping[str, str], found: Said) -> None:
@@ -252,6 +253,7 @@ def _resource(env: Mapping[str, str], found: Said) -> None:
     except _Nonsense as error:
         resource = {}
         found.ignore("OTEL_RESOURCE_ATTRIBUTES", str(error))
+    # The specification lets this variable win over service.name in the other.
     if name := env.get("OTEL_SERVICE_NAME", "").strip():
         resource["service.name"] = name
     if resource:

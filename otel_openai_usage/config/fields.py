@@ -134,6 +134,7 @@ Size: TypeAlias = Annotated[
 
 
 def _auto(value: object) -> object:
+    # Text, too: a placeholder gives text where YAML gives a bool.
     words = {"auto": "auto", "true": True, "false": False, True: True, False: False}
     if isinstance(value, str | bool) and value in words:
         return words[value]
@@ -170,11 +171,13 @@ def _secret(value: object) -> object:
         return value
     if not isinstance(value, str):
         raise ValueError("expected text; put it in quotes")
-    if not (value.strip().isascii() and value.strip().isprintable() and " " not in value.strip()):
+    # A key from a file or a shell often has a line end, which an HTTP header cannot have.
+    key = value.strip()
+    if not (key.isascii() and key.isprintable() and " " not in key):
         raise ValueError(
             "expected a key of printable ASCII characters without blanks (it is not shown here)"
         )
-    return value.strip()
+    return key
 
 
 def _optional_secret(value: object) -> object:
@@ -261,6 +264,7 @@ def web_address(value: object) -> str:
     try:
         url = urlsplit(text)
         host = url.hostname
+        # urlsplit tests the port only when it is read.
         _ = url.port
     except ValueError:
         host = None
@@ -268,6 +272,7 @@ def web_address(value: object) -> str:
     if url.scheme not in ("http", "https") or not host:
         raise ValueError(f"expected a URL such as https://api.openai.com/v1, got {value!r}")
     check_host(host)
+    # URLs appear in logs, where a password or a key must not.
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("expected a URL without user, password, ? and #")
     return text.rstrip("/")

@@ -57,6 +57,7 @@ def paths(tree: object, prefix: str = "") -> Iterator[str]:
 
 def cut(tree: Tree, loc: Sequence[str | int]) -> None:
     """Take out the value at `loc`; of a list the whole list, so that its default comes in."""
+    # An error of the whole tree leaves nothing that could be validated.
     if not loc or loc[0] not in tree:
         tree.clear()
         return

@@ -58,10 +58,16 @@ def _loaded(
     file = cast(Tree, without_nothing(document.tree))
     unknown = _outside(file)
     ignored: dict[str, str] = {}
+    # Whether a variable can be understood is known only after validation. Then all is read again
+    # without it, so that a weaker variable or the default can take its place.
     while True:
-        said = environment.said({name: env[name] for name in env if name not in ignored})
-        tree = deepcopy(lay(lay(nested(said.values), file), nested(overrides)))
+        used = {name: env[name] for name in env if name not in ignored}
+        said = environment.said(used)
+        below_command_line = lay(nested(said.values), file)
+        # A copy, because validation cuts out what is wrong.
+        tree = deepcopy(lay(below_command_line, nested(overrides)))
         origins = dict(said.origins) | _completed(tree, env)
+        # A value that a stronger layer gave does not come from the variable.
         for place in (*paths(file), *document.unresolved, *overrides):
             origins.pop(place, None)
         settings, found = _validated(tree, [*unknown, *document.unresolved.items()])
@@ -86,10 +92,11 @@ def _completed(tree: Tree, env: Mapping[str, str]) -> dict[str, str]:
     for index, one in enumerate(organizations if isinstance(organizations, list) else ()):
         if not isinstance(one, dict):
             continue
-        for key, (variable, value) in environment.organization(
-            env, alone=len(organizations) == 1
-        ).items():
-            if key not in one and not (key == "admin_key" and "admin_key_file" in one):
+        alone = len(organizations) == 1
+        for key, (variable, value) in environment.organization(env, alone=alone).items():
+            # The file's choice of a key file must not end in two keys.
+            has_key_file = key == "admin_key" and "admin_key_file" in one
+            if key not in one and not has_key_file:
                 one[key] = value
                 origins[f"organizations[{index}].{key}"] = variable
     return origins
@@ -114,6 +121,7 @@ def _validated(tree: Tree, problems: list[_Problem]) -> tuple[Settings, list[_Pr
             for loc, sentence in described(error):
                 problems.append((dotted(loc), sentence))
                 cut(tree, loc)
+    # A rule about a value that was cut out would speak of its default.
     wrong = tuple(place for place, _ in problems)
     broken = [problem for problem in rules.broken(settings) if not problem[0].startswith(wrong)]
     return settings, [*problems, *broken]
@@ -180,9 +188,11 @@ def _without_admin_key(settings: Settings) -> dict[str, Section]:
 
 def _endpoint(otlp: Otlp, verbatim: bool) -> str | None:
     http = otlp.protocol == "http/protobuf"
+    # OpenTelemetry takes the endpoint for metrics alone as it is, and appends a path to the other.
     if not otlp.on or verbatim:
         return otlp.endpoint
-    endpoint = otlp.endpoint or f"http://localhost:{4318 if http else 4317}"
+    port = 4318 if http else 4317
+    endpoint = otlp.endpoint or f"http://localhost:{port}"
     if not http:
         return endpoint
     url = urlsplit(endpoint)

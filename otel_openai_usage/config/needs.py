@@ -30,22 +30,15 @@ def require_keys(settings: Settings) -> None:
             ["legacy.api_key: the legacy source needs an ordinary key: set it, or OPENAI_API_KEY"]
         )
     users = needs_key(settings)
-    problems = (
-        [
-            problem
-            for index, one in enumerate(settings.organizations)
-            for problem in _missing(index, one)
-        ]
-        if users
-        else []
-    )
+    if not users:
+        return
+    problems: list[str] = []
+    for index, one in enumerate(settings.organizations):
+        problems += _missing(index, one)
     if problems:
-        raise ConfigError(
-            [
-                *problems[:-1],
-                f"{problems[-1]}; without one {', '.join(users)} cannot be read. {_HOW}",
-            ]
-        )
+        # How to get a key is said once, after the last problem.
+        problems[-1] += f"; without one {', '.join(users)} cannot be read. {_HOW}"
+        raise ConfigError(problems)
 
 
 def require_exporters(settings: Settings) -> None:
@@ -84,10 +77,11 @@ def state_file(settings: Settings, env: Mapping[str, str]) -> Path:
     if settings.state.path is not None:
         return settings.state.path
     try:
-        home = (
-            env.get("XDG_STATE_HOME")
-            or Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
-        )
+        # An empty XDG variable counts as unset, as the XDG specification says.
+        home = env.get("XDG_STATE_HOME")
+        if not home:
+            user = Path(env.get("HOME") or "~").expanduser()
+            home = str(user / ".local" / "state")
     except RuntimeError:  # a user without a home, as in some containers
         raise ConfigError(
             [

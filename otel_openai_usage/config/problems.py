@@ -36,9 +36,8 @@ def described(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]
     """Where each problem is, and the sentence about it, without the path."""
     found: dict[tuple[str | int, ...], str] = {}
     for detail in error.errors(include_url=False):
-        if (
-            detail["type"] == "too_short" and detail["input"]
-        ):  # its items have problems of their own
+        # The items of such a list have problems of their own.
+        if detail["type"] == "too_short" and detail["input"]:
             continue
         loc = _place(detail)
         found.setdefault(loc, redact(_sentence(detail, loc)))
@@ -50,11 +49,10 @@ def _place(detail: "ErrorDetails") -> tuple[str | int, ...]:
     mapping.
     """
     loc = detail["loc"]
-    return (
-        loc[:3]
-        if loc[:2] == ("attributes", "resource")
-        else tuple(part for part in loc if part != "[key]")
-    )
+    # The values of resource attributes are a union of types: each would be a problem of its own.
+    if loc[:2] == ("attributes", "resource"):
+        return loc[:3]
+    return tuple(part for part in loc if part != "[key]")
 
 
 def _sentence(detail: "ErrorDetails", loc: Sequence[str | int]) -> str:
@@ -65,7 +63,9 @@ def _sentence(detail: "ErrorDetails", loc: Sequence[str | int]) -> str:
     expected = _EXPECTED.get(kind)
     if expected is None:
         return str(detail["msg"])
-    got = "" if any(part in _SECRETS for part in loc) else f", got {_shown(detail['input'])}"
+    # A value that may be a secret is not repeated in a log.
+    is_secret = any(part in _SECRETS for part in loc)
+    got = "" if is_secret else f", got {_shown(detail['input'])}"
     return f"expected {expected.format(**context)}{got}"
 
 
@@ -93,10 +93,12 @@ def _unknown(loc: Sequence[str | int]) -> str:
 
 def _elsewhere(key: str) -> str | None:
     """The path of a key of that very name in some section."""
-    sections = sorted(
-        _keys([]), key=lambda name: name in ("legacy", "events")
-    )  # those are seldom meant
-    return next((dotted([name, key]) for name in sections if key in _keys([name])), None)
+    # Those two come last: they share names with common sections, but are seldom meant.
+    sections = sorted(_keys([]), key=lambda name: name in ("legacy", "events"))
+    for name in sections:
+        if key in _keys([name]):
+            return dotted([name, key])
+    return None
 
 
 def _keys(section: Sequence[str | int]) -> Collection[str]:

@@ -29,8 +29,12 @@ def parse_duration(text: object) -> timedelta:
         raise ValueError(
             f"expected a duration such as 500ms, 30s, 5m, 3h or 7d, got {_shown(text)}"
         )
-    counts = (int((count or "0").lstrip("0")[:18] or 0) for count in match.groups())
-    found = sum(count * unit for count, unit in zip(counts, _MILLISECONDS.values(), strict=True))
+    found = 0
+    for digits, unit in zip(match.groups(), _MILLISECONDS.values(), strict=True):
+        # 18 digits are already too long for any unit, and int() refuses thousands of digits with
+        # an error of its own.
+        significant = (digits or "0").lstrip("0")[:18]
+        found += int(significant or 0) * unit
     if found > _LONGEST // timedelta(milliseconds=1):
         raise ValueError(
             f"expected a duration of at most {format_duration(_LONGEST)}, got {text!r}"

@@ -29,11 +29,12 @@ KEPT = ("organization", "date", "currency", "token_type", "operation")
 
 def broken(settings: Settings) -> list[tuple[str, str]]:
     """Every rule that the settings break: a path in the file, and the sentence about it."""
-    return [
-        (place, sentence)
-        for rule in _RULES
-        for place, _, sentence in (text.partition(": ") for text in rule(settings))
-    ]
+    problems = []
+    for rule in _RULES:
+        for text in rule(settings):
+            place, _, sentence = text.partition(": ")
+            problems.append((place, sentence))
+    return problems
 
 
 def noteworthy(settings: Settings) -> list[str]:
@@ -42,15 +43,15 @@ def noteworthy(settings: Settings) -> list[str]:
 
 
 def _organizations(settings: Settings) -> Iterator[str]:
+    # The store and every series tell organizations apart by these two.
+    firsts: dict[tuple[str, object], int] = {}
     for index, one in enumerate(settings.organizations):
         for key in ("name", "id"):
-            first = next(
-                i
-                for i, other in enumerate(settings.organizations)
-                if getattr(other, key) == getattr(one, key)
-            )
-            if first != index and getattr(one, key) is not None:
-                yield f"organizations[{index}].{key}: {getattr(one, key)!r} is also the {key} of organizations[{first}]; each needs its own"
+            value = getattr(one, key)
+            first = firsts.setdefault((key, value), index)
+            # An id is optional, so several organizations may lack it.
+            if first != index and value is not None:
+                yield f"organizations[{index}].{key}: {value!r} is also the {key} of organizations[{first}]; each needs its own"
         if one.admin_key and one.admin_key_file:
             yield f"organizations[{index}].admin_key_file: admin_key is set too; one of the two must go"
 
@@ -58,11 +59,11 @@ def _organizations(settings: Settings) -> Iterator[str]:
 def _usage(settings: Settings) -> Iterator[str]:
     usage = settings.usage
     yield from _known("usage.endpoints", usage.endpoints, USAGE_ENDPOINTS)
-    yield from _known(
-        "usage.group_by",
-        usage.group_by,
-        {name for endpoint in USAGE_ENDPOINTS.values() for name in endpoint.group_by},
-    )
+    # One setting for all endpoints: each takes the dimensions that it has.
+    dimensions: set[str] = set()
+    for endpoint in USAGE_ENDPOINTS.values():
+        dimensions.update(endpoint.group_by)
+    yield from _known("usage.group_by", usage.group_by, dimensions)
     if usage.settle > usage.reconcile:
         settle = format_duration(usage.settle)
         reconcile = format_duration(usage.reconcile)
@@ -74,13 +75,13 @@ def _costs(settings: Settings) -> Iterator[str]:
 
 
 def _prices(settings: Settings) -> Iterator[str]:
-    yield from _known(
-        "prices.overrides", settings.prices.overrides, [one.name for one in settings.organizations]
-    )
+    names = [one.name for one in settings.organizations]
+    yield from _known("prices.overrides", settings.prices.overrides, names)
 
 
 def _attributes(settings: Settings) -> Iterator[str]:
     attributes = settings.attributes
+    # Events bring attributes of their own, which are renamed and dropped like ours.
     known = ATTRIBUTES.union(settings.events.attributes)
     yield from _known("attributes.rename", attributes.rename, known)
     yield from _known("attributes.drop", attributes.drop, known)
@@ -91,7 +92,9 @@ def _attributes(settings: Settings) -> Iterator[str]:
         if name in attributes.to_resource:
             yield f"attributes.to_resource: {name} is dropped by attributes.drop; one of the two must go"
     for name, new in attributes.rename.items():
-        if new.startswith(_RESERVED) or not re.match(r"[A-Za-z_]", new) or new.startswith("__"):
+        # OpenTelemetry reserves otel.*, Prometheus labels that begin with two underscores.
+        is_reserved = new.startswith((*_RESERVED, "__"))
+        if is_reserved or not re.match(r"[A-Za-z_]", new):
             yield f"attributes.rename: {name}: expected a name that is free in OpenTelemetry and Prometheus, got {new!r}"
     yield from _collisions(known, attributes.rename, attributes.drop)
 
@@ -106,10 +109,13 @@ def _collisions(
 ) -> Iterator[str]:
     """Names that become one, as OpenTelemetry or as Prometheus spells them."""
     shown = dict.fromkeys(_TAKEN, "a name that is taken")
-    for name in sorted(set(known) - set(drop), key=lambda name: (name in rename, name)):
-        label = re.sub(r"[^A-Za-z0-9]+", "_", rename.get(name, name))
+    # Those not renamed come first, so that the problem names the setting that has to change.
+    names = sorted(set(known) - set(drop), key=lambda name: (name in rename, name))
+    for name in names:
+        new = rename.get(name, name)
+        # Prometheus replaces what a label may not have, so `a.b` and `a_b` would be one label.
+        label = re.sub(r"[^A-Za-z0-9]+", "_", new)
         if label in shown:
-            new = rename.get(name, name)
             yield f"attributes.rename: {name} would be called {new!r}, and so is {shown[label]}; two names cannot become one"
         shown.setdefault(label, name)
 
@@ -133,7 +139,9 @@ def _legacy(settings: Settings) -> Iterator[str]:
 
 def _events(settings: Settings) -> Iterator[str]:
     events = settings.events
-    if events.enabled and not (loopback(events.host) or events.tokens or events.tokens_file):
+    # Anybody who can reach the port without a token could invent usage.
+    is_protected = loopback(events.host) or events.tokens or events.tokens_file
+    if events.enabled and not is_protected:
         yield f"events.tokens: {events.host!r} can be reached from other machines, so tokens or tokens_file is needed"
     if events.tokens_file:
         yield from _readable("events.tokens_file", events.tokens_file)
@@ -147,12 +155,10 @@ def _events(settings: Settings) -> Iterator[str]:
 def _listeners(settings: Settings) -> Iterator[str]:
     events = settings.events
     page = settings.prometheus
-    if (
-        events.enabled
-        and page.enabled
-        and (events.host, events.port) == (page.host, page.port)
-        and page.port
-    ):
+    both_listen = events.enabled and page.enabled
+    is_same = (events.host, events.port) == (page.host, page.port)
+    # Port 0 is any free port, so two of them never collide.
+    if both_listen and is_same and page.port:
         yield f"events.port: {page.port} is prometheus.port too; each needs its own"
     if page.web_config_file:
         yield from _readable("prometheus.web_config_file", page.web_config_file)
@@ -183,12 +189,14 @@ def _unusable(endpoint: str, protocol: str) -> str | None:
         return f"expected a URL such as http://collector:4317, got {endpoint!r}"
     if url.username or url.password:
         return "expected a URL without user and password; they go into otlp.headers"
-    if (
-        not good
-        or url.scheme not in ("http", "https", "")
-        or (not url.scheme and protocol != "grpc")
-    ):
-        return f"expected a URL such as http://collector:{4317 if protocol == 'grpc' else 4318}, got {endpoint!r}"
+    # gRPC addresses are often written as host:port; HTTP needs a whole URL.
+    schemes = ["http", "https"]
+    port = 4318
+    if protocol == "grpc":
+        schemes.append("")
+        port = 4317
+    if not good or url.scheme not in schemes:
+        return f"expected a URL such as http://collector:{port}, got {endpoint!r}"
     return None
 
 
@@ -241,10 +249,11 @@ def _tls_by_default(settings: Settings) -> Iterator[str]:
 
 
 def _too_often(settings: Settings) -> Iterator[str]:
-    needed = len(settings.usage.endpoints) * 60 / settings.usage.interval.total_seconds()
+    # Usually one request for each endpoint: the trailing minutes fit into one page.
+    count = len(settings.usage.endpoints)
+    needed = count * 60 / settings.usage.interval.total_seconds()
     allowed = settings.api.requests_per_minute
     if settings.usage.enabled and needed > allowed:
-        count = len(settings.usage.endpoints)
         interval = format_duration(settings.usage.interval)
         yield (
             f"usage.interval: {count} endpoints every {interval} are {needed:g} requests a minute, and api.requests_per_minute"
