@@ -253,7 +253,7 @@ def test_workers_of_gunicorn_lose_nothing(endpoint: Endpoint, tmp_path: Path, ki
                 lambda: subprocess.run(asking, capture_output=True, check=False).returncode == 0, 30
             )
             gunicorn.terminate()
-            gunicorn.wait(20)
+            gunicorn.wait(60)  # it gives its workers 30 s
         finally:
             gunicorn.kill()
     assert set(ids(endpoint)) == {f"r{number}" for number in range(6)}
