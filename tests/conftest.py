@@ -2,7 +2,9 @@
 (`simulator`, `run`), golden files.
 """
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +30,20 @@ settings.load_profile("here")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` writes golden files anew."""
     parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Leave logging as the test found it.
+
+    A command that runs within a test sets up the root logger as `run` does. Its level would stay
+    for every later test, and its handler would write to a stream that pytest has closed.
+    """
+    root = logging.getLogger()
+    level = root.level
+    handlers = list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            root.removeHandler(handler)
