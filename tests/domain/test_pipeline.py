@@ -2,15 +2,18 @@
 written.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.endpoints import LIMITS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.groupings import Groupings
-from otel_openai_usage.domain.model import Width, Window
+from otel_openai_usage.domain.model import Dims, Width, Window
 from otel_openai_usage.domain.reconciliation import late
+from otel_openai_usage.domain.source_state import SeriesTable
 from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.errors import StateError
@@ -268,3 +271,37 @@ def test_the_past_in_hours_replaces_its_days() -> None:
     earlier = {start: rows for start, rows in hours.items() if start < noon}
     recording.record_range(shelf, one, Window(day, noon), Width.HOUR, earlier, MIDNIGHT)
     assert kept() == 240
+
+
+class Visited(SeriesTable):
+    """Counts how often somebody asks for all its series."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Dims]:
+        self.times += 1
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        self.times += 1
+        return super().keys()
+
+    def values(self) -> Any:
+        self.times += 1
+        return super().values()
+
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
+
+@pytest.mark.parametrize("start", [MIDNIGHT, MIDNIGHT - HOUR], ids=["counted", "before the epoch"])
+def test_a_reading_visits_only_the_series_that_it_has(start: int) -> None:
+    """What a poll costs does not grow with the number of series that did not change."""
+    shelf = Shelf()
+    one = source_state()
+    one.series = Visited()
+    for amount in (5, 5, 7):
+        read(shelf, one, Width.MINUTE, {start: {who(): (amount, 1)}}, NOON)
+    assert len(one.series) == 1
+    assert one.series.times == 0
