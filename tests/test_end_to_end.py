@@ -320,7 +320,7 @@ def test_it_stops_when_told(run: Callable[..., Exporter], number: int) -> None:
     """SIGTERM and SIGINT end `run` with 0, soon."""
     exporter = run()
     exporter.process.signal(number)
-    assert exporter.process.wait(30) == 0, exporter.process.output
+    assert exporter.process.wait(10) == 0, exporter.process.output
 
 
 def test_a_dead_collector_does_not_keep_it(
@@ -337,7 +337,7 @@ def test_a_dead_collector_does_not_keep_it(
     time.sleep(2)
     assert exporter.sum("openai_api_up") > 10
     exporter.process.signal(signal.SIGTERM)
-    assert exporter.process.wait(30) == 0, exporter.process.output
+    assert exporter.process.wait(10) == 0, exporter.process.output
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -358,7 +358,7 @@ def test_a_silent_collector_does_not_keep_it(
     before = polled()
     exporter.process.until(lambda: polled() > before, "the next poll", 10)
     exporter.process.signal(signal.SIGTERM)
-    assert exporter.process.wait(30) == 0, exporter.process.output
+    assert exporter.process.wait(10) == 0, exporter.process.output
 
 
 def test_run_once_polls_and_ends(surroundings: Surroundings, simulator: Simulator) -> None:
@@ -566,7 +566,7 @@ def test_an_unreachable_host_does_not_end_it(
         0.0
     }
     exporter.process.signal(signal.SIGTERM)
-    assert exporter.process.wait(30) == 0
+    assert exporter.process.wait(10) == 0
 
 
 @pytest.mark.parametrize("base", ["http://127.0.0.1:1/v1", "wrong-key"])
@@ -645,7 +645,7 @@ def test_the_demo_needs_no_key(surroundings: Surroundings) -> None:
         )
         assert f":{port}" in process.output
         process.signal(signal.SIGTERM)
-        assert process.wait(30) == 0, process.output
+        assert process.wait(10) == 0, process.output
     finally:
         process.kill()
 

@@ -57,7 +57,7 @@ def test_a_command_is_stopped_while_it_starts(
             process.send_signal(number)
         # The pipe is closed now, so that a read which began just before the signal came ends too:
         # Python runs its handlers between two instructions, never within a read.
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=10)
         assert process.returncode == code
         name = signal.Signals(number).name
         assert told == (f"otel-openai-usage: stopped by {name} before the work was done\n" * code)
@@ -84,7 +84,7 @@ def test_run_is_stopped_at_any_moment_of_its_start(
         _wait_for_our_handler(process.pid)
         time.sleep(delay - 0.05)  # another moment in each case: there is no condition to wait for
         process.send_signal(number)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=10)
         assert "Traceback" not in told
         assert process.returncode == 0
     finally:
@@ -106,7 +106,7 @@ def test_what_serves_ends_with_0(arguments: list[str], number: int, tmp_path: Pa
         while "http" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(number)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=15)
         assert "Traceback" not in told
         assert process.returncode == 0
         assert not list(tmp_path.glob("otel-openai-usage-demo-*"))
@@ -137,7 +137,7 @@ with stopping.calling(lambda: print("asked", flush=True)):
         for said in ("ready\n", "asked\n"):
             assert process.stdout.readline() == said
             process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 130
+        assert process.wait(10) == 130
     finally:
         process.kill()
         process.communicate()
@@ -159,7 +159,7 @@ def test_nohup_is_obeyed(tmp_path: Path) -> None:
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=10)
         assert process.returncode == 0
     finally:
         process.kill()

@@ -457,7 +457,7 @@ def test_the_running_exporter_is_told_as_that(look: Look, tmp_path: Path) -> Non
         assert (done.returncode, done.stdout) == (0, "ok\n")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(10)
 
 
 def test_a_long_key_is_named_by_its_end(look: Look) -> None:

@@ -43,7 +43,7 @@ def test_the_command_serves_until_it_is_stopped(path: Path, tmp_path: Path) -> N
             pytest.fail("never had anything to show")
         assert head.startswith("from,to,project,project_id,cost_usd")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(10) == 0
 
 
 def test_a_taken_port_is_reported(path: Path, tmp_path: Path, url: str) -> None:

@@ -60,7 +60,7 @@ class Exporter:
     def end(self, number: signal.Signals) -> None:
         assert self._process
         self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(15)
 
     def stored(self) -> tuple[int, int, int]:
         """Identities; requests in the rows; requests in the totals."""

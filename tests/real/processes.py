@@ -135,4 +135,4 @@ class Process:
         """End it and its children at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait(30)
+        return self._process.wait(10)
