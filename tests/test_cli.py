@@ -1,7 +1,6 @@
 """The command line: exit codes, sentences on stderr, help that answers at once."""
 
 import json
-import logging
 import os
 import resource
 import signal
@@ -9,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,18 +41,12 @@ COMMAND = [sys.executable, "-m", "otel_openai_usage"]
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """An environment without anybody's keys, an empty folder, and logging left as it was."""
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without anybody's keys, and an empty folder."""
     for name in [name for name in os.environ if name.startswith(("OPENAI_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    level = root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def call(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
