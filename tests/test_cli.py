@@ -85,11 +85,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
 def test_help_answers_at_once(arguments: list[str]) -> None:
     """Every --help takes less than 0.3 s of CPU and imports nothing heavy."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = call(*arguments, "--help", PYTHONPROFILEIMPORTTIME="1")
+    done = call(*arguments, "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: otel-openai-usage")
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.3
+    # The list of imports costs time itself, so it comes from a second call.
+    done = call(*arguments, "--help", PYTHONPROFILEIMPORTTIME="1")
     loaded = {
         line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
     }

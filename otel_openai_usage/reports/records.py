@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from datetime import date
 from typing import NamedTuple
 
-from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, midnight
 from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.reports.tables import By, Cell, Export, Line, instant
@@ -99,6 +98,8 @@ def _usage(export: Export, day: date, span: _Span, record: Record) -> Iterator[L
 
 def _configured_attributes(key: str) -> dict[str, str] | None:
     """The attributes of events that the configuration names; None without any."""
+    from otel_openai_usage.domain.metered import METERED
+
     attributes: dict[str, str] = json.loads(key)
     for name in METERED.dimensions:
         attributes.pop(name, None)

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from otel_openai_usage.domain.endpoints import LEGACY
 from otel_openai_usage.domain.model import Names, utc
 from otel_openai_usage.domain.spreadsheet import row, safe, safe_json
-from otel_openai_usage.storage.ports import Queries
+
+if TYPE_CHECKING:
+    from otel_openai_usage.storage.ports import Queries
 
 By: TypeAlias = Literal["day", "hour"]
 Cell: TypeAlias = str | int | Decimal | Mapping[str, str] | None
@@ -23,7 +25,7 @@ Dimensions: TypeAlias = dict[str, str | None]
 class Export:
     """One export: the store, how much time a line covers, and what is looked up only once."""
 
-    history: Queries
+    history: "Queries"
     by: By
     configured_ids: Mapping[str, str]
     """OpenAI's ids of organizations by name, where the configuration has them."""

@@ -20,6 +20,10 @@ from tests.real.processes import Process, free_port, get
 SPEED = 1800.0
 """How much faster than ours the time of the simulated world passes."""
 ENDPOINTS = ("completions", "costs")
+STATEMENTS = 400
+"""About as many statements as a new state needs to be created. A later process does some fifty polls
+with them.
+"""
 
 
 class Hurry:
@@ -57,7 +61,9 @@ class Kills:
 
     def kill_one(self) -> None:
         """Start a process and kill it at a random statement of its database or at a random instant."""
-        statements = self.rng.randrange(1, 400) if self.rng.random() < 0.6 else None
+        # Some of the processes must get past the creation of the state, on a slow machine too.
+        most = STATEMENTS if self.scrapes else 2 * STATEMENTS
+        statements = self.rng.randrange(1, most) if self.rng.random() < 0.6 else None
         seconds = self.rng.uniform(0.0, 0.25)
         reader, writer = os.pipe()
         pid = os.fork()
