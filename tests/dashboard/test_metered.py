@@ -24,7 +24,8 @@ from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.model import utc
-from otel_openai_usage.storage.sqlite.events import shares
+from otel_openai_usage.storage.sql.shares import shares
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from tests.dashboard.scene import NOW
 from tests.dashboard.test_page import opened, table
 from tests.dashboard.test_states import text
@@ -63,7 +64,7 @@ def test_coverage_equals_the_gauges(path: Path, data: Data) -> None:
     """Of any past day the page shows, model by model, what `openai_unmetered_tokens` and
     `openai_metered_coverage` are made of.
     """
-    with sqlite3.connect(path) as db:
+    with sqlite3.connect(path, factory=StateConnection) as db:
         sums_by_model: dict[str | None, list[int]] = {}
         for share in shares(db, THE_DAY):
             sums = sums_by_model.setdefault(share.model, [0, 0])

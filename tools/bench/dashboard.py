@@ -26,8 +26,8 @@ from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.storage.sql.values import encode_dims
 from otel_openai_usage.storage.sqlite.store import Store
-from otel_openai_usage.storage.sqlite.values import encode_dims
 from tools.bench.processes import ROOT
 from tools.bench.table import machine, write
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otel_openai_usage.errors import StateCorrupt, StateError
-from otel_openai_usage.storage.sqlite.content_check import totals_disagreeing
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from otel_openai_usage.storage.sqlite.errors import translate_errors
 from otel_openai_usage.storage.sqlite.file import (
     MEMORY,
@@ -16,6 +16,7 @@ from otel_openai_usage.storage.sqlite.file import (
     identify,
     refuse_emptied,
 )
+from otel_openai_usage.storage.sqlite.integrity import totals_disagreeing
 from otel_openai_usage.storage.sqlite.lock import Lock
 from otel_openai_usage.storage.sqlite.marker import sync_folder
 from otel_openai_usage.storage.sqlite.migrations import FIRST_WITH_COMMITS
@@ -149,7 +150,8 @@ def _copy(db: sqlite3.Connection, path: str, target: str) -> Position:
     _remove(target)
     with translate_errors(target, "wrote"):
         create_private(target)
-        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        connection = sqlite3.connect(target, isolation_level=None, factory=StateConnection)
+        with closing(connection) as copy:
             with translate_errors(path, "read"):
                 # All pages in one step, which is one snapshot: the exporter may be writing.
                 db.backup(copy, pages=-1)

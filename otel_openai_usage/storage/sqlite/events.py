@@ -1,4 +1,4 @@
-"""Metered events: which were recorded already, and how much of the usage they explain.
+"""Metered events: which were recorded already.
 
 The usage of an event is added to the row of its hour (`rows.add_to_hours`). Of the event itself
 only its identity and a hash of its content are stored, so that a repeated event counts once.
@@ -14,10 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
-from otel_openai_usage.domain.metered import METERED, Event, Share
-from otel_openai_usage.domain.model import Width
-from otel_openai_usage.storage.sqlite.values import sum_of
+from otel_openai_usage.domain.metered import Event
 
 SORT_AT = 32_768
 """The number of identities in memory that starts a move. At most three times as many are in
@@ -132,63 +129,3 @@ class EventIdentities:
         high = b"\xff" * (_IDENTITY_BYTES + 1) if is_last else bytes([slice_number + 1])
         sql = "DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?"
         return self._db.execute(sql, (low, high, before)).rowcount
-
-
-def event_attributes(db: sqlite3.Connection) -> list[str]:
-    """The attributes of recorded events beyond those of every event, sorted."""
-    sql = (
-        "SELECT DISTINCT json_each.key FROM dims"
-        " JOIN sources ON sources.id = dims.source_id, json_each(dims.key) WHERE kind = ?"
-    )
-    names = [name for (name,) in db.execute(sql, (METERED.name,))]
-    return sorted(name for name in names if name not in METERED.dimensions)
-
-
-def shares(db: sqlite3.Connection, day: int) -> list[Share]:
-    """The tokens used on the UTC day that begins at `day`, and those that events explain.
-
-    There is one Share for each organization, model and token type.
-    """
-    used: dict[tuple[str, str | None], tuple[int, int]] = {}
-    explained: dict[tuple[str, str | None], tuple[int, int]] = {}
-    sources = db.execute("SELECT id, organization, kind FROM sources").fetchall()
-    for source, organization, endpoint in sources:
-        if endpoint not in _ENDPOINTS_WITH_TOKENS:
-            continue
-        sums = explained if endpoint == METERED.name else used
-        for model, input_tokens, output_tokens in _tokens_by_model(db, source, day):
-            input_before, output_before = sums.get((organization, model), (0, 0))
-            total = (input_before + input_tokens, output_before + output_tokens)
-            sums[organization, model] = total
-    found = []
-    for organization, model in dict.fromkeys([*used, *explained]):
-        used_tokens = used.get((organization, model), (0, 0))
-        explained_tokens = explained.get((organization, model), (0, 0))
-        for place, token_type in enumerate(("input", "output")):
-            share = Share(
-                organization, model, token_type, used_tokens[place], explained_tokens[place]
-            )
-            found.append(share)
-    return found
-
-
-def _tokens_by_model(
-    db: sqlite3.Connection, source: int, day: int
-) -> list[tuple[str | None, int, int]]:
-    """Model, input tokens and output tokens of one source and day."""
-    input_sum = sum_of("readings.input")
-    output_sum = sum_of("readings.output")
-    sql = (
-        f"SELECT dims.model, {input_sum}, coalesce({output_sum}, 0)"
-        " FROM readings JOIN dims ON dims.id = readings.dims"
-        " WHERE readings.source_id = ? AND width IN (60, 3600, 86400)"
-        " AND start >= ? AND start < ? GROUP BY dims.model"
-    )
-    return db.execute(sql, (source, day, day + Width.DAY)).fetchall()
-
-
-_ENDPOINTS_WITH_TOKENS = {METERED.name} | {
-    endpoint.name
-    for endpoint in USAGE_ENDPOINTS.values()
-    if any(measure.name == "input" for measure in endpoint.measures)
-}

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from otel_openai_usage.errors import StateCorrupt, StateError, StateTooNew
-from otel_openai_usage.storage.sqlite import notes
+from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from otel_openai_usage.storage.sqlite.errors import ADVICE, no_state, translate_errors
 from otel_openai_usage.storage.sqlite.lock import had_state
 from otel_openai_usage.storage.sqlite.migrations import APPLICATION_ID, MIGRATIONS, VERSION
@@ -29,13 +30,18 @@ def canonical(path: Path | str) -> str:
 # --- for the writer
 
 
-def connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> StateConnection:
     """Open a connection for the writer. Raises StateError."""
     with translate_errors(path, "opened"):
         # Opened in one thread and used in another. Each endpoint has statements of its own, so
         # more of them are cached than the default.
         db = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256
+            path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5,
+            cached_statements=256,
+            factory=StateConnection,
         )
         # A commit that returned survives a power cut.
         db.execute("PRAGMA synchronous = FULL")
@@ -118,7 +124,7 @@ def _too_new(path: object, version: int) -> StateTooNew:
     )
 
 
-def refuse_other_name(db: sqlite3.Connection, path: str) -> None:
+def refuse_other_name(db: StateConnection, path: str) -> None:
     """Raise StateError if the newest writes are in a log beside another name of the same file.
 
     SQLite looks for the log beside the name that it is given, so it would not see the log that
@@ -168,7 +174,7 @@ def why_unwritable(folder: Path) -> str | None:
 
 
 @contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[StateConnection]:
     """Open the state for reading, also while the exporter is writing it.
 
     Raises StateError, also if there is no state or it is of an older version.
@@ -183,7 +189,9 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
             raise no_state(path)
     inspect(path)
     with translate_errors(str(path), "opened"):
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+        connection = sqlite3.connect(
+            f"file:{path}?mode=ro", uri=True, check_same_thread=False, factory=StateConnection
+        )
     with closing(connection) as db:
         refuse_other_name(db, canonical(path))
         with translate_errors(str(path), "opened"):

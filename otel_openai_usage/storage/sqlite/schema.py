@@ -5,21 +5,20 @@ needs no migration.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
-from otel_openai_usage.domain.endpoints import STORED, Endpoint
-from otel_openai_usage.domain.metered import METERED
-from otel_openai_usage.storage.sqlite.values import quoted
+from otel_openai_usage.storage.sql.columns import needed_columns
+from otel_openai_usage.storage.sql.values import quoted
 
 
 def missing_columns(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
     """Table, name and type of each column that an endpoint needs and the file lacks."""
     found = []
-    for table, columns in _columns((*STORED.values(), METERED)).items():
+    for table, columns in needed_columns().items():
         existing = _existing_columns(db, table)
-        for name, column_type in columns.items():
+        for name, value_type in columns.items():
             if name not in existing:
-                found.append((table, name, column_type))
+                found.append((table, name, _TYPES[value_type]))
     return found
 
 
@@ -32,17 +31,8 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {column_type}")
 
 
-def _columns(endpoints: Iterable[Endpoint]) -> Mapping[str, Mapping[str, str]]:
-    """The columns that these endpoints need: table → name → type."""
-    measures: dict[str, str] = {}
-    dimensions: dict[str, str] = {}
-    for endpoint in endpoints:
-        for measure in endpoint.measures:
-            # Money is text, so that no digit is lost.
-            measures[measure.name] = "TEXT" if measure.money else "INTEGER"
-        for dimension in endpoint.group_by + endpoint.derived:
-            dimensions[dimension] = "TEXT"
-    return {"readings": measures, "dims": dimensions}
+_TYPES = {Decimal: "TEXT", int: "INTEGER", str: "TEXT"}
+"""Money is text, so that no digit is lost."""
 
 
 def _existing_columns(db: sqlite3.Connection, table: str) -> set[str]:

@@ -1,13 +1,13 @@
 """Checks a state when it is opened: is it as new as its marker, and unchanged since?"""
 
-import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from otel_openai_usage.storage.sqlite import notes
-from otel_openai_usage.storage.sqlite.content_check import require_sound, totals_disagreeing
+from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from otel_openai_usage.storage.sqlite.errors import translate_errors
+from otel_openai_usage.storage.sqlite.integrity import require_sound, totals_disagreeing
 from otel_openai_usage.storage.sqlite.losses import Loss
 from otel_openai_usage.storage.sqlite.marker import Marker
 from otel_openai_usage.storage.sqlite.page_checksums import LogScanner, PageSums, main_file_sums
@@ -39,7 +39,7 @@ class CheckResult:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
-def position(db: sqlite3.Connection) -> Position:
+def position(db: StateConnection) -> Position:
     """The position of the state in `db`; an older version has commit 0. Raises sqlite3.Error."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "meta" not in tables or "sources" not in tables:
@@ -91,7 +91,7 @@ def check_new(descriptor: int, marker: Marker | None) -> CheckResult:
 
 
 def check(
-    db: sqlite3.Connection,
+    db: StateConnection,
     path: str,
     descriptor: int,
     marker: Marker | None,
@@ -131,7 +131,7 @@ def check(
 
 
 def _check_pages(
-    db: sqlite3.Connection,
+    db: StateConnection,
     path: str,
     here: Position,
     marker: Marker,
@@ -155,7 +155,7 @@ def _check_pages(
         result.losses.append(_changed_pages(here, differing))
 
 
-def _check_content(db: sqlite3.Connection, path: str, here: Position, result: CheckResult) -> None:
+def _check_content(db: StateConnection, path: str, here: Position, result: CheckResult) -> None:
     """Read everything. A total that is not the sum of its rows is a loss.
 
     Raises StateCorrupt for what cannot be decoded.

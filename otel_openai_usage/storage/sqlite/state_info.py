@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.results import StoredLoss
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from otel_openai_usage.storage.sqlite.errors import no_state, translate_errors
 from otel_openai_usage.storage.sqlite.file import MEMORY, canonical, identify, refuse_other_name
 from otel_openai_usage.storage.sqlite.lock import in_use
@@ -108,11 +109,11 @@ def try_read_marker(path: str) -> tuple[Marker | None, str | None]:
 
 
 @contextmanager
-def open_unlocked(path: str) -> Iterator[sqlite3.Connection]:
+def open_unlocked(path: str) -> Iterator[StateConnection]:
     """Open a state of any version for reading, even in a folder that cannot be written."""
     uri = Path(path).absolute().as_uri()
     with translate_errors(path, "opened"):
-        db = sqlite3.connect(f"{uri}?mode=ro", uri=True)
+        db = sqlite3.connect(f"{uri}?mode=ro", uri=True, factory=StateConnection)
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
@@ -122,7 +123,7 @@ def open_unlocked(path: str) -> Iterator[sqlite3.Connection]:
                 raise
             # SQLite must create files beside a database that has no log, and cannot do so here.
             # `immutable` tells it that nobody else changes the database.
-            db = sqlite3.connect(f"{uri}?immutable=1", uri=True)
+            db = sqlite3.connect(f"{uri}?immutable=1", uri=True, factory=StateConnection)
     with closing(db):
         refuse_other_name(db, canonical(path))
         yield db

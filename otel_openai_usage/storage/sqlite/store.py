@@ -3,41 +3,24 @@
 Synchronous. Everything but `checkpoint` must be called from one thread.
 """
 
-import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
-from otel_openai_usage.domain.commits import Commit, Created
-from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.groupings import Groupings
-from otel_openai_usage.domain.identity import Identity, Owner
-from otel_openai_usage.domain.metered import Event, EventCommit, Share
-from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Window
-from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
-from otel_openai_usage.domain.retention import Maintained, Retention
-from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
-from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.model import Amounts
+from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.results import Opening, StoredLoss
-from otel_openai_usage.storage.sqlite import (
-    events,
-    losses,
-    names,
-    notes,
-    organizations,
-    retention,
-    rows,
-    series,
-    sources,
-)
+from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sql.content_check import assume_purged, set_totals_to_rows
+from otel_openai_usage.storage.sql.writer import SqlWriter
+from otel_openai_usage.storage.sqlite import events, losses
 from otel_openai_usage.storage.sqlite.checkpoints import Checkpoints
-from otel_openai_usage.storage.sqlite.content_check import assume_purged, set_totals_to_rows
+from otel_openai_usage.storage.sqlite.connection import StateConnection
 from otel_openai_usage.storage.sqlite.errors import translate_errors
 from otel_openai_usage.storage.sqlite.file import (
     MEMORY,
@@ -58,10 +41,9 @@ from otel_openai_usage.storage.sqlite.migrations import FIRST_WITH_COMMITS
 from otel_openai_usage.storage.sqlite.page_checksums import PageSums
 from otel_openai_usage.storage.sqlite.start_check import CheckResult, check, check_new, position
 from otel_openai_usage.storage.sqlite.state_info import size_on_disk, try_read_marker
-from otel_openai_usage.storage.sqlite.values import decode_text
 
 
-class Store:
+class Store(SqlWriter):
     """A state file that is open for writing. Every method raises StateError.
 
     Holds the lock on the file until `close`. `now` returns Unix seconds. With `strict` a state with
@@ -77,7 +59,7 @@ class Store:
         self._checkpoints = Checkpoints(self.path)
         with ExitStack() as opening:
             self._lock = self._take_lock(opening)
-            self._db = self._connect(opening)
+            self._db: StateConnection = self._connect(opening)
             version = identify(self._db, self.path)
             has_log = enable_log(self._db, self.path)
             marker, marker_error = self._read_marker()
@@ -109,7 +91,7 @@ class Store:
             lock.hold_state()
         return lock
 
-    def _connect(self, opening: ExitStack) -> sqlite3.Connection:
+    def _connect(self, opening: ExitStack) -> StateConnection:
         """The connection of the writer."""
         db = connect(self.path)
         opening.callback(db.close)
@@ -134,7 +116,7 @@ class Store:
         """Read what is needed in memory, and record what the check found."""
         with translate_errors(self.path, "read"):
             here = position(self._db)
-            self._events = events.EventIdentities(self._db)
+            self._events: events.EventIdentities = events.EventIdentities(self._db)
         # Beyond the marker's number, so that a backup that is restored twice is noticed twice.
         self._number = max(here.number, marker.number if marker else 0)
         self._time = here.time
@@ -169,8 +151,7 @@ class Store:
     def _initial_note(self, key: str, default: str) -> str:
         """The value of a note, which is set to `default` if there is none."""
         with self._transaction("read") as db:
-            db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, default))
-            return notes.read(db, key) or default
+            return notes.initial(db, key, default)
 
     def _begin_marker(self) -> None:
         """Write everything into the main file, and start the marker with it."""
@@ -256,7 +237,7 @@ class Store:
             self._marker.sync(self._number, self._time, self._began)
 
     @contextmanager
-    def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, action: str) -> Iterator[StateConnection]:
         """Commit everything or nothing. A transaction that changes something gets a number."""
         with translate_errors(self.path, action):
             if gone := self.gone():
@@ -326,201 +307,17 @@ class Store:
         losses.remove_acceptance_request(self.path)
         return accepted, changed
 
-    # --- sources, their rows and totals
+    # --- what differs between the stores
 
-    def source_state(
-        self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
-    ) -> SourceState:
-        """The state of a source. A new source begins counting at `epoch`."""
-        with self._transaction("read") as db:
-            sources.add_source(db, organization, endpoint, epoch, group_by)
-            source_state = sources.read_source(db, organization, endpoint)
-            if source_state is None:
-                raise LookupError(f"the source {endpoint.name} of {organization} was not stored")
-            # After a kill the rows are one commit ahead of the source's own column.
-            newest_end = rows.newest_end(db, source_state.id)
-        newest_bucket = max(source_state.status.newest_bucket or 0, newest_end)
-        source_state.status.newest_bucket = newest_bucket or None
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with translate_errors(self.path, "read"):
+            yield
+
+    def _source_opened(self, source_state: SourceState) -> None:
+        """Counting may have begun with this source: the marker says since when."""
         began = source_state.progress.epoch
         if began and (self._began is None or began < self._began):
             self._began = began
             if self._marker is not None:
                 self._marker.counting_began(self._number, self._time, began)
-        return source_state
-
-    def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
-        """Replace the stored groupings of a source."""
-        with self._transaction("written") as db:
-            sources.write_groupings(db, source_state.id, groupings)
-
-    def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
-        """The rows of one width whose bucket begins at one of `starts`."""
-        found = []
-        with translate_errors(self.path, "read"):
-            for start in starts:
-                found += rows.rows_between(self._db, source_state, (width,), start, start + 1)
-        return found
-
-    def rows_within(
-        self, source_state: SourceState, widths: Iterable[int], start: int, end: int
-    ) -> list[Row]:
-        """The rows of these widths whose bucket begins in [start, end)."""
-        with translate_errors(self.path, "read"):
-            return rows.rows_between(self._db, source_state, tuple(widths), start, end)
-
-    def pending_decreases(
-        self, source_state: SourceState, width: int, start: int, end: int
-    ) -> dict[tuple[int, int, Dims], PendingDecrease]:
-        """The unconfirmed lower readings of buckets that begin in [start, end)."""
-        with translate_errors(self.path, "read"):
-            return rows.pending_decreases(self._db, source_state, width, start, end)
-
-    def commit(self, source_state: SourceState, commit: Commit) -> Created:
-        """Store all of a commit or nothing. Returns the ids of the created series."""
-        with self._transaction("written") as db:
-            ids = series.add_series(db, source_state, commit.created)
-            series.update_series(db, commit.updated)
-            id_of = series.id_lookup(source_state, ids)
-            rows.write_change(db, source_state, commit.change, id_of)
-            series.add_estimates(db, source_state.id, id_of, commit.estimates)
-            if commit.compact_before is not None:
-                rows.compact(db, source_state, commit.compact_before)
-            sources.write_progress(db, source_state, commit.progress)
-        return Created(ids)
-
-    def mark_released(self, released: Iterable[StoredSeries]) -> None:
-        """These series were exported as 0 first; from now on their totals are exported."""
-        with self._transaction("written") as db:
-            series.mark_released(db, released)
-
-    def backfilled(self, source_state: SourceState) -> list[Window]:
-        """The windows before counting began that a backfill read."""
-        with translate_errors(self.path, "read"):
-            return sources.read_backfilled(self._db, source_state.id)
-
-    def mark_backfilled(self, source_state: SourceState, window: Window) -> None:
-        """A backfill read this window."""
-        with self._transaction("written") as db:
-            sources.add_backfilled(db, source_state.id, window)
-
-    def apply_retention(self, source_state: SourceState, keep: Retention) -> Maintained | None:
-        """Downsample or purge one day. None if nothing is that old."""
-        with self._transaction("downsampled") as db:
-            changed = retention.apply_retention(db, source_state, keep)
-            purged_before = sources.purged_before(db, source_state.id)
-        return Maintained(changed, purged_before) if changed else None
-
-    def estimated_and_billed(
-        self, organization: str, start: int, end: int
-    ) -> dict[int, tuple[Decimal, Decimal]]:
-        """Estimated and billed cost in US dollars of the UTC days in [start, end) with both."""
-        with translate_errors(self.path, "read"):
-            return retention.estimated_and_billed(self._db, organization, start, end)
-
-    # --- overflow of instruments
-
-    def overflow_members(self) -> list[OverflowMember]:
-        """The series that were ever part of an overflow series."""
-        with translate_errors(self.path, "read"):
-            found = self._db.execute("SELECT instrument, dims FROM folds").fetchall()
-        return [OverflowMember(instrument, series_id) for instrument, series_id in found]
-
-    def high_water_marks(self) -> list[HighWaterMark]:
-        """The highest exported values below which no series may fall."""
-        found = []
-        with translate_errors(self.path, "read"):
-            sql = "SELECT instrument, series, amount FROM floors"
-            for instrument, key, text in self._db.execute(sql):
-                attributes = tuple(json.loads(key))
-                found.append(HighWaterMark(instrument, attributes, decode_text(text)))
-        return found
-
-    def add_overflow(
-        self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark] = ()
-    ) -> None:
-        """Store members of overflow series, and high-water marks."""
-        member_values = [(member.instrument, member.stored_series) for member in members]
-        mark_values = [(mark.instrument, json.dumps(mark.key), str(mark.amount)) for mark in marks]
-        with self._transaction("written") as db:
-            db.executemany("INSERT OR IGNORE INTO folds VALUES (?, ?)", member_values)
-            db.executemany("INSERT OR REPLACE INTO floors VALUES (?, ?, ?)", mark_values)
-
-    # --- metered events
-
-    def event_attributes(self) -> list[str]:
-        """The attributes of recorded events beyond those of every event."""
-        with translate_errors(self.path, "read"):
-            return events.event_attributes(self._db)
-
-    def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
-        """The content of those of these events that were recorded since `since`, by identity."""
-        with translate_errors(self.path, "read"):
-            return self._events.known(identities, since)
-
-    def record_events(
-        self, new_events: Sequence[Event], commits: Sequence[EventCommit], now: int
-    ) -> list[Created]:
-        """Store the identities of events and what they add, all of it or nothing.
-
-        Returns the ids of the created series, for each of `commits`.
-        """
-        created = []
-        # One transaction, so that an event that counted is always known as a duplicate.
-        with self._transaction("written") as db:
-            self._events.write(new_events, now)
-            for commit in commits:
-                source_state = commit.source_state
-                ids = series.add_series(db, source_state, commit.created)
-                series.update_series(db, commit.updated)
-                id_of = series.id_lookup(source_state, ids)
-                rows.add_to_hours(db, source_state, commit.hours, id_of)
-                created.append(Created(ids))
-        self._events.committed(new_events, now)
-        return created
-
-    def purge_events(self, slice_number: int, before: int) -> int:
-        """Delete the event identities of one slice that were seen before `before`. Their number."""
-        with self._transaction("written"):
-            return self._events.purge(slice_number, before)
-
-    def shares(self, day: int) -> list[Share]:
-        """The tokens used on a UTC day, and those that events explain, by model."""
-        with translate_errors(self.path, "read"):
-            return events.shares(self._db, day)
-
-    # --- names, limits, notes
-
-    def names(self, organization: str) -> Names:
-        """The stored names of projects, API keys and users."""
-        with translate_errors(self.path, "read"):
-            return names.read(self._db, organization)
-
-    def set_names(self, organization: str, known: Names) -> None:
-        """Replace the stored names. An id without a name is looked up again after a restart."""
-        with self._transaction("written") as db:
-            names.write(db, organization, known)
-
-    def set_limits(self, organization: str, limits: Iterable[Limit]) -> None:
-        """Replace the stored spend limits."""
-        with self._transaction("written") as db:
-            names.write_limits(db, organization, limits)
-
-    def note(self, key: str) -> str | None:
-        """The value of a note, None if there is none."""
-        with translate_errors(self.path, "read"):
-            return notes.read(self._db, key)
-
-    def set_note(self, key: str, value: str) -> None:
-        """Set a note."""
-        with self._transaction("written") as db:
-            notes.write(db, key, value)
-
-    def owner(self, organization: str) -> Owner:
-        """The OpenAI organization whose data is stored under this name."""
-        with translate_errors(self.path, "read"):
-            return organizations.read_owner(self._db, organization)
-
-    def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
-        """Store what answers say of the organization, and the fingerprints of its keys."""
-        with self._transaction("written") as db:
-            organizations.write_owner(db, organization, seen, marks)

@@ -6,7 +6,6 @@ that another program changed, for one without a marker, and for the command `ver
 
 import json
 import math
-import sqlite3
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,16 +13,14 @@ from otel_openai_usage.domain.endpoints import LEGACY, STORED, Endpoint
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Amount, Amounts, Width
 from otel_openai_usage.domain.reconciliation import difference, total
-from otel_openai_usage.errors import StateCorrupt
-from otel_openai_usage.storage.sqlite.errors import ADVICE, translate_errors
-from otel_openai_usage.storage.sqlite.rows import measure_columns
-from otel_openai_usage.storage.sqlite.series import read_series
-from otel_openai_usage.storage.sqlite.sources import read_groupings
-from otel_openai_usage.storage.sqlite.values import (
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.rows import measure_columns
+from otel_openai_usage.storage.sql.series import read_series
+from otel_openai_usage.storage.sql.sources import read_groupings
+from otel_openai_usage.storage.sql.values import (
     decode_amounts,
     decode_text,
     encode_amounts,
-    sum_of,
 )
 
 _KNOWN_ENDPOINTS = {**STORED, METERED.name: METERED}
@@ -53,22 +50,13 @@ class Disagreement:
         return f"{self.organization} {self.endpoint.source} {self.key}: {', '.join(parts)}"
 
 
-def require_sound(db: sqlite3.Connection, path: str) -> None:
-    """Raise StateCorrupt if SQLite finds that the database is damaged."""
-    with translate_errors(path, "read"):
-        (result,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if result != "ok":
-        raise StateCorrupt(f"the state file {path} is damaged ({result}); {ADVICE}")
-
-
-def totals_disagreeing(db: sqlite3.Connection, path: str) -> str | None:
+def totals_disagreeing(db: Database) -> str | None:
     """A sentence about the totals that are not the sum of their rows, None if all are.
 
-    Raises StateCorrupt for values that cannot be decoded.
+    Raises one of `NOT_DECODABLE` for a value that cannot be decoded.
     """
-    with translate_errors(path, "read"):
-        decode_everything(db)
-        wrong = disagreements(db)
+    decode_everything(db)
+    wrong = disagreements(db)
     if not wrong:
         return None
     named = "; ".join(str(each) for each in wrong[:_MAX_NAMED])
@@ -76,7 +64,7 @@ def totals_disagreeing(db: sqlite3.Connection, path: str) -> str | None:
     return f"{len(wrong)} totals are not the sum of their rows: {named}{more}"
 
 
-def disagreements(db: sqlite3.Connection) -> list[Disagreement]:
+def disagreements(db: Database) -> list[Disagreement]:
     """Every total that is not the sum of its rows, purged rows included.
 
     Raises one of `NOT_DECODABLE` for a value that cannot be decoded.
@@ -114,7 +102,7 @@ def _is_equal(stored: Amount, summed: Amount) -> bool:
 
 
 def _expected_totals(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, epoch: int
+    db: Database, source: int, endpoint: Endpoint, epoch: int
 ) -> dict[int, Amounts]:
     """The total that follows from the rows, by series."""
     if endpoint.level:
@@ -139,7 +127,7 @@ def counts_from(endpoint: Endpoint, epoch: int) -> int:
 
 
 def _sums(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, start: int, end: int = 1 << 62
+    db: Database, source: int, endpoint: Endpoint, start: int, end: int = 1 << 62
 ) -> dict[int, Amounts]:
     """The sum of the rows whose bucket begins in [start, end), by series."""
     selected = "FROM readings WHERE source_id = ? AND start >= ? AND start < ?"
@@ -153,10 +141,12 @@ def _sums(
             amounts = _money_amounts(endpoint, values)
             sums[series_id] = total(sums.get(series_id, endpoint.zero), amounts)
         return sums
-    summed = ", ".join(f"coalesce({sum_of(column)}, 0)" for column in columns)
+    summed = ", ".join(f"coalesce({db.whole_sum(column)}, 0)" for column in columns)
     sql = f"SELECT dims, {summed} {selected} GROUP BY dims"
     for series_id, *values in db.execute(sql, parameters):
-        sums[series_id] = tuple([int(value) for value in values])  # a float beyond 64 bits
+        sums[series_id] = tuple(
+            [int(value) for value in values]
+        )  # a Decimal, or a float beyond 64 bits
     return sums
 
 
@@ -168,7 +158,7 @@ def _money_amounts(endpoint: Endpoint, values: list[str]) -> Amounts:
     return tuple(amounts)
 
 
-def _levels(db: sqlite3.Connection, source: int, endpoint: Endpoint) -> dict[int, Amounts]:
+def _levels(db: Database, source: int, endpoint: Endpoint) -> dict[int, Amounts]:
     """The value of the bucket in which each level was read, where that row still exists."""
     columns = ", ".join(f"readings.{column}" for column in measure_columns(endpoint))
     sql = (
@@ -189,7 +179,7 @@ def _whole(value: object) -> int:
     return value
 
 
-def decode_everything(db: sqlite3.Connection) -> None:
+def decode_everything(db: Database) -> None:
     """Decode every stored value.
 
     Raises one of `NOT_DECODABLE` for a value that cannot be decoded.
@@ -209,7 +199,7 @@ def decode_everything(db: sqlite3.Connection) -> None:
     _decode_other_tables(db)
 
 
-def _decode_other_tables(db: sqlite3.Connection) -> None:
+def _decode_other_tables(db: Database) -> None:
     """Decode the tables that belong to no single source."""
     known_widths = {int(width) for width in Width}
     for (width,) in db.execute("SELECT DISTINCT width FROM readings"):
@@ -225,9 +215,7 @@ def _decode_other_tables(db: sqlite3.Connection) -> None:
         json.loads(text)
 
 
-def _require_known_series(
-    db: sqlite3.Connection, table: str, source: int, series_ids: set[int]
-) -> None:
+def _require_known_series(db: Database, table: str, source: int, series_ids: set[int]) -> None:
     """Raise LookupError if a row of the table belongs to no series of the source."""
     sql = f"SELECT DISTINCT dims FROM {table} WHERE source_id = ?"
     for (series_id,) in db.execute(sql, (source,)):
@@ -238,9 +226,7 @@ def _require_known_series(
 # --- totals after rows were deleted; each function runs inside its caller's transaction
 
 
-def remember_purged(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, start: int, end: int
-) -> None:
+def remember_purged(db: Database, source: int, endpoint: Endpoint, start: int, end: int) -> None:
     """Before the rows in [start, end) are deleted, store what they add to each total."""
     if endpoint.level:
         return
@@ -250,7 +236,7 @@ def remember_purged(
         _add_purged(db, endpoint, series_id, amounts)
 
 
-def assume_purged(db: sqlite3.Connection) -> None:
+def assume_purged(db: Database) -> None:
     """Count as purged whatever a total has beyond its rows.
 
     For a state of a version that did not store what it purged.
@@ -261,19 +247,21 @@ def assume_purged(db: sqlite3.Connection) -> None:
             _add_purged(db, each.endpoint, each.series_id, missing)
 
 
-def _add_purged(
-    db: sqlite3.Connection, endpoint: Endpoint, series_id: int, amounts: Amounts
-) -> None:
+def _add_purged(db: Database, endpoint: Endpoint, series_id: int, amounts: Amounts) -> None:
     if not any(amounts):
         return
     sql = "SELECT amounts FROM purged WHERE dims = ?"
     stored = db.execute(sql, (series_id,)).fetchone()
     before = decode_amounts(stored[0], endpoint) if stored else endpoint.zero
     text = encode_amounts(total(before, amounts))
-    db.execute("INSERT OR REPLACE INTO purged VALUES (?, ?)", (series_id, text))
+    sql = (
+        "INSERT INTO purged VALUES (?, ?)"
+        " ON CONFLICT (dims) DO UPDATE SET amounts = excluded.amounts"
+    )
+    db.execute(sql, (series_id, text))
 
 
-def set_totals_to_rows(db: sqlite3.Connection) -> dict[int, tuple[Amounts, Amounts]]:
+def set_totals_to_rows(db: Database) -> dict[int, tuple[Amounts, Amounts]]:
     """Set every total to the sum of its rows. Total and shown of the changed series, by id.
 
     An exported value never falls: the part above the new total counts as restated.

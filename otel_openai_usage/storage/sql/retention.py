@@ -4,7 +4,6 @@ No total changes: totals are stored beside the rows. Each function runs inside i
 transaction.
 """
 
-import sqlite3
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -14,16 +13,15 @@ from otel_openai_usage.domain.pricing import CURRENCY, add
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Progress
-from otel_openai_usage.storage.sqlite import notes, rows
-from otel_openai_usage.storage.sqlite.content_check import remember_purged
-from otel_openai_usage.storage.sqlite.sources import purged_before
+from otel_openai_usage.storage.sql import notes, rows
+from otel_openai_usage.storage.sql.content_check import remember_purged
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.sources import purged_before
 
 _DAY = int(Width.DAY)
 
 
-def apply_retention(
-    db: sqlite3.Connection, source_state: SourceState, keep: Retention
-) -> Window | None:
+def apply_retention(db: Database, source_state: SourceState, keep: Retention) -> Window | None:
     """Downsample or purge the oldest day of a source. The day, None if nothing is that old."""
     source = source_state.id
     endpoint = source_state.endpoint
@@ -32,7 +30,7 @@ def apply_retention(
 
 
 def _downsample_hours(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
+    db: Database, source: int, endpoint: Endpoint, progress: Progress, keep: Retention
 ) -> Window | None:
     """Downsample the oldest day of hours.
 
@@ -51,9 +49,7 @@ def _downsample_hours(
     return Window(day, day + _DAY)
 
 
-def _purge(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, keep: Retention
-) -> Window | None:
+def _purge(db: Database, source: int, endpoint: Endpoint, keep: Retention) -> Window | None:
     """Delete the oldest day that is older than the retention, and record that it was deleted."""
     oldest = _oldest_row(db, source, keep.days)
     if oldest is None:
@@ -72,7 +68,7 @@ def _purge(
     return Window(day, day + _DAY)
 
 
-def _oldest_row(db: sqlite3.Connection, source: int, before: int) -> int | None:
+def _oldest_row(db: Database, source: int, before: int) -> int | None:
     """The start of a row before `before`, the oldest of its width. None if there is none."""
     sql = "SELECT min(start) FROM readings WHERE source_id = ? AND width = ? AND start < ?"
     # Width by width: with the primary key (source, width, start, …) each query is a lookup.
@@ -84,7 +80,7 @@ def _oldest_row(db: sqlite3.Connection, source: int, before: int) -> int | None:
 
 
 def estimated_and_billed(
-    db: sqlite3.Connection, organization: str, start: int, end: int
+    db: Database, organization: str, start: int, end: int
 ) -> dict[int, tuple[Decimal, Decimal]]:
     """Estimated and billed cost in US dollars by UTC day, for the days that have both."""
     estimates = db.execute(

@@ -1,13 +1,13 @@
 """Names and spend limits of an organization. Each function runs inside its caller's transaction."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from otel_openai_usage.domain.model import Limit, Names
+from otel_openai_usage.storage.sql.database import Database
 
 
-def read(db: sqlite3.Connection, organization: str) -> Names:
+def read(db: Database, organization: str) -> Names:
     """The stored names of projects, API keys and users."""
     found: dict[str, dict[str, str | None]] = {"project": {}, "api_key": {}, "user": {}}
     sql = "SELECT what, id, name FROM names WHERE organization = ?"
@@ -16,7 +16,7 @@ def read(db: sqlite3.Connection, organization: str) -> Names:
     return Names(found["project"], found["api_key"], found["user"])
 
 
-def write(db: sqlite3.Connection, organization: str, names: Names) -> None:
+def write(db: Database, organization: str, names: Names) -> None:
     """Replace the stored names. An id without a name is not stored: it is looked up again."""
     by_what: dict[str, Mapping[str, str | None]] = {
         "project": names.projects,
@@ -33,7 +33,7 @@ def write(db: sqlite3.Connection, organization: str, names: Names) -> None:
     db.executemany("INSERT INTO names VALUES (?, ?, ?, ?)", values)
 
 
-def read_limits(db: sqlite3.Connection, organization: str) -> list[Limit]:
+def read_limits(db: Database, organization: str) -> list[Limit]:
     """The stored spend limits."""
     sql = "SELECT project_id, amount, currency, enforcing FROM limits WHERE organization = ?"
     found = []
@@ -42,13 +42,19 @@ def read_limits(db: sqlite3.Connection, organization: str) -> list[Limit]:
     return found
 
 
-def write_limits(db: sqlite3.Connection, organization: str, limits: Iterable[Limit]) -> None:
+def write_limits(db: Database, organization: str, limits: Iterable[Limit]) -> None:
     """Replace the stored spend limits."""
     values = []
     for limit in limits:
         # The table's key allows no NULL: "" is the limit of the organization itself.
         project = limit.project_id or ""
         amount = str(limit.amount)
-        values.append((organization, project, amount, limit.currency, limit.enforcing))
+        enforcing = int(limit.enforcing)
+        values.append((organization, project, amount, limit.currency, enforcing))
     db.execute("DELETE FROM limits WHERE organization = ?", (organization,))
-    db.executemany("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?)", values)
+    sql = (
+        "INSERT INTO limits VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (organization, project_id) DO UPDATE SET amount = excluded.amount,"
+        " currency = excluded.currency, enforcing = excluded.enforcing"
+    )
+    db.executemany(sql, values)

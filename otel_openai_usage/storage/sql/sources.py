@@ -4,19 +4,19 @@ Each function runs inside its caller's transaction.
 """
 
 import json
-import sqlite3
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Window
 from otel_openai_usage.domain.source_state import SourceKey, SourceState
 from otel_openai_usage.domain.windows import Progress
-from otel_openai_usage.storage.sqlite import notes
-from otel_openai_usage.storage.sqlite.series import read_series
+from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.series import read_series
 
 
 def add_source(
-    db: sqlite3.Connection,
+    db: Database,
     organization: str,
     endpoint: Endpoint,
     epoch: int,
@@ -25,18 +25,19 @@ def add_source(
     """Create a source that begins counting at `epoch`, unless there is one."""
     # An existing source must keep its epoch, so this never updates.
     source = (organization, endpoint.name)
-    sql = "INSERT OR IGNORE INTO sources (organization, kind, epoch) VALUES (?, ?, ?)"
+    sql = (
+        "INSERT INTO sources (organization, kind, epoch) VALUES (?, ?, ?)"
+        " ON CONFLICT (organization, kind) DO NOTHING"
+    )
     db.execute(sql, (*source, epoch))
     sql = (
-        "INSERT INTO groupings SELECT id, 0, ? FROM sources WHERE organization = ? AND kind = ?"
+        "INSERT INTO groupings SELECT id, 0, CAST(? AS TEXT) FROM sources WHERE organization = ? AND kind = ?"
         " AND NOT EXISTS (SELECT 1 FROM groupings WHERE source_id = sources.id)"
     )
     db.execute(sql, (",".join(group_by), *source))
 
 
-def read_source(
-    db: sqlite3.Connection, organization: str, endpoint: Endpoint
-) -> SourceState | None:
+def read_source(db: Database, organization: str, endpoint: Endpoint) -> SourceState | None:
     """The state of a source with all its series, None if there is no such source."""
     sql = (
         "SELECT id, epoch, complete, horizon, unread, last_success, newest_bucket, organization_id"
@@ -59,12 +60,12 @@ def read_source(
     return source_state
 
 
-def purged_before(db: sqlite3.Connection, source: int) -> int:
+def purged_before(db: Database, source: int) -> int:
     """The start of the first day whose rows were not purged because of their age, 0 if none was."""
     return int(notes.read(db, notes.purged_before_key(source)) or 0)
 
 
-def read_groupings(db: sqlite3.Connection, source: int) -> Groupings:
+def read_groupings(db: Database, source: int) -> Groupings:
     """The groupings of a source."""
     sql = "SELECT start, group_by FROM groupings WHERE source_id = ? ORDER BY start"
     found = []
@@ -74,25 +75,25 @@ def read_groupings(db: sqlite3.Connection, source: int) -> Groupings:
     return Groupings(tuple(found))
 
 
-def write_groupings(db: sqlite3.Connection, source: int, groupings: Groupings) -> None:
+def write_groupings(db: Database, source: int, groupings: Groupings) -> None:
     """Replace the stored groupings of a source."""
     values = [(source, start, ",".join(group_by)) for start, group_by in groupings.entries]
     db.execute("DELETE FROM groupings WHERE source_id = ?", (source,))
     db.executemany("INSERT INTO groupings VALUES (?, ?, ?)", values)
 
 
-def write_progress(db: sqlite3.Connection, source_state: SourceState, progress: Progress) -> None:
+def write_progress(db: Database, source_state: SourceState, progress: Progress) -> None:
     """Store how far the source was read."""
     # `coalesce` keeps what is stored where this process does not know a value yet.
     unread = json.dumps([[window.start, window.end] for window in progress.unread])
     sql = (
         "UPDATE sources SET complete = ?, horizon = ?, unread = ?,"
-        " last_success = coalesce(?, last_success),"
-        " newest_bucket = coalesce(?, newest_bucket),"
-        " organization_id = coalesce(?, organization_id) WHERE id = ?"
+        " last_success = coalesce(CAST(? AS BIGINT), last_success),"
+        " newest_bucket = coalesce(CAST(? AS BIGINT), newest_bucket),"
+        " organization_id = coalesce(CAST(? AS TEXT), organization_id) WHERE id = ?"
     )
     values = (
-        progress.complete,
+        int(progress.complete),
         progress.horizon,
         unread,
         source_state.status.last_success,
@@ -103,16 +104,17 @@ def write_progress(db: sqlite3.Connection, source_state: SourceState, progress: 
     db.execute(sql, values)
 
 
-def read_backfilled(db: sqlite3.Connection, source: int) -> list[Window]:
+def read_backfilled(db: Database, source: int) -> list[Window]:
     """The windows before counting began that a backfill read."""
     sql = 'SELECT start, "end" FROM backfilled WHERE source_id = ? ORDER BY start'
     return [Window(start, end) for start, end in db.execute(sql, (source,))]
 
 
-def add_backfilled(db: sqlite3.Connection, source: int, window: Window) -> None:
+def add_backfilled(db: Database, source: int, window: Window) -> None:
     """A backfill read this window."""
     sql = (
         "INSERT INTO backfilled VALUES (?, ?, ?)"
-        ' ON CONFLICT DO UPDATE SET "end" = max("end", excluded."end")'
+        ' ON CONFLICT (source_id, start) DO UPDATE SET "end" = excluded."end"'
+        ' WHERE backfilled."end" < excluded."end"'
     )
     db.execute(sql, (source, window.start, window.end))

@@ -1,12 +1,12 @@
 """Which OpenAI organization the data of a configured organization belongs to."""
 
 import json
-import sqlite3
 from typing import TypedDict
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.identity import Identity, Owner
-from otel_openai_usage.storage.sqlite import notes
+from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sql.database import Database
 
 MAX_MARKS = 32
 """How many fingerprints of keys are stored for each organization, the newest."""
@@ -21,7 +21,7 @@ class _OwnerNote(TypedDict):
     marks: list[str]
 
 
-def read_owner(db: sqlite3.Connection, organization: str) -> Owner:
+def read_owner(db: Database, organization: str) -> Owner:
     """Everything that identifies the OpenAI organization. Runs inside its caller's transaction."""
     note = _read_note(db, organization)
     sql = "SELECT kind, organization_id, newest_bucket FROM sources WHERE organization = ?"
@@ -44,7 +44,7 @@ def read_owner(db: sqlite3.Connection, organization: str) -> Owner:
     return Owner(identity, tuple(note["marks"]), bool(counted), newest)
 
 
-def _members(db: sqlite3.Connection, organization: str) -> set[str]:
+def _members(db: Database, organization: str) -> set[str]:
     """The ids of projects and API keys in the organization's data."""
     found: set[str | None] = set()
     for column in ("project_id", "api_key_id"):
@@ -55,9 +55,7 @@ def _members(db: sqlite3.Connection, organization: str) -> set[str]:
     return {id_ for id_ in found if id_ is not None}
 
 
-def write_owner(
-    db: sqlite3.Connection, organization: str, seen: Identity, marks: tuple[str, ...]
-) -> None:
+def write_owner(db: Database, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
     """Store what the organization's answers say of it, and the fingerprints of its keys.
 
     Runs inside its caller's transaction.
@@ -67,7 +65,7 @@ def write_owner(
     notes.write(db, notes.owner_key(organization), json.dumps(value))
 
 
-def _read_note(db: sqlite3.Connection, organization: str) -> _OwnerNote:
+def _read_note(db: Database, organization: str) -> _OwnerNote:
     text = notes.read(db, notes.owner_key(organization))
     if text is None:
         return _OwnerNote(ids=[], alias=None, marks=[])

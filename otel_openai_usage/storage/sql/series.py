@@ -3,8 +3,7 @@
 Each function runs inside its caller's transaction.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -12,7 +11,8 @@ from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Dims
 from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.storage.sqlite.values import (
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.values import (
     decode_amounts,
     decode_dims,
     encode_amounts,
@@ -20,11 +20,13 @@ from otel_openai_usage.storage.sqlite.values import (
     quoted,
 )
 
+_MAX_PARAMETERS = 500
+
 IdOf: TypeAlias = Callable[[Dims], int]
 """The id of an attribute set of one source."""
 
 
-def read_series(db: sqlite3.Connection, source: int, endpoint: Endpoint) -> Iterator[StoredSeries]:
+def read_series(db: Database, source: int, endpoint: Endpoint) -> Iterator[StoredSeries]:
     """Yield every series of a source, in the order of creation."""
     sql = (
         "SELECT id, key, total, shown, released, first_seen, changed, estimate, estimate_shown"
@@ -47,15 +49,14 @@ def read_series(db: sqlite3.Connection, source: int, endpoint: Endpoint) -> Iter
         )
 
 
-def _decimal(text: str | None) -> Decimal | None:
+def _decimal(text: str | Decimal | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
 def add_series(
-    db: sqlite3.Connection, source_state: SourceState, created: Iterable[StoredSeries]
+    db: Database, source_state: SourceState, created: Sequence[StoredSeries]
 ) -> dict[Dims, int]:
     """Store new series. Their ids by attribute set."""
-    ids = {}
     endpoint = source_state.endpoint
     dimensions = endpoint.group_by + endpoint.derived
     columns = ", ".join(map(quoted, dimensions))
@@ -64,21 +65,22 @@ def add_series(
         "INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed,"
         f" estimate, estimate_shown, {columns}) VALUES ({placeholders})"
     )
-    # One by one, because executemany does not return the ids.
-    for series in created:
-        values = (
+    values = [
+        (
             source_state.id,
             encode_dims(series.dims, endpoint),
             encode_amounts(series.total),
             encode_amounts(series.shown),
-            series.released,
+            int(series.released),
             series.first_seen,
             series.changed,
             *_estimates(series),
             *series.dims[: len(dimensions)],
         )
-        ids[series.dims] = db.execute(sql, values).lastrowid or 0
-    return ids
+        for series in created
+    ]
+    ids = db.insert(sql, values)
+    return {series.dims: id_ for series, id_ in zip(created, ids, strict=True)}
 
 
 def id_lookup(source_state: SourceState, created_ids: Mapping[Dims, int]) -> IdOf:
@@ -90,7 +92,7 @@ def id_lookup(source_state: SourceState, created_ids: Mapping[Dims, int]) -> IdO
     return id_of
 
 
-def update_series(db: sqlite3.Connection, updated: Iterable[StoredSeries]) -> None:
+def update_series(db: Database, updated: Iterable[StoredSeries]) -> None:
     """Store the totals of existing series."""
     sql = (
         "UPDATE dims SET total = ?, shown = ?, changed = ?, estimate = ?, estimate_shown = ?"
@@ -104,7 +106,7 @@ def update_series(db: sqlite3.Connection, updated: Iterable[StoredSeries]) -> No
     db.executemany(sql, values)
 
 
-def mark_released(db: sqlite3.Connection, released: Iterable[StoredSeries]) -> None:
+def mark_released(db: Database, released: Iterable[StoredSeries]) -> None:
     """These series were exported as 0 first; from now on their totals are exported."""
     ids = [(series.id,) for series in released]
     db.executemany("UPDATE dims SET released = 1 WHERE id = ?", ids)
@@ -118,16 +120,40 @@ def _estimates(series: StoredSeries) -> tuple[str | None, str | None]:
 
 
 def add_estimates(
-    db: sqlite3.Connection,
+    db: Database,
     source: int,
     id_of: IdOf,
     growth: Mapping[tuple[Dims, int], Decimal],
 ) -> None:
     """Add estimated costs, by attribute set and UTC day."""
     # Added in Python, because SQLite would add the decimal texts up as floats.
+    costs: dict[tuple[int, int], Decimal] = {}
     for (dims, day), amount in growth.items():
-        key = (source, id_of(dims), day)
-        sql = "SELECT cost FROM estimates WHERE source_id = ? AND dims = ? AND day = ?"
-        before = db.execute(sql, key).fetchone()
-        cost = add(Decimal(before[0]), amount) if before else amount
-        db.execute("INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)", (*key, str(cost)))
+        costs[id_of(dims), day] = amount
+    for (series_id, day), before in _stored_estimates(db, source, costs):
+        costs[series_id, day] = add(before, costs[series_id, day])
+    values = [(source, series_id, day, str(cost)) for (series_id, day), cost in costs.items()]
+    sql = (
+        "INSERT INTO estimates (source_id, dims, day, cost) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (source_id, dims, day) DO UPDATE SET cost = excluded.cost"
+    )
+    db.executemany(sql, values)
+
+
+def _stored_estimates(
+    db: Database, source: int, keys: Iterable[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], Decimal]]:
+    """Yield series and day with their stored estimate, for those of `keys` that have one."""
+    by_day: dict[int, list[int]] = {}
+    for series_id, day in keys:
+        by_day.setdefault(day, []).append(series_id)
+    for day, series_ids in by_day.items():
+        for first in range(0, len(series_ids), _MAX_PARAMETERS):
+            part = series_ids[first : first + _MAX_PARAMETERS]
+            placeholders = ", ".join("?" * len(part))
+            sql = (
+                "SELECT dims, cost FROM estimates"
+                f" WHERE source_id = ? AND day = ? AND dims IN ({placeholders})"
+            )
+            for series_id, cost in db.execute(sql, (source, day, *part)).fetchall():
+                yield (series_id, day), Decimal(cost)

@@ -1,20 +1,27 @@
 """Small facts by key, in the table `meta`. Each function runs inside its caller's transaction."""
 
-import sqlite3
+from otel_openai_usage.storage.sql.database import Database
 
 INSTANCE_ID = "instance_id"
 STATE_PATH = "path"
 
 
-def read(db: sqlite3.Connection, key: str) -> str | None:
+def read(db: Database, key: str) -> str | None:
     """The value of a note, None if there is none."""
     found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return str(found[0]) if found else None
 
 
-def write(db: sqlite3.Connection, key: str, value: str) -> None:
+def write(db: Database, key: str, value: str) -> None:
     """Set a note."""
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    sql = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    db.execute(sql, (key, value))
+
+
+def initial(db: Database, key: str, default: str) -> str:
+    """The value of a note, which is set to `default` if there is none."""
+    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (key, default))
+    return read(db, key) or default
 
 
 def purged_before_key(source: int) -> str:

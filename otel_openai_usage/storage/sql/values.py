@@ -1,4 +1,4 @@
-"""How attribute sets, amounts and names of columns are written in SQLite."""
+"""How attribute sets, amounts and names of columns are written in a store."""
 
 import json
 from decimal import Decimal
@@ -10,19 +10,9 @@ from otel_openai_usage.domain.model import Amount, Amounts, Dims
 def quoted(name: str) -> str:
     """A column's name as an SQL identifier: a measure may be called `order`.
 
-    Without the quotes SQLite would take a name that is a keyword for the keyword.
+    Without the quotes a name that is a keyword would be taken for the keyword.
     """
     return '"' + name.replace('"', '""') + '"'
-
-
-def sum_of(column: str) -> str:
-    """SQL of the sum of a column of whole numbers.
-
-    Beyond 64 bits the sum becomes a REAL. SQLite's `sum` would raise an error, and the rows could
-    never be read or downsampled again.
-    """
-    # Two halves: neither sum can exceed 64 bits with fewer than two billion rows.
-    return f"(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295))"
 
 
 def encode_dims(dims: Dims, endpoint: Endpoint) -> str:
@@ -58,6 +48,6 @@ def encode_amount(amount: Amount) -> int | str:
     return amount if isinstance(amount, int) else str(amount)
 
 
-def decode_text(text: str) -> Amount:
+def decode_text(text: str | Decimal) -> Amount:
     """An amount from its text: an int if it is whole, else a Decimal."""
-    return int(text) if text.isdigit() else Decimal(text)
+    return int(text) if str(text).isdigit() else Decimal(text)

@@ -5,7 +5,6 @@ A row belongs to one bucket and one attribute set. Each function runs inside its
 transaction.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,17 +13,18 @@ from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Width
 from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.storage.sqlite.series import IdOf
-from otel_openai_usage.storage.sqlite.values import (
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.series import IdOf
+from otel_openai_usage.storage.sql.values import (
     decode_amounts,
     decode_dims,
     encode_amount,
     encode_amounts,
     quoted,
-    sum_of,
 )
 
 _ONE_ROW = "WHERE source_id = ? AND width = ? AND start = ? AND dims = ?"
+_KEY = "source_id, width, start, dims"
 _BUCKETS = "WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
 """Rows of one width whose bucket begins in [start, end)."""
 
@@ -35,7 +35,7 @@ def measure_columns(endpoint: Endpoint) -> list[str]:
 
 
 def rows_between(
-    db: sqlite3.Connection, source_state: SourceState, widths: Sequence[int], start: int, end: int
+    db: Database, source_state: SourceState, widths: Sequence[int], start: int, end: int
 ) -> list[Row]:
     """The rows of these widths whose bucket begins in [start, end)."""
     endpoint = source_state.endpoint
@@ -53,14 +53,14 @@ def rows_between(
 def _decode_row(values: list[Any], money_places: Sequence[int]) -> Amounts:
     """The amounts of a selected row. Changes `values`, because this runs for every row."""
     for index, value in enumerate(values):
-        if isinstance(value, float):  # `sum_of` turns a sum beyond 64 bits into a REAL
+        if isinstance(value, float):  # SQLite turns a sum beyond 64 bits into a REAL
             values[index] = int(value)
     for index in money_places:
         values[index] = Decimal(values[index])
     return tuple(values)
 
 
-def newest_end(db: sqlite3.Connection, source: int) -> int:
+def newest_end(db: Database, source: int) -> int:
     """The end of the newest bucket with rows, 0 if there are none."""
     newest = 0
     # Width by width: with the primary key (source, width, start, …) each query is a lookup.
@@ -73,7 +73,7 @@ def newest_end(db: sqlite3.Connection, source: int) -> int:
 
 
 def pending_decreases(
-    db: sqlite3.Connection, source_state: SourceState, width: int, start: int, end: int
+    db: Database, source_state: SourceState, width: int, start: int, end: int
 ) -> dict[tuple[int, int, Dims], PendingDecrease]:
     """The unconfirmed lower readings of buckets that begin in [start, end)."""
     endpoint = source_state.endpoint
@@ -91,15 +91,13 @@ def pending_decreases(
     return found
 
 
-def write_change(
-    db: sqlite3.Connection, source_state: SourceState, change: Change, id_of: IdOf
-) -> None:
+def write_change(db: Database, source_state: SourceState, change: Change, id_of: IdOf) -> None:
     """Write the rows that a reading changes, and delete the rows that it drops."""
     columns = measure_columns(source_state.endpoint)
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
     # A generator: a first reading has many rows, and a list would hold all of them twice.
     db.executemany(
-        f"{_insert(columns)} ON CONFLICT DO UPDATE SET {updates}",
+        f"{_insert(columns)} ON CONFLICT ({_KEY}) DO UPDATE SET {updates}",
         (
             _row_values(source_state.id, row.width, row.start, id_of(row.dims), row.amounts)
             for row in change.writes
@@ -107,29 +105,41 @@ def write_change(
     )
     dropped = [(source_state.id, width, start, id_of(dims)) for width, start, dims in change.drops]
     db.executemany(f"DELETE FROM readings {_ONE_ROW}", dropped)
-    # A pending decrease of None was confirmed or is obsolete.
-    for (width, start, dims), pending in change.pending_decreases.items():
-        key = (source_state.id, width, start, id_of(dims))
-        db.execute(f"DELETE FROM suspicions {_ONE_ROW}", key)
+    _write_pending_decreases(db, source_state.id, change.pending_decreases, id_of)
+
+
+def _write_pending_decreases(
+    db: Database,
+    source: int,
+    pending_decreases: Mapping[tuple[int, int, Dims], PendingDecrease | None],
+    id_of: IdOf,
+) -> None:
+    """Replace the unconfirmed lower readings. One of None was confirmed or is obsolete."""
+    keys = []
+    values = []
+    for (width, start, dims), pending in pending_decreases.items():
+        key = (source, width, start, id_of(dims))
+        keys.append(key)
         if pending:
-            values = (*key, encode_amounts(pending.amounts), pending.since)
-            db.execute("INSERT INTO suspicions VALUES (?, ?, ?, ?, ?, ?)", values)
+            values.append((*key, encode_amounts(pending.amounts), pending.since))
+    db.executemany(f"DELETE FROM suspicions {_ONE_ROW}", keys)
+    db.executemany("INSERT INTO suspicions VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def add_to_hours(
-    db: sqlite3.Connection,
+    db: Database,
     source_state: SourceState,
     hours: Mapping[tuple[int, Dims], Amounts],
     id_of: IdOf,
 ) -> None:
     """Add amounts to the rows of hours, by the hour's start and attribute set."""
     columns = measure_columns(source_state.endpoint)
-    updates = ", ".join(f"{column} = {column} + excluded.{column}" for column in columns)
+    updates = ", ".join(f"{column} = readings.{column} + excluded.{column}" for column in columns)
     hour = int(Width.HOUR)
     values = []
     for (start, dims), amounts in hours.items():
         values.append(_row_values(source_state.id, hour, start, id_of(dims), amounts))
-    db.executemany(f"{_insert(columns)} ON CONFLICT DO UPDATE SET {updates}", values)
+    db.executemany(f"{_insert(columns)} ON CONFLICT ({_KEY}) DO UPDATE SET {updates}", values)
 
 
 def _insert(columns: Sequence[str]) -> str:
@@ -149,7 +159,7 @@ def _row_values(
 
 
 def downsample(
-    db: sqlite3.Connection, source: int, endpoint: Endpoint, fine: Width, start: int, end: int
+    db: Database, source: int, endpoint: Endpoint, fine: Width, start: int, end: int
 ) -> None:
     """Replace the rows of width `fine` in [start, end) by rows of the next wider width.
 
@@ -158,27 +168,40 @@ def downsample(
     """
     wide = int(Width.HOUR if fine is Width.MINUTE else Width.DAY)
     columns = measure_columns(endpoint)
+    bucket = f"start / {wide} * {wide}"
     if endpoint.level:
-        # SQLite takes the bare columns from the row that has the maximum: here the last level.
-        picked = [*columns, "max(start)"]
+        picked = last_rows(columns, bucket, f"FROM readings {_BUCKETS}")
         updates = [f"{column} = excluded.{column}" for column in columns]
     else:
-        picked = [f"{sum_of(column)} AS {column}" for column in columns]
-        updates = [f"{column} = {column} + excluded.{column}" for column in columns]
+        summed = [f"{db.whole_sum(column)} AS {column}" for column in columns]
+        picked = (
+            f"SELECT {bucket} AS bucket, dims, {', '.join(summed)}"
+            f" FROM readings {_BUCKETS} GROUP BY 1, 2"
+        )
+        updates = [f"{column} = readings.{column} + excluded.{column}" for column in columns]
     selected = (source, int(fine), start, end)
     # `WHERE true` tells SQLite's parser that ON belongs to the INSERT, not to a join.
     db.execute(
         f"INSERT INTO readings (source_id, width, start, dims, {', '.join(columns)})"
-        f" SELECT {source:d}, {wide}, bucket, dims, {', '.join(columns)} FROM"
-        f" (SELECT start / {wide} * {wide} AS bucket, dims, {', '.join(picked)}"
-        f" FROM readings {_BUCKETS} GROUP BY 1, 2) WHERE true"
-        f" ON CONFLICT DO UPDATE SET {', '.join(updates)}",
+        f" SELECT {source:d}, {wide}, bucket, dims, {', '.join(columns)}"
+        f" FROM ({picked}) picked WHERE true"
+        f" ON CONFLICT ({_KEY}) DO UPDATE SET {', '.join(updates)}",
         selected,
     )
     db.execute(f"DELETE FROM readings {_BUCKETS}", selected)
 
 
-def compact(db: sqlite3.Connection, source_state: SourceState, before: int) -> None:
+def last_rows(columns: Sequence[str], bucket: str, selected: str) -> str:
+    """SQL of (bucket, dims, columns …) from the last of the selected rows of each bucket."""
+    names = ", ".join(columns)
+    return (
+        f"SELECT bucket, dims, {names} FROM (SELECT {bucket} AS bucket, dims, {names},"
+        f" row_number() OVER (PARTITION BY {bucket}, dims ORDER BY start DESC) AS place"
+        f" {selected}) placed WHERE place = 1"
+    )
+
+
+def compact(db: Database, source_state: SourceState, before: int) -> None:
     """Downsample finished minutes before `before`, from the first whole day of counting on."""
     start = source_state.progress.whole_days_from
     downsample(db, source_state.id, source_state.endpoint, Width.MINUTE, start, before)

@@ -1,0 +1,57 @@
+"""The connection that the shared statements need.
+
+Parameters are written as `?`. A value may be None, bool, int, str or bytes; money is passed as text
+and comes back as text or Decimal.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+Parameters: TypeAlias = Sequence[Any]
+
+
+class Result(Protocol):
+    """The rows that a statement returned, and how many it changed."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row, None at the end."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """All rows."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Database(Protocol):
+    """A connection to a store. Its errors are those of its driver."""
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Result:
+        """Run one statement."""
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> object:
+        """Run one statement for each of `parameters`."""
+        ...
+
+    def insert(self, sql: str, parameters: Iterable[Parameters], /) -> list[int]:
+        """Insert a row for each of `parameters`. Their ids, in the same order."""
+        ...
+
+    def whole_sum(self, column: str, /) -> str:
+        """SQL of the exact sum of a column of whole numbers, which may exceed 64 bits."""
+        ...
+
+    def decimal_sum(self, column: str, /) -> str:
+        """SQL of the exact sum of a column of money. NULL if it has no value."""
+        ...
+
+    def json_keys(self, column: str, /) -> str:
+        """SQL of a table `keys` whose column `key` has the names of a JSON object."""
+        ...

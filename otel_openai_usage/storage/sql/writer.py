@@ -1,0 +1,258 @@
+"""The port `Writer`, as far as both stores share it: one transaction for each method.
+
+A store adds how it is opened, what a transaction is, and its losses.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Protocol
+
+from otel_openai_usage.domain.commits import Commit, Created
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.groupings import Groupings
+from otel_openai_usage.domain.identity import Identity, Owner
+from otel_openai_usage.domain.metered import Event, EventCommit, Share
+from otel_openai_usage.domain.model import Dims, Limit, Names, Window
+from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
+from otel_openai_usage.domain.retention import Maintained, Retention
+from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.storage.sql import (
+    names,
+    notes,
+    organizations,
+    overflow,
+    retention,
+    rows,
+    series,
+    shares,
+    sources,
+)
+from otel_openai_usage.storage.sql.database import Database
+
+
+class EventIdentities(Protocol):
+    """The identities of recorded events. `write` and `purge` run inside the caller's transaction."""
+
+    def known(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
+        """The content of those of these events that were recorded since `since`, by identity."""
+        ...
+
+    def write(self, events: Sequence[Event], now: int) -> None:
+        """Store these identities."""
+        ...
+
+    def committed(self, events: Iterable[Event], now: int) -> None:
+        """The transaction of the last `write` was committed."""
+        ...
+
+    def purge(self, slice_number: int, before: int) -> int:
+        """Delete the identities in one of 256 slices that were seen before `before`. Their number."""
+        ...
+
+
+class SqlWriter(ABC):
+    """The methods of the port `Writer` that read and write tables. Each raises StateError."""
+
+    _db: Database
+    _events: EventIdentities
+
+    @abstractmethod
+    def _transaction(self, action: str) -> AbstractContextManager[Database]:
+        """Commit everything that is done inside, or nothing. `action` is for an error's text."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[None]:
+        """Turns errors of the database into StateError."""
+
+    @abstractmethod
+    def _source_opened(self, source_state: SourceState) -> None:
+        """A source was read or created."""
+
+    # --- sources, their rows and totals
+
+    def source_state(
+        self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
+    ) -> SourceState:
+        """The state of a source. A new source begins counting at `epoch`."""
+        with self._transaction("read") as db:
+            sources.add_source(db, organization, endpoint, epoch, group_by)
+            source_state = sources.read_source(db, organization, endpoint)
+            if source_state is None:
+                raise LookupError(f"the source {endpoint.name} of {organization} was not stored")
+            # After a kill the rows are one commit ahead of the source's own column.
+            newest_end = rows.newest_end(db, source_state.id)
+        newest_bucket = max(source_state.status.newest_bucket or 0, newest_end)
+        source_state.status.newest_bucket = newest_bucket or None
+        self._source_opened(source_state)
+        return source_state
+
+    def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
+        """Replace the stored groupings of a source."""
+        with self._transaction("written") as db:
+            sources.write_groupings(db, source_state.id, groupings)
+
+    def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
+        """The rows of one width whose bucket begins at one of `starts`."""
+        found = []
+        with self._reading():
+            for start in starts:
+                found += rows.rows_between(self._db, source_state, (width,), start, start + 1)
+        return found
+
+    def rows_within(
+        self, source_state: SourceState, widths: Iterable[int], start: int, end: int
+    ) -> list[Row]:
+        """The rows of these widths whose bucket begins in [start, end)."""
+        with self._reading():
+            return rows.rows_between(self._db, source_state, tuple(widths), start, end)
+
+    def pending_decreases(
+        self, source_state: SourceState, width: int, start: int, end: int
+    ) -> dict[tuple[int, int, Dims], PendingDecrease]:
+        """The unconfirmed lower readings of buckets that begin in [start, end)."""
+        with self._reading():
+            return rows.pending_decreases(self._db, source_state, width, start, end)
+
+    def commit(self, source_state: SourceState, commit: Commit) -> Created:
+        """Store all of a commit or nothing. Returns the ids of the created series."""
+        with self._transaction("written") as db:
+            ids = series.add_series(db, source_state, commit.created)
+            series.update_series(db, commit.updated)
+            id_of = series.id_lookup(source_state, ids)
+            rows.write_change(db, source_state, commit.change, id_of)
+            series.add_estimates(db, source_state.id, id_of, commit.estimates)
+            if commit.compact_before is not None:
+                rows.compact(db, source_state, commit.compact_before)
+            sources.write_progress(db, source_state, commit.progress)
+        return Created(ids)
+
+    def mark_released(self, released: Iterable[StoredSeries]) -> None:
+        """These series were exported as 0 first; from now on their totals are exported."""
+        with self._transaction("written") as db:
+            series.mark_released(db, released)
+
+    def backfilled(self, source_state: SourceState) -> list[Window]:
+        """The windows before counting began that a backfill read."""
+        with self._reading():
+            return sources.read_backfilled(self._db, source_state.id)
+
+    def mark_backfilled(self, source_state: SourceState, window: Window) -> None:
+        """A backfill read this window."""
+        with self._transaction("written") as db:
+            sources.add_backfilled(db, source_state.id, window)
+
+    def apply_retention(self, source_state: SourceState, keep: Retention) -> Maintained | None:
+        """Downsample or purge one day. None if nothing is that old."""
+        with self._transaction("downsampled") as db:
+            changed = retention.apply_retention(db, source_state, keep)
+            purged_before = sources.purged_before(db, source_state.id)
+        return Maintained(changed, purged_before) if changed else None
+
+    def estimated_and_billed(
+        self, organization: str, start: int, end: int
+    ) -> dict[int, tuple[Decimal, Decimal]]:
+        """Estimated and billed cost in US dollars of the UTC days in [start, end) with both."""
+        with self._reading():
+            return retention.estimated_and_billed(self._db, organization, start, end)
+
+    # --- overflow of instruments
+
+    def overflow_members(self) -> list[OverflowMember]:
+        """The series that were ever part of an overflow series."""
+        with self._reading():
+            return overflow.read_members(self._db)
+
+    def high_water_marks(self) -> list[HighWaterMark]:
+        """The highest exported values below which no series may fall."""
+        with self._reading():
+            return overflow.read_marks(self._db)
+
+    def add_overflow(
+        self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark] = ()
+    ) -> None:
+        """Store members of overflow series, and high-water marks."""
+        with self._transaction("written") as db:
+            overflow.add(db, members, marks)
+
+    # --- metered events
+
+    def event_attributes(self) -> list[str]:
+        """The attributes of recorded events beyond those of every event."""
+        with self._reading():
+            return shares.event_attributes(self._db)
+
+    def known_events(self, identities: Sequence[bytes], since: int) -> dict[bytes, bytes]:
+        """The content of those of these events that were recorded since `since`, by identity."""
+        with self._reading():
+            return self._events.known(identities, since)
+
+    def record_events(
+        self, new_events: Sequence[Event], commits: Sequence[EventCommit], now: int
+    ) -> list[Created]:
+        """Store the identities of events and what they add, all of it or nothing.
+
+        Returns the ids of the created series, for each of `commits`.
+        """
+        created = []
+        # One transaction, so that an event that counted is always known as a duplicate.
+        with self._transaction("written") as db:
+            self._events.write(new_events, now)
+            for commit in commits:
+                source_state = commit.source_state
+                ids = series.add_series(db, source_state, commit.created)
+                series.update_series(db, commit.updated)
+                id_of = series.id_lookup(source_state, ids)
+                rows.add_to_hours(db, source_state, commit.hours, id_of)
+                created.append(Created(ids))
+        self._events.committed(new_events, now)
+        return created
+
+    def purge_events(self, slice_number: int, before: int) -> int:
+        """Delete the event identities of one slice that were seen before `before`. Their number."""
+        with self._transaction("written"):
+            return self._events.purge(slice_number, before)
+
+    def shares(self, day: int) -> list[Share]:
+        """The tokens used on a UTC day, and those that events explain, by model."""
+        with self._reading():
+            return shares.shares(self._db, day)
+
+    # --- names, limits, notes
+
+    def names(self, organization: str) -> Names:
+        """The stored names of projects, API keys and users."""
+        with self._reading():
+            return names.read(self._db, organization)
+
+    def set_names(self, organization: str, known: Names) -> None:
+        """Replace the stored names. An id without a name is looked up again after a restart."""
+        with self._transaction("written") as db:
+            names.write(db, organization, known)
+
+    def set_limits(self, organization: str, limits: Iterable[Limit]) -> None:
+        """Replace the stored spend limits."""
+        with self._transaction("written") as db:
+            names.write_limits(db, organization, limits)
+
+    def note(self, key: str) -> str | None:
+        """The value of a note, None if there is none."""
+        with self._reading():
+            return notes.read(self._db, key)
+
+    def set_note(self, key: str, value: str) -> None:
+        """Set a note."""
+        with self._transaction("written") as db:
+            notes.write(db, key, value)
+
+    def owner(self, organization: str) -> Owner:
+        """The OpenAI organization whose data is stored under this name."""
+        with self._reading():
+            return organizations.read_owner(self._db, organization)
+
+    def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
+        """Store what answers say of the organization, and the fingerprints of its keys."""
+        with self._transaction("written") as db:
+            organizations.write_owner(db, organization, seen, marks)

@@ -1,0 +1,55 @@
+"""A connection to an SQLite file, with what the shared statements need."""
+
+import sqlite3
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from otel_openai_usage.domain.pricing import add
+from otel_openai_usage.storage.sql.database import Parameters
+
+
+class StateConnection(sqlite3.Connection):
+    """The `Database` of SQLite. Use it as the factory of `sqlite3.connect`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # typeshed expects an int sum
+
+    def insert(self, sql: str, parameters: Iterable[Parameters], /) -> list[int]:
+        """Insert a row for each of `parameters`. Their ids, in the same order."""
+        # One by one, because executemany does not return the ids.
+        return [self.execute(sql, values).lastrowid or 0 for values in parameters]
+
+    def whole_sum(self, column: str, /) -> str:
+        """SQL of the sum of a column of whole numbers.
+
+        Beyond 64 bits the sum becomes a REAL. SQLite's `sum` would raise an error, and the rows
+        could never be read or downsampled again.
+        """
+        # Two halves: neither sum can exceed 64 bits with fewer than two billion rows.
+        return f"(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295))"
+
+    def decimal_sum(self, column: str, /) -> str:
+        """SQL of the exact sum of a column of decimal text. NULL if it has no value."""
+        return f"decimal_sum({column})"
+
+    def json_keys(self, column: str, /) -> str:
+        """SQL of a table `keys` whose column `key` has the names of a JSON object."""
+        return f"json_each({column}) AS keys"
+
+
+class _DecimalSum:
+    """The SQL aggregate `decimal_sum`: the exact sum of decimal text. NULL if there is none."""
+
+    def __init__(self) -> None:
+        self._sum: Decimal | None = None
+
+    def step(self, text: Any, /) -> None:
+        if text is None:
+            return
+        amount = Decimal(text)
+        self._sum = amount if self._sum is None else add(self._sum, amount)
+
+    def finalize(self) -> str | None:
+        return None if self._sum is None else str(self._sum)
