@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with all that demo and tests need: a minute or two, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard,metering]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard,metering,postgres]' --group dev
 	@touch $(STAMP)
 
 servers: ## Install the real servers that the tests run: Prometheus, OpenTelemetry Collector

@@ -208,6 +208,12 @@ class StateInUse(StateError):
     event = "state_in_use"
 
 
+class StateUnavailable(StateError):
+    """The database that holds the state cannot be reached now."""
+
+    event = "state_unavailable"
+
+
 class StateTooNew(StateError):
     """The state was written by a newer version."""
 

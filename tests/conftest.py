@@ -12,9 +12,19 @@ from hypothesis import HealthCheck, settings
 from tests.golden import golden
 from tests.real.collector import collector
 from tests.real.installed import run, simulator, surroundings
+from tests.real.postgres import own_postgres, postgres
 from tests.real.prometheus import prometheus
 
-__all__ = ["collector", "golden", "prometheus", "run", "simulator", "surroundings"]
+__all__ = [
+    "collector",
+    "golden",
+    "own_postgres",
+    "postgres",
+    "prometheus",
+    "run",
+    "simulator",
+    "surroundings",
+]
 
 # Hypothesis takes its time where two cores are shared; what it finds in CI can be found again.
 settings.register_profile(

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the real servers that the tests run, where they are missing: Debian's Prometheus and Alertmanager
-# (promtool, amtool), Chromium for screenshots, an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml,
+# (promtool, amtool), PostgreSQL and pgbouncer, Chromium for screenshots, an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml,
 # and a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector.
 # What is built is cached outside the checkout, under names that say what it was built from.
 # Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3]` prints a path and installs nothing.
@@ -30,10 +30,10 @@ install_packages() (
     trap 'as_root rm -f $policy' EXIT
     as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod +x $policy"
   fi
-  say "installing Debian's prometheus, prometheus-alertmanager and chromium"
+  say "installing Debian's prometheus, prometheus-alertmanager, postgresql, pgbouncer and chromium"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-    prometheus prometheus-alertmanager chromium fonts-dejavu-core > /dev/null
+    prometheus prometheus-alertmanager postgresql-15 pgbouncer chromium fonts-dejavu-core > /dev/null
 )
 
 # build WHAT COMMAND...: runs the command in $work; what it says is shown only if it fails.
@@ -95,7 +95,7 @@ if [ "${1:-}" = --where ]; then
   esac
   exit 0
 fi
-for program in prometheus promtool amtool chromium; do
+for program in prometheus promtool amtool chromium pgbouncer /usr/lib/postgresql/15/bin/postgres; do
   command -v $program > /dev/null || { install_packages; break; }
 done
 if [ ! -x "$collector" ] || [ ! -x "$prometheus" ]; then

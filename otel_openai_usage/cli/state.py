@@ -19,30 +19,11 @@ def info(file: Path | None) -> int:
     \b
       otel-openai-usage state info -c otel-openai-usage.yaml
     """
-    from otel_openai_usage.config import state_file
-    from otel_openai_usage.storage.sqlite.start_check import at
-    from otel_openai_usage.storage.sqlite.state_info import describe
+    from otel_openai_usage.composition.stores import describe
+    from otel_openai_usage.config import state_location
 
-    found = describe(state_file(_settings(file), os.environ))
-    here = found.position
-    owners = [name if id_ is None else f"{name} ({id_})" for name, id_ in found.organizations]
-    click.echo(f"location        {found.path}")
-    click.echo(f"size            {found.size} bytes, version {found.version}")
-    click.echo(f"counting since  {at(here.began) if here.began else 'not yet'}")
-    click.echo(f"organizations   {', '.join(owners) or 'none yet'}")
-    click.echo(f"last write      {at(here.time) if here.time else 'unknown'}, commit {here.number}")
-    click.echo(f"instance        {here.instance or 'none yet'}")
-    if found.marker:
-        click.echo(f"marker          commit {found.marker.number} at {at(found.marker.time)}")
-    else:
-        click.echo(f"marker          none: {found.marker_error or 'there is no file'}")
-    click.echo(f"in use          {'by a running exporter' if found.running else 'no'}")
-    if not found.doubts:
-        click.echo("losses          none")
-    for loss in found.losses:
-        click.echo(f"loss            reported {at(loss.found)}, not accepted: {loss.details}")
-    if found.missing:
-        click.echo(f"loss            the next start will report: {found.missing.details}")
+    for heading, text in describe(state_location(_settings(file), os.environ)).lines:
+        click.echo(f"{heading:<16}{text}")
     return 0
 
 

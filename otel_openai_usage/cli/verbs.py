@@ -486,7 +486,7 @@ def export(
     """
     from otel_openai_usage.cli.files import written
     from otel_openai_usage.composition.stores import queries_opener
-    from otel_openai_usage.config import state_file
+    from otel_openai_usage.config import state_location
     from otel_openai_usage.reports.export import lines
 
     if until < since:
@@ -501,7 +501,7 @@ def export(
         )
     settings = _settings(file)
     found = lines(
-        queries_opener(state_file(settings, os.environ)),
+        queries_opener(state_location(settings, os.environ)),
         since.date(),
         until.date(),
         form,
@@ -547,11 +547,11 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
       otel-openai-usage dashboard -c otel-openai-usage.yaml --port 8051
     """
     from otel_openai_usage.composition.stores import queries_opener
-    from otel_openai_usage.config import state_file
+    from otel_openai_usage.config import state_location
 
     given = {f"dashboard.{name}": value for name, value in options.items() if value is not None}
     settings = _settings(file, given)
-    path = state_file(settings, os.environ)
+    path = state_location(settings, os.environ)
     try:
         from otel_openai_usage.dashboard.server import serve
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from typing import IO
 from otel_openai_usage.composition import app
 from otel_openai_usage.composition.parts import extra_sources, prices, retention
 from otel_openai_usage.composition.stores import open_writer, queries_opener, require_kept
-from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.config import Organization, Settings, state_location
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width, floor, midnight, utc
 from otel_openai_usage.domain.pricing import PriceList
@@ -76,7 +76,7 @@ async def read(
     The exporter must not be running: the store has one writer. A source that fails does not stop
     the others.
     """
-    path = state_file(settings, env)
+    path = state_location(settings, env)
     require_kept(path)
     if asked.start >= asked.end(now):
         raise ConfigError([f"--from {asked.since}: expected a day before --to and before today"])
@@ -252,7 +252,7 @@ def series(
     settings: Settings, env: Mapping[str, str], asked: Asked, now: int
 ) -> Iterator[PastSeries]:
     """What is stored of those days, before counting began, as series. Raises StateError."""
-    stored = queries_opener(state_file(settings, env))
+    stored = queries_opener(state_location(settings, env))
     policy = app.policy(settings, once=True)
     end = asked.end(now)
     every: list[PastSeries] = []
@@ -285,7 +285,7 @@ def send_otlp(settings: Settings, env: Mapping[str, str], asked: Asked, now: int
     from otel_openai_usage.exporters.resource import resource
 
     require_collector(settings)
-    with closing(open_writer(state_file(settings, env))) as store:
+    with closing(open_writer(state_location(settings, env))) as store:
         instance = store.instance_id
     who = resource(instance, settings.attributes.resource)
     sender = exporter(settings.otlp)

@@ -21,8 +21,16 @@ from typing import Any, Literal
 import aiohttp
 
 from otel_openai_usage.composition.parts import extra_sources
-from otel_openai_usage.composition.stores import describe, inspect, queries_opener
-from otel_openai_usage.config import Organization, Settings, needs_key, state_file
+from otel_openai_usage.composition.stores import describe, inspect, is_empty, queries_opener
+from otel_openai_usage.composition.stores import warnings as store_warnings
+from otel_openai_usage.config import (
+    DatabaseLocation,
+    Location,
+    Organization,
+    Settings,
+    needs_key,
+    state_location,
+)
 from otel_openai_usage.config.secrets import redact
 from otel_openai_usage.domain.model import utc
 from otel_openai_usage.errors import (
@@ -83,15 +91,17 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         yield Finding("warn", "configuration", warning)
     # With the legacy source alone no admin key is needed, and there is none to test.
     for one in settings.organizations if needs_key(settings) else ():
-        state = state_file(settings, env)
+        state = state_location(settings, env)
         yield from asyncio.run(_asked(settings, one, offline, state))
     for extra in extras:
         yield asyncio.run(_extra(settings, extra, offline))
     if settings.otlp.on:
         yield _otlp(settings, offline)
-    state = state_file(settings, env)
+    state = state_location(settings, env)
     yield _state(state, strict=settings.state.strict)
-    if str(state) != ":memory:":
+    if isinstance(state, DatabaseLocation):
+        yield from _database(state)
+    elif str(state) != ":memory:":
         yield _disk(state)
     yield from _listeners(settings, runs=_runs(state))
 
@@ -111,7 +121,7 @@ async def _extra(settings: Settings, extra: ExtraSource, offline: bool) -> Findi
 
 
 async def _asked(
-    settings: Settings, one: Organization, offline: bool, state: Path
+    settings: Settings, one: Organization, offline: bool, state: Location
 ) -> list[Finding]:
     uses = [probe for probe in _PROBES if getattr(settings, probe.section).enabled]
     if not uses:
@@ -184,7 +194,7 @@ _PROBES = (
 
 
 async def _answers(
-    settings: Settings, one: Organization, key: Key, probes: list[_Probe], state: Path
+    settings: Settings, one: Organization, key: Key, probes: list[_Probe], state: Location
 ) -> AsyncIterator[Finding]:
     dates: list[tuple[float, str]] = []
     async with Client(
@@ -217,7 +227,7 @@ async def _answers(
         yield _clock(one.name, *dates[-1])
 
 
-async def _owner(client: Client, one: Organization, state: Path) -> list[Finding]:
+async def _owner(client: Client, one: Organization, state: Location) -> list[Finding]:
     """Whether the key is of the organization whose data the state has; nothing if it has none."""
     subject = f"{one.name}: organization"
     try:
@@ -329,14 +339,14 @@ def _otlp(settings: Settings, offline: bool) -> Finding:
     return Finding("ok", "otlp", f"{endpoint} takes exports")
 
 
-def _state(path: Path, *, strict: bool) -> Finding:
+def _state(path: Location, *, strict: bool) -> Finding:
     if str(path) == ":memory:":
         return Finding(
             "warn", "state", "kept in memory, so totals begin anew with every start; set state.path"
         )
     try:
         said = inspect(path)
-        if not path.exists() or not path.stat().st_size:
+        if is_empty(path):
             return Finding("ok", "state", said)
         found = describe(path)
     except StateError as error:
@@ -349,6 +359,13 @@ def _state(path: Path, *, strict: bool) -> Finding:
     if found.running:
         said += ", in use by a running exporter"
     return Finding("ok", "state", said)
+
+
+def _database(state: DatabaseLocation) -> Iterator[Finding]:
+    """What is not safe about the database."""
+    with suppress(StateError):  # it is said where the state is tested
+        for sentence in store_warnings(state):
+            yield Finding("warn", "state", sentence)
 
 
 def _disk(state: Path) -> Finding:
@@ -365,10 +382,10 @@ _ROOM = 100_000_000
 """Bytes that a state may need soon."""
 
 
-def _runs(state: Path) -> bool:
+def _runs(state: Location) -> bool:
     """Whether an exporter runs with this state."""
     with suppress(StateError, OSError):
-        return state.exists() and state.stat().st_size > 0 and describe(state).running
+        return not is_empty(state) and describe(state).running
     return False
 
 

@@ -8,7 +8,7 @@ from datetime import date
 
 from otel_openai_usage.composition.parts import retention
 from otel_openai_usage.composition.stores import queries_opener
-from otel_openai_usage.config import Organization, Settings, state_file
+from otel_openai_usage.config import Organization, Settings, state_location
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Amounts, Dims, Width, Window, floor, midnight, utc
@@ -127,7 +127,7 @@ async def verdicts(
     if until:
         end = min(end, midnight(until) + Width.DAY)
     kept = retention(settings, now).days
-    with queries_opener(state_file(settings, env))() as queries:
+    with queries_opener(state_location(settings, env))() as queries:
         if wrong := queries.totals_disagreeing():
             yield TotalsDiffer(wrong)
         # A day beyond the reach of `reconcile` may differ for good: it is not read again.

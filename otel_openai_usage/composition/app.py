@@ -15,7 +15,7 @@ import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
 from otel_openai_usage.composition.stores import open_writer
-from otel_openai_usage.config import Settings, needs_key, state_file
+from otel_openai_usage.config import Settings, needs_key, state_location
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import Width, floor
@@ -265,7 +265,7 @@ async def wire(
     listeners = await _listen(settings, stack, board) if not once else _Listeners()
     # A large state takes a while to read. That is done in threads, so that the listeners answer.
     store = await asyncio.to_thread(
-        open_writer, state_file(settings, env), now=clock.now, strict=settings.state.strict
+        open_writer, state_location(settings, env), now=clock.now, strict=settings.state.strict
     )
     stack.callback(store.close)
     report(store)
@@ -279,6 +279,7 @@ async def wire(
         exporters=["otlp"] if sends else [],
         state_size=store.size,
         state_lost=lambda: store.lost_seconds,
+        state_up=lambda: int(store.is_up),
     )
     stack.callback(self_metrics.shutdown)
     seen = policy(settings, once=once)

@@ -6,47 +6,74 @@ Only this module and the commands `state …` know a database.
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
+from otel_openai_usage.config.location import DatabaseLocation, Location
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.storage.ports import Backend, OpenQueries, StoreInfo, Writer
 from otel_openai_usage.storage.sqlite.backend import SQLITE
 from otel_openai_usage.storage.sqlite.file import MEMORY
 
 
-def _backend(_: Path) -> Backend:
-    """The kind of store at a location. Another kind is one more line here."""
+def _backend(location: Location) -> Backend:
+    """The kind of store at a location. Another kind is one more line here.
+
+    Raises ConfigError if its driver is not installed.
+    """
+    if isinstance(location, DatabaseLocation):
+        return _postgres()
     return SQLITE
 
 
+def _postgres() -> Backend:
+    try:
+        from otel_openai_usage.storage.postgres.backend import POSTGRES
+    except ImportError as error:
+        problem = (
+            f"state.url: the driver for PostgreSQL cannot be loaded ({error});"
+            " pip install 'otel-openai-usage[postgres]'"
+        )
+        raise ConfigError([problem]) from error
+    return POSTGRES
+
+
 def open_writer(
-    path: Path, *, now: Callable[[], float] = time.time, strict: bool = False
+    location: Location, *, now: Callable[[], float] = time.time, strict: bool = False
 ) -> Writer:
     """Open the store for writing. Raises StateError, also if another process writes it.
 
     `now` returns Unix seconds. With `strict` a store with losses is refused.
     """
-    return _backend(path).open_writer(path, now=now, strict=strict)
+    return _backend(location).open_writer(location, now=now, strict=strict)
 
 
-def queries_opener(path: Path) -> OpenQueries:
+def queries_opener(location: Location) -> OpenQueries:
     """A function that opens the store for reading. That function raises StateError."""
-    return partial(_backend(path).open_queries, path)
+    return partial(_backend(location).open_queries, location)
 
 
-def inspect(path: Path) -> str:
-    """What is at a path, in a sentence. Raises StateError if `run` could not use it."""
-    return _backend(path).inspect(path)
+def inspect(location: Location) -> str:
+    """What is at a location, in a sentence. Raises StateError if `run` could not use it."""
+    return _backend(location).inspect(location)
 
 
-def describe(path: Path) -> StoreInfo:
+def describe(location: Location) -> StoreInfo:
     """Describe a store without changing it. Raises StateError if there is none."""
-    return _backend(path).describe(path)
+    return _backend(location).describe(location)
 
 
-def require_kept(path: Path) -> None:
+def warnings(location: Location) -> list[str]:
+    """What is allowed at this location but not safe, in sentences. Raises StateError."""
+    return _backend(location).warnings(location)
+
+
+def is_empty(location: Location) -> bool:
+    """Whether `run` would make a new store there. Raises StateError or OSError."""
+    return _backend(location).is_empty(location)
+
+
+def require_kept(location: Location) -> None:
     """Raise ConfigError if the store is lost when the process ends."""
-    if str(path) == MEMORY:
+    if str(location) == MEMORY:
         raise ConfigError(
             [f"state.path: expected a file, because a backfill keeps what it reads; got {MEMORY}"]
         )

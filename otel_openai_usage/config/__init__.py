@@ -1,11 +1,20 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
 from otel_openai_usage.config.load import VARIABLE, load, load_mapping
-from otel_openai_usage.config.needs import needs_key, require_exporters, require_keys, state_file
+from otel_openai_usage.config.location import DatabaseLocation, Location
+from otel_openai_usage.config.needs import (
+    needs_key,
+    require_exporters,
+    require_keys,
+    state_file,
+    state_location,
+)
 from otel_openai_usage.config.settings import Organization, Otlp, Settings
 
 __all__ = [
     "VARIABLE",
+    "DatabaseLocation",
+    "Location",
     "Organization",
     "Otlp",
     "Settings",
@@ -15,4 +24,5 @@ __all__ = [
     "require_exporters",
     "require_keys",
     "state_file",
+    "state_location",
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+STATE_URL = "OTEL_OPENAI_USAGE_STATE_URL"
 METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
 CUMULATIVE_ONLY = (
@@ -98,6 +99,7 @@ _PLAIN: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("OTEL_EXPORTER_PROMETHEUS_PORT", "prometheus.port", str),
     ("OTEL_METRIC_EXPORT_INTERVAL", "otlp.interval", _milliseconds),
     ("OTEL_SDK_DISABLED", "sdk_disabled", _boolean),
+    (STATE_URL, "state.url", str),
 )
 _OTLP: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("ENDPOINT", "otlp.endpoint", str),
@@ -188,6 +190,15 @@ def may_be_ignored(variable: str, path: str) -> bool:
     """
     opentelemetry = variable.startswith("OTEL_") and not variable.startswith("OTEL_OPENAI_USAGE_")
     return opentelemetry and not path.startswith("otlp.tls.")
+
+
+def without_state_url(found: Said, place: str) -> None:
+    """The file, or the command line, names the state's path, so the variable is not followed."""
+    if found.values.pop("state.url", None) is not None:
+        del found.origins["state.url"]
+        found.warnings.append(
+            f"{STATE_URL} is not followed, because {place} names a file with state.path"
+        )
 
 
 def organization(env: Mapping[str, str], alone: bool) -> dict[str, tuple[str, str]]:

@@ -198,6 +198,32 @@ OptionalSecret: TypeAlias = Annotated[
 ]
 
 
+DATABASE_SCHEMES = ("postgresql", "postgres")
+
+
+def _database_url(value: object) -> object:
+    # A SecretStr, because the URL may have a password.
+    text = value.get_secret_value() if isinstance(value, SecretStr) else _emptied(value)
+    if text is None:
+        return None
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError("expected a URL (it is not shown here, because it may have a password)")
+    scheme, colon, rest = text.partition("://")
+    if scheme not in DATABASE_SCHEMES or not colon or not rest:
+        raise ValueError(
+            "expected postgresql://user@host:5432/database"
+            " (what it is now is not shown here, because it may have a password)"
+        )
+    return text
+
+
+DatabaseUrl: TypeAlias = Annotated[
+    SecretStr | None,
+    BeforeValidator(_told(_database_url)),
+    PlainSerializer(_masked, return_type=str | None),
+]
+
+
 def _header(value: object) -> object:
     if isinstance(value, SecretStr):
         return value

@@ -63,6 +63,9 @@ def _loaded(
     while True:
         used = {name: env[name] for name in env if name not in ignored}
         said = environment.said(used)
+        if "state.path" in {*paths(file), *overrides}:
+            place = "the command line" if "state.path" in overrides else "the configuration"
+            environment.without_state_url(said, place)
         below_command_line = lay(nested(said.values), file)
         # A copy, because validation cuts out what is wrong.
         tree = deepcopy(lay(below_command_line, nested(overrides)))

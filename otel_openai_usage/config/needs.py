@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from otel_openai_usage.config.location import DatabaseLocation, Location
 from otel_openai_usage.config.settings import Organization, Settings
 from otel_openai_usage.errors import ConfigError
 
@@ -68,9 +69,25 @@ def _unreadable(file: Path) -> str | None:
     return f"{str(file)!r} is empty" if empty else None
 
 
+def state_location(settings: Settings, env: Mapping[str, str]) -> Location:
+    """Where the state is: the database of `state.url`, else the file of `state_file`.
+
+    Raises ConfigError as `state_file`.
+    """
+    state = settings.state
+    if state.url is None:
+        return state_file(settings, env)
+    return DatabaseLocation(
+        state.url.get_secret_value(),
+        password_file=state.password_file,
+        lease=state.lease.total_seconds(),
+        connections=state.connections,
+    )
+
+
 def state_file(settings: Settings, env: Mapping[str, str]) -> Path:
-    """Where the state is: `state.path`, else in the user's state directory (XDG). `:memory:` stays
-    as it is.
+    """Where the state file is: `state.path`, else in the user's state directory (XDG). `:memory:`
+    stays as it is.
 
     Raises ConfigError if there is no such directory.
     """

@@ -215,8 +215,16 @@ def _known(path: str, names: Iterable[str], known: Collection[str]) -> Iterator[
             yield f"{path}: {name} stands {count} times"
 
 
+def _state(settings: Settings) -> Iterator[str]:
+    state = settings.state
+    if state.path is not None and state.url is not None:
+        yield "state.url: state.path is set, too; one of the two must go"
+    if state.password_file is not None and state.url is None:
+        yield "state.password_file: expected state.url beside it"
+
+
 _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _organizations, _usage, _costs, _prices, _attributes, _legacy, _events, _listeners, _otlp,
+    _organizations, _usage, _costs, _prices, _attributes, _legacy, _events, _listeners, _otlp, _state,
 )  # fmt: skip
 
 

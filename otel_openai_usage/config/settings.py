@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from otel_openai_usage.config.fields import (
     WHOLE,
     Auto,
+    DatabaseUrl,
     Duration,
     File,
     HeaderValue,
@@ -215,6 +216,21 @@ class State(Section):
 
     path: File = None
     """The SQLite file; null: in the user's state directory. `:memory:` keeps nothing."""
+    url: DatabaseUrl = None
+    """A PostgreSQL database instead of a file: `postgresql://user@host:5432/usage?sslmode=verify-full`,
+    with libpq's parameters and several hosts as in libpq. Without it `OTEL_OPENAI_USAGE_STATE_URL` is
+    read. Not together with `path`.
+    """
+    password_file: File = None
+    """A file with the password for `url`, read at each connection. `PGPASSWORD` and `PGPASSFILE` work,
+    too.
+    """
+    lease: Annotated[PositiveDuration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=15)
+    """How long a process with the state on `url` may be silent before another may take the state over.
+    Set it above the database's fail-over time.
+    """
+    connections: Annotated[int, Field(ge=2), WHOLE] = 3
+    """Connections to `url` of one process, at most."""
     strict: bool = False
     """Whether `run` refuses a state that lost something, instead of going on from it with a warning."""
 

@@ -172,6 +172,11 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "file), until `state accept`; else 0",
         ),
         SelfInstrument(
+            "otel_openai_usage.state.up", "gauge", "",
+            "otel_openai_usage_state_up",
+            "1 while the state can be reached, 0 while its database is away",
+        ),
+        SelfInstrument(
             "otel_openai_usage.build_info", "gauge", "",
             "otel_openai_usage_build_info",
             "1; the version is in its attributes",

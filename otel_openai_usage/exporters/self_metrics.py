@@ -32,8 +32,8 @@ _Values = tuple[str, ...]
 class SelfMetrics:
     """Counts our own health. Safe in any thread; no method waits for anything.
 
-    `state_size` (bytes) and `state_lost` (seconds) are called at each collection, and may not block
-    for long. After an OSError their gauge is left out. `now` returns Unix seconds.
+    `state_size` (bytes), `state_lost` (seconds) and `state_up` (1 or 0) are called at each
+    collection, and may not block for long. After an OSError their gauge is left out. `now` returns Unix seconds.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class SelfMetrics:
         exporters: Iterable[str] = (),
         state_size: Callable[[], int] | None = None,
         state_lost: Callable[[], int] | None = None,
+        state_up: Callable[[], int] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
@@ -66,6 +67,8 @@ class SelfMetrics:
             self._measured[f"{SCOPE}.state.size"] = state_size
         if state_lost:
             self._measured[f"{SCOPE}.state.lost"] = state_lost
+        if state_up:
+            self._measured[f"{SCOPE}.state.up"] = state_up
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._gauges: dict[str, dict[_Values, float]] = {}

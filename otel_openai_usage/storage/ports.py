@@ -24,8 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
@@ -250,6 +249,11 @@ class Writer(
         """
         ...
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the store could be reached at the last attempt. May be called in any thread."""
+        ...
+
     def why_unwritable(self) -> str | None:
         """Why nothing can be stored now, in a sentence; None if writing works."""
         ...
@@ -394,7 +398,7 @@ class OpenWriter(Protocol):
     """
 
     def __call__(
-        self, path: Path, *, now: Callable[[], float] = ..., strict: bool = False
+        self, location: Any, /, *, now: Callable[[], float] = ..., strict: bool = False
     ) -> Writer: ...
 
 
@@ -416,16 +420,25 @@ class StoreInfo(Protocol):
         """Whether an exporter has the store open."""
         ...
 
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """What `state info` prints: pairs of heading and text."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """The functions that open or describe a store, one constant for each kind of store.
 
-    `inspect` says in a sentence what is at a path, and raises StateError if `run` could not use it.
-    `describe` raises StateError if there is no store.
+    Their argument is the kind's own location: a path, or a DatabaseLocation. `inspect` says in a
+    sentence what is there, and raises StateError if `run` could not use it. `describe` raises
+    StateError if there is no store. `warnings` says what is allowed but not safe,
+    `is_empty` whether there is no store yet.
     """
 
     open_writer: OpenWriter
-    open_queries: Callable[[Path], AbstractContextManager[Queries]]
-    inspect: Callable[[Path], str]
-    describe: Callable[[Path], StoreInfo]
+    open_queries: Callable[[Any], AbstractContextManager[Queries]]
+    inspect: Callable[[Any], str]
+    describe: Callable[[Any], StoreInfo]
+    warnings: Callable[[Any], list[str]]
+    is_empty: Callable[[Any], bool]

@@ -8,10 +8,11 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import open_writer
+from otel_openai_usage.config import Location
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, ENDPOINTS, LIMITS, Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width, Window, floor
 from otel_openai_usage.domain.readings import Bucket, Reading
@@ -28,7 +29,6 @@ from otel_openai_usage.engine.usage_poll import UsagePoll
 from otel_openai_usage.errors import Unavailable
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.world import World
-from otel_openai_usage.storage.sqlite.store import Store
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import RESTATED, SnapshotBuilder
 
@@ -163,7 +163,7 @@ class Run:
 
     def __init__(
         self,
-        path: Path | str,
+        location: Location,
         sources: Mapping[tuple[str, str], Source],
         time: VirtualClock,
         options: Options,
@@ -171,7 +171,7 @@ class Run:
         self.time = time
         self.options = options
         self.sources = sources
-        self.store = Store(path)
+        self.store = open_writer(location)
         self.board = Board()
         self.telemetry = Nobody()
         snapshot_builder = SnapshotBuilder(
@@ -308,7 +308,7 @@ class Life:
 
     def __init__(
         self,
-        path: Path,
+        path: Location,
         world: World,
         *,
         endpoints: Sequence[str] = ("completions",),

@@ -21,6 +21,7 @@ from tests.conservation.rig import (
     Options,
     truth,
 )
+from tests.real.postgres import Postgres
 
 SHORT = 30 * MINUTE
 
@@ -45,6 +46,19 @@ async def test_a_day_and_a_half_of_trouble_end_exact(tmp_path: Path, start: int)
     await life.live(36 * HOUR, kills=0.02)
     await life.end()
     assert life.gaps.keys() == {"healed"}
+
+
+async def test_trouble_with_postgres_ends_exact(postgres: Postgres) -> None:
+    """The same with the state in PostgreSQL, for half a day."""
+    life = Life(
+        postgres.location(),
+        world(),
+        endpoints=("completions", "costs"),
+        failure_log=0.15,
+        options=Options(settle=SHORT),
+    )
+    await life.live(12 * HOUR, kills=0.02)
+    await life.end()
 
 
 @pytest.mark.long

@@ -6,15 +6,23 @@ import random
 import select
 import signal
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
+from otel_openai_usage.config import Location
 from otel_openai_usage.domain.model import Window, floor
 from otel_openai_usage.simulator.world import World
+from otel_openai_usage.storage.ports import Writer
+from otel_openai_usage.storage.sqlite.store import Store
 from tests.conservation.rig import DAY, HASTE, HOUR, MINUTE, MONDAY, Life, Options
 from tests.real.installed import COMMAND, KEY, Samples, Simulator, Surroundings, samples
+from tests.real.postgres import Postgres
 from tests.real.processes import Process, free_port, get
 
 SPEED = 1800.0
@@ -42,7 +50,7 @@ class Hurry:
 class Kills:
     """One state that processes use and are killed with, and every value that was seen."""
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Location, seed: int) -> None:
         self.path = path
         self.rng = random.Random(seed)
         self.world = World.tiny(3, lateness=HASTE)
@@ -56,7 +64,7 @@ class Kills:
         life = Life(
             self.path, self.world, endpoints=ENDPOINTS, begin=int(self.clock.unix), options=options
         )
-        assert life.run.store.losses == [], "a kill is no loss"
+        assert not life.run.store.losses, "a kill is no loss"
         return life
 
     def kill_one(self) -> None:
@@ -129,7 +137,7 @@ def _victim(kills: Kills, pipe: int, statements: int | None) -> None:
 
     async def live() -> None:
         life = kills.life()
-        life.run.store._db.set_trace_callback(count)
+        _trace(life.run.store, count)
         while True:
             life.time.true = life.time.mono = kills.clock.unix
             await life.poll()
@@ -138,11 +146,28 @@ def _victim(kills: Kills, pipe: int, statements: int | None) -> None:
 
     try:
         asyncio.run(live())
+    except Exception:  # noqa: BLE001 - printed
+        # Nobody else says why this process ended.
+        traceback.print_exc()
     finally:
         os._exit(1)
 
 
-async def _killed(path: Path, times: int, seed: int) -> Kills:
+def _trace(store: Writer, count: Callable[[str], None]) -> None:
+    """Call `count` before each statement."""
+    if isinstance(store, Store):
+        store._db.set_trace_callback(count)
+        return
+    execute: Any = psycopg.Connection.execute
+
+    def counted(self: psycopg.Connection[Any], query: str, *rest: object, **more: Any) -> Any:
+        count(query)
+        return execute(self, query, *rest, **more)
+
+    psycopg.Connection.execute = counted  # type: ignore[method-assign, assignment]  # only in this child
+
+
+async def _killed(path: Location, times: int, seed: int) -> Kills:
     kills = Kills(path, seed)
     for _ in range(times):
         kills.kill_one()
@@ -157,6 +182,14 @@ async def test_two_hundred_kills_cost_nothing(tmp_path: Path) -> None:
     kills = await _killed(tmp_path / "state.db", 200, 1)
     assert kills.scrapes > 50
     assert len(kills.seen) > 20
+
+
+async def test_sixty_kills_with_postgres_cost_nothing(own_postgres: Postgres) -> None:
+    """The same with the state in PostgreSQL: a transaction of a killed process may still end on the
+    server while the next process starts.
+    """
+    kills = await _killed(own_postgres.location(), 60, 1)
+    assert kills.scrapes > 20
 
 
 @pytest.mark.long

@@ -29,6 +29,7 @@ class Health:
             exporters=["otlp"],
             state_size=lambda: 4096,
             state_lost=lambda: 90,
+            state_up=lambda: 1,
             now=lambda: TIME / 1e9 + 30,
         )
 
@@ -88,6 +89,7 @@ def test_every_method_changes_its_metric(health: Health) -> None:
         ("snapshot_age_seconds",): 30,
         ("state_size_bytes",): 4096,
         ("state_lost_seconds",): 90,
+        ("state_up",): 1,
     }
     for (name, *labels), value in expected.items():
         assert seen[(prefix + name, *labels)] == value

@@ -8,8 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
+from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Amounts, Dims, Names, Rows, Width, Window
 from otel_openai_usage.domain.reconciliation import total
@@ -18,6 +19,7 @@ from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import maintenance, polling
 from otel_openai_usage.errors import BadResponse, StateError
+from otel_openai_usage.storage.ports import Writer
 from otel_openai_usage.storage.sqlite.store import Store
 from tests.domain.shelf import (
     DAY,
@@ -33,24 +35,26 @@ from tests.domain.shelf import (
     who,
 )
 from tests.domain.test_laws import LATER, MINUTES, TODAY, WIDTHS, Noise, readings, usage
+from tests.real.postgres import Postgres
+from tests.storage.conftest import OpenStore
 
 NOON = MIDNIGHT + 12 * HOUR
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def sqlite(tmp_path: Path) -> Iterator[Store]:
     """A store with a file of its own."""
     store = Store(tmp_path / "state.db")
     yield store
     store.close()
 
 
-def opened(store: Store, organization: str = "default") -> SourceState:
+def opened(store: Writer, organization: str = "default") -> SourceState:
     """The stored state of embeddings."""
     return store.source_state(organization, EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
 
 
-def sums(store: Store, source_state: SourceState) -> dict[Dims, Amounts]:
+def sums(store: Writer, source_state: SourceState) -> dict[Dims, Amounts]:
     """The sum of all rows since the epoch."""
     found: dict[Dims, Amounts] = {}
     for row in store.rows_within(source_state, Width, source_state.progress.epoch, LATER + 9 * DAY):
@@ -82,8 +86,9 @@ def content(source_state: SourceState) -> object:
     )
 
 
-def test_a_source_survives_a_restart(store: Store, tmp_path: Path) -> None:
+def test_a_source_survives_a_restart(open_store: OpenStore) -> None:
     """Series, totals, progress, unread windows and groupings survive a restart."""
+    store = open_store()
     source_state = opened(store)
     read(
         store, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1), who(None): (0, 0)}}, NOON + 60
@@ -100,10 +105,9 @@ def test_a_source_survives_a_restart(store: Store, tmp_path: Path) -> None:
     store.save_groupings(source_state, source_state.groupings)
     polling.write_progress(store, source_state, source_state.progress, NOON + 130)
     store.close()
-    again = Store(tmp_path / "state.db")
+    again = open_store()
     assert content(opened(again)) == content(source_state)
     assert again.instance_id == store.instance_id
-    again.close()
 
 
 @settings(max_examples=25)
@@ -112,7 +116,19 @@ def test_sqlite_agrees_with_dictionaries(noise: Noise, final: Mapping[int, Rows]
     """For any readings SQLite has the same totals and rows as dictionaries, also after downsampling
     and a restart.
     """
-    store = Store(":memory:")
+    _agrees_with_dictionaries(Store(":memory:"), noise, final)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=readings, final=usage)
+def test_postgres_agrees_with_dictionaries(
+    postgres: Postgres, noise: Noise, final: Mapping[int, Rows]
+) -> None:
+    """For any readings PostgreSQL has the same totals and rows as dictionaries."""
+    _agrees_with_dictionaries(open_writer(postgres.location()), noise, final)
+
+
+def _agrees_with_dictionaries(store: Writer, noise: Noise, final: Mapping[int, Rows]) -> None:
     shelf = Shelf()
     one = opened(store)
     other = shelf.source_state("default", EMBEDDINGS, MIDNIGHT, EMBEDDINGS.group_by)
@@ -137,7 +153,7 @@ def test_sqlite_agrees_with_dictionaries(noise: Noise, final: Mapping[int, Rows]
     store.close()
 
 
-def test_money_keeps_all_its_digits(store: Store) -> None:
+def test_money_keeps_all_its_digits(store: Writer) -> None:
     """Amounts with 34 digits come back as they were, from totals and from rows."""
     source_state = store.source_state("default", COSTS, MIDNIGHT, COSTS.group_by)
     amount = Decimal("1234567.890123456789012345678901234567")
@@ -162,7 +178,7 @@ def test_money_keeps_all_its_digits(store: Store) -> None:
     ] == [amount]
 
 
-def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
+def test_two_organizations_share_a_file_and_nothing_else(store: Writer) -> None:
     """Rows, pending decreases and groupings belong to one organization."""
     one = opened(store)
     other = opened(store, "other")
@@ -176,7 +192,7 @@ def test_two_organizations_share_a_file_and_nothing_else(store: Store) -> None:
     assert len(opened(store).groupings.entries) == 1
 
 
-def test_names_overflow_and_releases_survive(store: Store) -> None:
+def test_names_overflow_and_releases_survive(store: Writer) -> None:
     """Names, overflow members, high-water marks and released series survive.
 
     An id without a name does not: it is looked up again.
@@ -216,29 +232,29 @@ BROKEN = ("readings", "dims", "sources", "suspicions")
 
 
 @pytest.mark.parametrize("table", BROKEN)
-def test_a_commit_that_breaks_half_way_leaves_nothing(store: Store, table: str) -> None:
+def test_a_commit_that_breaks_half_way_leaves_nothing(sqlite: Store, table: str) -> None:
     """If a transaction fails at any table, file and source state are as before, and the same
     reading counts once afterwards.
     """
-    source_state = opened(store)
-    read(store, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1)}}, NOON + 60)
-    read(store, source_state, Width.HOUR, {NOON: {who("a"): (2, 1)}}, NOON + 60, coarse=True)
+    source_state = opened(sqlite)
+    read(sqlite, source_state, Width.MINUTE, {NOON: {who("a"): (5, 1)}}, NOON + 60)
+    read(sqlite, source_state, Width.HOUR, {NOON: {who("a"): (2, 1)}}, NOON + 60, coarse=True)
     before = content(source_state)
-    dump = list(store._db.iterdump())
+    dump = list(sqlite._db.iterdump())
     for event in ("INSERT", "UPDATE", "DELETE"):
-        store._db.execute(
+        sqlite._db.execute(
             f"CREATE TEMP TRIGGER broken_{event} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'broken'); END"
         )
     both: list[Callable[[], object]] = [
         lambda: read(
-            store,
+            sqlite,
             source_state,
             Width.MINUTE,
             {NOON: {who("a"): (9, 1), who("b"): (1, 1)}},
             NOON + 120,
         ),
         lambda: read(
-            store, source_state, Width.HOUR, {NOON: {who("a"): (1, 1)}}, NOON + 120, coarse=True
+            sqlite, source_state, Width.HOUR, {NOON: {who("a"): (1, 1)}}, NOON + 120, coarse=True
         ),
     ]
     broken = 0
@@ -247,25 +263,27 @@ def test_a_commit_that_breaks_half_way_leaves_nothing(store: Store, table: str) 
             attempt()
         broken += 1
     assert broken == 1
-    assert (content(source_state), list(store._db.iterdump())) == (before, dump)
+    assert (content(source_state), list(sqlite._db.iterdump())) == (before, dump)
     for event in ("INSERT", "UPDATE", "DELETE"):
-        store._db.execute(f"DROP TRIGGER broken_{event}")
+        sqlite._db.execute(f"DROP TRIGGER broken_{event}")
     both[0]()
-    assert totals(source_state) == {who("a"): (9, 1), who("b"): (1, 1)} == sums(store, source_state)
+    assert (
+        totals(source_state) == {who("a"): (9, 1), who("b"): (1, 1)} == sums(sqlite, source_state)
+    )
 
 
-def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
+def test_nothing_new_is_nothing_written(sqlite: Store, tmp_path: Path) -> None:
     """Polls without news change no byte of the file and its log."""
-    source_state = opened(store)
+    source_state = opened(sqlite)
     said: dict[int, Rows] = {NOON + minute * 60: {who("a"): (5, 1)} for minute in range(60)}
     window = Window(NOON, NOON + HOUR)
-    read(store, source_state, Width.MINUTE, said, NOON + HOUR, window=window, fine_from=NOON)
-    polling.finish(store, source_state, NOON + HOUR)
-    changes = store._db.total_changes
+    read(sqlite, source_state, Width.MINUTE, said, NOON + HOUR, window=window, fine_from=NOON)
+    polling.finish(sqlite, source_state, NOON + HOUR)
+    changes = sqlite._db.total_changes
     written = files(tmp_path)
     for minute in range(14):
         read(
-            store,
+            sqlite,
             source_state,
             Width.MINUTE,
             said,
@@ -274,7 +292,7 @@ def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
             fine_from=NOON,
         )
         read(
-            store,
+            sqlite,
             source_state,
             Width.HOUR,
             coarser(said, HOUR),
@@ -282,8 +300,8 @@ def test_nothing_new_is_nothing_written(store: Store, tmp_path: Path) -> None:
             window=window,
             coarse=True,
         )
-        polling.finish(store, source_state, NOON + HOUR + 60 * minute)
-    assert (store._db.total_changes, files(tmp_path)) == (changes, written)
+        polling.finish(sqlite, source_state, NOON + HOUR + 60 * minute)
+    assert (sqlite._db.total_changes, files(tmp_path)) == (changes, written)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -295,24 +313,24 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_sums_beyond_64_bits_are_downsampled(store: Store) -> None:
+def test_sums_beyond_64_bits_are_downsampled(sqlite: Store) -> None:
     """Hours whose sum exceeds 64 bits are downsampled to a day like others."""
-    source_state = opened(store)
+    source_state = opened(sqlite)
     most = 10**16
     minutes = {MIDNIGHT + n * MINUTE: {who(): (most, 1)} for n in range(DAY // MINUTE)}
-    read(store, source_state, Width.MINUTE, minutes, MIDNIGHT + DAY, fine_from=MIDNIGHT + DAY)
-    read(store, source_state, Width.MINUTE, {MIDNIGHT + DAY: {}}, LATER, fine_from=MIDNIGHT + DAY)
+    read(sqlite, source_state, Width.MINUTE, minutes, MIDNIGHT + DAY, fine_from=MIDNIGHT + DAY)
+    read(sqlite, source_state, Width.MINUTE, {MIDNIGHT + DAY: {}}, LATER, fine_from=MIDNIGHT + DAY)
     while maintenance.maintain(
-        store, source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT - DAY)
+        sqlite, source_state, Retention(hours=MIDNIGHT + 2 * DAY, days=MIDNIGHT - DAY)
     ):
         pass
-    (day,) = store.rows_within(source_state, Width, MIDNIGHT, MIDNIGHT + DAY)
+    (day,) = sqlite.rows_within(source_state, Width, MIDNIGHT, MIDNIGHT + DAY)
     assert day.width == Width.DAY
     assert day.amounts == (int(float(most * DAY // MINUTE)), DAY // MINUTE)
     assert totals(source_state) == {who(): (most * DAY // MINUTE, DAY // MINUTE)}
 
 
-def test_a_row_beyond_64_bits_is_refused(store: Store) -> None:
+def test_a_row_beyond_64_bits_is_refused(store: Writer) -> None:
     """If the difference between a day's reading and its minutes exceeds 64 bits, the reading is
     refused and nothing of it is stored.
     """

@@ -40,8 +40,29 @@ class Database(Protocol):
         """Run one statement for each of `parameters`."""
         ...
 
-    def insert(self, sql: str, parameters: Iterable[Parameters], /) -> list[int]:
-        """Insert a row for each of `parameters`. Their ids, in the same order."""
+    def write(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Parameters],
+        /,
+        *,
+        conflict: str = "",
+    ) -> None:
+        """Insert many rows. `conflict` is the ON CONFLICT clause, without which one is an error.
+
+        No two of `rows` may have the same key.
+        """
+        ...
+
+    def update(self, table: str, columns: Sequence[str], rows: Iterable[Parameters], /) -> None:
+        """Set these columns of many rows. A row has a value for each column, then its id."""
+        ...
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Parameters], /
+    ) -> dict[str, int]:
+        """Insert rows with a column `key`, unique among them. Their new ids by that key."""
         ...
 
     def whole_sum(self, column: str, /) -> str:

@@ -28,11 +28,10 @@ def read_marks(db: Database) -> list[HighWaterMark]:
 def add(db: Database, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark]) -> None:
     """Store members of overflow series, and high-water marks."""
     member_values = [(member.instrument, member.stored_series) for member in members]
-    sql = "INSERT INTO folds VALUES (?, ?) ON CONFLICT (instrument, dims) DO NOTHING"
-    db.executemany(sql, member_values)
-    mark_values = [(mark.instrument, json.dumps(mark.key), str(mark.amount)) for mark in marks]
-    sql = (
-        "INSERT INTO floors VALUES (?, ?, ?)"
-        " ON CONFLICT (instrument, series) DO UPDATE SET amount = excluded.amount"
-    )
-    db.executemany(sql, mark_values)
+    conflict = "ON CONFLICT (instrument, dims) DO NOTHING"
+    db.write("folds", ("instrument", "dims"), member_values, conflict=conflict)
+    # The last mark of a series counts.
+    amounts = {(mark.instrument, json.dumps(mark.key)): str(mark.amount) for mark in marks}
+    mark_values = [(instrument, key, amount) for (instrument, key), amount in amounts.items()]
+    conflict = "ON CONFLICT (instrument, series) DO UPDATE SET amount = excluded.amount"
+    db.write("floors", ("instrument", "series", "amount"), mark_values, conflict=conflict)

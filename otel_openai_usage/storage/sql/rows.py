@@ -14,7 +14,7 @@ from otel_openai_usage.domain.model import Amounts, Dims, Width
 from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.storage.sql.database import Database
-from otel_openai_usage.storage.sql.series import IdOf
+from otel_openai_usage.storage.sql.series import MAX_PARAMETERS, IdOf
 from otel_openai_usage.storage.sql.values import (
     decode_amounts,
     decode_dims,
@@ -24,7 +24,8 @@ from otel_openai_usage.storage.sql.values import (
 )
 
 _ONE_ROW = "WHERE source_id = ? AND width = ? AND start = ? AND dims = ?"
-_KEY = "source_id, width, start, dims"
+_KEY_COLUMNS = ("source_id", "width", "start", "dims")
+_KEY = ", ".join(_KEY_COLUMNS)
 _BUCKETS = "WHERE source_id = ? AND width = ? AND start >= ? AND start < ?"
 """Rows of one width whose bucket begins in [start, end)."""
 
@@ -58,6 +59,27 @@ def _decode_row(values: list[Any], money_places: Sequence[int]) -> Amounts:
     for index in money_places:
         values[index] = Decimal(values[index])
     return tuple(values)
+
+
+def rows_at(
+    db: Database, source_state: SourceState, width: int, starts: Sequence[int]
+) -> list[Row]:
+    """The rows of one width whose bucket begins at one of `starts`."""
+    endpoint = source_state.endpoint
+    money_places = [index for index, measure in enumerate(endpoint.measures) if measure.money]
+    columns = ", ".join(measure_columns(endpoint))
+    found = []
+    for first in range(0, len(starts), MAX_PARAMETERS):
+        part = starts[first : first + MAX_PARAMETERS]
+        placeholders = ", ".join("?" * len(part))
+        sql = (
+            f"SELECT start, dims, {columns} FROM readings"
+            f" WHERE source_id = ? AND width = ? AND start IN ({placeholders})"
+        )
+        for bucket, id_, *values in db.execute(sql, (source_state.id, width, *part)):
+            dims = source_state.series.by_id[id_].dims
+            found.append(Row(width, bucket, dims, _decode_row(values, money_places)))
+    return found
 
 
 def newest_end(db: Database, source: int) -> int:
@@ -96,13 +118,12 @@ def write_change(db: Database, source_state: SourceState, change: Change, id_of:
     columns = measure_columns(source_state.endpoint)
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
     # A generator: a first reading has many rows, and a list would hold all of them twice.
-    db.executemany(
-        f"{_insert(columns)} ON CONFLICT ({_KEY}) DO UPDATE SET {updates}",
-        (
-            _row_values(source_state.id, row.width, row.start, id_of(row.dims), row.amounts)
-            for row in change.writes
-        ),
+    values = (
+        _row_values(source_state.id, row.width, row.start, id_of(row.dims), row.amounts)
+        for row in change.writes
     )
+    conflict = f"ON CONFLICT ({_KEY}) DO UPDATE SET {updates}"
+    db.write("readings", (*_KEY_COLUMNS, *columns), values, conflict=conflict)
     dropped = [(source_state.id, width, start, id_of(dims)) for width, start, dims in change.drops]
     db.executemany(f"DELETE FROM readings {_ONE_ROW}", dropped)
     _write_pending_decreases(db, source_state.id, change.pending_decreases, id_of)
@@ -139,22 +160,14 @@ def add_to_hours(
     values = []
     for (start, dims), amounts in hours.items():
         values.append(_row_values(source_state.id, hour, start, id_of(dims), amounts))
-    db.executemany(f"{_insert(columns)} ON CONFLICT ({_KEY}) DO UPDATE SET {updates}", values)
-
-
-def _insert(columns: Sequence[str]) -> str:
-    """SQL that inserts a row; see `_row_values`."""
-    placeholders = ", ".join("?" * (4 + len(columns)))
-    return (
-        f"INSERT INTO readings (source_id, width, start, dims, {', '.join(columns)})"
-        f" VALUES ({placeholders})"
-    )
+    conflict = f"ON CONFLICT ({_KEY}) DO UPDATE SET {updates}"
+    db.write("readings", (*_KEY_COLUMNS, *columns), values, conflict=conflict)
 
 
 def _row_values(
     source: int, width: int, start: int, dims_id: int, amounts: Amounts
 ) -> tuple[int | str, ...]:
-    """The parameters of `_insert`."""
+    """A row in the order of `_KEY_COLUMNS` and the measures."""
     return (source, width, start, dims_id, *map(encode_amount, amounts))
 
 

@@ -20,7 +20,8 @@ from otel_openai_usage.storage.sql.values import (
     quoted,
 )
 
-_MAX_PARAMETERS = 500
+MAX_PARAMETERS = 500
+"""Values in one IN (…), so that a statement stays short."""
 
 IdOf: TypeAlias = Callable[[Dims], int]
 """The id of an attribute set of one source."""
@@ -53,18 +54,18 @@ def _decimal(text: str | Decimal | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
+_COLUMNS = (
+    "source_id", "key", "total", "shown", "released", "first_seen", "changed", "estimate", "estimate_shown",
+)  # fmt: skip
+
+
 def add_series(
     db: Database, source_state: SourceState, created: Sequence[StoredSeries]
 ) -> dict[Dims, int]:
     """Store new series. Their ids by attribute set."""
     endpoint = source_state.endpoint
     dimensions = endpoint.group_by + endpoint.derived
-    columns = ", ".join(map(quoted, dimensions))
-    placeholders = ", ".join("?" * (9 + len(dimensions)))
-    sql = (
-        "INSERT INTO dims (source_id, key, total, shown, released, first_seen, changed,"
-        f" estimate, estimate_shown, {columns}) VALUES ({placeholders})"
-    )
+    columns = (*_COLUMNS, *map(quoted, dimensions))
     values = [
         (
             source_state.id,
@@ -79,8 +80,8 @@ def add_series(
         )
         for series in created
     ]
-    ids = db.insert(sql, values)
-    return {series.dims: id_ for series, id_ in zip(created, ids, strict=True)}
+    ids_by_key = db.insert("dims", columns, values)
+    return {series.dims: ids_by_key[encode_dims(series.dims, endpoint)] for series in created}
 
 
 def id_lookup(source_state: SourceState, created_ids: Mapping[Dims, int]) -> IdOf:
@@ -94,22 +95,18 @@ def id_lookup(source_state: SourceState, created_ids: Mapping[Dims, int]) -> IdO
 
 def update_series(db: Database, updated: Iterable[StoredSeries]) -> None:
     """Store the totals of existing series."""
-    sql = (
-        "UPDATE dims SET total = ?, shown = ?, changed = ?, estimate = ?, estimate_shown = ?"
-        " WHERE id = ?"
-    )
     values = []
     for series in updated:
         total = encode_amounts(series.total)
         shown = encode_amounts(series.shown)
         values.append((total, shown, series.changed, *_estimates(series), series.id))
-    db.executemany(sql, values)
+    columns = ("total", "shown", "changed", "estimate", "estimate_shown")
+    db.update("dims", columns, values)
 
 
 def mark_released(db: Database, released: Iterable[StoredSeries]) -> None:
     """These series were exported as 0 first; from now on their totals are exported."""
-    ids = [(series.id,) for series in released]
-    db.executemany("UPDATE dims SET released = 1 WHERE id = ?", ids)
+    db.update("dims", ["released"], [(1, series.id) for series in released])
 
 
 def _estimates(series: StoredSeries) -> tuple[str | None, str | None]:
@@ -133,11 +130,8 @@ def add_estimates(
     for (series_id, day), before in _stored_estimates(db, source, costs):
         costs[series_id, day] = add(before, costs[series_id, day])
     values = [(source, series_id, day, str(cost)) for (series_id, day), cost in costs.items()]
-    sql = (
-        "INSERT INTO estimates (source_id, dims, day, cost) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (source_id, dims, day) DO UPDATE SET cost = excluded.cost"
-    )
-    db.executemany(sql, values)
+    conflict = "ON CONFLICT (source_id, dims, day) DO UPDATE SET cost = excluded.cost"
+    db.write("estimates", ("source_id", "dims", "day", "cost"), values, conflict=conflict)
 
 
 def _stored_estimates(
@@ -148,8 +142,8 @@ def _stored_estimates(
     for series_id, day in keys:
         by_day.setdefault(day, []).append(series_id)
     for day, series_ids in by_day.items():
-        for first in range(0, len(series_ids), _MAX_PARAMETERS):
-            part = series_ids[first : first + _MAX_PARAMETERS]
+        for first in range(0, len(series_ids), MAX_PARAMETERS):
+            part = series_ids[first : first + MAX_PARAMETERS]
             placeholders = ", ".join("?" * len(part))
             sql = (
                 "SELECT dims, cost FROM estimates"

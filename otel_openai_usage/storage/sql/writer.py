@@ -4,10 +4,10 @@ A store adds how it is opened, what a transaction is, and its losses.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
@@ -31,6 +31,8 @@ from otel_openai_usage.storage.sql import (
     sources,
 )
 from otel_openai_usage.storage.sql.database import Database
+
+T = TypeVar("T")
 
 
 class EventIdentities(Protocol):
@@ -60,8 +62,12 @@ class SqlWriter(ABC):
     _events: EventIdentities
 
     @abstractmethod
-    def _transaction(self, action: str) -> AbstractContextManager[Database]:
-        """Commit everything that is done inside, or nothing. `action` is for an error's text."""
+    def _transact(self, action: str, work: Callable[[Database], T]) -> T:
+        """Commit everything that `work` does, or nothing. Returns what it returns.
+
+        `work` may be called again, if the database asks to repeat a transaction. `action` is for
+        an error's text.
+        """
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[None]:
@@ -77,13 +83,16 @@ class SqlWriter(ABC):
         self, organization: str, endpoint: Endpoint, epoch: int, group_by: tuple[str, ...]
     ) -> SourceState:
         """The state of a source. A new source begins counting at `epoch`."""
-        with self._transaction("read") as db:
+
+        def open_source(db: Database) -> tuple[SourceState, int]:
             sources.add_source(db, organization, endpoint, epoch, group_by)
-            source_state = sources.read_source(db, organization, endpoint)
-            if source_state is None:
+            found = sources.read_source(db, organization, endpoint)
+            if found is None:
                 raise LookupError(f"the source {endpoint.name} of {organization} was not stored")
-            # After a kill the rows are one commit ahead of the source's own column.
-            newest_end = rows.newest_end(db, source_state.id)
+            return found, rows.newest_end(db, found.id)
+
+        source_state, newest_end = self._transact("read", open_source)
+        # After a kill the rows are one commit ahead of the source's own column.
         newest_bucket = max(source_state.status.newest_bucket or 0, newest_end)
         source_state.status.newest_bucket = newest_bucket or None
         self._source_opened(source_state)
@@ -91,16 +100,14 @@ class SqlWriter(ABC):
 
     def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
         """Replace the stored groupings of a source."""
-        with self._transaction("written") as db:
-            sources.write_groupings(db, source_state.id, groupings)
+        self._transact(
+            "written", lambda db: sources.write_groupings(db, source_state.id, groupings)
+        )
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:
         """The rows of one width whose bucket begins at one of `starts`."""
-        found = []
         with self._reading():
-            for start in starts:
-                found += rows.rows_between(self._db, source_state, (width,), start, start + 1)
-        return found
+            return rows.rows_at(self._db, source_state, width, starts)
 
     def rows_within(
         self, source_state: SourceState, widths: Iterable[int], start: int, end: int
@@ -118,7 +125,8 @@ class SqlWriter(ABC):
 
     def commit(self, source_state: SourceState, commit: Commit) -> Created:
         """Store all of a commit or nothing. Returns the ids of the created series."""
-        with self._transaction("written") as db:
+
+        def write(db: Database) -> Created:
             ids = series.add_series(db, source_state, commit.created)
             series.update_series(db, commit.updated)
             id_of = series.id_lookup(source_state, ids)
@@ -127,12 +135,14 @@ class SqlWriter(ABC):
             if commit.compact_before is not None:
                 rows.compact(db, source_state, commit.compact_before)
             sources.write_progress(db, source_state, commit.progress)
-        return Created(ids)
+            return Created(ids)
+
+        return self._transact("written", write)
 
     def mark_released(self, released: Iterable[StoredSeries]) -> None:
         """These series were exported as 0 first; from now on their totals are exported."""
-        with self._transaction("written") as db:
-            series.mark_released(db, released)
+        kept = list(released)
+        self._transact("written", lambda db: series.mark_released(db, kept))
 
     def backfilled(self, source_state: SourceState) -> list[Window]:
         """The windows before counting began that a backfill read."""
@@ -141,15 +151,18 @@ class SqlWriter(ABC):
 
     def mark_backfilled(self, source_state: SourceState, window: Window) -> None:
         """A backfill read this window."""
-        with self._transaction("written") as db:
-            sources.add_backfilled(db, source_state.id, window)
+        self._transact("written", lambda db: sources.add_backfilled(db, source_state.id, window))
 
     def apply_retention(self, source_state: SourceState, keep: Retention) -> Maintained | None:
         """Downsample or purge one day. None if nothing is that old."""
-        with self._transaction("downsampled") as db:
+
+        def apply(db: Database) -> Maintained | None:
             changed = retention.apply_retention(db, source_state, keep)
-            purged_before = sources.purged_before(db, source_state.id)
-        return Maintained(changed, purged_before) if changed else None
+            if changed is None:
+                return None
+            return Maintained(changed, sources.purged_before(db, source_state.id))
+
+        return self._transact("downsampled", apply)
 
     def estimated_and_billed(
         self, organization: str, start: int, end: int
@@ -174,8 +187,9 @@ class SqlWriter(ABC):
         self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark] = ()
     ) -> None:
         """Store members of overflow series, and high-water marks."""
-        with self._transaction("written") as db:
-            overflow.add(db, members, marks)
+        kept_members = list(members)
+        kept_marks = list(marks)
+        self._transact("written", lambda db: overflow.add(db, kept_members, kept_marks))
 
     # --- metered events
 
@@ -196,10 +210,10 @@ class SqlWriter(ABC):
 
         Returns the ids of the created series, for each of `commits`.
         """
-        created = []
-        # One transaction, so that an event that counted is always known as a duplicate.
-        with self._transaction("written") as db:
+
+        def write(db: Database) -> list[Created]:
             self._events.write(new_events, now)
+            created = []
             for commit in commits:
                 source_state = commit.source_state
                 ids = series.add_series(db, source_state, commit.created)
@@ -207,13 +221,16 @@ class SqlWriter(ABC):
                 id_of = series.id_lookup(source_state, ids)
                 rows.add_to_hours(db, source_state, commit.hours, id_of)
                 created.append(Created(ids))
+            return created
+
+        # One transaction, so that an event that counted is always known as a duplicate.
+        created = self._transact("written", write)
         self._events.committed(new_events, now)
         return created
 
     def purge_events(self, slice_number: int, before: int) -> int:
         """Delete the event identities of one slice that were seen before `before`. Their number."""
-        with self._transaction("written"):
-            return self._events.purge(slice_number, before)
+        return self._transact("written", lambda _: self._events.purge(slice_number, before))
 
     def shares(self, day: int) -> list[Share]:
         """The tokens used on a UTC day, and those that events explain, by model."""
@@ -229,13 +246,12 @@ class SqlWriter(ABC):
 
     def set_names(self, organization: str, known: Names) -> None:
         """Replace the stored names. An id without a name is looked up again after a restart."""
-        with self._transaction("written") as db:
-            names.write(db, organization, known)
+        self._transact("written", lambda db: names.write(db, organization, known))
 
     def set_limits(self, organization: str, limits: Iterable[Limit]) -> None:
         """Replace the stored spend limits."""
-        with self._transaction("written") as db:
-            names.write_limits(db, organization, limits)
+        kept = list(limits)
+        self._transact("written", lambda db: names.write_limits(db, organization, kept))
 
     def note(self, key: str) -> str | None:
         """The value of a note, None if there is none."""
@@ -244,8 +260,7 @@ class SqlWriter(ABC):
 
     def set_note(self, key: str, value: str) -> None:
         """Set a note."""
-        with self._transaction("written") as db:
-            notes.write(db, key, value)
+        self._transact("written", lambda db: notes.write(db, key, value))
 
     def owner(self, organization: str) -> Owner:
         """The OpenAI organization whose data is stored under this name."""
@@ -254,5 +269,6 @@ class SqlWriter(ABC):
 
     def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
         """Store what answers say of the organization, and the fingerprints of its keys."""
-        with self._transaction("written") as db:
-            organizations.write_owner(db, organization, seen, marks)
+        self._transact(
+            "written", lambda db: organizations.write_owner(db, organization, seen, marks)
+        )

@@ -1,7 +1,7 @@
 """A connection to an SQLite file, with what the shared statements need."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,10 +16,31 @@ class StateConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # typeshed expects an int sum
 
-    def insert(self, sql: str, parameters: Iterable[Parameters], /) -> list[int]:
-        """Insert a row for each of `parameters`. Their ids, in the same order."""
+    def write(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Parameters],
+        /,
+        *,
+        conflict: str = "",
+    ) -> None:
+        """Insert many rows. `conflict` is the ON CONFLICT clause."""
+        self.executemany(f"{_insert(table, columns)} {conflict}", rows)
+
+    def update(self, table: str, columns: Sequence[str], rows: Iterable[Parameters], /) -> None:
+        """Set these columns of many rows. A row has a value for each column, then its id."""
+        updates = ", ".join(f"{column} = ?" for column in columns)
+        self.executemany(f"UPDATE {table} SET {updates} WHERE id = ?", rows)
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Parameters], /
+    ) -> dict[str, int]:
+        """Insert rows with a column `key`, unique among them. Their new ids by that key."""
+        sql = _insert(table, columns)
+        key = columns.index("key")
         # One by one, because executemany does not return the ids.
-        return [self.execute(sql, values).lastrowid or 0 for values in parameters]
+        return {values[key]: self.execute(sql, values).lastrowid or 0 for values in rows}
 
     def whole_sum(self, column: str, /) -> str:
         """SQL of the sum of a column of whole numbers.
@@ -37,6 +58,11 @@ class StateConnection(sqlite3.Connection):
     def json_keys(self, column: str, /) -> str:
         """SQL of a table `keys` whose column `key` has the names of a JSON object."""
         return f"json_each({column}) AS keys"
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    placeholders = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({placeholders})"
 
 
 class _DecimalSum:

@@ -15,7 +15,7 @@ from otel_openai_usage.storage.sqlite.file import MEMORY, canonical, identify, r
 from otel_openai_usage.storage.sqlite.lock import in_use
 from otel_openai_usage.storage.sqlite.losses import Loss, unaccepted
 from otel_openai_usage.storage.sqlite.marker import Marker, MarkerDamaged, marker_path, read_marker
-from otel_openai_usage.storage.sqlite.start_check import Position, older, position
+from otel_openai_usage.storage.sqlite.start_check import Position, at, older, position
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,37 @@ class StateInfo:
         if self.missing:
             found.append(self.missing.details)
         return found
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """What `state info` prints: pairs of heading and text."""
+        here = self.position
+        names = [name if id_ is None else f"{name} ({id_})" for name, id_ in self.organizations]
+        written = at(here.time) if here.time else "unknown"
+        found = [
+            ("location", self.path),
+            ("size", f"{self.size} bytes, version {self.version}"),
+            ("counting since", at(here.began) if here.began else "not yet"),
+            ("organizations", ", ".join(names) or "none yet"),
+            ("last write", f"{written}, commit {here.number}"),
+            ("instance", here.instance or "none yet"),
+            ("marker", self._marker_text()),
+            ("in use", "by a running exporter" if self.running else "no"),
+        ]
+        if not self.doubts:
+            found.append(("losses", "none"))
+        found.extend(
+            ("loss", f"reported {at(loss.found)}, not accepted: {loss.details}")
+            for loss in self.losses
+        )
+        if self.missing:
+            found.append(("loss", f"the next start will report: {self.missing.details}"))
+        return found
+
+    def _marker_text(self) -> str:
+        if self.marker:
+            return f"commit {self.marker.number} at {at(self.marker.time)}"
+        return f"none: {self.marker_error or 'there is no file'}"
 
 
 def describe(path: Path | str) -> StateInfo:

@@ -17,7 +17,8 @@ from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.results import Opening, StoredLoss
 from otel_openai_usage.storage.sql import notes
 from otel_openai_usage.storage.sql.content_check import assume_purged, set_totals_to_rows
-from otel_openai_usage.storage.sql.writer import SqlWriter
+from otel_openai_usage.storage.sql.database import Database
+from otel_openai_usage.storage.sql.writer import SqlWriter, T
 from otel_openai_usage.storage.sqlite import events, losses
 from otel_openai_usage.storage.sqlite.checkpoints import Checkpoints
 from otel_openai_usage.storage.sqlite.connection import StateConnection
@@ -200,6 +201,11 @@ class Store(SqlWriter):
             return sqlite3.connect(MEMORY)
         return reader
 
+    @property
+    def is_up(self) -> bool:
+        """A file needs no server."""
+        return True
+
     def gone(self) -> str | None:
         """Why a write would be lost, None while the files are where they were opened."""
         return self._lock.gone() if self._lock is not None else None
@@ -308,6 +314,10 @@ class Store(SqlWriter):
         return accepted, changed
 
     # --- what differs between the stores
+
+    def _transact(self, action: str, work: Callable[[Database], T]) -> T:
+        with self._transaction(action) as db:
+            return work(db)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
