@@ -56,9 +56,9 @@ bench: setup servers ## Measure polls, scrapes, exports, memory, events and the 
 docs: setup ## Write the generated documentation anew
 	@$(BIN)/python tools/docs.py
 
-deploy: setup ## Write anew what deploy/ has from the code: dashboards, Kubernetes copies
+deploy: setup ## Write anew what deploy/ has from the code: dashboards, copies for Kubernetes and Helm
 	@$(BIN)/python -m tools.dashboards.write
-	@$(BIN)/python tools/kubernetes.py
+	@$(BIN)/python -m tools.kubernetes
 
 clean: ## Remove what can be made again (keeps .venv)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

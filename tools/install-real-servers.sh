@@ -1,9 +1,9 @@
 #!/bin/bash
 # Installs the real servers that the tests run, where they are missing: Debian's Prometheus and Alertmanager
 # (promtool, amtool), PostgreSQL and pgbouncer, Chromium for screenshots, an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml,
-# and a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector.
+# a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector, and Helm.
 # What is built is cached outside the checkout, under names that say what it was built from.
-# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3]` prints a path and installs nothing.
+# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3|helm]` prints a path and installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,8 @@ built_from=$(grep -v '^ *#' "$manifest" | sha256sum | cut -c1-12)
 collector="$cache/otelcol-$built_from"
 prometheus="$cache/prometheus3-$built_from"
 promtool="$cache/promtool3-$built_from"
+helm_version=v3.22.0
+helm="$cache/helm-$helm_version"
 version=$(sed -n 's/^  version: //p' "$manifest")
 export GOFLAGS="${GOFLAGS:-} -p=2" # each compiler takes up to a gigabyte
 
@@ -83,13 +85,22 @@ build_prometheus() (
   mv "$work/prometheus" "$prometheus"
 )
 
+build_helm() (
+  work=$(mktemp -d "$cache/build.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  build "Helm $helm_version" env GOBIN="$work" CGO_ENABLED=0 \
+    go install -trimpath -ldflags "-s -w" "helm.sh/helm/v3/cmd/helm@$helm_version"
+  mv "$work/helm" "$helm"
+)
+
 if [ "${1:-}" = --where ]; then
   case "${2:-otelcol}" in
     otelcol) echo "$collector" ;;
     prometheus3) echo "$prometheus" ;;
     promtool3) echo "$promtool" ;;
+    helm) echo "$helm" ;;
     *)
-      say "expected otelcol, prometheus3 or promtool3, got $2"
+      say "expected otelcol, prometheus3, promtool3 or helm, got $2"
       exit 2
       ;;
   esac
@@ -98,10 +109,11 @@ fi
 for program in prometheus promtool amtool chromium pgbouncer /usr/lib/postgresql/15/bin/postgres; do
   command -v $program > /dev/null || { install_packages; break; }
 done
-if [ ! -x "$collector" ] || [ ! -x "$prometheus" ]; then
+if [ ! -x "$collector" ] || [ ! -x "$prometheus" ] || [ ! -x "$helm" ]; then
   mkdir -p "$cache"
   exec 9> "$cache/build.lock"
   flock 9 # two checkouts may ask at the same time; the second finds it built
   [ -x "$collector" ] || build_collector
   [ -x "$prometheus" ] || build_prometheus
+  [ -x "$helm" ] || build_helm
 fi

@@ -1,10 +1,12 @@
-"""Write what deploy/kubernetes has copies of, the rules and the Collector's configuration: `python
--m tools.kubernetes`.
+"""Write what deploy/kubernetes and deploy/helm have copies of: rules, dashboards, the Collector's
+configuration, the schema of the settings. `python -m tools.kubernetes`.
 """
 
 from pathlib import Path
 
 import yaml
+
+from tools import helm
 
 ROOT = Path(__file__).parents[1]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -18,6 +20,7 @@ def rendered() -> dict[Path, str]:
         KUBERNETES / "with-collector" / "collector-config.yaml": (
             ROOT / "collector-config.yaml"
         ).read_text(),
+        **helm.rendered(),
     }
 
 
@@ -40,4 +43,5 @@ def _rule() -> str:
 
 if __name__ == "__main__":
     for path, text in rendered().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 from cyclonedx.schema import SchemaVersion
@@ -19,28 +18,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
 from otel_openai_usage.config import load
+from tests.deploy.manifests import built, module, require_valid
 from tests.real.servers import ROOT, program
 from tools import kubernetes, sbom
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 OVERLAYS = ("standalone", "with-collector")
-KUBERNETES = "1.34"
 COMPOSE_GO = "github.com/compose-spec/compose-go/v2@v2.16.2"
-PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
-
-
-def module(name: str) -> Path:
-    """The folder of a Go module, for the schemas in it."""
-    done = subprocess.run(
-        [program("go"), "mod", "download", "-json", name],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Path(json.loads(done.stdout)["Dir"])
 
 
 # --- Dockerfile
@@ -170,22 +155,8 @@ def test_the_exporters_configurations_load(file: str) -> None:
 # --- Kubernetes
 
 
-def built(overlay: str) -> list[dict[str, Any]]:
-    """What `kubectl kustomize` makes of an overlay."""
-    done = subprocess.run(
-        [program("kubectl"), "kustomize", DEPLOY / "kubernetes" / overlay],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
-
 def test_copies_are_up_to_date() -> None:
-    """The PrometheusRule and the Collector's configuration say what their originals say; `make
-    deploy` writes them anew.
-    """
+    """Copies for Kubernetes and Helm say what their originals say; `make deploy` writes them anew."""
     wanted = kubernetes.rendered()
     assert {path: path.read_text() for path in wanted} == wanted
 
@@ -196,17 +167,8 @@ def test_kubernetes_takes_every_object(overlay: str) -> None:
     """Built by kustomize, every object satisfies Kubernetes' own schema, or its CRD's in the
     Prometheus Operator, strictly.
     """
-    crds = module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
     for thing in built(overlay):
-        if thing["apiVersion"].startswith("monitoring.coreos.com"):
-            crd = yaml.safe_load(
-                (crds / f"monitoring.coreos.com_{thing['kind'].lower()}s.yaml").read_text()
-            )
-            jsonschema.Draft202012Validator(
-                crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            ).validate(thing)
-        else:
-            kubernetes_validate.validate(thing, KUBERNETES, strict=True)
+        require_valid(thing)
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-BUILT = ("otelcol", "prometheus3", "promtool3")
+BUILT = ("otelcol", "prometheus3", "promtool3", "helm")
 """Servers that tools/install-real-servers.sh builds; the others are Debian's."""
 
 
