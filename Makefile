@@ -26,8 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 servers: ## Install the real servers that the tests run: Prometheus, OpenTelemetry Collector
 	@tools/install-real-servers.sh
 
-demo: setup ## Simulated organization, exporter and dashboard; needs no key
+demo: setup ## Simulated organization, exporter and dashboard; needs no key. STATE=postgres keeps its state in a PostgreSQL
+ifeq ($(STATE),postgres)
+	@tools/demo-postgres.sh
+else
 	$(BIN)/otel-openai-usage demo
+endif
 
 test: setup servers check ## Everything that must hold before a push, real servers included
 	$(BIN)/pytest --cov --cov-report=term

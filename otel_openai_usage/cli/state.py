@@ -1,6 +1,9 @@
 """The verbs `state …`: what the state is, and what to do about it."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -72,17 +75,25 @@ def accept(file: Path | None) -> int:
 def backup(file: Path | None, target: Path, replace: bool) -> int:
     """Write a consistent copy of the state to FILE. The exporter may be running.
 
-    FILE appears when the copy is whole and checked. One that is there is left as it is, and the
-    command ends with 1, unless --replace is given.
+    FILE is an SQLite state, also where the state is in a database. It appears
+    when the copy is whole and checked. One that is there is left as it is, and the command ends
+    with 1, unless --replace is given.
 
     \b
       otel-openai-usage state backup /backups/usage-2026-11-26.db
     """
-    from otel_openai_usage.config import state_file
+    from otel_openai_usage.composition import stores
+    from otel_openai_usage.config import DatabaseLocation, state_location
     from otel_openai_usage.storage.sqlite.backup import back_up
     from otel_openai_usage.storage.sqlite.start_check import at
 
-    made = back_up(state_file(_settings(file), os.environ), target, replace=replace)
+    location = state_location(_settings(file), os.environ)
+    if isinstance(location, DatabaseLocation):
+        with _progress() as progress:
+            stores.back_up_database(location, target, progress, replace=replace)
+        click.echo(f"wrote {target}: a state file with all that is in {location}")
+        return 0
+    made = back_up(location, target, replace=replace)
     here = made.position
     click.echo(f"wrote {made.path}: {made.size} bytes, commit {here.number} at {at(here.time)}")
     return 0
@@ -94,7 +105,8 @@ def backup(file: Path | None, target: Path, replace: bool) -> int:
 def restore(file: Path | None, source: Path) -> int:
     """Put the copy FILE in the place of the state. The exporter must be stopped.
 
-    FILE is checked first, and stays. The state that was there is kept beside it. The next start
+    FILE is checked first, and stays. The state that was there is kept beside it (in a database it is
+    replaced, completely or not at all). The next start
     says how much is missing, and reads again what OpenAI still reports of that time; afterwards use
     `state accept`.
 
@@ -103,12 +115,22 @@ def restore(file: Path | None, source: Path) -> int:
     """
     import time
 
-    from otel_openai_usage.config import state_file
+    from otel_openai_usage.composition import stores
+    from otel_openai_usage.config import DatabaseLocation, state_location
     from otel_openai_usage.storage.sqlite.backup import missing_after
     from otel_openai_usage.storage.sqlite.backup import restore as put_back
     from otel_openai_usage.storage.sqlite.start_check import at
 
-    path = state_file(_settings(file), os.environ)
+    path = state_location(_settings(file), os.environ)
+    if isinstance(path, DatabaseLocation):
+        with stores.queries_opener(source)() as queries:
+            warning = queries.totals_disagreeing()
+        with _progress() as progress:
+            stores.copy(source, path, progress, replace=True)
+        click.echo(f"restored {path} from {source}; what was there before is gone")
+        if warning:
+            click.echo(f"warning: {warning}", err=True)
+        return 0
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     made = put_back(path, source, stamp=stamp)
     here = made.position
@@ -120,3 +142,53 @@ def restore(file: Path | None, source: Path) -> int:
     if missing := missing_after(made):
         click.echo(f"{missing}; the next start reports it")
     return 0
+
+
+@_verb(state, "copy")
+@_config
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="PATH_OR_URL",
+    help="A new state file, or postgresql://user@host/database with an empty schema.",
+)
+def copy(file: Path | None, target: str) -> int:
+    """Copy the whole state to another store: from a file to a database, or back.
+
+    The exporter must be stopped: what it counted later would be missing in the copy. The copy is
+    complete and has the same sums, or there is none. Afterwards set state.url (or state.path) to
+    it, and counters continue. Passwords: PGPASSWORD or PGPASSFILE.
+
+    \b
+      otel-openai-usage state copy --to postgresql://usage@db/usage?sslmode=verify-full
+    """
+    from otel_openai_usage.composition import stores
+    from otel_openai_usage.config import location_of, state_location
+    from otel_openai_usage.errors import StateInUse
+
+    source = state_location(_settings(file), os.environ)
+    if stores.describe(source).running:
+        raise StateInUse(
+            f"copied {source}: an exporter uses it, and what it counts from now on would be missing"
+            " in the copy; stop it first"
+        )
+    place = location_of(target)
+    with _progress() as progress:
+        stores.copy(source, place, progress)
+    click.echo(f"copied {source} to {place}; the sums are the same")
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """Says on a terminal how many rows were copied."""
+    is_terminal = sys.stderr.isatty()
+
+    def tell(rows: int) -> None:
+        if is_terminal:
+            click.echo(f"\r{rows:,} rows", nl=False, err=True)
+
+    yield tell
+    if is_terminal:
+        click.echo("\r\033[K", nl=False, err=True)

@@ -345,7 +345,12 @@ def simulate(
 
 @_verb(cli, "demo")
 @_port(9185)
-def demo(port: int) -> int:
+@click.option(
+    "--state-url",
+    metavar="URL",
+    help="Keep the state in this PostgreSQL database, whose schema must be empty.",
+)
+def demo(port: int, state_url: str | None) -> int:
     """Show it with a simulated organization: needs no key, keeps nothing.
 
     Prints what to open in a browser and runs until SIGTERM, SIGINT or SIGHUP. The port is that of the
@@ -360,7 +365,7 @@ def demo(port: int) -> int:
     logs.setup("warning", "text")
     try:
         with stopping.raising():  # while it starts; its files are removed
-            return showing.demo(port=port)
+            return showing.demo(port=port, state_url=state_url)
     except stopping.Stopped:
         return 0
 

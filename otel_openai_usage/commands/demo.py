@@ -11,20 +11,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from otel_openai_usage.composition.app import forever, wire
-from otel_openai_usage.composition.stores import queries_opener
-from otel_openai_usage.config import load
+from otel_openai_usage.composition.stores import is_empty, queries_opener
+from otel_openai_usage.config import Location, load, state_location
 from otel_openai_usage.engine.recorder import Clock
-from otel_openai_usage.errors import ListenError
+from otel_openai_usage.errors import ListenError, StateError
 
 
-def demo(*, port: int) -> int:
-    """Run a simulated organization and an exporter of it until SIGTERM, SIGINT or SIGHUP. Keeps nothing.
-    Raises ExporterError.
+def demo(*, port: int, state_url: str | None = None) -> int:
+    """Run a simulated organization and an exporter of it until SIGTERM, SIGINT or SIGHUP. Keeps
+    nothing, except in the database of `state_url`. Raises ExporterError.
     """
-    return asyncio.run(_demo(port))
+    return asyncio.run(_demo(port, state_url))
 
 
-async def _demo(port: int) -> int:
+async def _demo(port: int, state_url: str | None) -> int:
     from otel_openai_usage.commands import showcase
     from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
     from otel_openai_usage.simulator.world import World
@@ -33,8 +33,12 @@ async def _demo(port: int) -> int:
     async with running(application(world)) as url, AsyncExitStack() as stack:
         env = {"OPENAI_ADMIN_KEY": ADMIN_KEY, "OPENAI_BASE_URL": f"{url}/v1"}
         folder = stack.enter_context(TemporaryDirectory(prefix="otel-openai-usage-demo-"))
-        path = Path(folder) / "state.db"
-        settings = load(None, env, {"prometheus.port": port, "state.path": str(path), **DEMO})
+        key = "state.url" if state_url else "state.path"
+        place = state_url or str(Path(folder) / "state.db")
+        settings = load(None, env, {"prometheus.port": port, key: place, **DEMO})
+        path = state_location(settings, env)
+        if state_url and not is_empty(path):
+            raise StateError(f"looked at {path}: there is a state; the demo needs an empty schema")
         organization = settings.organizations[0].name
         # In a thread: 90 days take a while, and the simulator answers from this event loop.
         await asyncio.to_thread(showcase.fill, path, world, organization, time.time())
@@ -48,7 +52,7 @@ async def _demo(port: int) -> int:
         return await forever(exporter)
 
 
-def _dashboard(path: Path, stack: AsyncExitStack, *, any_port: bool) -> str:
+def _dashboard(path: Location, stack: AsyncExitStack, *, any_port: bool) -> str:
     """Where the dashboard of a store is served until the stack ends; without its extra, how to have
     it.
     """

@@ -1,8 +1,7 @@
 """What the demo shows: a simulated company's last months in a store, and the dashboard over it."""
 
-from pathlib import Path
-
 from otel_openai_usage.composition.stores import open_writer
+from otel_openai_usage.config import Location
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.engine import recording
@@ -12,7 +11,7 @@ from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.ports import Writer
 
 
-def fill(path: Path, world: World, organization: str, now: float, days: int = 90) -> None:
+def fill(path: Location, world: World, organization: str, now: float, days: int = 90) -> None:
     """Keep the last days before today in a new store at `path`, events of today, too; counting
     begins with today. Raises StateError.
     """

@@ -3,14 +3,18 @@
 Only this module and the commands `state …` know a database.
 """
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from otel_openai_usage.config.location import DatabaseLocation, Location
-from otel_openai_usage.errors import ConfigError
+from otel_openai_usage.errors import ConfigError, StateError
 from otel_openai_usage.storage.ports import Backend, OpenQueries, StoreInfo, Writer
 from otel_openai_usage.storage.sqlite.backend import SQLITE
+from otel_openai_usage.storage.sqlite.backup import remove
 from otel_openai_usage.storage.sqlite.file import MEMORY
 
 
@@ -69,6 +73,51 @@ def warnings(location: Location) -> list[str]:
 def is_empty(location: Location) -> bool:
     """Whether `run` would make a new store there. Raises StateError or OSError."""
     return _backend(location).is_empty(location)
+
+
+def copy(
+    source: Location,
+    target: Location,
+    progress: Callable[[int], None],
+    *,
+    replace: bool = False,
+) -> None:
+    """Copy a whole state to another store, completely or not at all. Raises StateError.
+
+    The source may be written meanwhile: the copy is the state at one moment. `progress` is called
+    with the number of copied rows. A target that has data is refused, unless `replace` is true.
+    """
+    was_missing = isinstance(target, Path) and not target.exists()
+    try:
+        with (
+            queries_opener(source)() as queries,
+            closing(open_writer(target)) as writer,
+            queries.whole() as whole,
+        ):
+            writer.fill(whole, progress, replace=replace)
+    except BaseException:
+        if was_missing and isinstance(target, Path):
+            remove(target)
+        raise
+
+
+def back_up_database(
+    source: DatabaseLocation, target: Path, progress: Callable[[int], None], *, replace: bool
+) -> None:
+    """Copy a state from a database into a new state file. Raises StateError.
+
+    An existing file is only overwritten with `replace`, and only by a complete copy.
+    """
+    if target.exists() and not replace:
+        raise StateError(
+            f"backed up to {target}: there is a file already, and it was left as it is; name"
+            " another one, or replace it with --replace"
+        )
+    # Where nobody else has a file: it is not complete yet.
+    beside = target.absolute().with_name(f".{target.name}.{os.getpid()}.new")
+    copy(source, beside, progress)
+    beside.replace(target)
+    remove(beside)
 
 
 def require_kept(location: Location) -> None:

@@ -1,7 +1,7 @@
 """Settings: typed, frozen, every problem at once. `load` makes them."""
 
 from otel_openai_usage.config.load import VARIABLE, load, load_mapping
-from otel_openai_usage.config.location import DatabaseLocation, Location
+from otel_openai_usage.config.location import DatabaseLocation, Location, location_of
 from otel_openai_usage.config.needs import (
     needs_key,
     require_exporters,
@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "load",
     "load_mapping",
+    "location_of",
     "needs_key",
     "require_exporters",
     "require_keys",

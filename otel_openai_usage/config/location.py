@@ -32,5 +32,12 @@ class DatabaseLocation:
         return urlunsplit(parts._replace(netloc=f"{user}{at}{hosts}", query="&".join(kept)))
 
 
+def location_of(text: str) -> "Location":
+    """The location that a path or a URL names."""
+    if text.startswith(("postgresql://", "postgres://")):
+        return DatabaseLocation(text)
+    return Path(text).expanduser()
+
+
 Location: TypeAlias = Path | DatabaseLocation
 """A file, or a database server. The path `:memory:` is a state that is lost when the process ends."""

@@ -270,6 +270,15 @@ class Writer(
         """Short maintenance after `checkpoint`, in the writer's thread."""
         ...
 
+    def fill(self, source: Any, progress: Callable[[int], None], *, replace: bool = False) -> None:
+        """Copy a whole state into this store, completely or not at all.
+
+        `source` is what `Queries.whole` of any store gave; `progress` is called with the number of
+        copied rows. A store that has data is refused, unless `replace` is true. Close the store
+        afterwards.
+        """
+        ...
+
     def close(self) -> None:
         """Close the store."""
         ...
@@ -284,6 +293,10 @@ class Queries(Protocol):
 
     def version(self) -> int:
         """A number that changes whenever the store was written."""
+        ...
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """The whole content as it is now, for `Writer.fill`."""
         ...
 
     @property

@@ -127,6 +127,7 @@ def test_demo_and_live_are_never_both_there() -> None:
         "exporter-demo": ["demo"],
         "exporter-live": ["live"],
         "exporter-legacy": ["legacy"],
+        "exporter-postgres": ["postgres"],
     }
 
 

@@ -119,3 +119,39 @@ def own_postgres() -> Iterator[Postgres]:
         yield server
     finally:
         server.close()
+
+
+class Pgbouncer:
+    """pgbouncer in transaction mode before a cluster: each transaction may get another connection."""
+
+    def __init__(self, server: Postgres) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="usage-pgbouncer-"))
+        user = "postgres" if os.geteuid() == 0 else None
+        settings = self._folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port} user={USER}\n"
+            "[pgbouncer]\npool_mode = transaction\nauth_type = any\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+        )
+        if user:
+            shutil.chown(self._folder, user)
+        self._process = subprocess.Popen(
+            ["pgbouncer", "-q", str(settings)],
+            user=user,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def location(self, database: str, lease: float = 2.0) -> DatabaseLocation:
+        """A database that exists on the server."""
+        return DatabaseLocation(
+            f"postgresql://{USER}@127.0.0.1:{self.port}/{database}", lease=lease
+        )
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait(10)
+        shutil.rmtree(self._folder, ignore_errors=True)

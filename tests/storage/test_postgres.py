@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otel_openai_usage.composition.stores import open_writer, queries_opener
+from otel_openai_usage.composition.stores import is_empty, open_writer, queries_opener
 from otel_openai_usage.config import DatabaseLocation, load
 from otel_openai_usage.errors import ConfigError, StateError, StateInUse
+from otel_openai_usage.simulator.world import World
 from otel_openai_usage.storage.postgres.migrations import MIGRATIONS
 from otel_openai_usage.storage.postgres.store import Store, safety_warnings
+from tests.conservation.rig import HASTE, HOUR, MONDAY, Life, Options
 from tests.real.installed import COMMAND, KEY, Simulator, Surroundings
-from tests.real.postgres import USER, Postgres
+from tests.real.postgres import USER, Pgbouncer, Postgres
 from tests.real.processes import Process, free_port, get, wait_for
 
 RELEASED = ("a9bef0e45e8e",)
@@ -208,6 +210,34 @@ def test_run_survives_a_crash_of_the_server(
     assert "in use          no" in info.stdout
     checked = surroundings.call("verify", "-c", surroundings.home / "config.yaml")
     assert "Traceback" not in checked.stderr
+
+
+async def test_trouble_through_pgbouncer_ends_exact(postgres: Postgres) -> None:
+    """Through pgbouncer in transaction mode an exporter is exact, with kills, as everywhere."""
+    postgres.execute("CREATE DATABASE pooled")
+    pooler = Pgbouncer(postgres)
+    location = pooler.location("pooled")
+    try:
+        wait_for(lambda: _answers(location), "pgbouncer")
+        life = Life(
+            location,
+            World.tiny(3, lateness=HASTE),
+            endpoints=("completions", "costs"),
+            failure_log=0.1,
+            options=Options(settle=HOUR, start=MONDAY),
+        )
+        await life.live(8 * HOUR, kills=0.05)
+        await life.end()
+    finally:
+        pooler.close()
+        postgres.execute("DROP DATABASE pooled WITH (FORCE)")
+
+
+def _answers(location: DatabaseLocation) -> bool:
+    try:
+        return is_empty(location)
+    except StateError:
+        return False
 
 
 # --- bad input

@@ -1,6 +1,6 @@
 """A connection to PostgreSQL, with what the shared statements need."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -111,6 +111,31 @@ class PostgresDatabase:
             found.update(cursor.fetchall())
         return found
 
+    def stream(self, sql: str, /) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of a query that may be many, without having all of them in memory.
+
+        Must be used in a transaction.
+        """
+        with self.connection.cursor(name="stream") as cursor:
+            cursor.itersize = _ROWS_PER_STATEMENT
+            yield from cursor.execute(sql)
+
+    def columns_of(self, table: str, /) -> list[str]:
+        """The names of a table's columns."""
+        return list(self._types_of(table))
+
+    def event_rows(self) -> Generator[tuple[bytes, bytes, int], None, None]:
+        """Yield identity, content and time of every recorded event."""
+        for row in self.stream("SELECT identity, content, seen FROM events"):
+            identity, content, seen = row
+            yield bytes(identity), bytes(content), seen
+
+    def ids_were_inserted(self, table: str, /) -> None:
+        """Rows were inserted with their ids: the next new id must be greater."""
+        self.connection.execute(
+            f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+        )
+
     def whole_sum(self, column: str, /) -> str:
         """SQL of the exact sum of a column of whole numbers: a NUMERIC, so it cannot overflow."""
         return f"sum({column})"
@@ -133,7 +158,8 @@ class PostgresDatabase:
         if table not in self._types:
             found = self.connection.execute(
                 "SELECT column_name, data_type FROM information_schema.columns"
-                " WHERE table_schema = current_schema() AND table_name = %s",
+                " WHERE table_schema = current_schema() AND table_name = %s"
+                " ORDER BY ordinal_position",
                 (table,),
             )
             self._types[table] = dict(found.fetchall())

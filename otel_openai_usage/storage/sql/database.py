@@ -4,7 +4,7 @@ Parameters are written as `?`. A value may be None, bool, int, str or bytes; mon
 and comes back as text or Decimal.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 Parameters: TypeAlias = Sequence[Any]
@@ -63,6 +63,22 @@ class Database(Protocol):
         self, table: str, columns: Sequence[str], rows: Sequence[Parameters], /
     ) -> dict[str, int]:
         """Insert rows with a column `key`, unique among them. Their new ids by that key."""
+        ...
+
+    def stream(self, sql: str, /) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of a query that may be many, without having all of them in memory."""
+        ...
+
+    def columns_of(self, table: str, /) -> list[str]:
+        """The names of a table's columns."""
+        ...
+
+    def event_rows(self) -> Generator[tuple[bytes, bytes, int], None, None]:
+        """Yield identity, content and time of every recorded event, each identity once."""
+        ...
+
+    def ids_were_inserted(self, table: str, /) -> None:
+        """Rows were inserted with their ids: the next new id must be greater."""
         ...
 
     def whole_sum(self, column: str, /) -> str:

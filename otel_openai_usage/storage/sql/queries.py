@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -44,6 +44,12 @@ class SqlQueries(ABC):
     @abstractmethod
     def _one_state(self) -> AbstractContextManager[None]:
         """Inside, all statements read the same state, whatever is written meanwhile."""
+
+    @contextmanager
+    def whole(self) -> Iterator[Database]:
+        """The tables as they are now, for a copy of the whole state."""
+        with self._one_state():
+            yield self._db
 
     @abstractmethod
     def version(self) -> int:

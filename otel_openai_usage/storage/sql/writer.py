@@ -20,6 +20,7 @@ from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.sql import (
+    copying,
     names,
     notes,
     organizations,
@@ -58,6 +59,7 @@ class EventIdentities(Protocol):
 class SqlWriter(ABC):
     """The methods of the port `Writer` that read and write tables. Each raises StateError."""
 
+    path: str
     _db: Database
     _events: EventIdentities
 
@@ -76,6 +78,22 @@ class SqlWriter(ABC):
     @abstractmethod
     def _source_opened(self, source_state: SourceState) -> None:
         """A source was read or created."""
+
+    def fill(self, source: Database, progress: copying.Progress, *, replace: bool = False) -> None:
+        """Copy a whole state into this store, completely or not at all.
+
+        A store that has data is refused, unless `replace` is true. Close the store afterwards: what
+        it has in memory is not of the copy.
+        """
+
+        def fill(db: Database) -> None:
+            if replace:
+                copying.remove_all(db)
+            else:
+                copying.require_empty(db, self.path)
+            copying.copy_all(source, db, progress)
+
+        self._transact("copied", fill)
 
     # --- sources, their rows and totals
 

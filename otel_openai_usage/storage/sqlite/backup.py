@@ -188,6 +188,13 @@ def _set_aside(path: str, stamp: str) -> str | None:
     return aside
 
 
+def remove(path: Path) -> None:
+    """Delete a state and every file that belongs to it."""
+    for end in ("", *SIDE_FILES):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{end}").unlink()
+
+
 def _remove(path: str) -> None:
     for end in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):

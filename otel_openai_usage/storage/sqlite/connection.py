@@ -1,12 +1,22 @@
 """A connection to an SQLite file, with what the shared statements need."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.storage.sql.database import Parameters
+
+IDENTITY_BYTES = 16
+_PAIR_BYTES = 24
+
+
+def identity_pairs(pairs: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the identities and contents in one row of the table `arrived`."""
+    for start in range(0, len(pairs), _PAIR_BYTES):
+        middle = start + IDENTITY_BYTES
+        yield pairs[start:middle], pairs[middle : start + _PAIR_BYTES]
 
 
 class StateConnection(sqlite3.Connection):
@@ -41,6 +51,29 @@ class StateConnection(sqlite3.Connection):
         key = columns.index("key")
         # One by one, because executemany does not return the ids.
         return {values[key]: self.execute(sql, values).lastrowid or 0 for values in rows}
+
+    def stream(self, sql: str, /) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of a query that may be many, without having all of them in memory."""
+        yield from self.execute(sql)
+
+    def columns_of(self, table: str, /) -> list[str]:
+        """The names of a table's columns."""
+        return [name for _, name, *_ in self.execute(f"PRAGMA table_info({table})")]
+
+    def event_rows(self) -> Generator[tuple[bytes, bytes, int], None, None]:
+        """Yield identity, content and time of every recorded event."""
+        arrived: dict[bytes, tuple[bytes, int]] = {}
+        for seen, pairs in self.execute("SELECT seen, pairs FROM arrived ORDER BY number"):
+            for identity, content in identity_pairs(pairs):
+                arrived[identity] = (content, seen)
+        for identity, content, seen in self.execute("SELECT identity, content, seen FROM events"):
+            if identity not in arrived:
+                yield identity, content, seen
+        for identity, (content, seen) in arrived.items():
+            yield identity, content, seen
+
+    def ids_were_inserted(self, table: str, /) -> None:
+        """SQLite takes the next id after the greatest by itself."""
 
     def whole_sum(self, column: str, /) -> str:
         """SQL of the sum of a column of whole numbers.

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from otel_openai_usage.domain.metered import Event
+from otel_openai_usage.storage.sqlite.connection import IDENTITY_BYTES, identity_pairs
 
 SORT_AT = 32_768
 """The number of identities in memory that starts a move. At most three times as many are in
@@ -23,8 +24,6 @@ memory, about 250 bytes each.
 SLICES = 256
 """`purge` divides the table `events` into this number of slices, so that no slice takes long."""
 
-_IDENTITY_BYTES = 16
-_PAIR_BYTES = 24
 _MAX_PARAMETERS = 500
 _MOVE = "INSERT OR REPLACE INTO events VALUES (?, ?, ?)"
 
@@ -53,10 +52,8 @@ class EventIdentities:
         sql = "SELECT number, seen, pairs FROM arrived ORDER BY number"
         for number, seen, pairs in self._db.execute(sql):
             self._last_arrived = number
-            for start in range(0, len(pairs), _PAIR_BYTES):
-                middle = start + _IDENTITY_BYTES
-                content = pairs[middle : start + _PAIR_BYTES]
-                self._arriving[pairs[start:middle]] = (content, seen)
+            for identity, content in identity_pairs(pairs):
+                self._arriving[identity] = (content, seen)
 
     @property
     def has_many_to_move(self) -> bool:
@@ -126,6 +123,6 @@ class EventIdentities:
         """Delete the identities in one of `SLICES` that were seen before `before`. Their number."""
         low = bytes([slice_number])
         is_last = slice_number + 1 == SLICES
-        high = b"\xff" * (_IDENTITY_BYTES + 1) if is_last else bytes([slice_number + 1])
+        high = b"\xff" * (IDENTITY_BYTES + 1) if is_last else bytes([slice_number + 1])
         sql = "DELETE FROM events WHERE identity >= ? AND identity < ? AND seen < ?"
         return self._db.execute(sql, (low, high, before)).rowcount
