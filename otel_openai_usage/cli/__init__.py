@@ -7,9 +7,17 @@ from typing import NoReturn
 import click
 
 from otel_openai_usage import stopping
-from otel_openai_usage.cli import configuration, healthcheck, state  # noqa: F401 - they add their verbs
+from otel_openai_usage.cli import (  # noqa: F401 - each adds its commands
+    configuration,
+    exporter,
+    healthcheck,
+    history,
+    showing,
+    simulation,
+    state,
+)
 from otel_openai_usage.cli.files import discard_the_rest
-from otel_openai_usage.cli.verbs import FAILED, NAME, cli
+from otel_openai_usage.cli.group import FAILED, NAME, cli
 from otel_openai_usage.errors import ConfigError, ExporterError
 
 __all__ = ["answer", "cli", "main"]

@@ -4,28 +4,28 @@ from pathlib import Path
 
 import click
 
-from otel_openai_usage.cli.verbs import _config, _InOrder, _settings, _verb, cli
+from otel_openai_usage.cli.group import InOrder, cli, command, config_option, load_settings
 
 
-@cli.group("config", cls=_InOrder)
+@cli.group("config", cls=InOrder)
 def config() -> None:
     """Look at the configuration: what is in effect, what may be written."""
 
 
-@_verb(config, "show")
-@_config
+@command(config, "show")
+@config_option
 def show(file: Path | None) -> int:
     """Print the effective configuration as YAML, secrets masked; warnings go to stderr."""
     from otel_openai_usage.config.show import show as shown
 
-    settings = _settings(file)
+    settings = load_settings(file)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(shown(settings), nl=False)
     return 0
 
 
-@_verb(config, "schema")
+@command(config, "schema")
 def schema() -> int:
     """Print the JSON Schema of the configuration, for editors.
 

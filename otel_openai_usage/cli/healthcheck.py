@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from otel_openai_usage.cli import verbs
 from otel_openai_usage.cli.address import address
+from otel_openai_usage.cli.group import cli, command, config_option, load_settings
 
 
-@verbs._verb(verbs.cli, "healthcheck")
-@verbs._config
+@command(cli, "healthcheck")
+@config_option
 @click.option(
     "--listen",
     callback=address,
@@ -32,5 +32,5 @@ def healthcheck(file: Path | None, listen: tuple[str, int] | None, ready: bool) 
     from otel_openai_usage.cli.health import ask
 
     given = dict(zip(("prometheus.host", "prometheus.port"), listen, strict=True)) if listen else {}
-    click.echo(ask(verbs._settings(file, given), "/readyz" if ready else "/healthz"))
+    click.echo(ask(load_settings(file, given), "/readyz" if ready else "/healthz"))
     return 0

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import click
 
-from otel_openai_usage.cli.verbs import _config, _settings, _verb, state
+from otel_openai_usage.cli.group import InOrder, cli, command, config_option, load_settings
 
 
-@_verb(state, "info")
-@_config
+@cli.group("state", cls=InOrder)
+def state() -> None:
+    """Look at the state file, back it up, bring it back, and accept what it lost.
+
+    \b
+      otel-openai-usage state info
+      otel-openai-usage state backup /backups/usage.db
+    """
+
+
+@command(state, "info")
+@config_option
 def info(file: Path | None) -> int:
     """Say where the state is, since when it counts, whose it is, and whether anything is missing.
 
@@ -25,13 +35,13 @@ def info(file: Path | None) -> int:
     from otel_openai_usage.composition.stores import describe
     from otel_openai_usage.config import state_location
 
-    for heading, text in describe(state_location(_settings(file), os.environ)).lines:
+    for heading, text in describe(state_location(load_settings(file), os.environ)).lines:
         click.echo(f"{heading:<16}{text}")
     return 0
 
 
-@_verb(state, "accept")
-@_config
+@command(state, "accept")
+@config_option
 def accept(file: Path | None) -> int:
     """Accept what is missing in the state, so that no start warns of it any more.
 
@@ -47,7 +57,7 @@ def accept(file: Path | None) -> int:
     from otel_openai_usage.storage.sqlite.state_info import describe
     from otel_openai_usage.storage.sqlite.store import Store
 
-    found = describe(state_file(_settings(file), os.environ))
+    found = describe(state_file(load_settings(file), os.environ))
     try:
         store = Store(found.path)
     except StateInUse:
@@ -68,8 +78,8 @@ def accept(file: Path | None) -> int:
     return 0
 
 
-@_verb(state, "backup")
-@_config
+@command(state, "backup")
+@config_option
 @click.option("--replace", is_flag=True, help="Replace FILE if there is one.")
 @click.argument("target", type=click.Path(path_type=Path), metavar="FILE")
 def backup(file: Path | None, target: Path, replace: bool) -> int:
@@ -87,7 +97,7 @@ def backup(file: Path | None, target: Path, replace: bool) -> int:
     from otel_openai_usage.storage.sqlite.backup import back_up
     from otel_openai_usage.storage.sqlite.start_check import at
 
-    location = state_location(_settings(file), os.environ)
+    location = state_location(load_settings(file), os.environ)
     if isinstance(location, DatabaseLocation):
         with _progress() as progress:
             stores.back_up_database(location, target, progress, replace=replace)
@@ -99,8 +109,8 @@ def backup(file: Path | None, target: Path, replace: bool) -> int:
     return 0
 
 
-@_verb(state, "restore")
-@_config
+@command(state, "restore")
+@config_option
 @click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
 def restore(file: Path | None, source: Path) -> int:
     """Put the copy FILE in the place of the state. The exporter must be stopped.
@@ -121,7 +131,7 @@ def restore(file: Path | None, source: Path) -> int:
     from otel_openai_usage.storage.sqlite.backup import restore as put_back
     from otel_openai_usage.storage.sqlite.start_check import at
 
-    path = state_location(_settings(file), os.environ)
+    path = state_location(load_settings(file), os.environ)
     if isinstance(path, DatabaseLocation):
         with stores.queries_opener(source)() as queries:
             warning = queries.totals_disagreeing()
@@ -144,8 +154,8 @@ def restore(file: Path | None, source: Path) -> int:
     return 0
 
 
-@_verb(state, "copy")
-@_config
+@command(state, "copy")
+@config_option
 @click.option(
     "--to",
     "target",
@@ -167,7 +177,7 @@ def copy(file: Path | None, target: str) -> int:
     from otel_openai_usage.config import location_of, state_location
     from otel_openai_usage.errors import StateInUse
 
-    source = state_location(_settings(file), os.environ)
+    source = state_location(load_settings(file), os.environ)
     if stores.describe(source).running:
         raise StateInUse(
             f"copied {source}: an exporter uses it, and what it counts from now on would be missing"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_openai_usage.cli.verbs import cli
+from otel_openai_usage.cli import cli
 from otel_openai_usage.composition.stores import queries_opener
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Width
