@@ -1,0 +1,153 @@
+"""Which replica owns what, when several share one state. Pure: no I/O, no clock.
+
+A scope (an organization, the legacy source) has a lease: a row with its owner and a token that only
+grows. The owner renews the row. Another replica takes the scope over only after it has itself seen
+the row unchanged for the length of the lease, by its own clock: no clock of another machine is
+compared. The owner counts the same length from before its last renewal, so it stops first.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+MARGIN = 0.05
+"""Part of a lease that its owner does not use: two clocks may run at slightly different rates."""
+STUCK_AFTER = 2.0
+"""After so many lengths of a lease a free scope may be taken beyond the fair share: whoever should
+take it does not.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The row of one scope. `owner` is empty if nobody has it. `renewals` counts up to the next
+    owner.
+    """
+
+    scope: str
+    owner: str
+    token: int
+    renewals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A replica that may own scopes, and how often it has said that it lives."""
+
+    replica: str
+    beats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a replica should do now: take these leases as they were seen, give these scopes away."""
+
+    claim: Sequence[Lease] = ()
+    release: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A row as it was last seen to change, and when that was, by one's own clock."""
+
+    row: object
+    since: float
+
+
+@dataclass(slots=True)
+class Observer:
+    """What one replica has itself seen of the rows. `seconds` is the length of a lease.
+
+    `clock` is in seconds, of a clock that never steps and goes on while the machine sleeps.
+    """
+
+    seconds: float
+    _leases: dict[str, _Seen] = field(default_factory=dict)
+    _beats: dict[str, _Seen] = field(default_factory=dict)
+
+    def saw(self, leases: Iterable[Lease], beats: Iterable[Beat], clock: float) -> None:
+        """Note all rows as they were read. `clock` is from after they were read: the owner may have
+        renewed a row until then.
+        """
+        _note(self._leases, {lease.scope: lease for lease in leases}, clock)
+        _note(self._beats, {beat.replica: beat for beat in beats}, clock)
+
+    def unchanged_for(self, lease: Lease, clock: float) -> float:
+        """Seconds for which the row was seen exactly like this."""
+        seen = self._leases.get(lease.scope)
+        return clock - seen.since if seen is not None and seen.row == lease else 0.0
+
+    def is_claimable(self, lease: Lease, clock: float) -> bool:
+        """Whether nobody owns the scope, or its owner was silent for the length of the lease."""
+        return not lease.owner or self.unchanged_for(lease, clock) >= self.seconds
+
+    def live(self, clock: float) -> set[str]:
+        """The replicas that were seen to live within the length of a lease."""
+        return {
+            replica for replica, seen in self._beats.items() if clock - seen.since < self.seconds
+        }
+
+    def dead(self, clock: float, lengths: float) -> list[str]:
+        """The replicas that have been silent for so many lengths of a lease."""
+        limit = self.seconds * lengths
+        return [replica for replica, seen in self._beats.items() if clock - seen.since >= limit]
+
+
+def _note(known: dict[str, _Seen], rows: Mapping[str, object], clock: float) -> None:
+    for key in known.keys() - rows.keys():
+        del known[key]
+    for key, row in rows.items():
+        seen = known.get(key)
+        if seen is None or seen.row != row:
+            known[key] = _Seen(row, clock)
+
+
+def valid_until(asked: float, seconds: float) -> float:
+    """Until when an owner may show and send, if it asked for a renewal at `asked` and got it."""
+    return asked + seconds * (1 - MARGIN)
+
+
+def plan(
+    me: str, scopes: Collection[str], leases: Iterable[Lease], observer: Observer, clock: float
+) -> Plan:
+    """What replica `me` should do so that the scopes are shared out evenly among the live replicas.
+
+    All replicas come to the same shares from the same rows. A replica gives away what is beyond its
+    share, and takes what is free up to it.
+    """
+    by_scope = {lease.scope: lease for lease in leases if lease.scope in scopes}
+    live = observer.live(clock) | {me}
+    owned: dict[str, list[str]] = {replica: [] for replica in live}
+    claimable: list[Lease] = []
+    for scope in sorted(scopes):
+        lease = by_scope.get(scope, Lease(scope, "", 0, 0))
+        if lease.owner == me:
+            owned[me].append(scope)
+        elif observer.is_claimable(lease, clock):
+            claimable.append(lease)
+        elif lease.owner in owned:
+            owned[lease.owner].append(scope)
+    share = _shares({replica: len(names) for replica, names in owned.items()}, len(scopes))[me]
+    mine = owned[me]
+    if len(mine) > share:
+        return Plan(release=tuple(mine[share:]))
+    free = share - len(mine)
+    stuck = [
+        lease
+        for lease in claimable[free:]
+        if observer.unchanged_for(lease, clock) >= observer.seconds * (1 + STUCK_AFTER)
+    ]
+    return Plan(claim=(*claimable[:free], *stuck))
+
+
+def _shares(owned: Mapping[str, int], total: int) -> dict[str, int]:
+    """How many scopes each replica should have. Who has more already keeps the odd ones."""
+    order = sorted(owned, key=lambda replica: (-owned[replica], replica))
+    share = total // len(order)
+    odd = total % len(order)
+    return {replica: share + (place < odd) for place, replica in enumerate(order)}
+
+
+def tick(seconds: float) -> float:
+    """Seconds between two looks at the rows: a hand-over is seen within a second."""
+    return min(1.0, math.ceil(seconds * 100 / 8) / 100)
