@@ -268,8 +268,9 @@ def _verdict(
     for dims in keys:
         compared += 1
         # A row that one side lacks counts as zero: OpenAI gives no rows without activity.
-        their = theirs.get(dims, zero)
-        our = ours.get(dims, zero)
+        # What an older version did not store is not compared.
+        their = source_state.counted(day, theirs.get(dims, zero))
+        our = source_state.counted(day, ours.get(dims, zero))
         if their != our:
             differences[dims] = (their, our)
     return Verdict(utc(day).date(), source_state, compared, differences)

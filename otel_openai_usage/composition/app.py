@@ -520,6 +520,7 @@ def _usage_poll(
         )
     source_state = recorder.store.source_state(organization, endpoint, began, grouping)
     polling.regroup(recorder.store, source_state, grouping, now)
+    polling.begin_new_measures(recorder.store, source_state, now)
     cost_days = settings.costs.days if endpoint.money else 0
     exporter.reread.append((source_state, rules.reconcile))
     if cost_days:
@@ -552,6 +553,7 @@ def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
     return AttributePolicy(
         rename=attributes.rename,
         drop=frozenset(attributes.drop),
+        token_types=frozenset(usage.token_types),
         skip_zero=attributes.skip_zero,
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,

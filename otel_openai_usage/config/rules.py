@@ -10,7 +10,7 @@ from otel_openai_usage.config.fields import loopback
 from otel_openai_usage.config.quantities import format_duration
 from otel_openai_usage.config.settings import Organization, Settings
 from otel_openai_usage.config.unknown import nearest
-from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, USAGE_ENDPOINTS
+from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, TOKEN_TYPES, USAGE_ENDPOINTS
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 
 ATTRIBUTES = frozenset(
@@ -64,6 +64,7 @@ def _usage(settings: Settings) -> Iterator[str]:
     for endpoint in USAGE_ENDPOINTS.values():
         dimensions.update(endpoint.group_by)
     yield from _known("usage.group_by", usage.group_by, dimensions)
+    yield from _known("usage.token_types", usage.token_types, TOKEN_TYPES)
     if usage.settle > usage.reconcile:
         settle = format_duration(usage.settle)
         reconcile = format_duration(usage.reconcile)

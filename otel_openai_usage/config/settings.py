@@ -26,7 +26,7 @@ from otel_openai_usage.config.fields import (
     Url,
     problem,
 )
-from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
+from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES, USAGE_ENDPOINTS
 
 _Positive = Annotated[int, Field(ge=1), WHOLE]
 _Port = Annotated[int, Field(ge=0, le=65535), WHOLE]
@@ -86,6 +86,11 @@ class Usage(Section):
     """The width of the buckets of the freshest window."""
     group_by: tuple[str, ...] = ("project_id", "user_id", "api_key_id", "model", "batch")
     """The dimensions that are asked for. Where an endpoint lacks one, it is left out there."""
+    token_types: tuple[str, ...] = SHOWN_TOKEN_TYPES
+    """Which tokens have series of `openai.api.tokens`. There are also `input_text`, `output_text`,
+    `input_image`, `output_image`, `input_cached_text`, `input_cached_audio`, `input_cached_image`,
+    `input_cache_write_30m` and `input_cache_write_12h`. All of them are stored and priced in any
+    case."""
     settle: Duration = timedelta(hours=3)
     """How far back fine buckets are read again, because OpenAI still adds to them."""
     reconcile: Duration = timedelta(days=7)

@@ -33,13 +33,15 @@ COST_LIMIT = 180
 class Endpoint:
     """One endpoint: its path, its results, what they measure and how they can be grouped.
 
+    Stored amounts are by place, so a new measure comes last.
     `object` is the type of a result in the answer. `dimensions` are all that a row may have;
     `group_by` are those that a request can ask for, `derived` are filled in by the exporter, and
     `free` are named by the configuration, so that the store has no columns for them. The values of
     a `level` (bytes stored) do not add up. `from_zero` says that no usage is older than the
     exporter, so that every series begins at 0. `limits` are the buckets that one request may ask
     for, by width. `polled` is false if its rows do not come from polled buckets: all of them count,
-    even if they are older than the epoch.
+    even if they are older than the epoch. A call of a `tool` has a price of its own, whichever
+    model made it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Endpoint:
     from_zero: bool = False
     limits: Mapping[Width, int] = field(default_factory=lambda: LIMITS, compare=False)
     polled: bool = True
+    tool: bool = False
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
@@ -89,21 +92,44 @@ _TOKENS = "openai.api.tokens"
 _WHO = ("project_id", "user_id", "api_key_id")
 _REQUESTS = Measure("requests", "num_model_requests", "openai.api.requests")
 _INPUT = Measure("input", "input_tokens", _TOKENS, "input")
+
+
+def _optional(name: str, *, shown: bool = True) -> Measure:
+    """Tokens that OpenAI may leave out: `input_text` is its `input_text_tokens`."""
+    return Measure(
+        name, f"{name}_tokens", _TOKENS if shown else "", name if shown else None, required=False
+    )
+
+
 _MODEL_TOKENS = (
     _INPUT,
     Measure("output", "output_tokens", _TOKENS, "output"),
-    Measure("input_cached", "input_cached_tokens", _TOKENS, "input_cached", required=False),
-    Measure("input_audio", "input_audio_tokens", _TOKENS, "input_audio", required=False),
-    Measure("output_audio", "output_audio_tokens", _TOKENS, "output_audio", required=False),
-    Measure(
-        "input_cache_write",
-        "input_cache_write_tokens",
-        _TOKENS,
-        "input_cache_write",
-        required=False,
-    ),
+    _optional("input_cached"),
+    _optional("input_audio"),
+    _optional("output_audio"),
+    _optional("input_cache_write"),
     _REQUESTS,
+    # Since 0.3. Stored amounts are by place, so new measures come last.
+    _optional("input_text"),
+    _optional("output_text"),
+    _optional("input_image"),
+    _optional("output_image"),
+    _optional("input_cached_text"),
+    _optional("input_cached_audio"),
+    _optional("input_cached_image"),
+    _optional("input_cache_write_30m"),
+    _optional("input_cache_write_12h"),
+    # Input that was neither read from the cache nor written to it, of every modality.
+    _optional("input_uncached", shown=False),
 )
+"""The seventeen numbers of a row of completions.
+
+`input` is `input_uncached`, `input_cached` and `input_cache_write`. `input_uncached` is
+`input_text`, `input_audio` and `input_image`; `input_cached` the same of the cached ones.
+`input_cache_write` is that of 30 minutes and of 12 hours. `output` is that of text, audio and
+images.
+"""
+
 _MODEL_GROUPS = (*_WHO, "model", "batch", "service_tier", "api_source")
 
 
@@ -113,6 +139,7 @@ def _usage(
     group_by: tuple[str, ...],
     result: str = "",
     level: bool = False,
+    tool: bool = False,
 ) -> Endpoint:
     return Endpoint(
         name,
@@ -121,6 +148,7 @@ def _usage(
         measures,
         group_by,
         level,
+        tool=tool,
     )
 
 
@@ -134,11 +162,11 @@ USAGE_ENDPOINTS: dict[str, Endpoint] = {
         _usage("audio_speeches", (Measure("characters", "characters", "openai.api.characters"), _REQUESTS), (*_WHO, "model")),
         _usage("audio_transcriptions", (Measure("audio", "seconds", "openai.api.audio"), _REQUESTS), (*_WHO, "model")),
         _usage("vector_stores", (Measure("bytes", "usage_bytes", "openai.api.vector_store.usage"),), ("project_id",), level=True),
-        _usage("code_interpreter_sessions", (Measure("sessions", "num_sessions", "openai.api.sessions"),), ("project_id",)),
+        _usage("code_interpreter_sessions", (Measure("sessions", "num_sessions", "openai.api.sessions"),), ("project_id",), tool=True),
         _usage("file_search_calls", (Measure("searches", "num_requests", "openai.api.searches"),),
-               (*_WHO, "vector_store_id"), "file_searches"),
+               (*_WHO, "vector_store_id"), "file_searches", tool=True),
         _usage("web_search_calls", (Measure("searches", "num_requests", "openai.api.searches"), _REQUESTS),
-               (*_WHO, "model", "context_level", "api_source"), "web_searches"),
+               (*_WHO, "model", "context_level", "api_source"), "web_searches", tool=True),
         _usage("decisions", _MODEL_TOKENS, _MODEL_GROUPS),
     )
 }  # fmt: skip
@@ -186,6 +214,16 @@ LEGACY = Endpoint(
 """The undocumented `/v1/usage`. Its rows are stored for the history only, so no measure has an
 instrument.
 """
+
+TOKEN_TYPES: tuple[str, ...] = tuple(
+    measure.token_type for measure in _MODEL_TOKENS if measure.token_type
+)
+"""Every value of the attribute `token_type` of polled usage."""
+
+SHOWN_TOKEN_TYPES = (
+    "input", "output", "input_cached", "input_audio", "output_audio", "input_cache_write",
+)  # fmt: skip
+"""Those that have series if the configuration does not say otherwise."""
 
 ENDPOINTS: dict[str, Endpoint] = {**USAGE_ENDPOINTS, COSTS.name: COSTS}
 """Every endpoint by its name; the path below `/v1/organization/` is `endpoint.path`."""

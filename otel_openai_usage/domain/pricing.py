@@ -7,7 +7,7 @@ Usage that OpenAI takes back is subtracted at the prices known then.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.exact import EXACT
@@ -23,6 +23,12 @@ part of another has its difference to the whole: cached input is negative if it 
 """
 
 
+Reason: TypeAlias = Literal["unknown_model", "no_price", "no_model"]
+"""Why usage has no price: the list lacks the model; it has the model, but no price for this usage;
+OpenAI named no model.
+"""
+
+
 class PriceList(Protocol):
     """Gives the prices of usage."""
 
@@ -32,17 +38,31 @@ class PriceList(Protocol):
         """The prices at a Unix time, or None. `dims` has dimensions by name, without nulls."""
         ...
 
+    def unpriced_reason(
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str]
+    ) -> Reason:
+        """Why usage of this attribute set has no price."""
+        ...
+
+
+class Unpriced(NamedTuple):
+    """Usage without a price. `measure` is `tokens`, or the endpoint's measure if it has none."""
+
+    model: str
+    measure: str
+    reason: Reason
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Costs by attribute set and UTC day, and the tokens by model that have no price.
+    """Costs by attribute set and UTC day, and the usage that has no price.
 
     `days` includes days before the epoch; `growth` has only costs that count.
     """
 
     days: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
     growth: Mapping[Dims, Decimal] = field(default_factory=dict)
-    unpriced: Mapping[str, int] = field(default_factory=dict)
+    unpriced: Mapping[Unpriced, int] = field(default_factory=dict)
 
 
 def add(one: Decimal, other: Decimal) -> Decimal:
@@ -65,29 +85,38 @@ def estimate(
     """Estimate the costs of what a reading moved."""
     days: dict[tuple[Dims, int], Decimal] = {}
     growth: dict[Dims, Decimal] = {}
-    unpriced: dict[str, int] = {}
-    tokens = [
-        index
-        for index, measure in enumerate(endpoint.measures)
-        if measure.token_type in ("input", "output")
-    ]
+    unpriced: dict[Unpriced, int] = {}
     for end, dims, moved, counts in moves:
         named = dimensions_by_name(endpoint, dims)
         # `end` itself belongs to the next bucket, which may have another price or day.
         rates = prices.rates(organization, endpoint, named, end - 1)
         cost = _cost(moved, rates)
         if cost is None:
-            model = named.get("model", "")
-            moved_tokens = sum(int(moved[index]) for index in tokens)
-            unpriced[model] = unpriced.get(model, 0) + moved_tokens
+            reason = prices.unpriced_reason(organization, endpoint, named)
+            for measure, amount in _used(endpoint, moved).items():
+                key = Unpriced(named.get("model", ""), measure, reason)
+                unpriced[key] = unpriced.get(key, 0) + amount
             continue
         day = (dims, floor(end - 1, Width.DAY))
         days[day] = EXACT.add(days.get(day, Decimal(0)), cost)
         if counts:
             growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
-    # Usage that OpenAI took back must not lower the count of tokens without a price.
-    new_unpriced = {model: count for model, count in unpriced.items() if count > 0}
+    # Usage that OpenAI took back must not lower the count of usage without a price.
+    new_unpriced = {key: count for key, count in unpriced.items() if count > 0}
     return Estimate(days, growth, new_unpriced)
+
+
+def _used(endpoint: Endpoint, moved: Amounts) -> dict[str, int]:
+    """What moved: tokens in and out, or else every other measure that is no request."""
+    used: dict[str, int] = {}
+    for measure, amount in zip(endpoint.measures, moved, strict=True):
+        name = "tokens" if measure.name in ("input", "output") else measure.name
+        if name == "tokens" or measure.name in _WITHOUT_TOKENS:
+            used[name] = used.get(name, 0) + int(amount)
+    return used
+
+
+_WITHOUT_TOKENS = ("images", "characters", "audio", "sessions", "searches")
 
 
 def _cost(moved: Amounts, rates: Rates | None) -> Decimal | None:

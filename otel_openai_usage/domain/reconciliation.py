@@ -10,6 +10,7 @@ or day that has what this sum lacked.
 """
 
 import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -129,22 +130,21 @@ def _common(moved: Amounts, superseded: Amounts) -> Amounts:
 def total(one: Amounts, other: Amounts) -> Amounts:
     """The sum, measure by measure."""
     # Python's `+` rounds a Decimal to 28 digits, but is exact for integers.
-    return tuple(
-        [
-            a + b if type(a) is int and type(b) is int else EXACT.add(a, b)
-            for a, b in zip(one, other, strict=True)
-        ]
-    )
+    if _are_whole(one) and _are_whole(other):
+        return tuple(map(operator.add, one, other))
+    return tuple(map(EXACT.add, one, other))
 
 
 def difference(one: Amounts, other: Amounts) -> Amounts:
     """`one` minus `other`, measure by measure."""
-    return tuple(
-        [
-            a - b if type(a) is int and type(b) is int else EXACT.subtract(a, b)
-            for a, b in zip(one, other, strict=True)
-        ]
-    )
+    if _are_whole(one) and _are_whole(other):
+        return tuple(map(operator.sub, one, other))
+    return tuple(map(EXACT.subtract, one, other))
+
+
+def _are_whole(amounts: Amounts) -> bool:
+    """Whether all amounts are integers. An endpoint has money only or none."""
+    return type(amounts[0]) is int and type(amounts[-1]) is int
 
 
 def highest(one: Amounts, other: Amounts) -> Amounts:

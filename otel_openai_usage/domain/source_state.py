@@ -6,11 +6,13 @@ Each part has one writer. All of them run in the recorder's one thread:
 * progress     `engine.polling`, and `commits.apply` after a commit
 * groupings    `engine.polling`, after the store has them
 * series       `commits.apply`, after a commit; `state accept` corrects totals
+* counted_from `engine.polling`, after the store has it
 * fingerprints `engine.recording`, after a commit; `engine.maintenance` discards some
 * status       `engine.loop`, `engine.polling` and `engine.recording`, a field each
 * days         `engine.usage_poll`
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -89,9 +91,16 @@ class SourceKey:
     endpoint: Endpoint
 
 
+NEVER = 1 << 62
+"""The time from which a measure counts if it has none yet."""
+
+
 @dataclass(slots=True, eq=False)
 class SourceState:
     """The state of one source. Times are Unix seconds.
+
+    `counted_from` has the measures that an older version did not store, by their place: they count
+    from this UTC midnight on, and are 0 in the rows before it.
 
     `days` has the costs of the last days, by the start of the day. `organization_id` is OpenAI's
     id of the organization, where an answer named it. `written_at` is when the progress was last
@@ -109,6 +118,7 @@ class SourceState:
     organization_id: str | None = None
     written_at: int = 0
     purged_before: int = 0
+    counted_from: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, key: SourceKey, progress: Progress, groupings: Groupings) -> "SourceState":
@@ -130,12 +140,25 @@ class SourceState:
         """The row of the endpoint that is read."""
         return self.key.endpoint
 
+    def starts_at(self, place: int) -> int:
+        """When a measure began to count."""
+        return max(self.progress.epoch, self.counted_from.get(place, 0))
 
-def next_grouping_change(source_state: SourceState, now: int) -> int:
+    def counted(self, start: int, amounts: Amounts) -> Amounts:
+        """The amounts of a bucket without the measures that do not count yet."""
+        return tuple(
+            [
+                0 if start < self.counted_from.get(place, 0) else amount
+                for place, amount in enumerate(amounts)
+            ]
+        )
+
+
+def next_unread_midnight(source_state: SourceState, now: int) -> int:
     """The first UTC midnight after `now` and after every bucket that may have been read.
 
-    `now` alone is not enough: the machine's clock may be days behind, and a bucket keeps the
-    grouping that it was first read with.
+    Another grouping and new measures apply from then on. `now` alone is not enough: the machine's
+    clock may be days behind, and a bucket keeps what it was first read with.
     """
     horizon = source_state.progress.horizon or 0
     newest = source_state.status.newest_bucket or 0

@@ -10,7 +10,7 @@ from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.commits import Commit
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Width, Window, ceil
-from otel_openai_usage.domain.source_state import SourceState, next_grouping_change
+from otel_openai_usage.domain.source_state import NEVER, SourceState, next_unread_midnight
 from otel_openai_usage.domain.windows import Plan, Progress, Step
 from otel_openai_usage.errors import GroupingRefused, StateError
 from otel_openai_usage.storage.ports import UsageWriter
@@ -30,7 +30,7 @@ def regroup(
     Call it before every poll: if the clock was ahead at the last call, that midnight was too late.
     """
     if source_state.series or source_state.progress.complete:
-        midnight = next_grouping_change(source_state, now)
+        midnight = next_unread_midnight(source_state, now)
         groupings = source_state.groupings.changed_to(wanted, midnight)
     else:
         groupings = Groupings.always(wanted)
@@ -44,6 +44,22 @@ def _regroup(store: UsageWriter, source_state: SourceState, groupings: Groupings
     store.save_groupings(source_state, groupings)
     source_state.groupings = groupings
     return True
+
+
+def begin_new_measures(store: UsageWriter, source_state: SourceState, now: int) -> None:
+    """Let measures that an older version did not store count from the next UTC midnight on.
+
+    Raises StateError; nothing changed then.
+    """
+    if NEVER not in source_state.counted_from.values():
+        return
+    midnight = next_unread_midnight(source_state, now)
+    counted = {
+        place: midnight if start == NEVER else start
+        for place, start in source_state.counted_from.items()
+    }
+    store.save_counted_from(source_state, counted)
+    source_state.counted_from = counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.model import Names, Width
-from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.pricing import PriceList, Unpriced
 from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Board
@@ -65,7 +65,9 @@ class Telemetry(Protocol):
     def gap(
         self, organization: str, source: str, outcome: Literal["healed", "lost"], seconds: float
     ) -> None: ...
-    def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
+    def unpriced(
+        self, organization: str, operation: str, unpriced: Unpriced, amount: int
+    ) -> None: ...
     def series(self, instrument: str, live: int, folded: int) -> None: ...
 
 

@@ -20,7 +20,7 @@ from otel_openai_usage.domain.commits import (
 )
 from otel_openai_usage.domain.metered import Event, EventCommit
 from otel_openai_usage.domain.model import Rows, Width, Window, floor
-from otel_openai_usage.domain.pricing import PriceList, dimensions_by_name
+from otel_openai_usage.domain.pricing import PriceList, Unpriced, dimensions_by_name
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import Row
 from otel_openai_usage.domain.source_state import SourceState
@@ -34,15 +34,15 @@ class Recorded:
 
     `rows` counts the rows that were compared with the store. `late` has new tokens by lateness.
     `refine` has the days whose reading differs from what is stored: read their hours, then record
-    the days again. `unpriced` has the tokens by model that have no price. `newest` is the start of
-    the newest bucket with usage, in Unix seconds.
+    the days again. `unpriced` has the usage that has no price. `newest` is the start of the
+    newest bucket with usage, in Unix seconds.
     """
 
     delta: Delta
     rows: int = 0
     late: Mapping[str, int] = field(default_factory=dict)
     refine: Sequence[Window] = ()
-    unpriced: Mapping[str, int] = field(default_factory=dict)
+    unpriced: Mapping[Unpriced, int] = field(default_factory=dict)
     newest: int | None = None
 
 
@@ -64,7 +64,7 @@ def record_reading(
     changed then.
     """
     fresh = _fresh(source_state, step.width, buckets)
-    reading = {bucket.start: bucket.rows for bucket in fresh}
+    reading = {bucket.start: _counted(source_state, bucket) for bucket in fresh}
     refine: Sequence[int] = ()
     if not refined:
         refine = _days_to_refine(store, source_state, step, reading)
@@ -95,6 +95,19 @@ def record_reading(
         unpriced=commit.unpriced,
         newest=_newest_used(reading),
     )
+
+
+def _counted(source_state: SourceState, bucket: Bucket) -> Rows:
+    """The rows of a bucket without measures that do not count yet.
+
+    Rows of an older version lack them. If some rows of a day had them, their sum would be no total,
+    and usage that was priced would be priced again.
+    """
+    if bucket.start >= max(source_state.counted_from.values(), default=0):
+        return bucket.rows
+    return {
+        dims: source_state.counted(bucket.start, amounts) for dims, amounts in bucket.rows.items()
+    }
 
 
 def _write(store: UsageWriter, source_state: SourceState, commit: Commit, now: int) -> Delta:

@@ -195,8 +195,9 @@ class UsagePoll:
             )
 
         recorded = await recorder.do(record)
-        for model, tokens in recorded.unpriced.items():
-            recorder.telemetry.unpriced(self._organization, model, tokens)
+        operation = self.source_state.endpoint.name
+        for unpriced, amount in recorded.unpriced.items():
+            recorder.telemetry.unpriced(self._organization, operation, unpriced, amount)
         for lag, tokens in recorded.late.items():
             recorder.telemetry.late(self._organization, self._source_name, lag, tokens)
         return recorded

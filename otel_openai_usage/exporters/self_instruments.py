@@ -119,9 +119,16 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
         SelfInstrument(
             "otel_openai_usage.unpriced_tokens", "counter", "{token}",
             "otel_openai_usage_unpriced_tokens_total",
-            "Tokens of models whose price is not known; they are missing in "
-            "openai.api.estimated_cost",
-            ("organization", "model"),
+            "Tokens whose price is not known; they are missing in openai.api.estimated_cost. "
+            "reason: unknown_model, no_price (the model is known), no_model",
+            ("organization", "model", "reason"),
+        ),
+        SelfInstrument(
+            "otel_openai_usage.unpriced_usage", "counter", "",
+            "otel_openai_usage_unpriced_usage_total",
+            "Images, characters, seconds of audio, sessions and searches whose price is not "
+            "known; they are missing in openai.api.estimated_cost",
+            ("organization", "operation", "model", "measure", "reason"),
         ),
         SelfInstrument(
             "otel_openai_usage.estimate_difference", "gauge", "{currency}",

@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader,
 from opentelemetry.sdk.resources import Resource
 
 import otel_openai_usage
+from otel_openai_usage.domain.pricing import Unpriced
 from otel_openai_usage.domain.reconciliation import LAGS
 from otel_openai_usage.domain.snapshot import AttributeValue, Board
 from otel_openai_usage.exporters.sdk.instruments import SCOPE
@@ -128,9 +129,13 @@ class SelfMetrics:
         """Count seconds of downtime that were read afterwards, or that cannot be read any more."""
         self._add("gap", seconds, organization, source, outcome)
 
-    def unpriced(self, organization: str, model: str, tokens: int) -> None:
+    def unpriced(self, organization: str, operation: str, unpriced: Unpriced, amount: int) -> None:
         """Count recorded tokens of a model without a known price."""
-        self._add("unpriced_tokens", tokens, organization, model)
+        model, measure, reason = unpriced
+        if measure == "tokens":
+            self._add("unpriced_tokens", amount, organization, model, reason)
+        else:
+            self._add("unpriced_usage", amount, organization, operation, model, measure, reason)
 
     def estimate_difference(self, organization: str, span: str, amount: float) -> None:
         """Report estimated minus billed cost of settled days, in US dollars."""

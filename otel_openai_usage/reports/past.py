@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
 from otel_openai_usage.domain.model import Amount, Dims, Names, Width, floor
-from otel_openai_usage.domain.pricing import CURRENCY, add, dimensions_by_name
+from otel_openai_usage.domain.pricing import add, dimensions_by_name
 from otel_openai_usage.domain.series_marks import Attributes
 from otel_openai_usage.domain.snapshot import AttributeValue
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.storage.ports import OpenQueries, Queries
-from otel_openai_usage.view.attributes import AttributePolicy, named
+from otel_openai_usage.view.attributes import AttributePolicy, estimate_attributes, named
 
 Part: TypeAlias = tuple[int, int, Amount]
 """Start, end and amount of a stretch of time."""
@@ -120,7 +120,7 @@ class _Collector:
         measures = [
             (index, measure)
             for index, measure in enumerate(source_state.endpoint.measures)
-            if measure.instrument
+            if self._policy.shows(measure)
         ]
         # Many rows share a series, and naming one costs more than adding to it.
         known: dict[tuple[Dims, int], PastSeries] = {}
@@ -134,9 +134,8 @@ class _Collector:
                     found = self._find(source_state, measure.instrument, row.dims, token_type, end)
                     known[row.dims, index] = found
                 found.add(row.start, row.width, row.amounts[index])
-        currency: Attributes = {"currency": CURRENCY}
         for dims, day, cost in queries.estimates(source_state, start, floor(end, Width.DAY)):
-            found = self._find(source_state, _ESTIMATED_COST, dims, currency, end)
+            found = self._find(source_state, _ESTIMATED_COST, dims, {}, end)
             found.add(day, Width.DAY, cost)
 
     def _find(
@@ -154,7 +153,7 @@ class _Collector:
         if "operation" not in instrument.attributes:
             del attributes["operation"]
         if name == _ESTIMATED_COST:
-            attributes.pop("user_id", None)
+            attributes = estimate_attributes(source_state.endpoint, attributes)
         shown = self._policy.attributes(attributes)
         key = frozenset(shown.items())
         return self._series.setdefault(name, {}).setdefault(key, PastSeries(instrument, shown, end))

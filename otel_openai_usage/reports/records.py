@@ -22,6 +22,12 @@ COUNTED = (
     "input_cache_write", "images", "characters", "audio", "sessions", "searches",
 )  # fmt: skip
 _ADDED_LATER = ("bytes", "reasoning")
+FINER = (
+    "input_text", "output_text", "input_image", "output_image", "input_cached_text",
+    "input_cached_audio", "input_cached_image", "input_cache_write_30m", "input_cache_write_12h",
+    "input_uncached",
+)  # fmt: skip
+"""Parts of the tokens in `COUNTED`."""
 _RARE = (
     "organization_id", "organization_name", "size", "source", "vector_store_id", "context_level",
     "api_source", "subject", "type", "estimated",
@@ -31,6 +37,7 @@ COLUMNS = (
     "api_key_name", "user_id", "user_name", "model", "batch", "service_tier", "line_item",
     *COUNTED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency", "start",
     "width", *_ADDED_LATER, *_RARE, "attributes",
+    *FINER,
 )  # fmt: skip
 """New columns come last, because people read CSV by position."""
 
@@ -87,7 +94,7 @@ def _usage(export: Export, day: date, span: _Span, record: Record) -> Iterator[L
     for row in rows:
         dimensions = export.dimensions(USAGE_DIMENSIONS, row.group)
         line: dict[str, Cell] = {"record": record, **time_cells, **dimensions}
-        for name in _COUNTED_BY.get(record, COUNTED):
+        for name in _COUNTED_BY.get(record, (*COUNTED, *FINER)):
             line[name] = getattr(row, name)
         if record == "metered":
             line["attributes"] = _configured_attributes(str(dimensions["key"]))

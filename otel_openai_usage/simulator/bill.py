@@ -29,7 +29,7 @@ def _charge(line_item: str, quantity: int, unit: str | None, price: Decimal) -> 
 
 
 def _tokens(stream: Stream, flow: Flow) -> Iterator[Charge]:
-    into, out, cached, audio_in, audio_out, _, _, image_in, image_out = flow
+    into, out, cached, audio_in, audio_out, _, _, image_in, image_out, *_ = flow
     model = stream.model or ""
     price = prices.TOKENS.get(model, prices.FINE_TUNED)
     # OpenAI's Batch API costs half of the ordinary price.

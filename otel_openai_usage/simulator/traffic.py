@@ -17,7 +17,7 @@ from otel_openai_usage.simulator.chance import draw, noise
 from otel_openai_usage.simulator.workloads import Sizes, Stream
 
 Flow: TypeAlias = tuple[int, ...]
-"""The endpoint's measures, and for token endpoints image tokens in and out after them."""
+"""The endpoint's measures. For token endpoints those numbers of which `measures` makes them."""
 
 MINUTE = 60
 HOUR = 3600
@@ -54,7 +54,30 @@ def _tokens(count: int, sizes: Sizes, salt: int) -> Flow:
         count,
         into * sizes.image_input >> 10,
         out * sizes.image_output >> 10,
+        into * sizes.cached_audio >> 10,
+        into * sizes.cached_image >> 10,
+        into * sizes.cache_write_12h >> 10,
     )
+
+
+def _token_measures(flow: Flow) -> Flow:
+    """All seventeen numbers: sums and differences, so that they add up in parts of a flow, too."""
+    into, out, cached, audio_in, audio_out, written, requests = flow[:7]
+    image_in, image_out, cached_audio, cached_image, written_12h = flow[7:]
+    # OpenAI's sums: input is uncached, cached and cache-write tokens; uncached input is text, audio
+    # and image tokens.
+    uncached = into - cached - written
+    text_in = uncached - audio_in - image_in
+    text_out = out - audio_out - image_out
+    cached_text = cached - cached_audio - cached_image
+    return (
+        *(into, out, cached, audio_in, audio_out, written, requests, text_in, text_out),
+        *(image_in, image_out, cached_text, cached_audio, cached_image),
+        *(written - written_12h, written_12h, uncached),
+    )
+
+
+_TOKEN_NUMBERS = 12
 
 
 def _sized(count: int, sizes: Sizes, salt: int) -> Flow:
@@ -93,8 +116,17 @@ _SHAPES: dict[str, Callable[[int, Sizes, int], Flow]] = {
     "file_search_calls": _counted,
     "web_search_calls": _several,
 }
-WIDE = {endpoint: 2 if shape is _tokens else 0 for endpoint, shape in _SHAPES.items()}
-"""By how many numbers a flow of an endpoint is longer than its measures."""
+
+
+def measures(endpoint: str, flow: Flow) -> Flow:
+    """The measures of an endpoint that a flow of it stands for."""
+    return _token_measures(flow) if _SHAPES.get(endpoint) is _tokens else flow
+
+
+def width(endpoint: str) -> int:
+    """How many numbers a flow of an endpoint has."""
+    is_tokens = _SHAPES.get(endpoint) is _tokens
+    return _TOKEN_NUMBERS if is_tokens else len(ENDPOINTS[endpoint].measures)
 
 
 def plus(one: Flow, other: Flow) -> Flow:
@@ -144,9 +176,7 @@ class Traffic:
 
     def between(self, stream: Stream, first: int, last: int) -> Flow | None:
         """What a stream used in the minutes from `first` up to `last`, or None for nothing."""
-        name = stream.work.endpoint
-        width = len(ENDPOINTS[name].measures) + WIDE.get(name, 0)
-        used: Flow = (0,) * width
+        used: Flow = (0,) * width(stream.work.endpoint)
         while first < last:
             day = first // 1440
             day_end = (day + 1) * 1440

@@ -11,7 +11,7 @@ from decimal import Context, Decimal
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Dims
 from otel_openai_usage.simulator.costs import CostRow
-from otel_openai_usage.simulator.traffic import Flow
+from otel_openai_usage.simulator.traffic import Flow, measures
 
 _ONE_TOKEN_FIELDS = (
     "input_tokens", "output_tokens", "num_model_requests", "input_cached_tokens", "input_uncached_tokens", "input_cache_write_tokens",
@@ -19,6 +19,7 @@ _ONE_TOKEN_FIELDS = (
     "input_audio_tokens", "input_cached_audio_tokens", "output_audio_tokens", "input_image_tokens", "input_cached_image_tokens",
     "output_image_tokens",
 )  # fmt: skip
+"""In the order in which OpenAI lists them."""
 _REQUIRED_TOKEN_FIELDS = 3
 
 
@@ -34,34 +35,6 @@ class Style:
     organization: str | None = None
 
 
-def _token_fields(flow: Flow) -> tuple[int, ...]:
-    into, out, cached, audio_in, audio_out, written, requests, image_in, image_out = flow
-    # OpenAI's sums: input is uncached, cached and cache-write tokens; uncached input is text, audio
-    # and image tokens.
-    uncached = into - cached - written
-    text_in = uncached - audio_in - image_in
-    text_out = out - audio_out - image_out
-    return (
-        into,
-        out,
-        requests,
-        cached,
-        uncached,
-        written,
-        written,
-        0,
-        text_in,
-        text_out,
-        cached,
-        audio_in,
-        0,
-        audio_out,
-        image_in,
-        0,
-        image_out,
-    )
-
-
 class Renderer:
     """Writes rows of one endpoint in one style; what it wrote of dimensions it keeps, for they come
     again every minute.
@@ -74,7 +47,7 @@ class Renderer:
         self._count: int | None = None
         names = tuple(measure.field for measure in endpoint.measures)
         if self._tokens:
-            # OpenAI's rows have more token fields than the exporter counts.
+            self._places = [names.index(name) for name in _ONE_TOKEN_FIELDS]
             names = _ONE_TOKEN_FIELDS
             if style.missing_optional:
                 self._count = _REQUIRED_TOKEN_FIELDS
@@ -88,12 +61,16 @@ class Renderer:
         head = self._head
         tails = self._tails
         if self._tokens:
-            rows = [(dims, _token_fields(flow)[: self._count]) for dims, flow in rows]
+            rows = [(dims, self._token_fields(flow)) for dims, flow in rows]
         texts = []
         for dims, flow in rows:
             tail = tails.get(dims) or self._tail(dims)
             texts.append(head % flow + tail)
         return ",".join(texts)
+
+    def _token_fields(self, flow: Flow) -> Flow:
+        numbers = measures(self._endpoint.name, flow)
+        return tuple([numbers[place] for place in self._places[: self._count]])
 
     def _tail(self, dims: Dims) -> str:
         """The dimensions of a row, and its end."""

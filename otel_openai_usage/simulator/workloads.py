@@ -80,6 +80,9 @@ class Sizes:
     audio_output: int = 0
     image_input: int = 0
     image_output: int = 0
+    cached_audio: int = 0
+    cached_image: int = 0
+    cache_write_12h: int = 0
     extra: int = 0
 
 

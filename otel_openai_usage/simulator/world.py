@@ -14,7 +14,7 @@ from otel_openai_usage.simulator.chance import spread
 from otel_openai_usage.simulator.company import found
 from otel_openai_usage.simulator.costs import CostRow, Costs, Filters, summed
 from otel_openai_usage.simulator.lateness import DEMO, Delays, Fate, Lateness
-from otel_openai_usage.simulator.traffic import WIDE, Flow, Traffic, plus
+from otel_openai_usage.simulator.traffic import Flow, Traffic, measures, plus
 from otel_openai_usage.simulator.workloads import Stream, streams
 
 Reading: TypeAlias = tuple[int, list[tuple[Dims, Flow]]]
@@ -156,9 +156,7 @@ class World:
         now: datetime,
         filters: Filters = _NO_FILTERS,
     ) -> list[Reading]:
-        """As `visible`, but as the API says it: rows of one key may come as two, and token rows
-        have image tokens after the measures.
-        """
+        """As `visible`, but as the API says it: rows of one key may come as two, and are flows."""
         view = self._view(endpoint, group_by, filters)
         time = now.timestamp()
         found: dict[int, dict[Dims, Flow]] = {start: {} for start in _starts(window, width)}
@@ -392,6 +390,5 @@ def _summed(rows: list[tuple[Dims, Flow]]) -> dict[Dims, Flow]:
 
 
 def _trimmed(view: _View, rows: dict[Dims, Flow]) -> dict[Dims, Amounts]:
-    # Image tokens are in the flow for the JSON and the bill, but are no measure of the exporter.
-    extra = WIDE.get(view.endpoint.name, 0)
-    return {dims: flow[: len(flow) - extra] for dims, flow in rows.items()}
+    name = view.endpoint.name
+    return {dims: measures(name, flow) for dims, flow in rows.items()}

@@ -55,6 +55,10 @@ class UsageWriter(Protocol):
         """The state of a source with all its series. A new source begins counting at `epoch`."""
         ...
 
+    def save_counted_from(self, source_state: SourceState, counted: Mapping[int, int]) -> None:
+        """Store from when the measures of a source count, by place; see `SourceState`."""
+        ...
+
     def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
         """Replace the stored groupings of a source. `source_state` is not changed."""
         ...

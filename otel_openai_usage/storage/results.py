@@ -42,7 +42,7 @@ class UsageRow:
     """The usage of one group on one UTC day that begins at `start`.
 
     `group` has the values of the requested dimensions, in their order. `input_*` are parts of
-    `input`. `output_audio` and `reasoning` are parts of `output`; only events report `reasoning`.
+    `input`. `output_*` and `reasoning` are parts of `output`; only events report `reasoning`.
     `requests` is 0 for an operation that counts no requests (file searches, sessions). `bytes` is a
     level: the last reported value. `estimate` is the estimated cost in US dollars, None if nothing
     was priced. `unpriced` are the tokens that have no price and are missing in `estimate`.
@@ -57,6 +57,16 @@ class UsageRow:
     input_audio: int = 0
     output_audio: int = 0
     input_cache_write: int = 0
+    input_text: int = 0
+    output_text: int = 0
+    input_image: int = 0
+    output_image: int = 0
+    input_cached_text: int = 0
+    input_cached_audio: int = 0
+    input_cached_image: int = 0
+    input_cache_write_30m: int = 0
+    input_cache_write_12h: int = 0
+    input_uncached: int = 0
     images: int = 0
     characters: int = 0
     audio: int = 0

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 
+from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES, Endpoint, Measure
 from otel_openai_usage.domain.model import Names
+from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.domain.series_marks import Attributes, Key
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 
@@ -25,6 +27,7 @@ class AttributePolicy:
     """The configured rules for series and their attributes. Times are in seconds.
 
     * `rename` and `drop` apply to single attributes.
+    * `token_types`: the token types that have series.
     * `skip_zero`: export a series only after its value is above 0.
     * `zero_hold`: how long a new series is exported as 0 before its value.
     * `max_series`: series per instrument, before further ones join the overflow series.
@@ -35,6 +38,7 @@ class AttributePolicy:
 
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
+    token_types: frozenset[str] = frozenset(SHOWN_TOKEN_TYPES)
     skip_zero: bool = False
     zero_hold: float = 60
     max_series: int = 100_000
@@ -49,6 +53,11 @@ class AttributePolicy:
         Then all ids with the same name share a series, and a rename moves usage between series.
         """
         return any(id_ in self.drop and name not in self.drop for id_, name in _ID_AND_NAME)
+
+    def shows(self, measure: Measure) -> bool:
+        """Return whether a measure has series."""
+        is_shown = measure.token_type is None or measure.token_type in self.token_types
+        return bool(measure.instrument) and is_shown
 
     def attributes(self, raw: Attributes) -> Attributes:
         """Return the attributes to export: renamed, without the dropped ones."""
@@ -106,6 +115,18 @@ def named(attributes: Attributes, names: Names) -> Attributes:
         if id_key in attributes:
             id_ = str(attributes[id_key])
             attributes[name_key] = known.get(id_) or UNKNOWN
+    return attributes
+
+
+def estimate_attributes(endpoint: Endpoint, raw: Attributes) -> Attributes:
+    """Return the attributes of the estimated cost of a stored series.
+
+    A tool call is a charge of its own, in the estimate as on the bill: it has no model.
+    """
+    attributes: Attributes = {**raw, "currency": CURRENCY}
+    attributes.pop("user_id", None)
+    if endpoint.tool:
+        attributes.pop("model", None)
     return attributes
 
 

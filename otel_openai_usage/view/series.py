@@ -27,6 +27,8 @@ class AggregatedSeries:
       while it was 0, or its first price came later than its usage.
     * `high_water_mark`: it never shows less, whatever its members add up to.
     * `from_zero`: it is 0 first also before a page was served.
+    * `is_late`: its measure counts later than its source, because an older version did not store
+      it. It is omitted until it is above 0: before it begins, it has no value.
     """
 
     instrument: str
@@ -40,6 +42,7 @@ class AggregatedSeries:
     zero_since: float | None = None
     zero_version: int = 0
     begins_at_zero: bool = False
+    is_late: bool = False
 
     def move_to(self, state: SeriesState) -> None:
         """Change the state. Raises ValueError if the table of series_life does not have it."""

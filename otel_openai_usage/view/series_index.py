@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.model import Amount, Names
-from otel_openai_usage.domain.pricing import CURRENCY
 from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, Key, OverflowMember
 from otel_openai_usage.domain.snapshot import AttributeValue, Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
-from otel_openai_usage.view.attributes import AttributePolicy, attribute_key
+from otel_openai_usage.view.attributes import (
+    AttributePolicy,
+    attribute_key,
+    estimate_attributes,
+)
 from otel_openai_usage.view.capacity import Capacity
 from otel_openai_usage.view.naming import HighWaterMarks, Naming
 from otel_openai_usage.view.points import PointLists
@@ -229,14 +232,14 @@ class SeriesIndex:
         """Join a series for each measure, and one for the estimated cost."""
         raw = self._naming.raw_attributes(joining.source_state, joining.stored_series)
         measures = joining.source_state.endpoint.measures
-        for index, measure in enumerate(measures):
-            if not measure.instrument:
-                continue
+        shown = [pair for pair in enumerate(measures) if self.policy.shows(pair[1])]
+        for number, (index, measure) in enumerate(shown):
             attributes = dict(raw)
             if measure.token_type:
                 attributes["token_type"] = measure.token_type
             # It gets all its series of an instrument or none, so that a restart decides the same.
-            needed = sum(other.instrument == measure.instrument for other in measures[index:])
+            rest = shown[number:]
+            needed = sum(other.instrument == measure.instrument for _, other in rest)
             self._join(joining, measure.instrument, attributes, index=index, needed=needed)
         if joining.stored_series.estimate is not None:
             self._join_estimate(joining, raw)
@@ -253,8 +256,7 @@ class SeriesIndex:
             series.begins_at_zero = True
 
     def _join_estimate(self, joining: _Joining, raw: Attributes) -> AggregatedSeries:
-        attributes: Attributes = {**raw, "currency": CURRENCY}
-        attributes.pop("user_id", None)
+        attributes = estimate_attributes(joining.source_state.endpoint, raw)
         return self._join(joining, _ESTIMATED_COST, attributes)
 
     def _join(
@@ -282,7 +284,7 @@ class SeriesIndex:
         if series is None and (instrument, key) in self._dormant:
             series = self._reactivate(instrument, key)
         if series is None:
-            series = self._create(joining, instrument, key, attributes)
+            series = self._create(joining, instrument, key, attributes, index)
         if series not in joining.placement.series:
             series.members.append((joining.stored_series, index))
             joining.placement.series += (series,)
@@ -299,14 +301,23 @@ class SeriesIndex:
         return True
 
     def _create(
-        self, joining: _Joining, instrument: str, key: Key, attributes: Attributes
+        self,
+        joining: _Joining,
+        instrument: str,
+        key: Key,
+        attributes: Attributes,
+        index: int,
     ) -> AggregatedSeries:
         series_type = EstimatedSeries if instrument == _ESTIMATED_COST else AggregatedSeries
         is_counter = INSTRUMENTS[instrument].kind == "counter"
-        epoch = joining.source_state.progress.epoch
+        source_state = joining.source_state
+        start = source_state.progress.epoch
+        if series_type is AggregatedSeries:
+            start = source_state.starts_at(index)
         series = series_type(
             instrument=instrument,
-            series=Series(attributes, start=epoch * _NANO if is_counter else 0),
+            series=Series(attributes, start=start * _NANO if is_counter else 0),
+            is_late=start > source_state.progress.epoch,
             floating=INSTRUMENTS[instrument].floating,
             from_zero=joining.source_state.endpoint.from_zero,
             high_water_mark=self._marks.of(instrument, key),
@@ -458,7 +469,8 @@ class SeriesIndex:
         else:
             self._restated.pop(series, None)
         # A series that was published stays: an end would look like a gap.
-        if not value and self.policy.skip_zero and not series.has_point:
+        is_omitted = self.policy.skip_zero or series.is_late
+        if not value and is_omitted and not series.has_point:
             self._set_state(series, SeriesState.OMITTED)
             series.begins_at_zero = True
         elif series.may_show_value:

@@ -15,6 +15,7 @@ from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Location
 from otel_openai_usage.domain.endpoints import COST_LIMIT, COSTS, ENDPOINTS, LIMITS, Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.pricing import Unpriced
 from otel_openai_usage.domain.readings import Bucket, Reading
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.snapshot import Board
@@ -140,7 +141,9 @@ class Nobody:
     def gap(self, organization: str, source: str, outcome: str, seconds: float) -> None:
         self.gaps[outcome] = self.gaps.get(outcome, 0) + seconds
 
-    def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
+    def unpriced(
+        self, organization: str, operation: str, unpriced: Unpriced, amount: int
+    ) -> None: ...
 
     def series(self, instrument: str, live: int, folded: int) -> None: ...
 
@@ -449,7 +452,7 @@ class Life:
                 for source_state in self.run.source_states
                 for stored_series in source_state.series.values()
                 for index, measure in enumerate(source_state.endpoint.measures)
-                if measure.instrument == instrument
+                if measure.instrument == instrument and self.run.options.policy.shows(measure)
             )
             assert shown - pending == (
                 pytest.approx(expected) if instrument == "openai.api.cost" else expected

@@ -70,6 +70,8 @@ class Shelf:
     ) -> SourceState:
         return source_state(endpoint, epoch=epoch, organization=organization)
 
+    def save_counted_from(self, source_state: SourceState, counted: Mapping[int, int]) -> None: ...
+
     def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None: ...
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
+from otel_openai_usage.domain.pricing import Unpriced
 from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
@@ -62,7 +63,8 @@ def test_every_method_changes_its_metric(health: Health) -> None:
     self_metrics.polled("acme", "usage/completions", 1.5, 7)
     self_metrics.late("acme", "usage/completions", "3h", 12)
     self_metrics.gap("acme", "costs", "lost", 60.0)
-    self_metrics.unpriced("acme", "gpt-9", 5)
+    self_metrics.unpriced("acme", "completions", Unpriced("gpt-9", "tokens", "unknown_model"), 5)
+    self_metrics.unpriced("acme", "images", Unpriced("dall-e-3", "images", "no_price"), 4)
     self_metrics.estimate_difference("acme", "week", -1.5)
     self_metrics.export_failed("otlp")
     self_metrics.event("accepted", 3)
@@ -80,7 +82,8 @@ def test_every_method_changes_its_metric(health: Health) -> None:
         ("rows_read_total", "acme", "usage/completions"): 7,
         ("late_tokens_total", "3h", "acme", "usage/completions"): 12,
         ("gap_seconds_total", "acme", "lost", "costs"): 60,
-        ("unpriced_tokens_total", "gpt-9", "acme"): 5,
+        ("unpriced_tokens_total", "gpt-9", "acme", "unknown_model"): 5,
+        ("unpriced_usage_total", "images", "dall-e-3", "images", "acme", "no_price"): 4,
         ("estimate_difference", "usd", "acme", "week"): -1.5,
         ("exports_failed_total", "otlp"): 1,
         ("events_total", "accepted"): 3,
@@ -130,7 +133,8 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     self_metrics.polled("acme", "costs", 0.1, 1)
     self_metrics.expect("acme", ["usage/completions"])
     self_metrics.expect_events()
-    self_metrics.unpriced("acme", "m", 1)
+    self_metrics.unpriced("acme", "completions", Unpriced("m", "tokens", "no_price"), 1)
+    self_metrics.unpriced("acme", "images", Unpriced("m", "images", "no_price"), 1)
     self_metrics.estimate_difference("acme", "day", 1.0)
     self_metrics.skipped("acme", "legacy", 1)
     self_metrics.odd_values("acme", "costs", "replaced", 1)

@@ -4,15 +4,16 @@ Works offline: the list comes with the package.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from genai_prices import data_snapshot
-from genai_prices.types import ModelPrice, TieredPrices
+from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-from otel_openai_usage.domain.endpoints import LEGACY, Endpoint
+from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import utc
-from otel_openai_usage.domain.pricing import Rates
+from otel_openai_usage.domain.pricing import Rates, Reason
 from otel_openai_usage.errors import ConfigError
 
 EVERY_MODEL = "*"
@@ -21,25 +22,58 @@ _HALF = Decimal("0.5")
 
 MAX_PRICE = 10**9
 """The highest price of a unit that an override may say."""
+_WHOLE = {
+    "input_cached": "input",
+    "input_cache_write": "input",
+    "input_text": "input",
+    "input_audio": "input",
+    "input_image": "input",
+    "output_text": "output",
+    "output_audio": "output",
+    "output_image": "output",
+    "input_cached_text": "input_cached",
+    "input_cached_audio": "input_cached",
+    "input_cached_image": "input_cached",
+    "input_cache_write_30m": "input_cache_write",
+    "input_cache_write_12h": "input_cache_write",
+}
+"""The measures that are parts of another. A part without a price of its own has the price of the
+whole.
+"""
 PER = {
-    "input": MILLION, "output": MILLION, "input_cached": MILLION, "input_cache_write": MILLION, "input_audio": MILLION,
-    "output_audio": MILLION, "characters": MILLION, "audio": Decimal(60), "images": Decimal(1), "sessions": Decimal(1),
+    "input": MILLION,
+    "output": MILLION,
+    **dict.fromkeys(_WHOLE, MILLION),
+    "characters": MILLION,
+    "audio": Decimal(60),
+    "images": Decimal(1),
+    "sessions": Decimal(1),
     "searches": Decimal(1000),
-}  # fmt: skip
+}
 """The measures that can be priced, and the amount that a price is for: a million tokens or
 characters, a minute, a thousand searches.
 """
 
-_WHOLE = {
-    "input_cached": "input",
-    "input_cache_write": "input",
-    "input_audio": "input",
-    "output_audio": "output",
-}
 _LISTED = {
-    "input": "input_mtok", "output": "output_mtok", "input_cached": "cache_read_mtok", "input_cache_write": "cache_write_mtok",
-    "input_audio": "input_audio_mtok", "output_audio": "output_audio_mtok", "characters": "input_mchars", "searches": "web_searches_kcount",
-}  # fmt: skip
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "input_cached": "cache_read_mtok",
+    "input_cache_write": "cache_write_mtok",
+    "input_text": "input_text_mtok",
+    "input_audio": "input_audio_mtok",
+    "input_image": "input_image_mtok",
+    "output_text": "output_text_mtok",
+    "output_audio": "output_audio_mtok",
+    "output_image": "output_image_mtok",
+    "input_cached_text": "cache_text_read_mtok",
+    "input_cached_audio": "cache_audio_read_mtok",
+    "input_cached_image": "cache_image_read_mtok",
+    "input_cache_write_30m": "cache_write_30m_mtok",
+    "input_cache_write_12h": "cache_write_12h_mtok",
+    "characters": "input_mchars",
+    "searches": "web_searches_kcount",
+}
+"""The measures as the list calls them. It has other lifetimes of cache writes today."""
 # File searches name no model; every model that has a price for them has the same.
 _FILE_SEARCH = ("gpt-4o", "storage_searches_kcount")
 
@@ -80,6 +114,17 @@ class Prices:
             time // 3600,
         )
 
+    def unpriced_reason(
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str]
+    ) -> Reason:
+        """Why usage of this attribute set has no price."""
+        model = dims.get("model", "")
+        if not model:
+            return "no_model"
+        own = self._own_prices(organization, model)
+        is_known = self._find(model) is not None or not PER.keys().isdisjoint(own)
+        return "no_price" if is_known else "unknown_model"
+
     def _look_up(
         self, organization: str, endpoint: Endpoint, model: str, batch: bool, tier: str, hour: int
     ) -> Rates | None:
@@ -113,11 +158,12 @@ class Prices:
         context = {"service_tier": tier} if tier else {}
         standard = found.get_prices(time, context)
         special = found.get_prices(time, {**context, "processing": "batch"}) if batch else standard
+        is_half = batch and not _knows_batches(found, time, context)
         prices = {}
         for name, column in _LISTED.items():
             if (price := _price(special, search or column)) is not None:
-                if batch and name in ("input", "output") and price == _price(standard, column):
-                    # from before the list knew of batches; OpenAI has always taken half for them
+                if is_half and name in ("input", "output"):
+                    # From before the list knew of batches; OpenAI has always taken half for them.
                     price *= _HALF
                 prices[name] = price / PER[name]
         if (
@@ -138,27 +184,48 @@ def _price(prices: ModelPrice, column: str) -> Decimal | None:
     return price.base if isinstance(price, TieredPrices) else price
 
 
+def _knows_batches(model: ModelInfo, time: datetime, context: Mapping[str, str]) -> bool:
+    """Whether the list says what a batch costs at a time."""
+    asked = {**context, "processing": "batch"}
+    for variant in model.price_variants or ():
+        is_asked = variant.when.items() <= asked.items()
+        is_valid = variant.constraint is None or variant.constraint.active(time)
+        if "processing" in variant.when and is_asked and is_valid:
+            return True
+    return False
+
+
 def _differences(endpoint: Endpoint, prices: Mapping[str, Decimal]) -> Rates | None:
-    """The rates of an endpoint; None unless everything that it counts as a whole has a price."""
+    """The rates of an endpoint; None if nothing of it has a price."""
     rates: list[Decimal | None] = []
+    has_price = False
     for measure in endpoint.measures:
-        whole = _WHOLE.get(measure.name)
-        if whole:
-            rates.append(
-                prices.get(measure.name, prices.get(whole, Decimal(0)))
-                - prices.get(whole, Decimal(0))
-            )
-        elif measure.name in prices:
-            rates.append(prices[measure.name])
-        elif measure.name == "requests":
-            # A request has no price of its own.
+        name = measure.name
+        if name in _WHOLE:
+            whole = _price_of(_WHOLE[name], prices) or Decimal(0)
+            part = _price_of(name, prices) or Decimal(0)
+            rates.append(part - whole)
+        elif name in ("requests", "input_uncached"):
+            # A request has no price of its own, and uncached tokens are priced as input.
             rates.append(Decimal(0))
-        elif endpoint is LEGACY:
-            # This endpoint reports everything: a record has tokens, or images, or seconds.
-            rates.append(None)
         else:
-            return None
-    return tuple(rates) if any(rates) or endpoint is not LEGACY else None
+            rates.append(prices.get(name))
+            has_price = has_price or name in prices
+    return tuple(rates) if has_price else None
+
+
+def _price_of(name: str, prices: Mapping[str, Decimal]) -> Decimal | None:
+    """The price of a measure: its own, or that of what it is a part of."""
+    if name in prices:
+        return prices[name]
+    whole = _WHOLE.get(name)
+    if whole is None:
+        return None
+    modality = name.removeprefix("input_cached_")
+    if whole == "input_cached" and whole not in prices and f"input_{modality}" in prices:
+        # A list without prices of cached tokens: cached audio is audio.
+        return prices[f"input_{modality}"]
+    return _price_of(whole, prices)
 
 
 def _parsed(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, OwnPrices]]:

@@ -7,7 +7,9 @@ import psycopg
 from psycopg import errors as pg
 
 from otel_openai_usage.errors import StateCorrupt, StateError, StateTooNew
+from otel_openai_usage.storage.postgres.connection import PostgresDatabase
 from otel_openai_usage.storage.postgres.migrations import MIGRATIONS, VERSION
+from otel_openai_usage.storage.sql import measures
 from otel_openai_usage.storage.sql.columns import needed_columns
 from otel_openai_usage.storage.sql.values import quoted
 
@@ -62,8 +64,14 @@ def migrate(connection: psycopg.Connection[Any], shown: str) -> None:
     for number in range(version_of(connection, shown), VERSION):
         insert = f"INSERT INTO otel_openai_usage_migrations VALUES ({number + 1})"
         _repeated(connection, f"BEGIN; {insert}; {MIGRATIONS[number]}; COMMIT")
-    for table, name, column_type in missing_columns(connection):
-        column = f"{quoted(name)} {column_type}"
+    missing = missing_columns(connection)
+    # First: if this process ends before the columns are there, the next one finds the same notes.
+    added = {name for table, name, _ in missing if table == "readings"}
+    measures.remember_known(PostgresDatabase(connection), added)
+    for table, name, column_type in missing:
+        # Older rows have nothing of a number that was not stored.
+        default = " DEFAULT 0" if column_type == _TYPES[int] else ""
+        column = f"{quoted(name)} {column_type}{default}"
         _repeated(connection, f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
 
 

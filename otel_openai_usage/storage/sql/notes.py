@@ -29,6 +29,11 @@ def purged_before_key(source: int) -> str:
     return f"purged_before.{source:d}"
 
 
+def measures_key(source: int) -> str:
+    """The key of the measures that a source stores."""
+    return f"measures.{source:d}"
+
+
 def owner_key(organization: str) -> str:
     """The key of what is known of the OpenAI organization behind a configured name."""
     return f"owner:{organization}"

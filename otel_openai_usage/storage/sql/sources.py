@@ -10,7 +10,7 @@ from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Window
 from otel_openai_usage.domain.source_state import SourceKey, SourceState
 from otel_openai_usage.domain.windows import Progress
-from otel_openai_usage.storage.sql import notes
+from otel_openai_usage.storage.sql import measures, notes
 from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.series import read_series
 
@@ -51,6 +51,7 @@ def read_source(db: Database, organization: str, endpoint: Endpoint) -> SourceSt
     progress = Progress(epoch, bool(complete), horizon, unread_windows)
     key = SourceKey(id_, organization, endpoint)
     source_state = SourceState.of(key, progress, read_groupings(db, id_))
+    source_state.counted_from = measures.counted_from(db, id_, endpoint, epoch)
     for series in read_series(db, id_, endpoint):
         source_state.series.add(series)
     source_state.status.last_success = last_success

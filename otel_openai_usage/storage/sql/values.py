@@ -30,17 +30,26 @@ def decode_dims(text: str, endpoint: Endpoint) -> Dims:
 
 
 def encode_amounts(amounts: Amounts) -> str:
-    """Amounts as JSON. Money is a string, so that no digit is lost."""
-    return json.dumps([encode_amount(amount) for amount in amounts])
+    """Amounts as JSON. Money is a string, so that no digit is lost.
+
+    Zeros at the end are left out: most rows have few of an endpoint's measures.
+    """
+    values = [encode_amount(amount) for amount in amounts]
+    while values and values[-1] == 0:
+        values.pop()
+    return json.dumps(values)
 
 
 def decode_amounts(text: str, endpoint: Endpoint) -> Amounts:
-    """The reverse of `encode_amounts`."""
+    """The reverse of `encode_amounts`. An older version wrote fewer measures."""
     values = json.loads(text)
-    return tuple(
+    amounts = tuple(
         Decimal(value) if measure.money else value
-        for measure, value in zip(endpoint.measures, values, strict=True)
+        for measure, value in zip(endpoint.measures, values, strict=False)
     )
+    if len(values) > len(endpoint.measures):
+        raise ValueError(f"{endpoint.name}: {len(values)} amounts are stored: {text[:60]}")
+    return amounts + endpoint.zero[len(amounts) :]
 
 
 def encode_amount(amount: Amount) -> int | str:

@@ -4,7 +4,7 @@ A store adds how it is opened, what a transaction is, and its losses.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Protocol, TypeVar
@@ -21,6 +21,7 @@ from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.sql import (
     copying,
+    measures,
     names,
     notes,
     organizations,
@@ -107,6 +108,7 @@ class SqlWriter(ABC):
             found = sources.read_source(db, organization, endpoint)
             if found is None:
                 raise LookupError(f"the source {endpoint.name} of {organization} was not stored")
+            measures.begin(db, found.id, endpoint)
             return found, rows.newest_end(db, found.id)
 
         source_state, newest_end = self._transact("read", open_source)
@@ -120,6 +122,13 @@ class SqlWriter(ABC):
         """Replace the stored groupings of a source."""
         self._transact(
             "written", lambda db: sources.write_groupings(db, source_state.id, groupings)
+        )
+
+    def save_counted_from(self, source_state: SourceState, counted: Mapping[int, int]) -> None:
+        """Store from when the measures of a source count, by place."""
+        self._transact(
+            "written",
+            lambda db: measures.write(db, source_state.id, source_state.endpoint, counted),
         )
 
     def rows(self, source_state: SourceState, width: int, starts: Sequence[int]) -> list[Row]:

@@ -6,8 +6,11 @@ needs no migration.
 
 import sqlite3
 from decimal import Decimal
+from typing import cast
 
+from otel_openai_usage.storage.sql import measures
 from otel_openai_usage.storage.sql.columns import needed_columns
+from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.values import quoted
 
 
@@ -27,8 +30,14 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
 
     Runs inside its caller's transaction. Columns that no endpoint needs any longer stay.
     """
-    for table, name, column_type in missing_columns(db):
-        db.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {column_type}")
+    missing = missing_columns(db)
+    added = {name for table, name, _ in missing if table == "readings"}
+    # The statements need no more of a `Database` than any connection has.
+    measures.remember_known(cast(Database, db), added)
+    for table, name, column_type in missing:
+        # Older rows have nothing of a number that was not stored.
+        default = " DEFAULT 0" if column_type == _TYPES[int] else ""
+        db.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {column_type}{default}")
 
 
 _TYPES = {Decimal: "TEXT", int: "INTEGER", str: "TEXT"}

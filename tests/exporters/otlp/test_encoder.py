@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.domain.pricing import Unpriced
 from otel_openai_usage.domain.snapshot import Board, Point, Series, Snapshot
 from otel_openai_usage.exporters.otlp.encoder import SnapshotEncoder
 from otel_openai_usage.exporters.otlp.left_out import LeftOut
@@ -255,8 +256,8 @@ def test_a_resource_that_cannot_be_encoded_is_left_out() -> None:
 def test_our_health_with_an_odd_name_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """A point of the SDK whose attribute is not Unicode is left out, and nothing is logged."""
     health = SelfMetrics(Board(), Resource({}))
-    health.unpriced("acme", "half \ud83d", 1)
-    health.unpriced("acme", "whole", 2)
+    for model in ("half \ud83d", "whole"):
+        health.unpriced("acme", "completions", Unpriced(model, "tokens", "no_price"), 2)
     health.request("half \ud83d", "costs", 200, 1.5)
     data = health.collect()
     assert data

@@ -7,6 +7,7 @@ import pytest
 from otel_openai_usage.domain import legacy_day
 from otel_openai_usage.domain.endpoints import LEGACY
 from otel_openai_usage.domain.legacy_day import Shown
+from otel_openai_usage.domain.pricing import Unpriced
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.errors import (
@@ -46,7 +47,9 @@ class Ear:
     def late(self, organization: str, source: str, lag: str, tokens: int) -> None: ...
     def gap(self, organization: str, source: str, outcome: str, seconds: float) -> None: ...
     def series(self, instrument: str, live: int, folded: int) -> None: ...
-    def unpriced(self, organization: str, model: str, tokens: int) -> None: ...
+    def unpriced(
+        self, organization: str, operation: str, unpriced: Unpriced, amount: int
+    ) -> None: ...
 
 
 class Time:

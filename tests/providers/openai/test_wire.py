@@ -20,8 +20,14 @@ EMBEDDINGS = USAGE_ENDPOINTS["embeddings"]
 NONE7 = (None,) * 7
 
 EXAMPLES = {
-    "completions": (NONE7, (1000, 500, 400, 50, 50, 100, 5)),
-    "decisions": (NONE7, (1000, 500, 400, 50, 50, 100, 5)),
+    "completions": (
+        NONE7,
+        (1000, 500, 400, 50, 50, 100, 5, 400, 400, 50, 50, 300, 50, 50, 0, 0, 500),
+    ),
+    "decisions": (
+        NONE7,
+        (1000, 500, 400, 50, 50, 100, 5, 400, 400, 50, 50, 300, 50, 50, 60, 40, 500),
+    ),
     "embeddings": ((None,) * 4, (16, 2)),
     "moderations": ((None,) * 4, (16, 2)),
     "images": ((None,) * 6, (2, 2)),
@@ -157,7 +163,7 @@ def test_odd_text_costs_no_numbers(field: str, sent: str, kept: str | None, repl
         for dims, amounts in rows.items()
         if "u" not in dims
     }
-    assert found == {kept: (10, 5, 0, 0, 0, 0, 1)}
+    assert found == {kept: (10, 5, 0, 0, 0, 0, 1, *(0,) * 10)}
     assert len(rows) == 2
     assert (odd.replaced, odd.left_out) == (replaced, 0)
 
@@ -240,7 +246,9 @@ def test_whole_numbers_in_other_dress(text: str, value: int) -> None:
 @pytest.mark.parametrize("extra", [{}, {"input_cached_tokens": None}])
 def test_optional_counts(extra: dict[str, Any]) -> None:
     """An optional count that is missing or null is 0."""
-    assert wire.rows(COMPLETIONS, encoded(completion(**extra))) == {NONE7: (10, 5, 0, 0, 0, 0, 1)}
+    assert wire.rows(COMPLETIONS, encoded(completion(**extra))) == {
+        NONE7: (10, 5, 0, 0, 0, 0, 1, *(0,) * 10)
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import NO_NAMES, Dims, Width, Window
-from otel_openai_usage.domain.pricing import Rates
+from otel_openai_usage.domain.pricing import Rates, Reason, Unpriced
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
@@ -37,6 +37,11 @@ class Tariff:
         self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int
     ) -> Rates | None:
         return None if dims.get("model") == "unknown" else (self.price, Decimal(0))
+
+    def unpriced_reason(
+        self, organization: str, endpoint: Endpoint, dims: Mapping[str, str]
+    ) -> Reason:
+        return "unknown_model"
 
 
 def who(user: str, model: str = "m") -> Dims:
@@ -112,7 +117,7 @@ def test_users_are_summed_and_an_unknown_model_has_no_series(tmp_path: Path) -> 
     bench = Bench(tmp_path / "s.db")
     absorbed = bench.read(MIDNIGHT, {who("a"): 10, who("b"): 4, who("a", "unknown"): 9})
     assert bench.shown() == {"m": 7.0}
-    assert absorbed.unpriced == {"unknown": 9}
+    assert absorbed.unpriced == {Unpriced("unknown", "tokens", "unknown_model"): 9}
     bench.stop()
 
 

@@ -4,7 +4,8 @@ from decimal import Decimal
 import pytest
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS, LEGACY
-from otel_openai_usage.domain.pricing import Rates, estimate
+from otel_openai_usage.domain.model import Amounts
+from otel_openai_usage.domain.pricing import Rates, Unpriced, estimate
 from otel_openai_usage.domain.reconciliation import Move
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.providers.openai.prices import Prices
@@ -37,6 +38,11 @@ def cost(
         ),
         Decimal(0),
     )
+
+
+def amounts(*first: int) -> Amounts:
+    """Amounts of completions: their first numbers, and 0 for the others."""
+    return first + COMPLETIONS.zero[len(first) :]
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +134,21 @@ def test_an_unknown_model_is_counted_never_free(prices: Prices) -> None:
     known = ("p", None, None, "gpt-5-2025-08-07", None, None, None)
     unknown = ("p", None, None, "gpt-99", None, None, None)
     moves = [
-        Move(NOW, known, (1_000_000, 0, 0, 0, 0, 0, 1), True),
-        Move(NOW, unknown, (7, 3, 0, 0, 0, 0, 1), True),
-        Move(NOW, unknown, (-2, 0, 0, 0, 0, 0, 0), True),
+        Move(NOW, known, amounts(1_000_000, 0, 0, 0, 0, 0, 1), True),
+        Move(NOW, unknown, amounts(7, 3, 0, 0, 0, 0, 1), True),
+        Move(NOW, unknown, amounts(-2, 0, 0, 0, 0, 0, 0), True),
     ]
     found = estimate(COMPLETIONS, "acme", moves, prices)
     assert found.growth == {known: Decimal("1.25")}
-    assert found.unpriced == {"gpt-99": 8}
+    assert found.unpriced == {Unpriced("gpt-99", "tokens", "unknown_model"): 8}
 
 
 def test_what_moves_to_another_bucket_keeps_its_price(prices: Prices) -> None:
     """A coarse row that fine ones replace: the cost is the same to the last digit."""
     dims = ("p", None, None, "gpt-5-2025-08-07", None, None, None)
     moves = [
-        Move(NOW, dims, (-123_457, 0, -1_001, 0, 0, 0, -3), True),
-        Move(NOW - 60, dims, (123_457, 0, 1_001, 0, 0, 0, 3), True),
+        Move(NOW, dims, amounts(-123_457, 0, -1_001, 0, 0, 0, -3), True),
+        Move(NOW - 60, dims, amounts(123_457, 0, 1_001, 0, 0, 0, 3), True),
     ]
     assert estimate(COMPLETIONS, "acme", moves, prices).growth == {dims: 0}
 
@@ -151,7 +157,7 @@ def test_before_the_epoch_it_does_not_count(prices: Prices) -> None:
     """Past usage has an estimate by the day, but no counter grows by it."""
     dims = ("p", None, None, "gpt-5-2025-08-07", None, None, None)
     found = estimate(
-        COMPLETIONS, "acme", [Move(NOW, dims, (1_000_000, 0, 0, 0, 0, 0, 1), False)], prices
+        COMPLETIONS, "acme", [Move(NOW, dims, amounts(1_000_000, 0, 0, 0, 0, 0, 1), False)], prices
     )
     assert (found.growth, found.days) == ({}, {(dims, NOW - 86_400): Decimal("1.25")})
 
