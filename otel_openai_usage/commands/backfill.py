@@ -111,7 +111,9 @@ async def read(
             for one in settings.organizations
             if source_states[one.name]
         ]
-        run = BackfillRun(store, asked.start, asked.end(now), now, clock, prices(settings), told)
+        run = BackfillRun(
+            store, asked.start, asked.end(now), now, clock, prices(settings, now), told
+        )
         done += [await _extra(settings, extra, run) for extra in extra_sources(settings)]
     # Only now, so that a source that fails does not keep the others from being read.
     failed = next((error for _, error in done if error), None)
@@ -133,7 +135,7 @@ async def _organization(
 ) -> tuple[int, SourceError | None]:
     """How many rows came, and the first thing that failed."""
     rows = 0
-    list_prices = prices(settings)
+    list_prices = prices(settings, now)
     failed = None
 
     # The exporter hands this work to its writer thread; here there is no other thread.

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 
@@ -54,6 +54,9 @@ from otel_openai_usage.providers.openai.key import Key
 from otel_openai_usage.providers.vault import ReadOnlyVault
 from otel_openai_usage.sockets import bind
 
+if TYPE_CHECKING:
+    from otel_openai_usage.providers.openai.prices import Prices
+
 Level = Literal["ok", "warn", "fail"]
 
 SKEW = 30.0
@@ -78,10 +81,12 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     """Everything that was looked at; with `offline` nobody is asked. Raises ConfigError if prices
     cannot be understood.
     """
+    list_prices = None
     if settings.prices.enabled:
         from otel_openai_usage.providers.openai.prices import Prices
 
-        Prices(settings.prices.overrides)
+        list_prices = Prices(settings.prices.overrides, file=settings.prices.file)
+        list_prices.refresh(time.time())
     count = len(settings.organizations)
     plural = "s" if count > 1 else ""
     yield Finding("ok", "configuration", f"{count} organization{plural}")
@@ -89,6 +94,8 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     warnings = [f"{extra.name}: {extra.warning}" for extra in extras]
     for warning in (*settings.warnings, *warnings):
         yield Finding("warn", "configuration", warning)
+    if list_prices is not None:
+        yield from _prices(list_prices, settings.prices.file)
     # With the legacy source alone no admin key is needed, and there is none to test.
     for one in settings.organizations if needs_key(settings) else ():
         state = state_location(settings, env)
@@ -104,6 +111,23 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     elif str(state) != ":memory:":
         yield _disk(state)
     yield from _listeners(settings, runs=_runs(state))
+
+
+def _prices(list_prices: "Prices", file: Path | None) -> Iterator[Finding]:
+    """The file with the price list, and its age if it is old."""
+    if list_prices.problem:
+        told = f"{file} cannot be used, so the list of the package is: {list_prices.problem}"
+        yield Finding("fail", "prices.file", told)
+        return
+    days = list_prices.age_days(time.time())
+    if list_prices.is_old(time.time()):
+        told = (
+            f"the price list is {days} days old, so newer models have no price; upgrade the package"
+            " genai-prices, or set prices.file to a newer data file of it"
+        )
+        yield Finding("warn", "prices", told)
+    elif file is not None:
+        yield Finding("ok", "prices.file", f"{file}, {days} days old")
 
 
 async def _extra(settings: Settings, extra: ExtraSource, offline: bool) -> Finding:

@@ -293,9 +293,8 @@ async def wire(
     recorder = Recorder(store, snapshot_builder, board, clock, self_metrics, otlp=sends)
     prometheus.before_page = recorder.before_page
     stack.push_async_callback(recorder.close)
-    exporter = Exporter(
-        store, recorder, self_metrics, board, prometheus, [], [], prices=parts.prices(settings)
-    )
+    prices = parts.prices(settings, clock.now(), self_metrics)
+    exporter = Exporter(store, recorder, self_metrics, board, prometheus, [], [], prices=prices)
     budget = Budget(settings.api.max_bytes)
     for organization in settings.organizations if needs_key(settings) else ():
         provider = parts.provider(settings, organization, recorder, store, self_metrics, budget)

@@ -1,9 +1,9 @@
 """Parts of the exporter that settings ask for: prices, maintenance, providers, extra sources."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from otel_openai_usage.config import Organization, Settings
-from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.recorder import Recorder
@@ -15,8 +15,13 @@ from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.providers.vault import StateVault
 from otel_openai_usage.storage.ports import Writer
 
+if TYPE_CHECKING:
+    from otel_openai_usage.providers.openai.prices import Prices
 
-def prices(settings: Settings) -> PriceList | None:
+
+def prices(
+    settings: Settings, now: float, self_metrics: SelfMetrics | None = None
+) -> "Prices | None":
     """The price list, if costs are to be estimated. Raises ConfigError if prices of one's own
     cannot be understood.
     """
@@ -24,7 +29,11 @@ def prices(settings: Settings) -> PriceList | None:
         return None
     from otel_openai_usage.providers.openai.prices import Prices
 
-    return Prices(settings.prices.overrides)
+    found = Prices(settings.prices.overrides, file=settings.prices.file)
+    found.refresh(now)
+    if self_metrics:
+        self_metrics.price_list_dated = lambda: found.dated
+    return found
 
 
 def retention(settings: Settings, now: int) -> Retention:

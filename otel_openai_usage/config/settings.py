@@ -182,6 +182,9 @@ class Prices(Section):
     """Whether cost is estimated from usage and list prices."""
     overrides: dict[str, dict[str, object]] = Field(default_factory=dict)
     """Prices of your own, per organization and model."""
+    file: File = None
+    """genai-prices' data file, in place of the list of the installed package. Read again when it
+    changes; while it cannot be used, the last good list stays."""
 
 
 class History(Section):

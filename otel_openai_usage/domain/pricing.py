@@ -38,6 +38,10 @@ class PriceList(Protocol):
         """The prices at a Unix time, or None. `dims` has dimensions by name, without nulls."""
         ...
 
+    def refresh(self, now: float) -> None:
+        """Look for newer prices. Called before a poll. `now` is in Unix seconds."""
+        ...
+
     def unpriced_reason(
         self, organization: str, endpoint: Endpoint, dims: Mapping[str, str]
     ) -> Reason:

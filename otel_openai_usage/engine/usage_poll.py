@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from otel_openai_usage.domain import windows
 from otel_openai_usage.domain.commits import Delta
@@ -72,6 +73,8 @@ class UsagePoll:
         now = int(recorder.latest())
         hours = self._due(Width.HOUR, started)
         days = self._due(Width.DAY, started)
+        if self._prices:
+            await recorder.do(partial(self._prices.refresh, recorder.clock.now()))
         plan = await recorder.do(lambda: self._plan(now, hours=hours, days=days))
         steps = list(plan.steps)
         if hours:

@@ -168,6 +168,12 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "Time since the published values last changed",
         ),
         SelfInstrument(
+            "otel_openai_usage.price_list.age", "gauge", "s",
+            "otel_openai_usage_price_list_age_seconds",
+            "Age of the price list: of prices.file, or of the newest dated price of the installed "
+            "package",
+        ),
+        SelfInstrument(
             "otel_openai_usage.state.size", "gauge", "By",
             "otel_openai_usage_state_size_bytes",
             "Size of the state on disk",

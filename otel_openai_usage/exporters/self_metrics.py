@@ -61,8 +61,11 @@ class SelfMetrics:
         self._board = board
         self._now = now
         self._measured: dict[str, Callable[[], float | None]] = {
-            f"{SCOPE}.snapshot.age": self._snapshot_age
+            f"{SCOPE}.snapshot.age": self._snapshot_age,
+            f"{SCOPE}.price_list.age": self._price_list_age,
         }
+        self.price_list_dated: Callable[[], float] | None = None
+        """Returns how new the price list is, in Unix seconds."""
         """Gauges that are measured at each collection."""
         if state_size:
             self._measured[f"{SCOPE}.state.size"] = state_size
@@ -205,6 +208,12 @@ class SelfMetrics:
         if not published:
             return None
         return max(0.0, self._now() - published / 1e9)
+
+    def _price_list_age(self) -> float | None:
+        """Return how old the price list is, in seconds; None without one."""
+        if self.price_list_dated is None:
+            return None
+        return max(0.0, self._now() - self.price_list_dated())
 
     def _add(self, name: str, value: float, *values: str) -> None:
         row = SELF_INSTRUMENTS[f"{SCOPE}.{name}"]

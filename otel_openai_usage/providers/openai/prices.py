@@ -1,22 +1,30 @@
 """A PriceList from the list prices of genai-prices, and the prices of `prices.overrides`.
 
-Works offline: the list comes with the package.
+Works offline: the list comes with the package, or from a file.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from pathlib import Path
 
-from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.model import utc
+from otel_openai_usage.domain.model import Width, utc
 from otel_openai_usage.domain.pricing import Rates, Reason
 from otel_openai_usage.errors import ConfigError
+from otel_openai_usage.providers.openai import price_list
+from otel_openai_usage.providers.openai.price_list import PriceList, WrongList
+from otel_openai_usage.watched_file import WatchedFiles
+
+log = logging.getLogger(__name__)
 
 EVERY_MODEL = "*"
+OLD_AFTER_DAYS = 90
+"""Days after which a list is old: OpenAI has new models about every month."""
 MILLION = Decimal(1_000_000)
 _HALF = Decimal("0.5")
 
@@ -87,17 +95,93 @@ class Prices:
     `overrides` is by organization, then by model, operation (for what has no model) or `*` for all:
     prices by the names of `PER`, or a `discount` (0.1 is a tenth off the list), or `batch` (what a
     batch costs of it; 0.5 if not said). Raises ConfigError with every problem.
+
+    `file` is genai-prices' data file. It is read when it changes. While it cannot be used, the last
+    good list stays: at first that is the one of the package.
     """
 
-    def __init__(self, overrides: Mapping[str, Mapping[str, object]] | None = None) -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, Mapping[str, object]] | None = None,
+        *,
+        file: Path | None = None,
+    ) -> None:
         self._own = _parsed(overrides or {})
-        openai = next(
-            provider
-            for provider in data_snapshot.get_snapshot().providers
-            if provider.id == "openai"
-        )
-        self._find = lru_cache(4096)(openai.find_model)
+        self._file = file
+        self._watched = WatchedFiles([file] if file else [])
+        self._problem = ""
+        self._told_age_of: PriceList | None = None
+        self._use(price_list.packaged())
+
+    def _use(self, listed: PriceList) -> None:
+        self._list = listed
+        self._find = lru_cache(4096)(listed.provider.find_model)
         self._rates = lru_cache(8192)(self._look_up)
+
+    @property
+    def dated(self) -> float:
+        """How new the list is, in Unix seconds."""
+        return self._list.dated
+
+    def age_days(self, now: float) -> int:
+        """How old the list is, in whole days."""
+        return int(max(0.0, now - self.dated) // Width.DAY)
+
+    def is_old(self, now: float) -> bool:
+        """Whether the list is so old that it lacks models."""
+        return self.age_days(now) > OLD_AFTER_DAYS
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the file, empty if nothing."""
+        return self._problem
+
+    def refresh(self, now: float) -> None:
+        """Read the file if it changed, and warn of an old list. Call it in the recorder's thread.
+
+        New prices are for what is recorded from then on.
+        """
+        if self._file is not None and self._watched.changed():
+            self._read(self._file)
+        age = self.age_days(now)
+        if self.is_old(now) and self._told_age_of is not self._list:
+            self._told_age_of = self._list
+            log.warning(
+                "the price list is %d days old, so newer models have no price; upgrade the package"
+                " genai-prices, or set prices.file",
+                age,
+                extra={"event": "price_list_old", "days": age},
+            )
+
+    def _read(self, file: Path) -> None:
+        try:
+            listed = price_list.from_file(file)
+        except OSError as error:
+            # Nothing was read: try again at the next call.
+            self._watched.forget()
+            self._tell(file, error.strerror or str(error))
+        except WrongList as error:
+            self._tell(file, str(error))
+        else:
+            self._problem = ""
+            self._use(listed)
+            models = len(listed.provider.models)
+            log.info(
+                "read the prices of %d models",
+                models,
+                extra={"event": "price_file_read", "path": str(file), "models": models},
+            )
+
+    def _tell(self, file: Path, problem: str) -> None:
+        """Log what is wrong with the file, unless that was logged before."""
+        if problem != self._problem:
+            log.warning(
+                "prices.file cannot be used; the last good list stays: %s: %s",
+                file,
+                problem,
+                extra={"event": "price_file_wrong", "path": str(file), "reason": problem},
+            )
+        self._problem = problem
 
     def rates(
         self, organization: str, endpoint: Endpoint, dims: Mapping[str, str], time: int

@@ -38,6 +38,8 @@ class Tariff:
     ) -> Rates | None:
         return None if dims.get("model") == "unknown" else (self.price, Decimal(0))
 
+    def refresh(self, now: float) -> None: ...
+
     def unpriced_reason(
         self, organization: str, endpoint: Endpoint, dims: Mapping[str, str]
     ) -> Reason:
