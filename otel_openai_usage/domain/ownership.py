@@ -1,14 +1,17 @@
 """Which replica owns what, when several share one state. Pure: no I/O, no clock.
 
 A scope (an organization, the legacy source) has a lease: a row with its owner and a token that only
-grows. The owner renews the row. Another replica takes the scope over only after it has itself seen
-the row unchanged for the length of the lease, by its own clock: no clock of another machine is
-compared. The owner counts the same length from before its last renewal, so it stops first.
+grows. A replica renews all its leases at once, by a row of its own whose count it raises (a beat).
+Another replica takes a scope over only after it has itself seen the owner's count unchanged for the
+length of the lease, by its own clock: no clock of another machine is compared. It then deletes the
+row of that replica, whose next beat fails, so that it drops everything. An owner counts the same
+length from before its last beat, so it stops first.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 MARGIN = 0.05
 """Part of a lease that its owner does not use: two clocks may run at slightly different rates."""
@@ -20,14 +23,11 @@ take it does not.
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The row of one scope. `owner` is empty if nobody has it. `renewals` counts up to the next
-    owner.
-    """
+    """The row of one scope. `owner` is empty if nobody has it."""
 
     scope: str
     owner: str
     token: int
-    renewals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,29 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a replica should do now: take these leases as they were seen, give these scopes away."""
+class Claim:
+    """A lease to take, as it was seen. `dead` is its owner's last beat, None if it has none."""
 
-    claim: Sequence[Lease] = ()
+    lease: Lease
+    dead: Beat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a replica should do now: take these leases, give these scopes away."""
+
+    claim: Sequence[Claim] = ()
     release: Sequence[str] = ()
 
 
+_Row = TypeVar("_Row")
+
+
 @dataclass(slots=True)
-class _Seen:
+class _Seen(Generic[_Row]):
     """A row as it was last seen to change, and when that was, by one's own clock."""
 
-    row: object
+    row: _Row
     since: float
 
 
@@ -62,8 +73,8 @@ class Observer:
     """
 
     seconds: float
-    _leases: dict[str, _Seen] = field(default_factory=dict)
-    _beats: dict[str, _Seen] = field(default_factory=dict)
+    _leases: dict[str, _Seen[Lease]] = field(default_factory=dict)
+    _beats: dict[str, _Seen[Beat]] = field(default_factory=dict)
 
     def saw(self, leases: Iterable[Lease], beats: Iterable[Beat], clock: float) -> None:
         """Note all rows as they were read. `clock` is from after they were read: the owner may have
@@ -72,14 +83,19 @@ class Observer:
         _note(self._leases, {lease.scope: lease for lease in leases}, clock)
         _note(self._beats, {beat.replica: beat for beat in beats}, clock)
 
+    def claim(self, lease: Lease, clock: float) -> Claim | None:
+        """How the lease can be taken; None while its owner may be alive."""
+        seen = self._beats.get(lease.owner)
+        if not lease.owner or seen is None:
+            return Claim(lease)
+        if clock - seen.since < self.seconds:
+            return None
+        return Claim(lease, seen.row)
+
     def unchanged_for(self, lease: Lease, clock: float) -> float:
         """Seconds for which the row was seen exactly like this."""
         seen = self._leases.get(lease.scope)
         return clock - seen.since if seen is not None and seen.row == lease else 0.0
-
-    def is_claimable(self, lease: Lease, clock: float) -> bool:
-        """Whether nobody owns the scope, or its owner was silent for the length of the lease."""
-        return not lease.owner or self.unchanged_for(lease, clock) >= self.seconds
 
     def live(self, clock: float) -> set[str]:
         """The replicas that were seen to live within the length of a lease."""
@@ -87,13 +103,8 @@ class Observer:
             replica for replica, seen in self._beats.items() if clock - seen.since < self.seconds
         }
 
-    def dead(self, clock: float, lengths: float) -> list[str]:
-        """The replicas that have been silent for so many lengths of a lease."""
-        limit = self.seconds * lengths
-        return [replica for replica, seen in self._beats.items() if clock - seen.since >= limit]
 
-
-def _note(known: dict[str, _Seen], rows: Mapping[str, object], clock: float) -> None:
+def _note(known: dict[str, _Seen[_Row]], rows: Mapping[str, _Row], clock: float) -> None:
     for key in known.keys() - rows.keys():
         del known[key]
     for key, row in rows.items():
@@ -103,7 +114,7 @@ def _note(known: dict[str, _Seen], rows: Mapping[str, object], clock: float) -> 
 
 
 def valid_until(asked: float, seconds: float) -> float:
-    """Until when an owner may show and send, if it asked for a renewal at `asked` and got it."""
+    """Until when an owner may show and send, if its last beat was asked for at `asked`."""
     return asked + seconds * (1 - MARGIN)
 
 
@@ -118,13 +129,12 @@ def plan(
     by_scope = {lease.scope: lease for lease in leases if lease.scope in scopes}
     live = observer.live(clock) | {me}
     owned: dict[str, list[str]] = {replica: [] for replica in live}
-    claimable: list[Lease] = []
+    claimable: list[Claim] = []
     for scope in sorted(scopes):
-        lease = by_scope.get(scope, Lease(scope, "", 0, 0))
-        if lease.owner == me:
-            owned[me].append(scope)
-        elif observer.is_claimable(lease, clock):
-            claimable.append(lease)
+        lease = by_scope.get(scope, Lease(scope, "", 0))
+        claim = None if lease.owner == me else observer.claim(lease, clock)
+        if claim is not None:
+            claimable.append(claim)
         elif lease.owner in owned:
             owned[lease.owner].append(scope)
     share = _shares({replica: len(names) for replica, names in owned.items()}, len(scopes))[me]
@@ -133,9 +143,9 @@ def plan(
         return Plan(release=tuple(mine[share:]))
     free = share - len(mine)
     stuck = [
-        lease
-        for lease in claimable[free:]
-        if observer.unchanged_for(lease, clock) >= observer.seconds * (1 + STUCK_AFTER)
+        claim
+        for claim in claimable[free:]
+        if observer.unchanged_for(claim.lease, clock) >= observer.seconds * (1 + STUCK_AFTER)
     ]
     return Plan(claim=(*claimable[:free], *stuck))
 
