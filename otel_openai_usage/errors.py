@@ -23,6 +23,7 @@ Every error this package raises on purpose:
   x Busy                 more comes in than the disk takes; waiting helps
   x StateError           the disk's fault
     + StateInUse         another process has it
+    + NotOwner           another replica owns this part of it
     + StateTooNew        a newer version of this program wrote it
     + StateCorrupt       the file is not, or no longer, ours
     + StateLost          it is older than it was, or changed, and `state.strict` refuses that
@@ -212,6 +213,12 @@ class StateUnavailable(StateError):
     """The database that holds the state cannot be reached now."""
 
     event = "state_unavailable"
+
+
+class NotOwner(StateError):
+    """Another replica owns what was to be written."""
+
+    event = "not_owner"
 
 
 class StateTooNew(StateError):

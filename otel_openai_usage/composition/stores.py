@@ -50,6 +50,16 @@ def open_writer(
     return _backend(location).open_writer(location, now=now, strict=strict)
 
 
+def open_shared(
+    location: Location, *, now: Callable[[], float] = time.time, strict: bool = False
+) -> Writer:
+    """Open the store for a replica that shares it with others, where the store can be shared.
+
+    Else as `open_writer`. Raises StateError.
+    """
+    return _backend(location).open_shared(location, now=now, strict=strict)
+
+
 def queries_opener(location: Location) -> OpenQueries:
     """A function that opens the store for reading. That function raises StateError."""
     return partial(_backend(location).open_queries, location)

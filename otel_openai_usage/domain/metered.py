@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint, Measure
 from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
@@ -49,6 +49,18 @@ class Event(NamedTuple):
     dims: Dims
     amounts: Amounts
     organization: str | None = None
+
+
+HourKey: TypeAlias = tuple[int, Dims]
+"""The start of an hour, and an attribute set."""
+
+
+class Queued(NamedTuple):
+    """How many events of a batch were new, repeated, or repeated with other content."""
+
+    accepted: int
+    duplicates: int
+    conflicts: int
 
 
 @dataclass(frozen=True, slots=True)

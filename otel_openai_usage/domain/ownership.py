@@ -13,12 +13,32 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from otel_openai_usage.domain.endpoints import LEGACY, Endpoint
+
 MARGIN = 0.05
 """Part of a lease that its owner does not use: two clocks may run at slightly different rates."""
 STUCK_AFTER = 2.0
 """After so many lengths of a lease a free scope may be taken beyond the fair share: whoever should
 take it does not.
 """
+
+
+LEGACY_SCOPE = "legacy"
+"""The legacy source, whichever organization it reads."""
+NOBODYS = ""
+"""What any replica may write."""
+
+
+def organization_scope(organization: str) -> str:
+    """The scope of everything that is read of an organization."""
+    return f"organization {organization}"
+
+
+def scope_of(organization: str, endpoint: Endpoint) -> str:
+    """The scope to which a source belongs."""
+    if endpoint.name == LEGACY.name:
+        return LEGACY_SCOPE
+    return organization_scope(organization)
 
 
 @dataclass(frozen=True, slots=True)

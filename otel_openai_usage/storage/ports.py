@@ -30,20 +30,25 @@ from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
-from otel_openai_usage.domain.metered import Event, EventCommit, Share
+from otel_openai_usage.domain.metered import Event, EventCommit, HourKey, Queued, Share
 from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, Window
+from otel_openai_usage.domain.ownership import Claim
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.results import (
     CostRow,
+    Look,
     Opening,
     Record,
     StoredLoss,
     StoredSource,
     UsageRow,
 )
+
+ToRows: TypeAlias = Callable[[Sequence[Event]], Sequence[tuple[str, int, str, str]]]
+"""Events as rows: organization, start of the hour, attribute set and amounts as text."""
 
 
 class UsageWriter(Protocol):
@@ -199,6 +204,54 @@ class Notes(Protocol):
         ...
 
 
+class SharedState(Protocol):
+    """What a store has that several replicas may write at the same time.
+
+    `beat`, `claim`, `release` and `leave` may be called in any thread.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """How long a replica may be silent before another takes over."""
+        ...
+
+    def beat(self) -> Look:
+        """Say that this replica lives, and read all rows."""
+        ...
+
+    def claim(self, claim: Claim) -> int | None:
+        """Take a lease. Its new token, None if it is not as it was seen."""
+        ...
+
+    def release(self, scope: str, token: int) -> None:
+        """Give a lease away."""
+        ...
+
+    def leave(self) -> None:
+        """Give all leases away, so that others need not wait."""
+        ...
+
+    def hold(self, tokens: Mapping[str, int]) -> None:
+        """From now on transactions check these tokens, by scope, and no others."""
+        ...
+
+    def queue_events(
+        self, events: Sequence[Event], since: int, now: int, to_rows: ToRows
+    ) -> Queued:
+        """Store events that were not seen since `since`, in the hours in which they count."""
+        ...
+
+    def waiting_organizations(self) -> Collection[str]:
+        """The organizations with events that are not counted yet."""
+        ...
+
+    def count_queued(
+        self, source_state: SourceState, decide: Callable[[Mapping[HourKey, Amounts]], EventCommit]
+    ) -> tuple[EventCommit, Created] | None:
+        """Count stored events of the source's organization. None if there are none."""
+        ...
+
+
 class Writer(
     UsageWriter, HistoryWriter, OverflowWriter, EventWriter, OrganizationWriter, Notes, Protocol
 ):
@@ -220,6 +273,11 @@ class Writer(
     @property
     def opening(self) -> Opening:
         """What the store was when it was opened."""
+        ...
+
+    @property
+    def shared(self) -> SharedState | None:
+        """What several replicas need, None if one process has the store for itself."""
         ...
 
     @property
@@ -449,11 +507,13 @@ class Backend:
 
     Their argument is the kind's own location: a path, or a DatabaseLocation. `inspect` says in a
     sentence what is there, and raises StateError if `run` could not use it. `describe` raises
-    StateError if there is no store. `warnings` says what is allowed but not safe,
+    StateError if there is no store. `open_shared` opens the store for several replicas, if the kind
+    can be shared; else as `open_writer`. `warnings` says what is allowed but not safe,
     `is_empty` whether there is no store yet.
     """
 
     open_writer: OpenWriter
+    open_shared: OpenWriter
     open_queries: Callable[[Any], AbstractContextManager[Queries]]
     inspect: Callable[[Any], str]
     describe: Callable[[Any], StoreInfo]

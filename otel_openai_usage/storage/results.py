@@ -3,11 +3,13 @@
 Times are Unix seconds. A day begins at midnight UTC. Money is Decimal.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.ownership import Beat, Lease
 
 Record: TypeAlias = Literal["usage", "legacy_usage", "metered", "vector_store"]
 """Who reported a row: the usage endpoints, the legacy endpoint, or the applications' own events.
@@ -118,3 +120,17 @@ class Opening:
     counting_since: int | None
     last_write: int | None
     warnings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The rows by which replicas share a state, as one of them read them.
+
+    `replica` is its own name. `is_known` is false if it is new, or others took it for dead: it then
+    owns nothing.
+    """
+
+    replica: str
+    is_known: bool
+    beats: Sequence[Beat]
+    leases: Sequence[Lease]

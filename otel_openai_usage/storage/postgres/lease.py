@@ -18,8 +18,8 @@ import psycopg
 
 from otel_openai_usage.errors import StateInUse
 
-_SCOPE = "state"
-_HELD: set[str] = set()
+SCOPE = "state"
+HELD: set[str] = set()
 """The owners that this process is at the moment."""
 _LOOKS = 10
 """How often a candidate looks at the row while it waits for one lease."""
@@ -38,7 +38,7 @@ class Lease:
         self._shown = shown
         self.seconds = seconds
         self.token = 0
-        self._owner = f"{_this_process()} {uuid.uuid4().hex}"
+        self._owner = f"{this_process()} {uuid.uuid4().hex}"
 
     def take(
         self,
@@ -49,7 +49,7 @@ class Lease:
     ) -> None:
         """Become the owner. Raises StateInUse if another process is alive, at most after a lease."""
         connection.execute(
-            "INSERT INTO leases VALUES (%s, '', 0, 0) ON CONFLICT (scope) DO NOTHING", (_SCOPE,)
+            "INSERT INTO leases VALUES (%s, '', 0, 0) ON CONFLICT (scope) DO NOTHING", (SCOPE,)
         )
         seen = self._read(connection)
         since = mono()
@@ -64,11 +64,11 @@ class Lease:
             if not _is_free(seen):
                 sleep(self.seconds / _LOOKS)
         self.token = seen.token + 1
-        _HELD.add(self._owner)
+        HELD.add(self._owner)
 
     def _read(self, connection: psycopg.Connection[Any]) -> _Row:
         sql = "SELECT owner, token, renewals FROM leases WHERE scope = %s"
-        found = connection.execute(sql, (_SCOPE,)).fetchone()
+        found = connection.execute(sql, (SCOPE,)).fetchone()
         return _Row(*found) if found else _Row("", 0, 0)
 
     def _replace(self, connection: psycopg.Connection[Any], seen: _Row) -> bool:
@@ -77,7 +77,7 @@ class Lease:
             "UPDATE leases SET owner = %s, token = token + 1, renewals = 0"
             " WHERE scope = %s AND token = %s AND renewals = %s"
         )
-        values = (self._owner, _SCOPE, seen.token, seen.renewals)
+        values = (self._owner, SCOPE, seen.token, seen.renewals)
         return connection.execute(sql, values).rowcount == 1
 
     def renew(self, connection: psycopg.Connection[Any]) -> None:
@@ -86,22 +86,28 @@ class Lease:
         Raises StateInUse if somebody does.
         """
         sql = "UPDATE leases SET renewals = renewals + 1 WHERE scope = %s AND token = %s"
-        if connection.execute(sql, (_SCOPE, self.token)).rowcount != 1:
+        if connection.execute(sql, (SCOPE, self.token)).rowcount != 1:
             raise self._in_use(self._read(connection).owner)
 
     def release(self, connection: psycopg.Connection[Any]) -> None:
         """Let the next process begin at once."""
         sql = "UPDATE leases SET owner = '' WHERE scope = %s AND token = %s"
-        connection.execute(sql, (_SCOPE, self.token))
+        connection.execute(sql, (SCOPE, self.token))
 
     def drop(self) -> None:
         """This process does not write any more. In the database the lease is still taken."""
-        _HELD.discard(self._owner)
+        HELD.discard(self._owner)
 
-    def owner_of(self, connection: psycopg.Connection[Any]) -> str:
-        """Who has the state, empty if nobody has."""
-        owner = self._read(connection).owner
-        return "" if _has_ended(owner) else owner
+    def require_free(self, connection: psycopg.Connection[Any]) -> None:
+        """Raise StateInUse if a process has the whole state for itself. Waits for a silent one."""
+        seen = self._read(connection)
+        deadline = time.monotonic() + self.seconds
+        while not _is_free(seen) and time.monotonic() < deadline:
+            time.sleep(self.seconds / _LOOKS)
+            now = self._read(connection)
+            if now != seen and not _is_free(now):
+                raise self._in_use(now.owner)
+            seen = now
 
     def _in_use(self, owner: str) -> StateInUse:
         who = owner.partition(" ")[0] or "another process"
@@ -112,10 +118,10 @@ class Lease:
 
 
 def _is_free(row: _Row) -> bool:
-    return not row.owner or _has_ended(row.owner)
+    return not row.owner or has_ended(row.owner)
 
 
-def _this_process() -> str:
+def this_process() -> str:
     """The host and process, with what tells two boots and two containers of one name apart."""
     where = f"{socket.gethostname()}:{os.getpid()}"
     return f"{where} {_namespace()} {_started(os.getpid())}"
@@ -137,7 +143,7 @@ def _started(pid: int) -> str:
     return ""
 
 
-def _has_ended(owner: str) -> bool:
+def has_ended(owner: str) -> bool:
     """Whether the owner is a process of this machine that has ended, so nobody need wait for it."""
     parts = owner.split(" ")
     if len(parts) != 4 or not parts[1] or parts[1] != _namespace():
@@ -145,5 +151,5 @@ def _has_ended(owner: str) -> bool:
     where, _, started, _ = parts
     pid = where.rpartition(":")[2]
     if pid == str(os.getpid()) and started == _started(os.getpid()):
-        return owner not in _HELD
+        return owner not in HELD
     return pid.isdigit() and _started(int(pid)) != started

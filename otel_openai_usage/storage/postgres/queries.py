@@ -9,6 +9,7 @@ from otel_openai_usage.storage.postgres.connection import PostgresDatabase, conn
 from otel_openai_usage.storage.postgres.errors import translate_errors
 from otel_openai_usage.storage.postgres.migrations import VERSION
 from otel_openai_usage.storage.postgres.schema import missing_columns, version_of
+from otel_openai_usage.storage.postgres.store import newest_commit
 from otel_openai_usage.storage.sql.queries import SqlQueries
 
 
@@ -45,7 +46,9 @@ class PostgresQueries(SqlQueries):
 
     def version(self) -> int:
         """A number that changes whenever the store was written."""
-        return int(self._all("SELECT number FROM commits")[0][0])
+        with self._reading():
+            number, _ = newest_commit(self._db)
+        return number
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -8,9 +8,9 @@ from otel_openai_usage.domain.model import utc
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.postgres.connection import PostgresDatabase, connect
 from otel_openai_usage.storage.postgres.errors import translate_errors
-from otel_openai_usage.storage.postgres.lease import Lease
+from otel_openai_usage.storage.postgres.replicas import owners, size_on_server
 from otel_openai_usage.storage.postgres.schema import version_of
-from otel_openai_usage.storage.postgres.store import safety_warnings, size_on_server
+from otel_openai_usage.storage.postgres.store import newest_commit, safety_warnings
 from otel_openai_usage.storage.sql import notes
 
 
@@ -26,12 +26,13 @@ class StateInfo:
     commit: int
     instance: str
     organizations: tuple[tuple[str, str | None], ...]
-    owner: str
+    owners: tuple[tuple[str, str], ...]
+    """(scope, host and process) pairs."""
 
     @property
     def running(self) -> bool:
         """Whether an exporter has the state open."""
-        return bool(self.owner)
+        return bool(self.owners)
 
     @property
     def doubts(self) -> list[str]:
@@ -44,7 +45,10 @@ class StateInfo:
         since = _time(self.counting_since) if self.counting_since else "not yet"
         names = [name if id_ is None else f"{name} ({id_})" for name, id_ in self.organizations]
         written = _time(self.last_write) if self.last_write else "unknown"
-        owner = self.owner.partition(" ")[0]
+        by_owner: dict[str, list[str]] = {}
+        for scope, owner in self.owners:
+            by_owner.setdefault(owner, []).append(scope)
+        in_use = [f"by {owner}: {', '.join(scopes)}" for owner, scopes in by_owner.items()]
         return [
             ("location", self.path),
             ("size", f"{self.size} bytes, version {self.version}"),
@@ -52,7 +56,7 @@ class StateInfo:
             ("organizations", ", ".join(names) or "none yet"),
             ("last write", f"{written}, commit {self.commit}"),
             ("instance", self.instance or "none yet"),
-            ("in use", f"by a running exporter ({owner})" if owner else "no"),
+            ("in use", "; ".join(in_use) or "no"),
             ("losses", "none"),
         ]
 
@@ -69,7 +73,7 @@ def describe(location: DatabaseLocation) -> StateInfo:
                 f"looked for a state in {shown}: there is none; `otel-openai-usage run` makes it"
             )
         db = PostgresDatabase(connection)
-        number, written = db.execute("SELECT number, time FROM commits").fetchone() or (0, 0)
+        number, written = newest_commit(db)
         (began,) = db.execute("SELECT min(epoch) FROM sources WHERE epoch > 0").fetchone() or (
             None,
         )
@@ -80,13 +84,13 @@ def describe(location: DatabaseLocation) -> StateInfo:
         return StateInfo(
             path=shown,
             version=version,
-            size=size_on_server(db),
+            size=size_on_server(connection),
             counting_since=began,
             last_write=written,
             commit=number,
             instance=notes.read(db, notes.INSTANCE_ID) or "",
             organizations=tuple(db.execute(sql).fetchall()),
-            owner=Lease(shown, location.lease).owner_of(connection),
+            owners=owners(connection),
         )
 
 

@@ -17,12 +17,15 @@ import psycopg
 
 from otel_openai_usage.config.location import DatabaseLocation
 from otel_openai_usage.domain.model import Amounts
+from otel_openai_usage.domain.ownership import NOBODYS
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import StateError, StateUnavailable
+from otel_openai_usage.storage.ports import SharedState
 from otel_openai_usage.storage.postgres.connection import PostgresDatabase, connect
 from otel_openai_usage.storage.postgres.errors import REPEATABLE, translate_errors, translated
 from otel_openai_usage.storage.postgres.events import EventIdentities
 from otel_openai_usage.storage.postgres.lease import Lease
+from otel_openai_usage.storage.postgres.replicas import require_no_replicas, size_on_server
 from otel_openai_usage.storage.postgres.schema import migrate, version_of
 from otel_openai_usage.storage.results import Opening, StoredLoss
 from otel_openai_usage.storage.sql import notes
@@ -69,7 +72,7 @@ class Store(SqlWriter):
             try:
                 was_new = version_of(connection, self.path) == 0
                 migrate(connection, self.path)
-                self._lease.take(connection)
+                self._own(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -81,15 +84,28 @@ class Store(SqlWriter):
         except BaseException:
             self.close()
             raise
+        self._start_renewal()
+
+    def _start_renewal(self) -> None:
         self._renewal.start()
+
+    def _own(self, connection: psycopg.Connection[Any]) -> None:
+        """Become the only writer. Raises StateInUse."""
+        self._lease.take(connection)
+        try:
+            require_no_replicas(connection, self.path, self._lease.seconds)
+        except BaseException:
+            self._lease.release(connection)
+            self._lease.drop()
+            raise
 
     def _load(self, *, was_new: bool) -> None:
         with translate_errors(self.path, "read"):
-            (written,) = self._db.execute("SELECT time FROM commits").fetchone() or (0,)
+            _, written = newest_commit(self._db)
             (began,) = self._db.execute(
                 "SELECT min(epoch) FROM sources WHERE epoch > 0"
             ).fetchone() or (None,)
-            self._size = size_on_server(self._db)
+            self._size = size_on_server(self._db.connection)
         self.instance_id: str = self._transact(
             "read", lambda db: notes.initial(db, notes.INSTANCE_ID, str(uuid.uuid4()))
         )
@@ -102,6 +118,7 @@ class Store(SqlWriter):
 
     # --- losses: this store has none, since a commit that returned is on the server
 
+    shared: SharedState | None = None
     losses: Sequence[StoredLoss] = ()
     lost_seconds = 0
     needs_reread = False
@@ -147,13 +164,29 @@ class Store(SqlWriter):
         self._is_up = True
         # Another process may have taken the state over meanwhile.
         with translate_errors(self.path, "read"):
-            self._lease.renew(connection)
+            self._require_owned(connection, NOBODYS)
 
-    def _transact(self, action: str, work: Callable[[Database], T]) -> T:
+    def _require_owned(self, connection: psycopg.Connection[Any], scope: str | None) -> None:
+        """Raise StateInUse if another process has the state. One process owns every scope."""
+        self._lease.renew(connection)
+
+    def _note_commit(self, connection: psycopg.Connection[Any], mark: str) -> None:
+        """Count a commit, with a mark by which it is found if its answer is lost."""
+        sql = "UPDATE commits SET number = number + 1, time = %s, mark = %s"
+        connection.execute(sql, (int(self._now()), mark))
+
+    def _newest_mark(self, connection: psycopg.Connection[Any]) -> str | None:
+        """The mark of this process's newest commit."""
+        found = connection.execute("SELECT mark FROM commits").fetchone()
+        return found[0] if found else None
+
+    def _transact(
+        self, action: str, work: Callable[[Database], T], *, scope: str | None = None
+    ) -> T:
         for attempt in range(_REPEATS):
             self._connected()
             try:
-                return self._once(work)
+                return self._once(work, scope)
             except REPEATABLE as error:
                 if attempt + 1 == _REPEATS:
                     raise translated(self.path, action, error) from error
@@ -162,10 +195,12 @@ class Store(SqlWriter):
                 raise translated(self.path, action, error) from error
         raise AssertionError("unreachable")
 
-    def _once(self, work: Callable[[Database], T]) -> T:
+    def _once(self, work: Callable[[Database], T], scope: str | None) -> T:
         """One transaction. A transaction that changes something gets a number."""
         db = self._db
-        db.connection.execute("BEGIN")
+        # A process that is frozen in a transaction must not keep its locks for long.
+        idle = max(1000, int(self._location.lease * 1000 / 3))
+        db.connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}")
         mark = ""
         try:
             before = db.changes
@@ -173,9 +208,8 @@ class Store(SqlWriter):
             if db.changes != before:
                 mark = uuid.uuid4().hex
                 # In the same transaction: a process that lost the lease commits nothing.
-                self._lease.renew(db.connection)
-                sql = "UPDATE commits SET number = number + 1, time = %s, mark = %s"
-                db.connection.execute(sql, (int(self._now()), mark))
+                self._require_owned(db.connection, scope)
+                self._note_commit(db.connection, mark)
         except BaseException:
             with suppress(psycopg.Error):
                 db.connection.execute("ROLLBACK")
@@ -196,12 +230,12 @@ class Store(SqlWriter):
         while time.monotonic() < deadline:
             try:
                 connection = connect(self._location)
-                found = connection.execute("SELECT mark FROM commits").fetchone()
+                found = self._newest_mark(connection)
             except psycopg.Error:
                 self._stopped.wait(_PAUSE)
                 continue
             self._db.connection = connection
-            return found == (mark,)
+            return found == mark
         self._stale = True
         return False
 
@@ -212,7 +246,7 @@ class Store(SqlWriter):
             try:
                 connection = connection or connect(self._location)
                 self._lease.renew(connection)
-                self._size = size_on_server(PostgresDatabase(connection))
+                self._size = size_on_server(connection)
                 self._is_up = True
             except (psycopg.Error, StateError) as error:
                 self._is_up = False
@@ -277,14 +311,14 @@ class Store(SqlWriter):
             self._renewal.join(timeout=5)
 
 
-def size_on_server(db: PostgresDatabase) -> int:
-    """Bytes of the tables, their indexes included."""
+def newest_commit(db: PostgresDatabase) -> tuple[int, int]:
+    """How many commits all processes made, and the Unix time of the newest."""
     sql = (
-        "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c"
-        " WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'"
+        "SELECT CAST(sum(number) AS BIGINT), max(time) FROM (SELECT number, time FROM commits"
+        " UNION ALL SELECT number, time FROM replica_commits) made"
     )
-    found = db.execute(sql).fetchone()
-    return int(found[0]) if found else 0
+    number, time = db.execute(sql).fetchone() or (0, 0)
+    return number, time
 
 
 def safety_warnings(url: str) -> Iterator[tuple[str, str]]:

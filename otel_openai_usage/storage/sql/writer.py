@@ -15,6 +15,7 @@ from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.domain.metered import Event, EventCommit, Share
 from otel_openai_usage.domain.model import Dims, Limit, Names, Window
+from otel_openai_usage.domain.ownership import NOBODYS, organization_scope, scope_of
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
@@ -35,6 +36,10 @@ from otel_openai_usage.storage.sql import (
 from otel_openai_usage.storage.sql.database import Database
 
 T = TypeVar("T")
+
+
+def _scope(source_state: SourceState) -> str:
+    return scope_of(source_state.organization, source_state.endpoint)
 
 
 class EventIdentities(Protocol):
@@ -65,11 +70,14 @@ class SqlWriter(ABC):
     _events: EventIdentities
 
     @abstractmethod
-    def _transact(self, action: str, work: Callable[[Database], T]) -> T:
+    def _transact(
+        self, action: str, work: Callable[[Database], T], *, scope: str | None = None
+    ) -> T:
         """Commit everything that `work` does, or nothing. Returns what it returns.
 
         `work` may be called again, if the database asks to repeat a transaction. `action` is for
-        an error's text.
+        an error's text. Where several replicas share the state, nothing is committed unless this
+        one owns `scope`: a scope of `domain.ownership`, `NOBODYS`, or None for all that it owns.
         """
 
     @abstractmethod
@@ -111,7 +119,9 @@ class SqlWriter(ABC):
             measures.begin(db, found.id, endpoint)
             return found, rows.newest_end(db, found.id)
 
-        source_state, newest_end = self._transact("read", open_source)
+        source_state, newest_end = self._transact(
+            "read", open_source, scope=scope_of(organization, endpoint)
+        )
         # After a kill the rows are one commit ahead of the source's own column.
         newest_bucket = max(source_state.status.newest_bucket or 0, newest_end)
         source_state.status.newest_bucket = newest_bucket or None
@@ -121,7 +131,9 @@ class SqlWriter(ABC):
     def save_groupings(self, source_state: SourceState, groupings: Groupings) -> None:
         """Replace the stored groupings of a source."""
         self._transact(
-            "written", lambda db: sources.write_groupings(db, source_state.id, groupings)
+            "written",
+            lambda db: sources.write_groupings(db, source_state.id, groupings),
+            scope=_scope(source_state),
         )
 
     def save_counted_from(self, source_state: SourceState, counted: Mapping[int, int]) -> None:
@@ -164,7 +176,7 @@ class SqlWriter(ABC):
             sources.write_progress(db, source_state, commit.progress)
             return Created(ids)
 
-        return self._transact("written", write)
+        return self._transact("written", write, scope=_scope(source_state))
 
     def mark_released(self, released: Iterable[StoredSeries]) -> None:
         """These series were exported as 0 first; from now on their totals are exported."""
@@ -178,7 +190,11 @@ class SqlWriter(ABC):
 
     def mark_backfilled(self, source_state: SourceState, window: Window) -> None:
         """A backfill read this window."""
-        self._transact("written", lambda db: sources.add_backfilled(db, source_state.id, window))
+        self._transact(
+            "written",
+            lambda db: sources.add_backfilled(db, source_state.id, window),
+            scope=_scope(source_state),
+        )
 
     def apply_retention(self, source_state: SourceState, keep: Retention) -> Maintained | None:
         """Downsample or purge one day. None if nothing is that old."""
@@ -189,7 +205,7 @@ class SqlWriter(ABC):
                 return None
             return Maintained(changed, sources.purged_before(db, source_state.id))
 
-        return self._transact("downsampled", apply)
+        return self._transact("downsampled", apply, scope=_scope(source_state))
 
     def estimated_and_billed(
         self, organization: str, start: int, end: int
@@ -257,7 +273,9 @@ class SqlWriter(ABC):
 
     def purge_events(self, slice_number: int, before: int) -> int:
         """Delete the event identities of one slice that were seen before `before`. Their number."""
-        return self._transact("written", lambda _: self._events.purge(slice_number, before))
+        return self._transact(
+            "written", lambda _: self._events.purge(slice_number, before), scope=NOBODYS
+        )
 
     def shares(self, day: int) -> list[Share]:
         """The tokens used on a UTC day, and those that events explain, by model."""
@@ -273,12 +291,20 @@ class SqlWriter(ABC):
 
     def set_names(self, organization: str, known: Names) -> None:
         """Replace the stored names. An id without a name is looked up again after a restart."""
-        self._transact("written", lambda db: names.write(db, organization, known))
+        self._transact(
+            "written",
+            lambda db: names.write(db, organization, known),
+            scope=organization_scope(organization),
+        )
 
     def set_limits(self, organization: str, limits: Iterable[Limit]) -> None:
         """Replace the stored spend limits."""
         kept = list(limits)
-        self._transact("written", lambda db: names.write_limits(db, organization, kept))
+        self._transact(
+            "written",
+            lambda db: names.write_limits(db, organization, kept),
+            scope=organization_scope(organization),
+        )
 
     def note(self, key: str) -> str | None:
         """The value of a note, None if there is none."""
@@ -297,5 +323,7 @@ class SqlWriter(ABC):
     def set_owner(self, organization: str, seen: Identity, marks: tuple[str, ...]) -> None:
         """Store what answers say of the organization, and the fingerprints of its keys."""
         self._transact(
-            "written", lambda db: organizations.write_owner(db, organization, seen, marks)
+            "written",
+            lambda db: organizations.write_owner(db, organization, seen, marks),
+            scope=organization_scope(organization),
         )

@@ -15,6 +15,7 @@ def _is_empty(path: Path) -> bool:
 
 SQLITE = Backend(
     open_writer=Store,
+    open_shared=Store,
     open_queries=open_queries,
     inspect=inspect,
     describe=describe,

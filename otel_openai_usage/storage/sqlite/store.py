@@ -14,6 +14,7 @@ from pathlib import Path
 from otel_openai_usage.domain.model import Amounts
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import StateError
+from otel_openai_usage.storage.ports import SharedState
 from otel_openai_usage.storage.results import Opening, StoredLoss
 from otel_openai_usage.storage.sql import notes
 from otel_openai_usage.storage.sql.content_check import assume_purged, set_totals_to_rows
@@ -273,6 +274,8 @@ class Store(SqlWriter):
                 if self._marker is not None:
                     self._marker.committed(number, now)
 
+    shared: SharedState | None = None
+
     # --- losses
 
     @property
@@ -315,7 +318,10 @@ class Store(SqlWriter):
 
     # --- what differs between the stores
 
-    def _transact(self, action: str, work: Callable[[Database], T]) -> T:
+    def _transact(
+        self, action: str, work: Callable[[Database], T], *, scope: str | None = None
+    ) -> T:
+        # One process owns the whole file, so the scope does not matter.
         with self._transaction(action) as db:
             return work(db)
 
