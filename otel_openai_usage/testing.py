@@ -107,8 +107,9 @@ class Harness:
         await self._until_killed(exporter, [_publish(exporter)])
 
     async def upkeep(self) -> None:
-        """One round of what `run` does every few minutes: old rows become coarser or go, and what
-        was committed is written back into the state's main file.
+        """One round of what `run` does beside the polls: old rows become coarser or go, what was
+        committed is written back into the state's main file, and past days that the state lacks
+        (`history.first`) are read.
 
         Raises StateError.
         """
@@ -116,6 +117,7 @@ class Harness:
         if exporter.maintenance is not None:
             await self._until_killed(exporter, [exporter.maintenance.once()])
         await self._until_killed(exporter, [exporter.care.once()])
+        await self._until_killed(exporter, [history.once() for history in exporter.histories])
         await self._until_killed(exporter, [_publish(exporter)])
 
     def page(self) -> bytes:

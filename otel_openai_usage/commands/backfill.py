@@ -16,6 +16,8 @@ from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
 from otel_openai_usage.domain.model import Names, Width, floor, midnight, utc
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine import backfill
+from otel_openai_usage.engine.backfill import Call
 from otel_openai_usage.engine.ports import NameSource, Source
 from otel_openai_usage.engine.recorder import Clock
 from otel_openai_usage.errors import (
@@ -29,8 +31,7 @@ from otel_openai_usage.errors import (
 from otel_openai_usage.providers import DEFAULT, PROVIDERS
 from otel_openai_usage.providers.extra import BackfillRun, ExtraSource
 from otel_openai_usage.providers.vault import StateVault
-from otel_openai_usage.reports import backfill, formats, past
-from otel_openai_usage.reports.backfill import Call
+from otel_openai_usage.reports import formats, past
 from otel_openai_usage.reports.past import PastSeries
 from otel_openai_usage.storage.ports import Writer
 from otel_openai_usage.storage.quantity_units import QuantityUnits

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import otel_openai_usage
 from otel_openai_usage import stopping
@@ -24,7 +25,9 @@ from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Rules
 from otel_openai_usage.engine import polling, recording
+from otel_openai_usage.engine.cost_figures import CostFigures
 from otel_openai_usage.engine.failure_log import FailureLog
+from otel_openai_usage.engine.first_history import FirstHistory, Past
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.names_poll import LimitsPoll, NamesPoll
@@ -84,6 +87,7 @@ class Exporter:
     ingest: Ingest | None = None
     sender: Sender | None = None
     shelf: Shelf = field(default_factory=Shelf)
+    histories: list[FirstHistory] = field(default_factory=list)
     reread: list[tuple[SourceState, int]] = field(default_factory=list)
     """Source states, and how many seconds of each can be read again."""
 
@@ -234,6 +238,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
+        for history in exporter.histories:
+            loops = [loop for loop in exporter.loops if loop.organization == history.organization]
+            has_polled = partial(_have_polled, loops)
+            tasks.append(group.create_task(history.forever(has_polled)))
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.recorder.publish_forever(exporter.render)))
         tasks.append(group.create_task(exporter.care.forever()))
@@ -242,6 +250,11 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         await stop.wait()
         for task in tasks:
             task.cancel()
+
+
+def _have_polled(loops: Sequence[Loop]) -> bool:
+    """Whether every source was polled once. A source that fails need not be waited for."""
+    return all(loop.tried for loop in loops)
 
 
 def _stopping(stop: asyncio.Event) -> None:
@@ -394,7 +407,10 @@ async def _listen(settings: Settings, stack: AsyncExitStack, board: Board) -> _L
 
 
 def _load(exporter: Exporter, settings: Settings) -> None:
-    """Show what is stored."""
+    """Show what is stored, and the figures of the month that follow from it."""
+    polled = [one.name for one in settings.organizations] if needs_key(settings) else []
+    figures = CostFigures(exporter.recorder, exporter.store, polled, bills=settings.costs.enabled)
+    exporter.recorder.before_snapshot.append(figures.refresh)
     names = {
         organization.name: exporter.store.names(organization.name)
         for organization in settings.organizations
@@ -461,6 +477,7 @@ def _add_organization(
         loop = Loop(endpoint.source, interval, poll.poll, recorder, status, failure_log)
         exporter.loops.append(loop)
     recorder.source_states += source_states
+    exporter.histories.append(_history(exporter, settings, name, provider, source_states))
     if settings.names.enabled:
         names = NamesPoll(recorder, provider.names, name, source_states)
         exporter.names.append(names)
@@ -472,6 +489,25 @@ def _add_organization(
         interval = settings.limits.interval.total_seconds()
         loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
         exporter.loops.append(loop)
+
+
+def _history(
+    exporter: Exporter,
+    settings: Settings,
+    name: str,
+    provider: Provider,
+    source_states: Sequence[SourceState],
+) -> FirstHistory:
+    """What reads the past days that the store lacks."""
+    past = Past(
+        partial(parts.history_since, settings),
+        int(settings.history.hours.total_seconds()),
+        provider.past_sources,
+        exporter.prices,
+        QuantityUnits(exporter.store, name).learn,
+    )
+    missing = partial(exporter.self_metrics.history_days_missing, name)
+    return FirstHistory(exporter.recorder, exporter.store, name, source_states, past, missing)
 
 
 def _shown_in(source_state: SourceState) -> Callable[[bool], None]:

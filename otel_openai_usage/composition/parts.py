@@ -4,6 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_openai_usage.config import Organization, Settings
+from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.month_costs import month_of
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.recorder import Recorder
@@ -44,6 +46,16 @@ def retention(settings: Settings, now: int) -> Retention:
     return Retention.at(
         now, hours=int(hours), days=int(days), reconcile=int(reconcile.total_seconds())
     )
+
+
+def history_since(settings: Settings, now: float) -> int | None:
+    """The midnight from which past days are read in the background, None for none."""
+    first = settings.history.first
+    if first == "none":
+        return None
+    back = now - month_of(now, 1).start if first == "month" else first.total_seconds()
+    since = floor(int(now - back), Width.DAY)
+    return max(since, retention(settings, int(now)).days)
 
 
 def maintenance(

@@ -118,6 +118,25 @@ Start: TypeAlias = Annotated[
     WithJsonSchema({"anyOf": [{"enum": ["now", "today"]}, _DURATION_SCHEMA]}),
 ]
 
+
+def _first(value: object) -> object:
+    if value in ("month", "none"):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(f"expected month, none or a duration such as 30d, got {value!r}") from None
+
+
+First: TypeAlias = Annotated[
+    timedelta | Literal["month", "none"],
+    BeforeValidator(_told(_first)),
+    PlainSerializer(
+        lambda first: first if isinstance(first, str) else format_duration(first), return_type=str
+    ),
+    WithJsonSchema({"anyOf": [{"enum": ["month", "none"]}, _DURATION_SCHEMA]}),
+]
+
 Size: TypeAlias = Annotated[
     int,
     BeforeValidator(_told(parse_size)),

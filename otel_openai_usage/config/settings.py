@@ -12,6 +12,7 @@ from otel_openai_usage.config.fields import (
     DatabaseUrl,
     Duration,
     File,
+    First,
     HeaderValue,
     Interval,
     OptionalSecret,
@@ -194,6 +195,10 @@ class History(Section):
     """How long rows of hours are kept."""
     days: PositiveDuration = timedelta(days=1100)
     """How long rows of days are kept."""
+    first: First = "month"
+    """Which past days are read in the background at every start, where the store lacks them: `month`
+    (this month and the month before), `none`, or a duration back. Costs come first. No counter moves.
+    """
 
 
 class Attributes(Section):

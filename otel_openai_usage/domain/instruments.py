@@ -132,6 +132,36 @@ INSTRUMENTS: dict[str, Instrument] = {
             floating=True,
         ),
         Instrument(
+            "openai.api.cost_month",
+            "gauge",
+            "{currency}",
+            "openai_api_cost_month",
+            "Cost of this UTC month so far: billed, and what the newest days are estimated to cost"
+            " beyond their bill; absent while days of the month are still to be read",
+            ("organization", *_COMMON, "currency", "part"),
+            floating=True,
+        ),
+        Instrument(
+            "openai.api.cost_last_month",
+            "gauge",
+            "{currency}",
+            "openai_api_cost_last_month",
+            "Cost of the UTC month before this one, in the same parts; absent while days of it are"
+            " still to be read",
+            ("organization", *_COMMON, "currency", "part"),
+            floating=True,
+        ),
+        Instrument(
+            "openai.api.cost_month_forecast",
+            "gauge",
+            "{currency}",
+            "openai_api_cost_month_forecast",
+            "What this UTC month will have cost, of the organization and of each project; with"
+            " percentile 90 one of ten such months costs more. Percentiles cannot be added up",
+            ("organization", "scope", *_COMMON, "currency", "percentile"),
+            floating=True,
+        ),
+        Instrument(
             "openai.api.spend_limit",
             "gauge",
             "{currency}",

@@ -103,6 +103,8 @@ class Recorder:
         self._unwritten_marks: list[HighWaterMark] = []
         self._logged_at = -SAY_AGAIN_AFTER
         self.source_states: list[SourceState] = []
+        self.before_snapshot: list[Callable[[float, float], None]] = []
+        """Called in the thread before each snapshot, with the time and the time that never steps."""
         # One thread, so that source states, store and view need no locks.
         self._thread = ThreadPoolExecutor(1, "recorder")
         self._abandoned = False
@@ -267,6 +269,8 @@ class Recorder:
         self.fold(series_index.resume(certain, mono))
         series_index.forget(certain)
         self._release(series_index.releasable(mono, self.attempted))
+        for prepare in self.before_snapshot:
+            prepare(now, mono)
         snapshot = self.snapshot_builder.snapshot(now, mono)
         if snapshot is None:
             return False

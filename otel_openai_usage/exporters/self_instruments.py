@@ -174,6 +174,12 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "package",
         ),
         SelfInstrument(
+            "otel_openai_usage.history_days_missing", "gauge", "{day}",
+            "otel_openai_usage_history_days_missing",
+            "Past UTC days that history.first asks for and that are still to be read",
+            ("organization",),
+        ),
+        SelfInstrument(
             "otel_openai_usage.state.size", "gauge", "By",
             "otel_openai_usage_state_size_bytes",
             "Size of the state on disk",

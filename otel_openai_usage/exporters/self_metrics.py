@@ -140,6 +140,10 @@ class SelfMetrics:
         else:
             self._add("unpriced_usage", amount, organization, operation, model, measure, reason)
 
+    def history_days_missing(self, organization: str, days: int) -> None:
+        """Report how many past days are still to be read."""
+        self._set("history_days_missing", (organization,), days)
+
     def estimate_difference(self, organization: str, span: str, amount: float) -> None:
         """Report estimated minus billed cost of settled days, in US dollars."""
         self._set("estimate_difference", (organization, span, "usd"), amount)

@@ -23,12 +23,14 @@ NoteOdd = Callable[[str, str, int], None]
 class Provider:
     """One organization at a provider. Use it inside `async with`.
 
-    `sources` has a source for each endpoint of the provider, by the endpoint's name. `probe` raises
+    `sources` has a source for each endpoint of the provider, by the endpoint's name; those of
+    `past_sources` let all other requests go first. `probe` raises
     SourceError unless the key may be used: OtherOrganization if the state has the data of another
     organization.
     """
 
     sources: Mapping[str, Source]
+    past_sources: Mapping[str, Source]
     names: NameSource
     limits: LimitSource
     probe: Callable[[], Awaitable[None]]

@@ -32,6 +32,7 @@ from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.domain.metered import Event, EventCommit, HourKey, Queued, Share
 from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, Window
+from otel_openai_usage.domain.month_costs import DayCosts
 from otel_openai_usage.domain.ownership import Claim
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
@@ -115,6 +116,12 @@ class HistoryWriter(Protocol):
         self, organization: str, start: int, end: int
     ) -> Mapping[int, tuple[Decimal, Decimal]]:
         """Estimated and billed cost in US dollars of the UTC days in [start, end) with both."""
+        ...
+
+    def day_costs(self, organization: str, start: int, end: int, estimated_from: int) -> DayCosts:
+        """Billed costs of the UTC days in [start, end), and estimated ones of those from
+        `estimated_from` on, by project.
+        """
         ...
 
 

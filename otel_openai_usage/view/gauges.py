@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 from otel_openai_usage.domain.legacy_day import COUNTERS, LABELS, Shown, Sums
 from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import Limit, Names, Rows, Width, floor
+from otel_openai_usage.domain.month_costs import MonthCost, MonthForecast
 from otel_openai_usage.domain.series_marks import Attributes, Key
 from otel_openai_usage.domain.snapshot import Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
@@ -157,6 +158,47 @@ def spend_limits(
         amounts.append((with_currency, float(limit.amount)))
         enforcing.append((policy.attributes(raw), int(limit.enforcing)))
     return [*aggregate(amounts, _first)], [*aggregate(enforcing, _first)]
+
+
+def month_cost(
+    organization: str, costs: Iterable[MonthCost], names: Names, policy: AttributePolicy
+) -> list[GaugeRow]:
+    """Return the cost of a month: one row for each project, currency and part."""
+
+    def rows() -> Iterator[tuple[Attributes, Decimal]]:
+        for cost in costs:
+            raw: Attributes = {"organization": organization}
+            if cost.project_id is not None:
+                raw["project_id"] = cost.project_id
+            raw = {**named(raw, names), "currency": cost.currency}
+            yield policy.attributes({**raw, "part": "billed"}), cost.billed
+            yield policy.attributes({**raw, "part": "estimated"}), cost.estimated
+
+    return [(attributes, float(cost)) for attributes, cost in aggregate(rows(), add)]
+
+
+def month_forecast(
+    organization: str,
+    forecasts: Iterable[MonthForecast],
+    names: Names,
+    policy: AttributePolicy,
+) -> list[GaugeRow]:
+    """Return the forecasts of a month: the organization's, then each project's.
+
+    Forecasts do not add up, so projects that the policy does not tell apart have none.
+    """
+    found: list[GaugeRow] = []
+    for each in forecasts:
+        if not each.is_organization and "project_id" in policy.drop:
+            continue
+        raw: Attributes = {"organization": organization}
+        raw["scope"] = "organization" if each.is_organization else "project"
+        if each.project_id is not None:
+            raw["project_id"] = each.project_id
+        raw = {**named(raw, names), "currency": each.currency}
+        for percentile, cost in each.forecast.by_percentile.items():
+            found.append((policy.attributes({**raw, "percentile": str(percentile)}), cost))
+    return found
 
 
 def legacy_counters(shown: Shown, policy: AttributePolicy) -> dict[str, list[GaugeRow]]:

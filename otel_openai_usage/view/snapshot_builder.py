@@ -6,6 +6,7 @@ from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.legacy_day import COUNTERS, Shown
 from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
+from otel_openai_usage.domain.month_costs import MonthCosts
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Point, Snapshot
 from otel_openai_usage.domain.source_state import SourceState, Status
@@ -20,6 +21,8 @@ from otel_openai_usage.view.gauges import (
     days_shown,
     legacy_counters,
     levels,
+    month_cost,
+    month_forecast,
     spend_limits,
 )
 from otel_openai_usage.view.series_index import SeriesIndex
@@ -30,6 +33,9 @@ _LEVEL = "openai.api.vector_store.usage"
 _DAILY_COST = "openai.api.daily_cost"
 _SPEND_LIMIT = "openai.api.spend_limit"
 _SPEND_LIMIT_ENFORCING = "openai.api.spend_limit_enforcing"
+_MONTH = "openai.api.cost_month"
+_LAST_MONTH = "openai.api.cost_last_month"
+_FORECAST = "openai.api.cost_month_forecast"
 _UP = "openai.api.up"
 _LAST_SUCCESS = "openai.api.last_success"
 _NEWEST_BUCKET = "openai.api.newest_bucket"
@@ -44,6 +50,9 @@ _GAUGES = (
     _DAILY_COST,
     _SPEND_LIMIT,
     _SPEND_LIMIT_ENFORCING,
+    _MONTH,
+    _LAST_MONTH,
+    _FORECAST,
     _UP,
     _LAST_SUCCESS,
     _NEWEST_BUCKET,
@@ -75,6 +84,7 @@ class SnapshotBuilder:
         self._source_states: list[SourceState] = []
         self._names: dict[str, Names] = {}
         self._limits: dict[str, Sequence[Limit]] = {}
+        self._months: dict[str, MonthCosts] = {}
         self._statuses: list[Status] = []
         self._shares: Sequence[Share] = ()
         self._legacy: Shown | None = None
@@ -126,6 +136,10 @@ class SnapshotBuilder:
         """Return the spend limits that are shown, None before the first ones."""
         return self._limits.get(organization)
 
+    def apply_month(self, organization: str, costs: MonthCosts) -> None:
+        """Show what this month and the last one cost."""
+        self._months[organization] = costs
+
     def apply_shares(self, shares: Sequence[Share]) -> None:
         """Show how much of the day's usage events explain."""
         self._shares = shares
@@ -172,6 +186,13 @@ class SnapshotBuilder:
             amounts, enforcing = spend_limits(organization, limits, names, self._policy)
             rows[_SPEND_LIMIT] += amounts
             rows[_SPEND_LIMIT_ENFORCING] += enforcing
+        for organization, months in self._months.items():
+            names = self.names_of(organization)
+            rows[_MONTH] += month_cost(organization, months.this_month or (), names, self._policy)
+            rows[_LAST_MONTH] += month_cost(
+                organization, months.last_month or (), names, self._policy
+            )
+            rows[_FORECAST] += month_forecast(organization, months.forecasts, names, self._policy)
         for status in self._statuses:
             self._add_status(rows, status)
         rows.update(coverage(self._shares, self._policy))

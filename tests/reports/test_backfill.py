@@ -18,8 +18,8 @@ from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.model import Rows, Width, Window
 from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.engine import recording
+from otel_openai_usage.engine.backfill import Call, plan, read
 from otel_openai_usage.errors import ConfigError, LookbackExceeded, SourceError
-from otel_openai_usage.reports.backfill import Call, plan, read
 from otel_openai_usage.reports.past import PastSeries
 from otel_openai_usage.simulator import lateness
 from otel_openai_usage.simulator.faults import Fault, Faults

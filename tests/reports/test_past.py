@@ -19,11 +19,11 @@ from otel_openai_usage.config import Otlp, Settings, load, state_file
 from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.domain.spreadsheet import safe
+from otel_openai_usage.engine.backfill import Call, plan
 from otel_openai_usage.errors import ExporterError, StateInUse
 from otel_openai_usage.exporters.otlp.exporter import exporter
 from otel_openai_usage.exporters.resource import resource
 from otel_openai_usage.reports import export, records
-from otel_openai_usage.reports.backfill import Call, plan
 from otel_openai_usage.reports.formats import otlp
 from otel_openai_usage.reports.formats.focus import COLUMNS
 from otel_openai_usage.simulator import lateness

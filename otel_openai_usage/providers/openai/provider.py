@@ -15,6 +15,9 @@ from otel_openai_usage.providers.openai.sources import UsageSource
 from otel_openai_usage.providers.provider import NoteOdd, Observe, Provider
 from otel_openai_usage.providers.vault import Vault
 
+PAST = 3
+"""The priority of requests for past days: whatever else waits goes first."""
+
 
 def open_provider(
     settings: Settings,
@@ -31,8 +34,12 @@ def open_provider(
     client = openai_client(settings, organization, observe, budget=budget, odd=odd)
     client.guard = Guard(client, vault, now=now, mono=mono)
     sources = {name: UsageSource(client, endpoint) for name, endpoint in ENDPOINTS.items()}
+    past_sources = {
+        name: UsageSource(client, endpoint, priority=PAST) for name, endpoint in ENDPOINTS.items()
+    }
     return Provider(
         sources=sources,
+        past_sources=past_sources,
         names=OpenAINames(client),
         limits=OpenAILimits(client),
         probe=client.check_key,

@@ -64,7 +64,8 @@ class UsageSource:
     caller has to know.
     """
 
-    def __init__(self, client: Client, endpoint: Endpoint) -> None:
+    def __init__(self, client: Client, endpoint: Endpoint, *, priority: int = 0) -> None:
+        self._priority = priority
         self._client = client
         self._endpoint = endpoint
         self._refusals: dict[tuple[Window, tuple[str, ...]], GroupingRefused] = {}
@@ -219,6 +220,7 @@ class UsageSource:
             partial(self._decoded, query),
             params,
             endpoint=self._endpoint.path,
+            priority=self._priority,
         )
 
     def _params(self, query: _Query) -> list[tuple[str, str]]:

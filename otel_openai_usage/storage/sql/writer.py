@@ -15,6 +15,7 @@ from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.domain.metered import Event, EventCommit, Share
 from otel_openai_usage.domain.model import Dims, Limit, Names, Window
+from otel_openai_usage.domain.month_costs import DayCosts
 from otel_openai_usage.domain.ownership import NOBODYS, organization_scope, scope_of
 from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
@@ -22,6 +23,7 @@ from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.sql import (
     copying,
+    day_costs,
     measures,
     names,
     notes,
@@ -213,6 +215,13 @@ class SqlWriter(ABC):
         """Estimated and billed cost in US dollars of the UTC days in [start, end) with both."""
         with self._reading():
             return retention.estimated_and_billed(self._db, organization, start, end)
+
+    def day_costs(self, organization: str, start: int, end: int, estimated_from: int) -> DayCosts:
+        """Billed costs of the UTC days in [start, end), and estimated ones of those from
+        `estimated_from` on, by project.
+        """
+        with self._reading():
+            return day_costs.read(self._db, organization, start, end, estimated_from)
 
     # --- overflow of instruments
 

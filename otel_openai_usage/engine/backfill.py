@@ -8,10 +8,12 @@ where it was.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from otel_openai_usage.domain import windows
-from otel_openai_usage.domain.model import Width, Window, floor
+from otel_openai_usage.domain.model import Rows, Width, Window, floor
 from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.readings import Reading
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.ports import Source
@@ -19,6 +21,15 @@ from otel_openai_usage.errors import GroupingRefused, LookbackExceeded, NotOffer
 from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Runs work that uses the store, and returns what it returns."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,11 @@ def _calls(
             call_end = call_start
 
 
+async def at_once(work: Callable[[], T]) -> T:
+    """Run work that uses the store here and now, for a command that has no other thread."""
+    return work()
+
+
 async def read(
     store: Writer,
     source_state: SourceState,
@@ -73,13 +89,15 @@ async def read(
     report: Callable[[Call], None],
     prices: PriceList | None,
     learn_units: Callable[[Mapping[str, set[str]]], None] = lambda units: None,
+    run: Run = at_once,
 ) -> int:
     """Make the calls, and store each before the next. Return the number of rows that came.
 
-    `report` is called with each call that is done. Where OpenAI does not report that far back, or
-    has no such endpoint here, the remaining calls are not made. Raises SourceError or StateError.
+    `run` runs what uses the store, in the thread to which the store belongs. `report` is called
+    with each call that is done. Where OpenAI does not report that far back, or has no such endpoint
+    here, the remaining calls are not made. Raises SourceError or StateError.
     """
-    reader = _CallReader(store, source_state, source, now, prices, learn_units)
+    reader = _CallReader(store, source_state, source, now, prices, learn_units, run)
     for index, call in enumerate(calls):
         try:
             await reader.read(call)
@@ -110,8 +128,10 @@ class _CallReader:
         now: int,
         prices: PriceList | None,
         learn_units: Callable[[Mapping[str, set[str]]], None],
+        run: Run,
     ) -> None:
         self.rows = 0
+        self._run = run
         self._store = store
         self._source_state = source_state
         self._source = source
@@ -127,18 +147,27 @@ class _CallReader:
         try:
             reading = await self._source.read(call.window, call.width, grouping, {})
         except (GroupingRefused, LookbackExceeded) as error:
-            for smaller in _smaller_calls(self._store, state, call, error):
+            refused = error  # `error` ends with its block
+            smaller_calls = await self._run(
+                lambda: _smaller_calls(self._store, state, call, refused)
+            )
+            for smaller in smaller_calls:
                 await self.read(smaller)
             return
         rows_by_start = {bucket.start: bucket.rows for bucket in reading.buckets}
+        await self._run(lambda: self._record(call, reading, rows_by_start))
+        for rows in rows_by_start.values():
+            self.rows += len(rows)
+
+    def _record(self, call: Call, reading: Reading, rows_by_start: Mapping[int, Rows]) -> None:
+        """Store a reading, and that its window was read."""
+        state = self._source_state
         state.organization_id = reading.organization_id or state.organization_id
         self._learn_units(reading.units)
         recording.record_range(
             self._store, state, call.window, call.width, rows_by_start, self._now, self._prices
         )
         self._store.mark_backfilled(state, call.window)
-        for rows in rows_by_start.values():
-            self.rows += len(rows)
 
 
 def _smaller_calls(
