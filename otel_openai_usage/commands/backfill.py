@@ -9,6 +9,7 @@ from datetime import date
 from typing import IO
 
 from otel_openai_usage.composition import app
+from otel_openai_usage.composition.organizations import epoch
 from otel_openai_usage.composition.parts import extra_sources, prices, retention
 from otel_openai_usage.composition.stores import open_writer, queries_opener, require_kept
 from otel_openai_usage.config import Organization, Settings, state_location
@@ -220,7 +221,7 @@ def _source_states(
     """The states of the enabled sources; counting begins as `run` would begin it, if it has not
     begun.
     """
-    began = app.epoch(settings.usage.start, now)
+    began = epoch(settings.usage.start, now)
     if settings.costs.enabled:
         # OpenAI reports costs by whole UTC days.
         first_day = floor(began, Width.DAY)

@@ -15,25 +15,22 @@ from functools import partial
 import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
+from otel_openai_usage.composition.organizations import add_organization
 from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Settings, needs_key, state_location
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
-from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
-from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.domain.windows import Rules
-from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.cost_figures import CostFigures
 from otel_openai_usage.engine.failure_log import FailureLog
-from otel_openai_usage.engine.first_history import FirstHistory, Past
+from otel_openai_usage.engine.first_history import FirstHistory
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.maintenance import Maintenance
-from otel_openai_usage.engine.names_poll import LimitsPoll, NamesPoll
+from otel_openai_usage.engine.names_poll import NamesPoll
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.state_watch import StateCare, read_again, report
-from otel_openai_usage.engine.usage_poll import UsagePoll, load_days
 from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
 from otel_openai_usage.exporters.otlp.sender import Sender
@@ -49,10 +46,8 @@ from otel_openai_usage.ingest.tokens import Tokens
 from otel_openai_usage.memory import Shelf, tune_allocator
 from otel_openai_usage.providers.budget import Budget
 from otel_openai_usage.providers.extra import Run
-from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.ports import Writer
-from otel_openai_usage.storage.quantity_units import QuantityUnits
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.snapshot_builder import SnapshotBuilder
 
@@ -313,7 +308,7 @@ async def wire(
         provider = parts.provider(settings, organization, recorder, store, self_metrics, budget)
         await stack.enter_async_context(provider)
         await asyncio.to_thread(
-            _add_organization, exporter, settings, organization.name, provider, int(clock.now())
+            add_organization, exporter, settings, organization.name, provider, int(clock.now())
         )
         loops = [loop for loop in exporter.loops if loop.organization == organization.name]
         # Every source has its health metrics from the start, so that an alert on one that never
@@ -459,125 +454,6 @@ def _ingest(
     )
 
 
-def _add_organization(
-    exporter: Exporter, settings: Settings, name: str, provider: Provider, now: int
-) -> None:
-    recorder = exporter.recorder
-    source_states = []
-    failure_log = FailureLog(name)
-    endpoints = []
-    if settings.usage.enabled:
-        endpoints += [USAGE_ENDPOINTS[endpoint] for endpoint in settings.usage.endpoints]
-    if settings.costs.enabled:
-        endpoints.append(COSTS)
-    for endpoint in endpoints:
-        poll, interval = _usage_poll(exporter, settings, name, endpoint, provider, now)
-        source_states.append(poll.source_state)
-        status = _shown_in(poll.source_state)
-        loop = Loop(endpoint.source, interval, poll.poll, recorder, status, failure_log)
-        exporter.loops.append(loop)
-    recorder.source_states += source_states
-    exporter.histories.append(_history(exporter, settings, name, provider, source_states))
-    if settings.names.enabled:
-        names = NamesPoll(recorder, provider.names, name, source_states)
-        exporter.names.append(names)
-        interval = settings.names.interval.total_seconds()
-        loop = Loop("names", interval, names.poll, recorder, names.status, failure_log)
-        exporter.loops.append(loop)
-    if settings.limits.enabled:
-        limits = LimitsPoll(recorder, provider.limits, name)
-        interval = settings.limits.interval.total_seconds()
-        loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
-        exporter.loops.append(loop)
-
-
-def _history(
-    exporter: Exporter,
-    settings: Settings,
-    name: str,
-    provider: Provider,
-    source_states: Sequence[SourceState],
-) -> FirstHistory:
-    """What reads the past days that the store lacks."""
-    past = Past(
-        partial(parts.history_since, settings),
-        int(settings.history.hours.total_seconds()),
-        provider.past_sources,
-        exporter.prices,
-        QuantityUnits(exporter.store, name).learn,
-    )
-    missing = partial(exporter.self_metrics.history_days_missing, name)
-    return FirstHistory(exporter.recorder, exporter.store, name, source_states, past, missing)
-
-
-def _shown_in(source_state: SourceState) -> Callable[[bool], None]:
-    """A function that notes in the source state whether its source is up."""
-
-    def status(up: bool) -> None:
-        source_state.status.up = up
-
-    return status
-
-
-def _usage_poll(
-    exporter: Exporter,
-    settings: Settings,
-    organization: str,
-    endpoint: Endpoint,
-    provider: Provider,
-    now: int,
-) -> tuple[UsagePoll, float]:
-    recorder = exporter.recorder
-    # What OpenAI billed needs no price.
-    prices = None if endpoint.money else exporter.prices
-    began = epoch(settings.usage.start, now)
-    part = settings.costs if endpoint.money else settings.usage
-    grouping = endpoint.grouping(part.group_by)
-    if endpoint.money:
-        # At least one day is read again: the running day is incomplete until it ends.
-        reconcile = max(settings.costs.reconcile.total_seconds(), Width.DAY)
-        rules = Rules(
-            Width.DAY,
-            int(reconcile),
-            int(reconcile),
-            endpoint.limits,
-            (settings.costs.days - 1) * Width.DAY,
-        )
-        # OpenAI reports costs by whole UTC days, so counting can only begin at midnight.
-        began = floor(began, Width.DAY)
-    else:
-        width = Width.parse(settings.usage.bucket_width)
-        rules = Rules(
-            width,
-            int(settings.usage.settle.total_seconds()),
-            int(settings.usage.reconcile.total_seconds()),
-            endpoint.limits,
-        )
-    source_state = recorder.store.source_state(organization, endpoint, began, grouping)
-    polling.regroup(recorder.store, source_state, grouping, now)
-    polling.begin_new_measures(recorder.store, source_state, now)
-    cost_days = settings.costs.days if endpoint.money else 0
-    exporter.reread.append((source_state, rules.reconcile))
-    if cost_days:
-        load_days(recorder.store, source_state, now, cost_days)
-    if prices:
-        recording.price(source_state, prices, now)
-    every = settings.usage.reconcile_interval.total_seconds()
-    units = QuantityUnits(recorder.store, organization)
-    poll = UsagePoll(
-        recorder,
-        provider.sources[endpoint.name],
-        source_state,
-        rules,
-        every,
-        group_by=grouping,
-        cost_days=cost_days,
-        prices=prices,
-        learn_units=units.learn,
-    )
-    return poll, part.interval.total_seconds()
-
-
 def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
     """How series look, as configured."""
     attributes = settings.attributes
@@ -598,12 +474,3 @@ def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
         forget=max(2 * reconcile, FORGET.total_seconds()),
         make_room=max(reconcile, Width.DAY),
     )
-
-
-def epoch(start: str | timedelta, now: int) -> int:
-    """When counting begins on the very first start, Unix seconds, a whole minute."""
-    if start == "today":
-        return floor(now, Width.DAY)
-    back = start.total_seconds() if isinstance(start, timedelta) else 0
-    # The smallest bucket is a minute, so a count cannot begin inside one.
-    return floor(now - int(back), Width.MINUTE)
