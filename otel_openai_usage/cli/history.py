@@ -99,6 +99,11 @@ def _format_help() -> str:
     help="How much time a line is of.",
 )
 @click.option(
+    "--focus-version",
+    type=click.Choice(list(_TABLE_FORMATS["focus"].versions)),
+    help="The version of FOCUS.  [default: 1.2]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -112,6 +117,7 @@ def export(
     until: datetime,
     form: str,
     by: Literal["day", "hour"],
+    focus_version: str | None,
     output: Path,
 ) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
@@ -138,6 +144,10 @@ def export(
             f"expected day with --format {form}, because {chosen.only_by_day}; got hour",
             param_hint="--by",
         )
+    if focus_version and form != "focus":
+        raise click.BadParameter(
+            f"it is for --format focus, got --format {form}", param_hint="--focus-version"
+        )
     settings = load_settings(file)
     found = lines(
         queries_opener(state_location(settings, os.environ)),
@@ -146,6 +156,7 @@ def export(
         form,
         by,
         settings.organization_ids,
+        version=focus_version,
     )
     # Read first: a state that cannot be read leaves the file of last time as it is.
     header = next(found, "") if chosen.has_header else ""

@@ -16,21 +16,24 @@ def lines(
     format_name: str,
     by: By = "day",
     organization_ids: Mapping[str, str] | None = None,
+    *,
+    version: str | None = None,
 ) -> Iterator[str]:
     """The text of the UTC days from `since` to `until`, both included, day by day.
 
     `organization_ids` are OpenAI's ids of organizations by name, where the configuration has them.
-    Raises StateError, and LookupError for an unknown format.
+    `version` is of the format, if it has several. Raises StateError, and LookupError for an unknown format.
     """
     chosen = load(format_name, TableFormat)
+    columns = chosen.columns_of(version)
     with open_queries() as stored:
         # Only now: a store that cannot be opened must not leave a file with a header alone.
         if chosen.has_header:
-            yield csv_row(chosen.columns)
+            yield csv_row(columns)
         export = Export(stored, by, organization_ids or {})
         for day in _days(stored, since, until):
             for line in chosen.records(export, day):
-                yield chosen.text(chosen.columns, line)
+                yield chosen.text(columns, line)
 
 
 def _days(stored: Queries, since: date, until: date) -> Iterator[date]:

@@ -4,6 +4,7 @@ columns, with money as it was billed.
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ COLUMNS = (
     "api_key_name", "user_id", "user_name", "model", "batch", "service_tier", "line_item",
     *COUNTED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency", "start",
     "width", *_ADDED_LATER, *_RARE, "attributes",
-    *FINER,
+    *FINER, "quantity_unit",
 )  # fmt: skip
 """New columns come last, because people read CSV by position."""
 
@@ -125,5 +126,10 @@ def _costs(export: Export, day: date) -> Iterator[Line]:
     time_cells = _time_cells(day, start, Width.DAY)
     for row in export.history.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
         dimensions = export.dimensions(COST_DIMENSIONS, row.group)
-        amounts = {"cost": row.cost, "quantity": row.quantity, "currency": row.currency}
-        yield {"record": "cost", **time_cells, **dimensions, **amounts}
+        amounts: Line = {"cost": row.cost, "quantity": row.quantity, "currency": row.currency}
+        unit = None
+        if row.quantity is not None:
+            # Where the unit is not certain, the quantity is still OpenAI's.
+            with suppress(LookupError):
+                unit = export.quantity_unit(dimensions)
+        yield {"record": "cost", **time_cells, **dimensions, **amounts, "quantity_unit": unit}

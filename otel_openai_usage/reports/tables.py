@@ -65,6 +65,18 @@ class Export:
         """OpenAI's units of quantities, by organization and line item. Raises StateError."""
         return self.history.quantity_units()
 
+    def quantity_unit(self, dimensions: Dimensions) -> str | None:
+        """OpenAI's unit of the quantity of a row of costs, None if it is not known.
+
+        Raises LookupError if the line item was counted in several units, so that nobody knows.
+        Raises StateError.
+        """
+        key = (dimensions["organization"] or "", dimensions["line_item"] or "")
+        units = self.quantity_units.get(key, set())
+        if len(units) > 1:
+            raise LookupError(f"{key[1]} is counted in {', '.join(sorted(units))}")
+        return next(iter(units), None)
+
 
 def instant(unix: int) -> str:
     """A time in ISO 8601 and UTC, to the second."""

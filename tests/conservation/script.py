@@ -19,6 +19,7 @@ from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.providers.openai import provider
 from otel_openai_usage.simulator.server import running
 from otel_openai_usage.testing import Harness
+from otel_openai_usage.view.attributes import AttributePolicy
 from tests.conservation.organization import Organization, UsageRow, at, fake_client, server
 
 MINUTE = 60
@@ -386,7 +387,7 @@ class Machine:
                 if value is not None
             }
             for measure, amount in zip(source_state.endpoint.measures, amounts, strict=True):
-                if not measure.instrument:
+                if not AttributePolicy().shows(measure):
                     continue
                 more = (
                     {"operation": source_state.endpoint.name}

@@ -14,6 +14,7 @@ import pytest
 
 from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
+from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.simulator.lateness import PROMPT, Lateness
 from otel_openai_usage.simulator.server import ADMIN_KEY, application, running
@@ -130,7 +131,7 @@ class Scene:
             for source_state in source_states
             for stored_series in source_state.series.values()
             for index, measure in enumerate(source_state.endpoint.measures)
-            if measure.instrument == TOKENS
+            if measure.token_type in SHOWN_TOKEN_TYPES
         )
         await until(lambda: sum(shown(exporter).values()) == wanted, "all of it to be shown")
         return shown(exporter)

@@ -8,6 +8,7 @@ and 1.1 are the same 21.
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -65,6 +66,8 @@ MORE: dict[str, tuple[str, bool]] = {
     "ResourceId": (TEXT, True),
     "ServiceSubcategory": ("Generative AI", False),
     "SkuId": (TEXT, True),
+    "SkuPriceDetails": (r"\{.+\}", True),
+    "SkuPriceId": (TEXT, True),
     "SubAccountId": (TEXT, True),
     "SubAccountName": (TEXT, True),
 }
@@ -86,8 +89,11 @@ BETWEEN: Mapping[str, Callable[[Line], bool]] = {
     "ConsumedUnit is null exactly when ConsumedQuantity is": lambda line: null(line, "ConsumedUnit") == null(line, "ConsumedQuantity"),
     "ConsumedQuantity is null when ChargeCategory is not Usage": lambda line: usage(line) or null(line, "ConsumedQuantity"),
     "PricingCategory is not null for Usage": lambda line: not usage(line) or not null(line, "PricingCategory"),
-    "SkuId is not null for Usage of a line item": lambda line: (
-        not usage(line) or line["ChargeDescription"] in (line["SkuId"], "OpenAI API")
+    "SkuId and SkuPriceId are not null for Usage": lambda line: not usage(line) or bool(line["SkuId"] and line["SkuPriceId"]),
+    "SkuPriceId has one SkuId": lambda line: line["SkuPriceId"] in ("", line["SkuId"]),
+    "SkuPriceDetails is null when SkuPriceId is": lambda line: bool(line["SkuPriceId"]) or null(line, "SkuPriceDetails"),
+    "keys of SkuPriceDetails that FOCUS does not define begin with x_": lambda line: all(
+        key.startswith("x_") for key in json.loads(line["SkuPriceDetails"] or "{}")
     ),
     "SubAccountName is null exactly when SubAccountId is": lambda line: null(line, "SubAccountId") == null(line, "SubAccountName"),
     "ListCost, ContractedCost and EffectiveCost match BilledCost where no unit price is given and nothing was committed": lambda line: (
@@ -229,3 +235,52 @@ def test_refunds_are_usage_and_gifts_are_credits(text: str) -> None:
         "2026-11-01T00:00:00Z",
         "2026-12-01T00:00:00Z",
     )
+
+
+def test_version_1_3_names_the_providers(tmp_path: Path, text: str) -> None:
+    """1.3 has who provides and who hosts, beside all columns of 1.2; everything else is the same."""
+    day = date(2026, 11, 30)
+    opener = queries_opener(tmp_path / "state.db")
+    newer = "".join(export.lines(opener, day, day, "focus", version="1.3"))
+    assert "".join(export.lines(opener, day, day, "focus", version="1.2")) == text
+    header = next(csv.reader(io.StringIO(newer)))
+    own = [name for name in header if name.startswith("x_")]
+    assert header == sorted(set(header) - set(own)) + sorted(own)
+    assert set(header) - set(focus.COLUMNS) == {"HostProviderName", "ServiceProviderName"}
+    for line, before in zip(lines(newer), lines(text), strict=True):
+        assert (line.pop("HostProviderName"), line.pop("ServiceProviderName")) == ("OpenAI",) * 2
+        assert line == before
+
+
+@pytest.mark.parametrize(
+    ("line_item", "details"),
+    [
+        ("gpt-4o, input", {"x_ModelId": "gpt-4o", "x_TokenType": "Input"}),
+        ("gpt-6-astra, cached_input_tokens", {"x_ModelId": "gpt-6-astra", "x_TokenType": "CacheRead"}),
+        (
+            "gpt-6-astra, cache_write_30m_tokens",
+            {"x_ModelId": "gpt-6-astra", "x_TokenType": "CacheWrite", "x_CacheLifetime": "30m"},
+        ),
+        (
+            "gpt-image-1 image, output",
+            {"x_ModelId": "gpt-image-1", "x_TokenType": "Output", "x_TokenModality": "Image"},
+        ),
+        (
+            "priority | gpt-5.6-sol, output, long context",
+            {
+                "x_ModelId": "gpt-5.6-sol",
+                "x_TokenType": "Output",
+                "x_ServiceTier": "Priority",
+                "x_LongContext": True,
+            },
+        ),
+        ("whisper-1, duration", {"x_ModelId": "whisper-1"}),
+        ("web search tool calls", None),
+    ],
+)  # fmt: skip
+def test_price_details_are_what_the_line_item_says(
+    line_item: str, details: dict[str, object] | None
+) -> None:
+    """A JSON object of what distinguishes the price; none where the line item names no model."""
+    found = focus.price_details(line_item)
+    assert (None if found is None else json.loads(found)) == details

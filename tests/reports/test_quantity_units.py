@@ -90,6 +90,14 @@ def test_focus_says_the_unit(path: Path) -> None:
     }
 
 
+def test_the_export_says_the_unit(path: Path) -> None:
+    """Records of costs have OpenAI's unit beside the quantity, where a line item has only one."""
+    day = datetime.fromtimestamp(MIDNIGHT, UTC).date()
+    text = "".join(export.lines(queries_opener(path), day, day, "csv"))
+    found = {line["line_item"]: line["quantity_unit"] for line in csv.DictReader(io.StringIO(text))}
+    assert found == {"a": "1000_tokens", "b": "", "c": "wishes_granted", "d": ""}
+
+
 def test_units_survive_a_restart(path: Path) -> None:
     """What was learnt before a restart is added to, and nothing is written when nothing is new."""
     store = Store(path)

@@ -10,8 +10,8 @@ to print its help.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -39,6 +39,12 @@ class TableFormat:
     """Whether the names of the columns come first."""
     only_by_day: str = ""
     """Why there are no lines by the hour; empty if there are."""
+    versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The columns of each version of the format, if it has several."""
+
+    def columns_of(self, version: str | None) -> Sequence[str]:
+        """The columns of a version; of the format if it has none."""
+        return self.versions[version] if version and self.versions else self.columns
 
 
 @dataclass(frozen=True, slots=True)

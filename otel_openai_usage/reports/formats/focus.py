@@ -1,11 +1,13 @@
 """Billed costs in the columns of the FinOps Open Cost and Usage Specification, version 1.2 (and so
-1.0 and 1.1).
+1.0 and 1.1) or 1.3.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 
+from otel_openai_usage.domain.line_item import split
 from otel_openai_usage.domain.model import Width, midnight
 from otel_openai_usage.reports.formats import TableFormat
 from otel_openai_usage.reports.tables import Dimensions, Export, Line, csv_line, instant
@@ -17,19 +19,32 @@ COLUMNS = (
     "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost",
     "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity",
     "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory",
-    "ServiceName", "ServiceSubcategory", "SkuId", "SubAccountId", "SubAccountName", "x_ApiKeyId",
-    "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
+    "ServiceName", "ServiceSubcategory", "SkuId", "SkuPriceDetails", "SkuPriceId", "SubAccountId",
+    "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
 )  # fmt: skip
-"""Every mandatory column, and the optional ones that we can fill. Columns that begin with x_ are
-ours.
+"""Every mandatory column of 1.2, and the optional ones that we can fill. Columns that begin with x_
+are ours.
 """
 
+_SINCE_1_3 = ("HostProviderName", "ServiceProviderName")
+
+
+def _in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Columns by name, ours last."""
+    return tuple(sorted(names, key=lambda name: (name.startswith("x_"), name)))
+
+
+VERSIONS = {"1.2": COLUMNS, "1.3": _in_order({*COLUMNS, *_SINCE_1_3})}
+"""The columns of each version. What 1.3 deprecates stays."""
+
 _OPENAI = {
+    "HostProviderName": "OpenAI",
     "InvoiceIssuerName": "OpenAI",
     "ProviderName": "OpenAI",
     "PublisherName": "OpenAI",
     "ServiceCategory": "AI and Machine Learning",
     "ServiceName": "OpenAI API",
+    "ServiceProviderName": "OpenAI",
     "ServiceSubcategory": "Generative AI",
 }
 
@@ -53,10 +68,16 @@ def billed(export: Export, day: date) -> Iterator[Line]:
     for row in export.history.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
         dimensions = export.dimensions(COST_DIMENSIONS, row.group)
         line_item = dimensions["line_item"]
-        organization = dimensions["organization"] or ""
-        units = export.quantity_units.get((organization, line_item or ""), set())
         account = _account(dimensions, export.organization_ids)
-        charge = _charge(row, line_item, units)
+        quantity = row.quantity
+        unit = None
+        try:
+            if quantity is not None:
+                unit = unit_name(export.quantity_unit(dimensions))
+        except LookupError:
+            # A line item that was counted in several units has no quantity: nobody knows of what.
+            quantity = None
+        charge = _charge(row, line_item, quantity, unit)
         yield {**_OPENAI, **periods, **account, **charge}
 
 
@@ -65,10 +86,46 @@ def effective_price(cost: Decimal, quantity: Decimal | None) -> Decimal | None:
     return cost / quantity if quantity else None
 
 
-def unit_name(units: Collection[str]) -> str:
+def unit_name(unit: str | None) -> str:
     """The unit as FOCUS spells it; `Units` where OpenAI does not give one."""
-    (unit,) = units or ("units",)
+    unit = unit or "units"
     return _UNITS.get(unit) or unit.replace("_", " ").title()
+
+
+def price_details(line_item: str) -> str | None:
+    """What distinguishes the price of a line item, as a JSON object; None if nothing is known.
+
+    FOCUS has no such properties before 1.5, so their names begin with x_. The values are those that
+    it defines there: a charge of input that was neither read from a cache nor written to it is
+    `Input`.
+    """
+    item = split(line_item)
+    if item.model is None:
+        return None
+    details: dict[str, str | bool] = {"x_ModelId": item.model}
+    words = item.charged.split()
+    kind = item.token_class
+    if kind is not None:
+        details["x_TokenType"] = _token_type(kind)
+        for modality in ("text", "audio", "image"):
+            if modality in words:
+                details["x_TokenModality"] = modality.title()
+        for lifetime in ("30m", "12h"):
+            if lifetime in words:
+                details["x_CacheLifetime"] = lifetime
+    if item.service_tier:
+        details["x_ServiceTier"] = item.service_tier.title()
+    if "long" in words:
+        details["x_LongContext"] = True
+    return json.dumps(details)
+
+
+def _token_type(kind: str) -> str:
+    if kind.startswith("input_cached"):
+        return "CacheRead"
+    if kind.startswith("input_cache_write"):
+        return "CacheWrite"
+    return "Input" if kind.startswith("input") else "Output"
 
 
 def _periods(day: date) -> Line:
@@ -101,12 +158,16 @@ def _account(dimensions: Dimensions, organization_ids: Mapping[str, str]) -> Lin
     }
 
 
-def _charge(row: CostRow, line_item: str | None, units: Collection[str]) -> Line:
+def _charge(
+    row: CostRow, line_item: str | None, quantity: Decimal | None, unit: str | None
+) -> Line:
     """The charge of a row. A negative cost without a quantity is a credit; all else is usage."""
     is_credit = row.cost < 0 and row.quantity is None
-    # A line item that was counted in several units has no quantity: it would add them up.
-    quantity = row.quantity if len(units) <= 1 else None
-    unit = unit_name(units) if quantity is not None else None
+    sku = line_item
+    if sku is None and not is_credit:
+        # Usage always has a SKU: here all that OpenAI does not itemise.
+        sku = _OPENAI["ServiceName"]
+    price = None if is_credit else sku
     return {
         # OpenAI gives one amount, the billed one: there is no list price and no commitment.
         "BilledCost": row.cost,
@@ -122,7 +183,10 @@ def _charge(row: CostRow, line_item: str | None, units: Collection[str]) -> Line
         "PricingCategory": None if is_credit else "Standard",
         "PricingQuantity": quantity,
         "PricingUnit": unit,
-        "SkuId": line_item,
+        "SkuId": sku,
+        "SkuPriceDetails": price_details(price) if price else None,
+        # A line item has one price: OpenAI names model, token class, tier and length in it.
+        "SkuPriceId": price,
         "x_EffectiveUnitPrice": effective_price(row.cost, quantity),
     }
 
@@ -133,4 +197,5 @@ FORMAT = TableFormat(
     records=billed,
     text=csv_line,
     only_by_day="OpenAI bills by the day",
+    versions=VERSIONS,
 )
