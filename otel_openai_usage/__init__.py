@@ -1,17 +1,19 @@
 """Exports what OpenAI says you used and spent, exactly, to Prometheus and OpenTelemetry.
 
-`instrument(meter_provider, board)` hangs the instruments on anybody's MeterProvider; all else is
-the command line's.
+`Poller` polls within an application and shows the instruments on its MeterProvider.
+`instrument(meter_provider, board)` does that for a board made by hand. All else is the command
+line's.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otel_openai_usage.exporters.sdk.instruments import instrument
+    from otel_openai_usage.poller import Poller
 
     __version__: str
 
-__all__ = ["__version__", "instrument"]
+__all__ = ["Poller", "__version__", "instrument"]
 
 
 def __getattr__(name: str) -> object:
@@ -24,4 +26,8 @@ def __getattr__(name: str) -> object:
         from otel_openai_usage.exporters.sdk.instruments import instrument
 
         return instrument
+    if name == "Poller":
+        from otel_openai_usage.poller import Poller
+
+        return Poller
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeAlias
 
 from otel_openai_usage.composition.app import Exporter, wire
-from otel_openai_usage.config import Settings, load_mapping, require_exporters, require_keys
+from otel_openai_usage.config import Settings, load_mapping, require_keys
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.recorder import Clock as _Clock
 from otel_openai_usage.errors import StateError
@@ -62,7 +62,6 @@ class Harness:
             settings if isinstance(settings, Settings) else load_mapping(settings, os.environ)
         )
         require_keys(self._settings)
-        require_exporters(self._settings)
         self._time = None if clock is None else _Time(clock)
         self._clock = (
             _Clock(time.time, time.monotonic)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_openai_usage.config import Settings, load, require_exporters, require_keys, state_file
+from otel_openai_usage.config import Settings, load, require_keys, state_file
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError
 
@@ -665,12 +665,13 @@ def test_certificates_come_from_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "found"),
     [("otlp", (False, True, False)), ("prometheus", (True, False, False)), ("otlp,prometheus", (True, True, False)),
-     ("console", (False, False, True)), ("none", (False, False, False)), ("", (True, False, False))],
+     ("console", (False, False, True)), ("none", (False, False, False)), ("", (True, False, False)),
+     ("prometheus,logging,console", (True, False, True))],
 )  # fmt: skip
 def test_exporters_are_chosen(names: str, found: tuple[bool, bool, bool]) -> None:
     """OTEL_METRICS_EXPORTER names the exporters that are on; empty it says nothing."""
     settings = load(None, {"OTEL_METRICS_EXPORTER": names})
-    assert (settings.prometheus.enabled, settings.otlp.on, settings.console) == found
+    assert (settings.prometheus.enabled, settings.otlp.on, bool(settings.sdk_exporters)) == found
     assert any("nobody will see" in warning for warning in settings.warnings) is (names == "none")
 
 
@@ -737,7 +738,9 @@ def test_nonsense_in_the_environment_is_told_by_its_variable(name: str, value: s
 
 def test_an_unknown_exporter_is_told_with_the_known_ones() -> None:
     """The problem lists what OTEL_METRICS_EXPORTER may name."""
-    with pytest.raises(ConfigError, match="otlp, prometheus, console, none, got 'zipkin'"):
+    with pytest.raises(
+        ConfigError, match="otlp, prometheus, none, console, which are installed here, got 'zipkin'"
+    ):
         load(None, {"OTEL_METRICS_EXPORTER": "otlp,zipkin"})
 
 
@@ -799,7 +802,7 @@ def test_a_wrong_value_of_the_file_stays_a_problem(file: Path) -> None:
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "None", "otlp.compression", "none"),
         ("OTEL_METRICS_EXPORTER", "OTLP", "otlp.enabled", True),
         ("OTEL_METRICS_EXPORTER", "none,Prometheus", "prometheus.enabled", True),
-        ("OTEL_METRICS_EXPORTER", "prometheus,logging", "console", True),
+        ("OTEL_METRICS_EXPORTER", "prometheus,logging", "sdk_exporters", ("console",)),
     ],
 )
 def test_known_values_in_any_case(name: str, value: str, path: str, found: object) -> None:
@@ -830,13 +833,14 @@ def test_a_declarative_configuration_is_reported() -> None:
     assert "OTEL_OPENAI_USAGE_CONFIG" in warning
 
 
-def test_the_console_alone_is_refused() -> None:
-    """What would show nothing is not run; beside another exporter it is a warning."""
-    with pytest.raises(ConfigError, match="console is not supported yet"):
-        require_exporters(load(None, {"OTEL_METRICS_EXPORTER": "console"}))
-    both = load(None, {"OTEL_METRICS_EXPORTER": "console,prometheus"})
-    require_exporters(both)
-    assert any("console is not supported yet" in warning for warning in both.warnings)
+def test_the_file_says_more_than_the_list_of_exporters(file: Path) -> None:
+    """OTEL_METRICS_EXPORTER lists exactly what exports, unless the file says otherwise."""
+    env = {"OTEL_METRICS_EXPORTER": "console", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}
+    alone = loaded(file, "usage: {}", env)
+    assert (alone.prometheus.enabled, alone.otlp.on) == (False, False)
+    both = loaded(file, "prometheus: {enabled: true}\notlp: {enabled: true}", env)
+    assert (both.prometheus.enabled, both.otlp.on) == (True, True)
+    assert both.sdk_exporters == ("console",)
 
 
 # --- what settings ask for

@@ -68,7 +68,7 @@ def run(
         raise click.UsageError("-o and --quiet are options of `run --once`; add --once")
     with stopping.raising() if once else nullcontext():
         from otel_openai_usage.composition import app
-        from otel_openai_usage.config import require_exporters, require_keys
+        from otel_openai_usage.config import require_keys
 
         host, port = listen or (None, None)
         given = {"prometheus.host": host, "prometheus.port": port} | {
@@ -77,12 +77,12 @@ def run(
         settings = load_settings(
             file, {key: value for key, value in given.items() if value is not None}
         )
-        if quiet or not once:  # `--once` prints the metrics in any case
-            require_exporters(settings)
         require_keys(settings)
         if output:
             return app.run(settings, once=True, write=_page_writer(output))
-        if quiet:
+        # The console has the metrics already, and two formats on stdout are of no use.
+        is_on_console = "console" in settings.sdk_exporters and not settings.prometheus.enabled
+        if quiet or (once and is_on_console):
             return app.run(settings, once=True, write=None)
         return app.run(settings, once=once)
 
@@ -114,11 +114,10 @@ def check(file: Path | None, offline: bool) -> int:
       otel-openai-usage check -c otel-openai-usage.yaml
     """
     from otel_openai_usage.commands.check import findings
-    from otel_openai_usage.config import require_exporters, require_keys
+    from otel_openai_usage.config import require_keys
 
     try:
         settings = load_settings(file)
-        require_exporters(settings)
         require_keys(settings)
     except ConfigError as error:
         count = len(error.problems)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
+from opentelemetry.sdk.resources import Resource
+
 import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
 from otel_openai_usage.composition.organizations import add_organization
 from otel_openai_usage.composition.stores import open_writer
-from otel_openai_usage.config import Settings, needs_key, state_location
+from otel_openai_usage.config import Settings, metric_exporters, needs_key, state_location
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pricing import PriceList
@@ -36,6 +38,7 @@ from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
 from otel_openai_usage.exporters.otlp.sender import Sender
 from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
+from otel_openai_usage.exporters.sdk.providers import SdkExporters, sdk_exporters
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.http.server import Server
 from otel_openai_usage.ingest.coverage import CoveragePoll
@@ -59,6 +62,8 @@ as usage is read.
 """
 OTLP_SHUTDOWN = 5.0
 """Seconds that the last export may take; stopping may take 10 in all."""
+SDK_SHUTDOWN = 3.0
+"""Seconds that the last export of other packages' exporters may take."""
 FORGET = timedelta(days=14)
 """How long a series may be silent before it is let go, at the least; it returns with its kept
 total.
@@ -81,6 +86,8 @@ class Exporter:
     maintenance: Maintenance | None = None
     ingest: Ingest | None = None
     sender: Sender | None = None
+    others: SdkExporters = field(default_factory=SdkExporters)
+    """Exporters of other packages, in the OpenTelemetry SDK."""
     shelf: Shelf = field(default_factory=Shelf)
     histories: list[FirstHistory] = field(default_factory=list)
     reread: list[tuple[SourceState, int]] = field(default_factory=list)
@@ -114,6 +121,7 @@ class Exporter:
         """
         if self.sender:
             self.sender.abandon()
+        self.others.abandon()
         self.recorder.abandon()
         self.store.abandon()
 
@@ -194,9 +202,11 @@ async def _once(exporter: Exporter, write: Callable[[bytes], None] | None) -> in
         page = b"".join(await asyncio.to_thread(exporter.prometheus.page))
         await asyncio.to_thread(write, page)
     sent = exporter.sender is None or await asyncio.to_thread(exporter.sender.flush)
+    sent = await asyncio.to_thread(exporter.others.flush) and sent
     # The zeros of new series are released only if somebody received them: the next run would else
     # begin with a total whose rise nobody saw.
-    is_received = write is not None or (sent and exporter.sender is not None)
+    sends = exporter.sender is not None or bool(exporter.others.providers)
+    is_received = write is not None or (sent and sends)
     if is_received:
         await exporter.recorder.do(exporter.recorder.release_zeros)
     failed = any(loop.error and not loop.is_expected for loop in exporter.loops)
@@ -207,14 +217,19 @@ async def forever(exporter: Exporter) -> int:
     """Poll and show until SIGTERM, SIGINT or SIGHUP. Raises ExporterError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    with stopping.calling(lambda: loop.call_soon_threadsafe(_stopping, stop)):
+        await run_loops(stop, exporter)
+    log.info("stopped", extra={"event": "stopped"})
+    return 0
+
+
+async def run_loops(stop: asyncio.Event, exporter: Exporter) -> None:
+    """Poll and publish until `stop` is set. Raises ExporterError."""
     try:
-        with stopping.calling(lambda: loop.call_soon_threadsafe(_stopping, stop)):
-            await _until(stop, exporter)
+        await _until(stop, exporter)
     except BaseExceptionGroup as group:
         error = _first(group)
         raise error from (None if error is group else group)
-    log.info("stopped", extra={"event": "stopped"})
-    return 0
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -257,6 +272,14 @@ def _stopping(stop: asyncio.Event) -> None:
     stop.set()
 
 
+@dataclass(slots=True)
+class _Listeners:
+    """What listens before the state is read."""
+
+    server: Server | None = None
+    events: Sequence[socket.socket] = ()
+
+
 async def wire(
     settings: Settings,
     stack: AsyncExitStack,
@@ -280,11 +303,14 @@ async def wire(
     who = resource(store.instance_id, settings.attributes.resource)
     prometheus = PrometheusReader(board)
     sends = settings.otlp.on and not settings.sdk_disabled
+    others = _sdk_exporters(settings, who)
+    stack.callback(others.shutdown, 0.0)
     self_metrics = SelfMetrics(
         board,
         who,
         [prometheus],
         exporters=["otlp"] if sends else [],
+        providers=others.providers,
         state_size=store.size,
         state_lost=lambda: store.lost_seconds,
         state_up=lambda: int(store.is_up),
@@ -299,10 +325,12 @@ async def wire(
         organization_ids=settings.organization_ids,
     )
     recorder = Recorder(store, snapshot_builder, board, clock, self_metrics, otlp=sends)
+    others.report_to(recorder)
     prometheus.before_page = recorder.before_page
     stack.push_async_callback(recorder.close)
     prices = parts.prices(settings, clock.now(), self_metrics)
     exporter = Exporter(store, recorder, self_metrics, board, prometheus, [], [], prices=prices)
+    exporter.others = others
     budget = Budget(settings.api.max_bytes)
     for organization in settings.organizations if needs_key(settings) else ():
         provider = parts.provider(settings, organization, recorder, store, self_metrics, budget)
@@ -329,44 +357,59 @@ async def wire(
     exporter.maintenance = parts.maintenance(settings, recorder, store, self_metrics)
     await asyncio.to_thread(_load, exporter, settings)
     await exporter.publish()
+    others.show(board)
     if sends:
-        exporter.sender = Sender(
-            otlp_exporter(settings.otlp),
-            board,
-            self_metrics,
-            who,
-            interval=settings.otlp.interval.total_seconds(),
-            to_resource=_to_resource(settings),
-            before_page=recorder.before_page,
-            attempted=recorder.sent,
-        )
+        sender = _sender(exporter, settings, who)
+        exporter.sender = sender
         if not once:
-            exporter.sender.start()
-        stack.push_async_callback(asyncio.to_thread, exporter.sender.shutdown, OTLP_SHUTDOWN)
+            sender.start()
+        stack.push_async_callback(asyncio.to_thread, sender.shutdown, OTLP_SHUTDOWN)
+    stack.push_async_callback(asyncio.to_thread, others.shutdown, SDK_SHUTDOWN)
+    await _show(exporter, listeners, ingest if not once else None, stack)
+    return exporter
+
+
+async def _show(
+    exporter: Exporter, listeners: _Listeners, ingest: Ingest | None, stack: AsyncExitStack
+) -> None:
+    """Answer scrapes with usage from now on, and take events."""
     if listeners.server:
         exporter.server = listeners.server
-        exporter.server.show(prometheus, exporter.not_ready)
+        exporter.server.show(exporter.prometheus, exporter.not_ready)
         stack.push_async_callback(exporter.server.stop)
-    if ingest and not once:
+    if ingest:
         await ingest.start()
         stack.push_async_callback(ingest.stop)
         log.info("listening for events", extra={"event": "listening", "url": ingest.url})
         exporter.ingest = ingest
-    return exporter
+
+
+def _sender(exporter: Exporter, settings: Settings, who: Resource) -> Sender:
+    return Sender(
+        otlp_exporter(settings.otlp),
+        exporter.board,
+        exporter.self_metrics,
+        who,
+        interval=settings.otlp.interval.total_seconds(),
+        to_resource=_to_resource(settings),
+        before_page=exporter.recorder.before_page,
+        attempted=exporter.recorder.sent,
+    )
+
+
+def _sdk_exporters(settings: Settings, who: Resource) -> SdkExporters:
+    """The exporters that OTEL_METRICS_EXPORTER names beside ours. Raises ConfigError."""
+    if settings.sdk_disabled or not settings.sdk_exporters:
+        return SdkExporters()
+    known = metric_exporters.installed()
+    chosen = {name: known[name] for name in settings.sdk_exporters}
+    return sdk_exporters(chosen, who, interval=settings.otlp.interval.total_seconds())
 
 
 def _to_resource(settings: Settings) -> list[str]:
     """The attributes that go to the OTLP resource, by the names that series have after renaming."""
     attributes = settings.attributes
     return [attributes.rename.get(key, key) for key in attributes.to_resource]
-
-
-@dataclass(slots=True)
-class _Listeners:
-    """What listens before the state is read."""
-
-    server: Server | None = None
-    events: Sequence[socket.socket] = ()
 
 
 async def _listen(settings: Settings, stack: AsyncExitStack, board: Board) -> _Listeners:

@@ -4,7 +4,6 @@ from otel_openai_usage.config.load import VARIABLE, load, load_mapping
 from otel_openai_usage.config.location import DatabaseLocation, Location, location_of
 from otel_openai_usage.config.needs import (
     needs_key,
-    require_exporters,
     require_keys,
     state_file,
     state_location,
@@ -22,7 +21,6 @@ __all__ = [
     "load_mapping",
     "location_of",
     "needs_key",
-    "require_exporters",
     "require_keys",
     "state_file",
     "state_location",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+from otel_openai_usage.config import metric_exporters
+
 STATE_URL = "OTEL_OPENAI_USAGE_STATE_URL"
 METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
@@ -119,10 +121,6 @@ _ORGANIZATION = (
     ("OPENAI_BASE_URL", "base_url"),
 )
 
-EXPORTERS = ("otlp", "prometheus", "console", "none")
-"""What OTEL_METRICS_EXPORTER may name."""
-_OLD_NAMES = {"logging": "console"}
-"""Names that the specification has deprecated, and what they are called now."""
 AGGREGATION = (
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION is not followed: our histograms have explicit buckets, over OTLP as in"
     " a scrape"
@@ -245,17 +243,23 @@ def _set(
 
 def _exporters(env: Mapping[str, str], found: Said) -> None:
     listed = [name.strip().lower() for name in env.get("OTEL_METRICS_EXPORTER", "").split(",")]
-    names = {_OLD_NAMES.get(name, name) for name in listed if name}
-    if unknown := sorted(names - set(EXPORTERS)):
+    named = (metric_exporters.OLD_NAMES.get(name, name) for name in listed if name)
+    names = list(dict.fromkeys(named))
+    if not names:
+        return
+    known = metric_exporters.names()
+    if unknown := sorted(set(names) - set(known)):
         found.problems.append(
-            f"OTEL_METRICS_EXPORTER: expected some of {', '.join(EXPORTERS)}, got {unknown[0]!r}"
+            f"OTEL_METRICS_EXPORTER: expected some of {', '.join(known)}, which are installed here,"
+            f" got {unknown[0]!r}"
         )
-    elif names:
+    else:
         # The list is complete: an exporter that it does not name is off.
         variable = "OTEL_METRICS_EXPORTER"
         found.put("otlp.enabled", "otlp" in names, variable)
         found.put("prometheus.enabled", "prometheus" in names, variable)
-        found.put("console", "console" in names, variable)
+        others = tuple(name for name in names if name not in metric_exporters.OURS)
+        found.put("sdk_exporters", others, variable)
 
 
 def _resource(env: Mapping[str, str], found: Said) -> None:

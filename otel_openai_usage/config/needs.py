@@ -42,17 +42,6 @@ def require_keys(settings: Settings) -> None:
         raise ConfigError(problems)
 
 
-def require_exporters(settings: Settings) -> None:
-    """Raise ConfigError if the only exporter that is asked for is one that we do not have."""
-    shown = settings.prometheus.enabled or settings.otlp.on
-    if settings.console and not shown and not settings.sdk_disabled:
-        raise ConfigError(
-            [
-                "OTEL_METRICS_EXPORTER: console is not supported yet, so nothing would be shown; name otlp or prometheus, or leave it empty"
-            ]
-        )
-
-
 def _missing(index: int, one: Organization) -> Iterator[str]:
     if one.admin_key_file is not None:
         if reason := _unreadable(one.admin_key_file):

@@ -56,8 +56,9 @@ _SPECIAL = {
     ),
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "nothing: temporality is cumulative. `delta` is answered with a warning",
     "OTEL_METRICS_EXPORTER": (
-        "`otlp.enabled`, `prometheus.enabled`: some of otlp, prometheus, none; an unknown name is an error,"
-        " and `console` is not supported yet"
+        "`otlp.enabled`, `prometheus.enabled`, and exporters of the OpenTelemetry SDK: a list of otlp, prometheus, none, console and"
+        " the names of installed exporters ([opentelemetry.md](opentelemetry.md)). Exactly these export, unless the file says"
+        " otherwise; an unknown name is an error"
     ),
     "OTEL_RESOURCE_ATTRIBUTES": "`attributes.resource`, key by key",
     "OTEL_SERVICE_NAME": "`service.name` in `attributes.resource`",

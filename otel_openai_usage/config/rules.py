@@ -242,13 +242,8 @@ def _same_key(settings: Settings) -> Iterator[str]:
 def _nobody_looks(settings: Settings) -> Iterator[str]:
     if settings.sdk_disabled:
         yield "OTEL_SDK_DISABLED is true: usage is counted, but nothing is exported and nothing listens for scrapes"
-    elif not (settings.prometheus.enabled or settings.otlp.on or settings.console):
+    elif not (settings.prometheus.enabled or settings.otlp.on or settings.sdk_exporters):
         yield "prometheus and otlp are both off, so nobody will see the numbers"
-
-
-def _console(settings: Settings) -> Iterator[str]:
-    if settings.console:
-        yield "OTEL_METRICS_EXPORTER: console is not supported yet; only `run --once` prints the metrics"
 
 
 def _tls_by_default(settings: Settings) -> Iterator[str]:
@@ -273,7 +268,6 @@ def _too_often(settings: Settings) -> Iterator[str]:
 _NOTES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _same_key,
     _nobody_looks,
-    _console,
     _tls_by_default,
     _too_often,
 )

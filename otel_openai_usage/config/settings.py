@@ -410,8 +410,8 @@ class Settings(Section):
     # Not of the file: what else the environment says, and what was noticed on the way.
     sdk_disabled: Annotated[bool, Field(exclude=True)] = False
     """OTEL_SDK_DISABLED: nothing is exported."""
-    console: Annotated[bool, Field(exclude=True)] = False
-    """OTEL_METRICS_EXPORTER names the console."""
+    sdk_exporters: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    """Exporters of OTEL_METRICS_EXPORTER that run in the OpenTelemetry SDK, such as `console`."""
     warnings: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     """What a user should know about this configuration; to be logged."""
 
@@ -437,5 +437,5 @@ class Settings(Section):
         }
 
 
-OUTSIDE_THE_FILE = ("sdk_disabled", "console", "warnings")
+OUTSIDE_THE_FILE = ("sdk_disabled", "sdk_exporters", "warnings")
 """Attributes of `Settings` that are no keys of the file."""

@@ -92,9 +92,11 @@ class Recorder:
         self.board = board
         self.clock = clock
         self.telemetry = telemetry
-        # The newest snapshot that OTLP tried to send; None without OTLP. A series that is shown as
-        # 0 first gets its value only after a snapshot with its 0 was sent.
-        self.attempted: int | None = 0 if otlp else None
+        # The newest snapshot that each exporter tried to send. A series that is shown as 0 first
+        # gets its value only after a snapshot with its 0 was sent.
+        self._attempts: dict[str, int] = {}
+        if otlp:
+            self.expect_attempts("otlp")
         # Counts changes, so that a source can wait until its own change is published.
         self._generation = 0
         self._published_generation = 0
@@ -231,9 +233,18 @@ class Recorder:
         """Run `work` in the thread, for a caller that cannot await."""
         return self._thread.submit(work).result()
 
-    def sent(self, version: int, ok: bool) -> None:
-        """Note that OTLP tried to send a snapshot, whether it arrived or not."""
-        self.attempted = version
+    @property
+    def attempted(self) -> int | None:
+        """The newest snapshot that every sending exporter tried to send; None if none sends."""
+        return min(self._attempts.values(), default=None)
+
+    def expect_attempts(self, exporter: str) -> None:
+        """Wait with the values of new series until this exporter tried to send their 0, too."""
+        self._attempts[exporter] = 0
+
+    def sent(self, version: int, ok: bool, exporter: str = "otlp") -> None:
+        """Note that an exporter tried to send a snapshot, whether it arrived or not."""
+        self._attempts[exporter] = version
 
     def notify(self) -> int:
         """Note that something may have changed. Return the generation that it belongs to."""

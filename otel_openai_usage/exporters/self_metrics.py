@@ -34,7 +34,9 @@ class SelfMetrics:
     """Counts our own health. Safe in any thread; no method waits for anything.
 
     `state_size` (bytes), `state_lost` (seconds) and `state_up` (1 or 0) are called at each
-    collection, and may not block for long. After an OSError their gauge is left out. `now` returns Unix seconds.
+    collection, and may not block for long. After an OSError their gauge is left out. `now` returns
+    Unix seconds. `providers` are further MeterProviders that get the same instruments and values;
+    whoever made them shuts them down.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SelfMetrics:
         readers: Iterable[MetricReader] = (),
         *,
         exporters: Iterable[str] = (),
+        providers: Sequence[MeterProvider] = (),
         state_size: Callable[[], int] | None = None,
         state_lost: Callable[[], int] | None = None,
         state_up: Callable[[], int] | None = None,
@@ -73,11 +76,15 @@ class SelfMetrics:
             self._measured[f"{SCOPE}.state.lost"] = state_lost
         if state_up:
             self._measured[f"{SCOPE}.state.up"] = state_up
-        self._counters: dict[str, Counter] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, list[Counter]] = {}
+        self._histograms: dict[str, list[Histogram]] = {}
         self._gauges: dict[str, dict[_Values, float]] = {}
         """The last value of each series of all other gauges."""
-        self._create_instruments()
+        for row in SELF_INSTRUMENTS.values():
+            if row.kind == "gauge":
+                self._gauges[row.name] = {}
+        for provider in (self._provider, *providers):
+            self._create_instruments(provider)
         self._set("build_info", (otel_openai_usage.__version__, platform.python_version()), 1)
         for exporter in exporters:
             self._add("exports_failed", 0, exporter)
@@ -179,15 +186,15 @@ class SelfMetrics:
         """Shut the readers down."""
         self._provider.shutdown()
 
-    def _create_instruments(self) -> None:
-        meter = self._provider.get_meter(HEALTH_SCOPE, otel_openai_usage.__version__)
+    def _create_instruments(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(HEALTH_SCOPE, otel_openai_usage.__version__)
         for row in SELF_INSTRUMENTS.values():
             if row.kind == "counter":
-                self._counters[row.name] = meter.create_counter(row.name, row.unit, row.description)
+                counter = meter.create_counter(row.name, row.unit, row.description)
+                self._counters.setdefault(row.name, []).append(counter)
             elif row.kind == "histogram":
-                self._histograms[row.name] = _histogram(meter, row)
+                self._histograms.setdefault(row.name, []).append(_histogram(meter, row))
             else:
-                self._gauges[row.name] = {}
                 callbacks = [self._gauge_callback(row)]
                 meter.create_observable_gauge(row.name, callbacks, row.unit, row.description)
 
@@ -221,11 +228,13 @@ class SelfMetrics:
 
     def _add(self, name: str, value: float, *values: str) -> None:
         row = SELF_INSTRUMENTS[f"{SCOPE}.{name}"]
-        self._counters[row.name].add(value, _attributes(row, values))
+        for counter in self._counters[row.name]:
+            counter.add(value, _attributes(row, values))
 
     def _record(self, name: str, value: float, *values: str) -> None:
         row = SELF_INSTRUMENTS[f"{SCOPE}.{name}"]
-        self._histograms[row.name].record(value, _attributes(row, values))
+        for histogram in self._histograms[row.name]:
+            histogram.record(value, _attributes(row, values))
 
     def _set(self, name: str, values: _Values, value: float) -> None:
         self._gauges[f"{SCOPE}.{name}"][values] = value
