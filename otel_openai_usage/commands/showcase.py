@@ -3,6 +3,7 @@
 from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Location
 from otel_openai_usage.domain.metered import METERED
+from otel_openai_usage.domain.metered_cost import HourlyPrices
 from otel_openai_usage.domain.model import Width, Window, floor
 from otel_openai_usage.engine import recording
 from otel_openai_usage.providers.openai.prices import Prices
@@ -35,4 +36,12 @@ def _meter(
     for hour in range(start, end, Width.HOUR):
         window = Window(hour, hour + Width.HOUR)
         hours[hour] = customers.metered(world, window)
-    recording.record_range(store, source_state, Window(start, end), Width.HOUR, hours, epoch)
+    recording.record_range(
+        store,
+        source_state,
+        Window(start, end),
+        Width.HOUR,
+        hours,
+        epoch,
+        prices=HourlyPrices(Prices()),
+    )

@@ -470,7 +470,12 @@ def _ingest(
     recorder.source_states += source_states.values()
     self_metrics.expect_events()
     intake = Intake(
-        recorder, store, source_states, self_metrics, dedupe=int(events.dedupe.total_seconds())
+        recorder,
+        store,
+        source_states,
+        self_metrics,
+        dedupe=int(events.dedupe.total_seconds()),
+        prices=exporter.prices,
     )
     if settings.usage.enabled:
         compare = CoveragePoll(recorder, store).poll

@@ -196,6 +196,15 @@ INSTRUMENTS: dict[str, Instrument] = {
             ("organization", "subject", "model", "type", "estimated"),
         ),
         Instrument(
+            "openai.metered.cost",
+            "counter",
+            "{currency}",
+            "openai_metered_cost_total",
+            "Cost of single responses by list prices at their time, as applications reported them",
+            ("organization", "subject", "model", "type", "currency"),
+            floating=True,
+        ),
+        Instrument(
             "openai.unmetered.tokens",
             "gauge",
             "{token}",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint, Measure
@@ -35,12 +36,24 @@ def metered(attributes: Iterable[str]) -> Endpoint:
     return replace(METERED, free=tuple(attributes))
 
 
+class PricedBy(NamedTuple):
+    """What else the price of a response depends on.
+
+    `parts` are tokens by the names of the measures of completions: parts of input and output.
+    `tier` is OpenAI's `service_tier`.
+    """
+
+    parts: Mapping[str, int]
+    tier: str | None = None
+    batch: bool = False
+
+
 class Event(NamedTuple):
     """The usage of one response.
 
     `identity` is a hash of the event's source and id, `content` one of all that is counted. `time`
     is in Unix seconds, None if the event has none. `dims` and `amounts` are in the order
-    of the endpoint's row.
+    of the endpoint's row. `priced_by` is None if only the amounts and the model decide the price.
     """
 
     identity: bytes
@@ -49,6 +62,7 @@ class Event(NamedTuple):
     dims: Dims
     amounts: Amounts
     organization: str | None = None
+    priced_by: PricedBy | None = None
 
 
 HourKey: TypeAlias = tuple[int, Dims]
@@ -66,13 +80,15 @@ class Queued(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class EventCommit:
     """What events change in one source: the amounts that they add to hours (by start and
-    dimensions), the series that they create and those that they update.
+    dimensions), the series that they create and those that they update, and what they cost (by
+    dimensions and UTC day).
     """
 
     source_state: SourceState
     hours: Mapping[tuple[int, Dims], Amounts]
     created: Sequence[StoredSeries]
     updated: Sequence[StoredSeries]
+    costs: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

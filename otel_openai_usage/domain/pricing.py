@@ -94,7 +94,7 @@ def estimate(
         named = dimensions_by_name(endpoint, dims)
         # `end` itself belongs to the next bucket, which may have another price or day.
         rates = prices.rates(organization, endpoint, named, end - 1)
-        cost = _cost(moved, rates)
+        cost = cost_of(moved, rates)
         if cost is None:
             reason = prices.unpriced_reason(organization, endpoint, named)
             for measure, amount in _used(endpoint, moved).items():
@@ -123,7 +123,7 @@ def _used(endpoint: Endpoint, moved: Amounts) -> dict[str, int]:
 _WITHOUT_TOKENS = ("images", "characters", "audio", "sessions", "searches")
 
 
-def _cost(moved: Amounts, rates: Rates | None) -> Decimal | None:
+def cost_of(moved: Amounts, rates: Rates | None) -> Decimal | None:
     """The cost of amounts, or None if one of them has no price."""
     if rates is None:
         return None

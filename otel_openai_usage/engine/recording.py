@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from otel_openai_usage.domain import metered, reconciliation
+from otel_openai_usage.domain import metered, metered_cost, reconciliation
 from otel_openai_usage.domain.commits import (
     Commit,
     Created,
@@ -16,6 +16,7 @@ from otel_openai_usage.domain.commits import (
     apply,
     apply_series,
     decide,
+    priced,
     series_after,
 )
 from otel_openai_usage.domain.metered import Event, EventCommit
@@ -299,8 +300,9 @@ def record_events(
     dedupe: int,
     *,
     until: int | None = None,
+    prices: PriceList | None = None,
 ) -> RecordedEvents:
-    """Count every event once, in one transaction.
+    """Count and price every event once, in one transaction.
 
     Events whose identity was seen less than `dedupe` seconds ago are left out. An event counts in
     the hour of its time, but no later than `until` (else `now`). `source_states` has one
@@ -313,7 +315,7 @@ def record_events(
     by_organization = metered.by_organization(found.fresh, default, source_states.__contains__)
     latest = now if until is None else until
     commits = [
-        _event_commit(source_states[name], part, now, latest)
+        _event_commit(source_states[name], part, now, latest, prices)
         for name, part in by_organization.items()
     ]
     deltas = []
@@ -327,11 +329,18 @@ def record_events(
 
 
 def _event_commit(
-    source_state: SourceState, events: Sequence[Event], now: int, until: int
+    source_state: SourceState,
+    events: Sequence[Event],
+    now: int,
+    until: int,
+    prices: PriceList | None,
 ) -> EventCommit:
     hours = metered.hours(events, until)
+    costs = metered_cost.costs(source_state.organization, events, prices, until)
     created, updated = series_after(source_state, metered.change(hours), now)
-    return EventCommit(source_state, hours, created, updated)
+    for stored_series in (*created, *updated):
+        priced(stored_series, costs.growth.get(stored_series.dims))
+    return EventCommit(source_state, hours, created, updated, costs.days)
 
 
 def record_day(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
 from otel_openai_usage.domain.metered import Event, metered
+from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.engine.recorder import Recorder
@@ -67,7 +68,9 @@ class Intake:
         counts: Counts,
         *,
         dedupe: int,
+        prices: PriceList | None = None,
     ) -> None:
+        self._prices = prices
         self._recorder = recorder
         self._store = store
         self._source_states = source_states
@@ -141,9 +144,17 @@ class Intake:
         recorder = self._recorder
         # If a wrong clock purged identities too early, repeated events would be counted twice.
         now = int(recorder.stamp())
+        if self._prices:
+            self._prices.refresh(clock.now())
         since = int(recorder.earliest()) - self._dedupe
         recorded = recording.record_events(
-            self._store, self._source_states, events, now, now - since, until=int(recorder.latest())
+            self._store,
+            self._source_states,
+            events,
+            now,
+            now - since,
+            until=int(recorder.latest()),
+            prices=self._prices,
         )
         for delta in recorded.deltas:
             recorder.apply(delta)

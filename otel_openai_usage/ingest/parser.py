@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from otel_openai_usage.domain.metered import METERED, Event
+from otel_openai_usage.domain.metered import METERED, Event, PricedBy
 from otel_openai_usage.domain.model import Amounts
 from otel_openai_usage.ingest import dialects
 
@@ -67,9 +67,15 @@ class _Envelope(msgspec.Struct, gc=False):
     data_base64: str | None = None
 
 
-class _Details(msgspec.Struct, gc=False):
+class _Modalities(msgspec.Struct, gc=False):
+    audio_tokens: Any = None
+    image_tokens: Any = None
+
+
+class _Details(_Modalities, gc=False):
     cached_tokens: Any = None
     reasoning_tokens: Any = None
+    cached_tokens_details: msgspec.Raw = _NOTHING
 
 
 class _Usage(msgspec.Struct, gc=False):
@@ -108,6 +114,8 @@ class _Data(_Usage, gc=False):
     type: Any = None
     estimated: Any = None
     organization: Any = None
+    service_tier: Any = None
+    custom_id: Any = None
     usage: msgspec.Raw = _NOTHING
     response: msgspec.Raw = _NOTHING
     body: msgspec.Raw = _NOTHING
@@ -120,6 +128,7 @@ _MANY = msgspec.json.Decoder(list[_Envelope])
 _DATA = msgspec.json.Decoder(_Data | None)
 _USAGE = msgspec.json.Decoder(_Usage)
 _DETAILS = msgspec.json.Decoder(_Details)
+_MODALITIES = msgspec.json.Decoder(_Modalities)
 _ANY = msgspec.json.Decoder()
 _AT = re.compile(r" - at `\$(?:\[(\d+)\])?\.?(.*)`$")
 _MEDIA = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
@@ -219,7 +228,7 @@ class Parser:
             # would be known.
             return None
         holders = _holders(data)
-        amounts = _amounts(data, holders)
+        amounts, priced_by = _amounts(data, holders)
         model = _model(holders)
         if not (amounts[0] or amounts[1]):
             raw = _ANY.decode(envelope.data)
@@ -242,7 +251,7 @@ class Parser:
         identity = blake2b(name.encode(), digest_size=16).digest()
         # Rounded down, so that the last second of an hour stays in its hour.
         seconds = None if unix is None else int(unix // 1)
-        return Event(identity, content, seconds, dims, amounts, organization)
+        return Event(identity, content, seconds, dims, amounts, organization, priced_by)
 
     def _unix(self, stated: datetime | None) -> float | None:
         """The time of an event in Unix seconds, None if it has none. Raises Refused."""
@@ -342,8 +351,9 @@ def _model(holders: Sequence[_Data]) -> str | None:
     return None
 
 
-def _amounts(data: _Data, holders: Sequence[_Data]) -> Amounts:
-    """The amounts to count: those of the first object with input or output tokens above 0.
+def _amounts(data: _Data, holders: Sequence[_Data]) -> tuple[Amounts, PricedBy | None]:
+    """The amounts to count: those of the first object with input or output tokens above 0, and
+    what else that object says of the price.
 
     Without one, OpenMeter's `tokens` count, then an object with 0 tokens. An event without any of
     them counts as a request.
@@ -354,9 +364,54 @@ def _amounts(data: _Data, holders: Sequence[_Data]) -> Amounts:
         if found is None:
             continue
         if found[0] or found[1]:
-            return found
+            return found, _priced_by(data, holders, usage)
         best = best or found
-    return _typed(data) or best or (0, 0, 0, 0, 1)
+    return _typed(data) or best or (0, 0, 0, 0, 1), None
+
+
+def _priced_by(data: _Data, holders: Sequence[_Data], usage: _Usage) -> PricedBy | None:
+    """What decides the price of a response beside its model and tokens; None if nothing does."""
+    tiers = [holder.service_tier for holder in holders if isinstance(holder.service_tier, str)]
+    tier = tiers[0][:LONGEST] if tiers and tiers[0] not in _NO_TIER else None
+    # Each line of a batch's output file has the id that its request had.
+    is_batch = data.object == "batch" or isinstance(data.custom_id, str)
+    parts = _parts(usage)
+    return PricedBy(parts, tier, is_batch) if parts or tier or is_batch else None
+
+
+_NO_TIER = ("", "auto", "default", "standard")
+
+
+def _parts(usage: _Usage) -> dict[str, int]:
+    """Tokens of audio and images. OpenAI's input contains cached tokens, its usage rows do not."""
+    found: dict[str, int] = {}
+    for direction, raws in (
+        (
+            "input",
+            (usage.prompt_tokens_details, usage.input_tokens_details, usage.input_token_details),
+        ),
+        (
+            "output",
+            (
+                usage.completion_tokens_details,
+                usage.output_tokens_details,
+                usage.output_token_details,
+            ),
+        ),
+    ):
+        for raw in raws:
+            details = None if raw is _NOTHING else _read(_DETAILS, raw)
+            if details is None:
+                continue
+            cached = _read(_MODALITIES, details.cached_tokens_details) or _Modalities()
+            for name in ("audio", "image"):
+                count = _detail(getattr(details, f"{name}_tokens"))
+                of_cache = _detail(getattr(cached, f"{name}_tokens"))
+                if direction == "input" and of_cache:
+                    found[f"input_cached_{name}"] = of_cache
+                if count > of_cache:
+                    found[f"{direction}_{name}"] = count - of_cache
+    return found
 
 
 def _usages(holders: Sequence[_Data]) -> Iterator[_Usage]:

@@ -27,7 +27,7 @@ class AttributePolicy:
     """The configured rules for series and their attributes. Times are in seconds.
 
     * `rename` and `drop` apply to single attributes.
-    * `token_types`: the token types that have series.
+    * `token_types`: the token types of polled usage that have series.
     * `skip_zero`: export a series only after its value is above 0.
     * `zero_hold`: how long a new series is exported as 0 before its value.
     * `max_series`: series per instrument, before further ones join the overflow series.
@@ -56,8 +56,9 @@ class AttributePolicy:
 
     def shows(self, measure: Measure) -> bool:
         """Return whether a measure has series."""
-        is_shown = measure.token_type is None or measure.token_type in self.token_types
-        return bool(measure.instrument) and is_shown
+        if measure.instrument == "openai.api.tokens":
+            return measure.token_type in self.token_types
+        return bool(measure.instrument)
 
     def attributes(self, raw: Attributes) -> Attributes:
         """Return the attributes to export: renamed, without the dropped ones."""
@@ -125,6 +126,7 @@ def estimate_attributes(endpoint: Endpoint, raw: Attributes) -> Attributes:
     """
     attributes: Attributes = {**raw, "currency": CURRENCY}
     attributes.pop("user_id", None)
+    attributes.pop("estimated", None)
     if endpoint.tool:
         attributes.pop("model", None)
     return attributes

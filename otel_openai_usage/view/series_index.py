@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Amount, Names
 from otel_openai_usage.domain.series_marks import Attributes, HighWaterMark, Key, OverflowMember
 from otel_openai_usage.domain.snapshot import AttributeValue, Point, Series
@@ -29,6 +30,7 @@ SWEEP_EVERY = 3600
 """Seconds between two searches for series that did not change for too long."""
 
 _ESTIMATED_COST = "openai.api.estimated_cost"
+_METERED_COST = "openai.metered.cost"
 _NANO = 1_000_000_000
 
 
@@ -256,8 +258,10 @@ class SeriesIndex:
             series.begins_at_zero = True
 
     def _join_estimate(self, joining: _Joining, raw: Attributes) -> AggregatedSeries:
-        attributes = estimate_attributes(joining.source_state.endpoint, raw)
-        return self._join(joining, _ESTIMATED_COST, attributes)
+        endpoint = joining.source_state.endpoint
+        attributes = estimate_attributes(endpoint, raw)
+        instrument = _METERED_COST if endpoint.name == METERED.name else _ESTIMATED_COST
+        return self._join(joining, instrument, attributes)
 
     def _join(
         self,
@@ -308,7 +312,8 @@ class SeriesIndex:
         attributes: Attributes,
         index: int,
     ) -> AggregatedSeries:
-        series_type = EstimatedSeries if instrument == _ESTIMATED_COST else AggregatedSeries
+        is_estimate = instrument in (_ESTIMATED_COST, _METERED_COST)
+        series_type = EstimatedSeries if is_estimate else AggregatedSeries
         is_counter = INSTRUMENTS[instrument].kind == "counter"
         source_state = joining.source_state
         start = source_state.progress.epoch

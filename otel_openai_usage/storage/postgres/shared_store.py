@@ -217,6 +217,7 @@ class SharedStore(Store):
             series.update_series(db, commit.updated)
             id_of = series.id_lookup(source_state, ids)
             rows.add_to_hours(db, source_state, hours, id_of)
+            series.add_estimates(db, source_state.id, id_of, commit.costs)
             return commit, Created(ids)
 
         scope = scope_of(source_state.organization, endpoint)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY
+from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.month_costs import DayCosts
 from otel_openai_usage.storage.sql.database import Database
 
@@ -23,11 +24,11 @@ def read(db: Database, organization: str, start: int, end: int, estimated_from: 
         f"SELECT estimates.day, dims.project_id, {db.decimal_sum('estimates.cost')}"
         " FROM sources JOIN estimates ON estimates.source_id = sources.id"
         " JOIN dims ON dims.id = estimates.dims"
-        " WHERE sources.organization = ? AND sources.kind <> ?"
+        " WHERE sources.organization = ? AND sources.kind NOT IN (?, ?)"
         " AND estimates.day >= ? AND estimates.day < ? GROUP BY 1, 2"
     )
     estimated = {}
-    selected = (organization, LEGACY.name, estimated_from, end)
+    selected = (organization, LEGACY.name, METERED.name, estimated_from, end)
     for day, project, cost in db.execute(sql, selected):
         estimated[day, project] = Decimal(cost or 0)
     return DayCosts(billed, estimated)

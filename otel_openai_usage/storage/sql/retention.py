@@ -86,7 +86,7 @@ def estimated_and_billed(
     estimates = db.execute(
         "SELECT estimates.day, estimates.cost"
         " FROM estimates JOIN sources ON sources.id = estimates.source_id"
-        " WHERE sources.organization = ? AND sources.kind <> 'legacy'"
+        " WHERE sources.organization = ? AND sources.kind NOT IN ('legacy', 'metered')"
         " AND estimates.day >= ? AND estimates.day < ? AND estimates.day >= sources.epoch",
         (organization, start, end),
     )

@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Any
 
 from otel_openai_usage.domain.endpoints import COSTS, Endpoint
-from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.rows import last_rows
@@ -41,11 +40,8 @@ def sums_statement(
     picks = ["sums.day", f"coalesce({_dimension(endpoint, 'currency')}, '')"]
     picks += [_dimension(endpoint, name) for name in by]
     picks += [_sum(db, measure.name, "sums.") for measure in endpoint.measures]
-    # Estimates belong to polled usage only: events and costs have none.
     join = ""
-    if endpoint is METERED:
-        picks += ["NULL", "0"]
-    elif endpoint is not COSTS:
+    if endpoint is not COSTS:
         picks += [db.decimal_sum("priced.cost"), _unpriced_tokens(db, endpoint)]
         # LEFT, because a series without a known price has no estimate.
         join = (

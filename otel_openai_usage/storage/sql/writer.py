@@ -272,6 +272,7 @@ class SqlWriter(ABC):
                 series.update_series(db, commit.updated)
                 id_of = series.id_lookup(source_state, ids)
                 rows.add_to_hours(db, source_state, commit.hours, id_of)
+                series.add_estimates(db, source_state.id, id_of, commit.costs)
                 created.append(Created(ids))
             return created
 
