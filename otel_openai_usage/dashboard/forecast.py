@@ -1,65 +1,55 @@
-"""What the month will cost, and when a budget is reached. Pure decisions, without I/O."""
+"""What the month will cost, and when a budget is reached. Pure decisions, without I/O.
 
-from collections.abc import Sequence
+The forecast itself is the one of the metrics: `domain.forecast`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-DAY = 86400
-LEAST_DAYS = 3
-"""So many of the last seven days must have cost something; with fewer there is no forecast."""
-EARLY = 3
-"""In the first days of a month only the week's rate counts: one expensive day would be multiplied by
-thirty.
-"""
+from otel_openai_usage.domain.forecast import DAY, forecast
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Money, and times in Unix seconds. `rate` is money a day; None where too little is known.
+    """Money, and times in Unix seconds.
 
-    `reached` is when the month's spending meets the limit: in the past if it has, None if it will
-    not this month.
+    `total` is the month as likely exceeded as not, `low` and `high` are its 10th and 90th
+    percentile, `rate` is money a day until its end; None where too little is known. `reached` is
+    when the month's spending meets the limit: in the past if it has, None if it will not this month.
     """
 
     spent: float
     rate: float | None
     total: float | None
+    low: float | None
+    high: float | None
     limit: float | None
     reached: float | None
 
 
-def rate(days: Sequence[float], elapsed_days: float) -> float | None:
-    """Money a day from the whole days that ended last, oldest first: the higher of the last day's
-    and the week's.
-    """
-    week = list(days[-7:])
-    days_with_cost = [cost for cost in week if cost > 0]
-    if len(days_with_cost) < LEAST_DAYS:
-        return None
-    weekly = sum(week) / len(week)
-    if elapsed_days < EARLY:
-        return weekly
-    return max(weekly, week[-1])
-
-
-def forecast(
-    spent: float,
-    known_until: float,
-    end: float,
-    per_day: float | None,
+def of_month(
+    days: Mapping[int, float],
+    now: float,
+    start: int,
+    end: int,
     limit: float | None,
     reached_before: float | None = None,
 ) -> Forecast:
-    """Continue from `spent`, known until a time, at a daily rate until the month ends.
+    """The forecast of the month [start, end).
 
+    `days` has the cost by day, the running one and those before the month included.
     `reached_before` is when the limit was reached already.
     """
-    total: float | None = None
-    if per_day is not None:
-        days_left = max(0.0, end - known_until) / DAY
-        total = spent + per_day * days_left
+    today = int(now // DAY) * DAY
+    spent = sum(cost for day, cost in days.items() if start <= day < end)
+    found = forecast(days, days.get(today, 0.0), now, start, end)
+    if found is None:
+        return Forecast(spent, None, None, None, None, limit, reached_before)
+    days_left = max(0.0, end - now) / DAY
+    rate = (found.median - spent) / days_left if days_left else 0.0
     reached = reached_before
-    if reached is None and limit is not None and per_day:
-        days_to_limit = (limit - spent) / per_day
-        when = known_until + days_to_limit * DAY
+    if reached is None and limit is not None and rate > 0:
+        when = now + (limit - spent) / rate * DAY
         reached = when if when < end else None
-    return Forecast(spent, per_day, total, limit, reached)
+    low, high = found.by_percentile[10], found.by_percentile[90]
+    return Forecast(spent, rate, found.median, low, high, limit, reached)

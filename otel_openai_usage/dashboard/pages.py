@@ -214,6 +214,10 @@ def _month_facts(report: Report) -> list[tuple[str, str]]:
     spent = units.money(forecast.spent, currency)
     total = units.money(forecast.total, currency)
     facts = [("So far", spent), ("Forecast", total)]
+    if forecast.low is not None and forecast.high is not None:
+        low = units.money(forecast.low, currency)
+        high = units.money(forecast.high, currency)
+        facts.append(("Likely between", f"{low} and {high}"))
     if forecast.limit is not None:
         limit = units.brief(forecast.limit, currency).removesuffix(".00")
         facts.append(("Budget", limit))

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from otel_openai_usage.dashboard.cube import DAY, Cube, Mask, Numbers
 from otel_openai_usage.dashboard.data import Data
-from otel_openai_usage.dashboard.forecast import Forecast, forecast, rate
+from otel_openai_usage.dashboard.forecast import Forecast, of_month
 from otel_openai_usage.dashboard.view import Span, View, month_end, month_start
 from otel_openai_usage.domain.model import Limit, floor, utc
+from otel_openai_usage.domain.month_costs import ESTIMATED_FOR
 
 TOP = 7
 """So many series have a colour of their own; the others are one."""
 WEEKLY = 100
 """A chart of more days than this has a bar for each week."""
-_WEEK = 7
+
 _LEAST_CHANGE = 0.005
 """Half a cent: a smaller change is none."""
 
@@ -438,35 +439,46 @@ class Report:
     @cached_property
     def month_days(self) -> Floats:
         """The cost of each day of this month so far."""
-        return self._money.by_day(self.month).astype(np.float64)
+        days = range(self.month.start, self.month.end, DAY)
+        return np.array([self._daily_costs.get(day, 0.0) for day in days], np.float64)
+
+    @cached_property
+    def _daily_costs(self) -> dict[int, float]:
+        """The cost of the last months by day, as the metrics of the month have it.
+
+        A new day costs what it is estimated to, where its bill is still lower.
+        """
+        start = month_start(month_start(month_start(self.today) - DAY) - DAY)
+        if self.data.first is not None:
+            start = min(self.today, max(start, self.data.first))
+        span = Span(start, self.today + DAY)
+        days = range(span.start, span.end, DAY)
+        costs = dict(zip(days, self._money.by_day(span).tolist(), strict=True))
+        if self.basis == "billed" and self.estimated:
+            new_from = floor(int(self.now) - ESTIMATED_FOR, DAY) - DAY
+            for day in range(max(start, new_from), span.end, DAY):
+                if self.now < day + DAY + ESTIMATED_FOR:
+                    costs[day] += self._beyond_bill(Span(day, day + DAY))
+        return costs
+
+    def _beyond_bill(self, day: Span) -> float:
+        """By how much the estimates of a day exceed its bill, project by project."""
+        billed = self._bill.by_value("project", day)
+        estimated = self._estimate.by_value("project", day)
+        return sum(max(0.0, cost - billed.get(name, 0.0)) for name, cost in estimated.items())
 
     @cached_property
     def forecast(self) -> Forecast:
-        """This month: spent, its daily rate, its total, the limit and when it is reached."""
-        start = self.month.start
-        settled_end = max(start, self._settled)
-        settled_days = (settled_end - start) // DAY
-        spent = float(self.month_days[:settled_days].sum())
+        """This month: spent, what it will have cost, the limit and when it is reached."""
         limit = None if self.limit is None else float(self.limit.amount)
-        per_day = rate(self._recent_days(), settled_days)
-        reached = self._reached(limit)
-        ahead = forecast(spent, settled_end, month_end(self.today), per_day, limit, reached)
-        so_far = float(self.month_days.sum())
-        # The days that are not settled may already have cost more than the rate says.
-        total = None if ahead.total is None else max(ahead.total, so_far)
-        return Forecast(so_far, ahead.rate, total, limit, ahead.reached)
-
-    def _recent_days(self) -> list[float]:
-        """The cost of the last settled days, at most a week, oldest first."""
-        end = self._settled
-        start = end - _WEEK * DAY
-        if self.data.first is not None:
-            # Days before the first row are not known to be free.
-            known_from = min(self.data.first, end)
-            start = max(start, known_from)
-        costs = self._money.by_day(Span(start, end))
-        days: list[float] = costs.tolist()
-        return days
+        return of_month(
+            self._daily_costs,
+            self.now,
+            self.month.start,
+            month_end(self.today),
+            limit,
+            self._reached(limit),
+        )
 
     def _reached(self, limit: float | None) -> float | None:
         """The start of the day on which the month's cost reached the limit; None if it did not."""

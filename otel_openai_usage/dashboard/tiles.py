@@ -33,6 +33,10 @@ def _money(report: Report) -> list[Any]:
     cost_title = f"Cost{kind}, {_period(report)}"
     growth = _change(report, report.cost_change, is_money=True)
     month_title = f"{month} so far{kind}"
+    first = report.data.first
+    if first is not None and first > report.month.start:
+        # Earlier days of the month are not known: the sum must not pass for the month.
+        month_title = f"Since {units.day(first)}{kind}"
     budget = _budget(report)
     forecast_title = f"Forecast for {month}"
     rate = "too few days to tell"

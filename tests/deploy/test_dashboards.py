@@ -138,6 +138,17 @@ def test_every_panel_has_something_to_show(
     assert wait_for(lambda: server.query(filled(expr)), f"{file}: {title}", 20)
 
 
+OLD_QUERIES = json.loads((Path(__file__).parent / "queries-0.1.json").read_text())
+
+
+@pytest.mark.real
+def test_dashboards_of_the_release_before_go_on(rig: Rig) -> None:
+    """Every query of the dashboards of 0.1 that uses a recording rule still gives data."""
+    server = rig.prometheus["scraped"]
+    silent = [title for _, title, expr in OLD_QUERIES if not server.query(filled(expr))]
+    assert silent == []
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("file", "name", "query"), list(variables()))

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from otel_openai_usage.composition.stores import queries_opener
+from otel_openai_usage.dashboard.data import read
+from otel_openai_usage.dashboard.queries import Report
+from otel_openai_usage.dashboard.view import View
 from otel_openai_usage.domain.endpoints import COSTS
 from otel_openai_usage.domain.model import Width, Window
 from otel_openai_usage.simulator.faults import Fault
@@ -43,9 +47,16 @@ def month(page: bytes, name: str, **labels: str) -> float | None:
     return sum(found) if found else None
 
 
-async def test_the_month_is_right_on_the_first_day(newcomer: Scene) -> None:
-    """After a start on the 25th month to date and last month equal the bill, also after a restart.
-    Until the days are read there is no series, and the number of missing days is shown.
+def _report(folder: Path, now: float) -> Report:
+    """What the dashboard shows."""
+    with queries_opener(folder / "state.db")() as queries:
+        return Report(read(queries, "default", now), View())
+
+
+async def test_the_month_is_right_on_the_first_day(newcomer: Scene, tmp_path: Path) -> None:
+    """After a start on the 25th month to date and last month equal the bill, also after a restart,
+    and the dashboard shows the same month and forecast. Until the days are read there is no series,
+    and the number of missing days is shown.
     """
     harness = newcomer.harness()
     await harness.start()
@@ -65,6 +76,12 @@ async def test_the_month_is_right_on_the_first_day(newcomer: Scene) -> None:
     assert month(page, "otel_openai_usage_history_days_missing") == 0
     after = {name: values(page, name) for name in counters}
     assert after["openai_api_cost_total"].keys() == counters["openai_api_cost_total"].keys()
+    report = _report(tmp_path, newcomer.clock.time)
+    assert report.forecast.spent == pytest.approx(month(page, "openai_api_cost_month"), rel=1e-9)
+    assert report.forecast.total == pytest.approx(
+        month(page, "openai_api_cost_month_forecast", scope="organization", percentile="50"),
+        rel=1e-6,
+    )
     spent = month(page, "openai_api_cost_month")
     middle = month(page, "openai_api_cost_month_forecast", scope="organization", percentile="50")
     assert spent is not None

@@ -30,6 +30,10 @@ CACHED = (
     f'/ sum(increase(openai_api_tokens_total{{{COSTS}, token_type="input"}}[$__range]))'
 )
 
+_FORECAST = f'openai_api_cost_month_forecast{{{COSTS}, percentile="50", scope='
+FORECAST = f'sum({_FORECAST}"organization"}}) or sum({_FORECAST}"project"}})'
+"""The organization's forecast; with projects chosen, which it does not have, the sum of theirs."""
+
 
 def filled(board: dashboard.Dashboard, panels: Sequence[Panel]) -> dashboard.Dashboard:
     """A dashboard with its panels, which Grafana lays out by width and height."""
@@ -57,13 +61,13 @@ def overview() -> dashboard.Dashboard:
             one(
                 "Spend this month",
                 "Since the 1st, UTC.",
-                f"sum(openai:cost:month{{{COSTS}}})",
+                f"sum(openai_api_cost_month{{{COSTS}}})",
                 "currencyUSD",
             ),
             one(
                 "Forecast to month end",
-                "If the rest of the month goes on like the month so far.",
-                f"sum(openai:cost_forecast:month{{{COSTS}}})",
+                "What the month will have cost, as likely more as less. With projects chosen: theirs, added up.",
+                FORECAST,
                 "currencyUSD",
             ),
             one(
@@ -103,7 +107,7 @@ def overview() -> dashboard.Dashboard:
             ranking(
                 "Spend this month by project",
                 "The ten projects that cost most since the 1st.",
-                f"topk(10, sum by (project_name) (openai:cost:month{{{COSTS}}}))",
+                f"topk(10, sum by (project_name) (openai_api_cost_month{{{COSTS}}}))",
                 "{{project_name}}",
                 "currencyUSD",
             ),
@@ -129,8 +133,8 @@ def overview() -> dashboard.Dashboard:
                 "Spend and forecast",
                 "The month so far as it grew. The forecast says where it will be when the month ends.",
                 [
-                    Query(f"sum(openai:cost:month{{{COSTS}}})", "spent"),
-                    Query(f"sum(openai:cost_forecast:month{{{COSTS}}})", "forecast"),
+                    Query(f"sum(openai_api_cost_month{{{COSTS}}})", "spent"),
+                    Query(FORECAST, "forecast"),
                     Query(
                         f'sum(max by (organization) (openai_api_spend_limit{{{ORGANIZATION}, project_id=""}}))',
                         "limit",
@@ -165,14 +169,14 @@ def cost() -> dashboard.Dashboard:
             one(
                 "Spend this month",
                 "Since the 1st, UTC.",
-                f"sum(openai:cost:month{{{COSTS}}})",
+                f"sum(openai_api_cost_month{{{COSTS}}})",
                 "currencyUSD",
                 width=6,
             ),
             one(
                 "Forecast to month end",
-                "If the rest of the month goes on like the month so far.",
-                f"sum(openai:cost_forecast:month{{{COSTS}}})",
+                "What the month will have cost, as likely more as less. With projects chosen: theirs, added up.",
+                FORECAST,
                 "currencyUSD",
                 width=6,
             ),
@@ -196,7 +200,7 @@ def cost() -> dashboard.Dashboard:
                 "The ten projects that cost most.",
                 [
                     Query(
-                        f"topk(10, sum by (project_name) (openai:cost:month{{{COSTS}}}))",
+                        f"topk(10, sum by (project_name) (openai_api_cost_month{{{COSTS}}}))",
                         "{{project_name}}",
                     )
                 ],
@@ -236,11 +240,11 @@ def cost() -> dashboard.Dashboard:
                 "Spend since the 1st, forecast, and the project's limit, where it has one.",
                 [
                     Query(
-                        f"sum by (organization, project_name) (openai:cost:month{{{COSTS}}})",
+                        f"sum by (organization, project_name) (openai_api_cost_month{{{COSTS}}})",
                         "spent this month",
                     ),
                     Query(
-                        f"sum by (organization, project_name) (openai:cost_forecast:month{{{COSTS}}})",
+                        f'max by (organization, project_name) (openai_api_cost_month_forecast{{{COSTS}, scope="project", percentile="50"}})',
                         "forecast",
                     ),
                     Query(
@@ -304,7 +308,7 @@ def drilldown() -> dashboard.Dashboard:
             one(
                 "Spend this month",
                 "Of the projects chosen. OpenAI bills by project, not by key.",
-                f"sum(openai:cost:month{{{COSTS}}})",
+                f"sum(openai_api_cost_month{{{COSTS}}})",
                 "currencyUSD",
                 width=6,
             ),
