@@ -14,6 +14,7 @@ import click
 from otel_openai_usage.cli import cli
 from otel_openai_usage.config.reference import page
 from otel_openai_usage.domain.instruments import INSTRUMENTS
+from otel_openai_usage.reports import weaver
 
 ROOT = Path(__file__).parent.parent
 TABLE = re.compile(r"(<!-- metrics: made by `make docs` -->\n).*?(<!-- /metrics -->)", re.DOTALL)
@@ -58,6 +59,7 @@ def readme() -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and what should stand in it."""
     made = {"metrics.md": metrics(), "configuration.md": page(), "cli.md": commands()}
+    made |= {f"registry/{name}": text for name, text in weaver.files().items()}
     return {ROOT / "README.md": readme()} | {
         ROOT / "docs" / name: text for name, text in made.items()
     }

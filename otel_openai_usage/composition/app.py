@@ -514,6 +514,7 @@ def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
         drop=frozenset(attributes.drop),
         token_types=frozenset(usage.token_types),
         skip_zero=attributes.skip_zero,
+        profile=attributes.profile,
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
         name_wait=30.0 if waits_for_names else 0.0,

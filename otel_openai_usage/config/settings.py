@@ -28,6 +28,7 @@ from otel_openai_usage.config.fields import (
     problem,
 )
 from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES, USAGE_ENDPOINTS
+from otel_openai_usage.domain.gen_ai import Profile
 
 _Positive = Annotated[int, Field(ge=1), WHOLE]
 _Port = Annotated[int, Field(ge=0, le=65535), WHOLE]
@@ -208,6 +209,10 @@ class Attributes(Section):
     """Attributes under other names, such as `model: gen_ai.response.model`."""
     drop: tuple[str, ...] = ()
     """Attributes to leave out; their series are summed, nothing is lost."""
+    profile: Profile = "openai"
+    """The names of tokens: `openai` (openai.api.tokens), `gen_ai` (gen_ai.client.inference.usage.*, by
+    OpenTelemetry's conventions for generative AI), or `both`.
+    """
     resource: dict[str, Plain] = Field(default_factory=dict)
     """Constant resource attributes, on top of `OTEL_RESOURCE_ATTRIBUTES`."""
     to_resource: tuple[str, ...] = ()

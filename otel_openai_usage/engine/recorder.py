@@ -285,6 +285,7 @@ class Recorder:
         snapshot = self.snapshot_builder.snapshot(now, mono)
         if snapshot is None:
             return False
+        self.fold([], series_index.take_marks())
         self.board.publish(snapshot)
         for instrument, (live, folded) in series_index.counts().items():
             self.telemetry.series(instrument, live, folded)

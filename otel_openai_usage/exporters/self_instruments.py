@@ -7,6 +7,7 @@ from typing import Literal
 from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics.export import CardinalityLimits
 
+from otel_openai_usage.domain.gen_ai import GEN_AI_INSTRUMENTS
 from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
 
 CARDINALITY: CardinalityLimits = dict.fromkeys(
@@ -26,7 +27,11 @@ RESTATED = Instrument(
 `instrument` names the counter; the other attributes are those of the counter's series.
 """
 
-SNAPSHOT_INSTRUMENTS: Mapping[str, Instrument] = {**INSTRUMENTS, RESTATED.name: RESTATED}
+SNAPSHOT_INSTRUMENTS: Mapping[str, Instrument] = {
+    **INSTRUMENTS,
+    **GEN_AI_INSTRUMENTS,
+    RESTATED.name: RESTATED,
+}
 """Every instrument that may have points in a snapshot."""
 
 OUTCOMES = ("accepted", "duplicate", "conflicting", "refused")

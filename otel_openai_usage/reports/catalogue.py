@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from otel_openai_usage.domain.gen_ai import GEN_AI_INSTRUMENTS
 from otel_openai_usage.domain.instruments import INSTRUMENTS, Instrument
 from otel_openai_usage.exporters.self_instruments import RESTATED, SELF_INSTRUMENTS, SelfInstrument
 
@@ -43,6 +44,7 @@ def _entry(row: Instrument | SelfInstrument) -> CatalogueEntry:
 def entries() -> dict[str, list[CatalogueEntry]]:
     """Every metric by family: usage that OpenAI reports, and the exporter's own health."""
     usage = [_entry(instrument) for instrument in INSTRUMENTS.values()]
+    usage += [_entry(instrument) for instrument in GEN_AI_INSTRUMENTS.values()]
     health = [_entry(row) for row in SELF_INSTRUMENTS.values()]
     health.append(_entry(RESTATED))
     return {"openai": usage, "otel_openai_usage": health}

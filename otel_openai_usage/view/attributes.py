@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 
+from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES, Endpoint, Measure
 from otel_openai_usage.domain.model import Names
 from otel_openai_usage.domain.pricing import CURRENCY
@@ -19,7 +20,15 @@ OVERFLOW = "otel.metric.overflow"
 """The attribute that OpenTelemetry defines for an overflow series."""
 
 _ID_AND_NAME = (("project_id", "project_name"), ("api_key_id", "api_key_name"))
-_OVERFLOW_ATTRIBUTES = ("organization", "operation", "token_type", "currency")
+_OVERFLOW_ATTRIBUTES = (
+    "organization",
+    "operation",
+    "token_type",
+    "currency",
+    gen_ai.PROVIDER_NAME,
+    gen_ai.MODALITY,
+)
+_NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class AttributePolicy:
     * `name_wait`: how long a new series waits for the names of its project and API key.
     * `forget`: a series becomes dormant when none of its members changed for so long.
     * `make_room`: the same, when its instrument has no capacity left for a new series.
+    * `profile`: whether tokens are shown under our names, those of the GenAI conventions, or both.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +55,7 @@ class AttributePolicy:
     name_wait: float = 30
     forget: float = float("inf")
     make_room: float = float("inf")
+    profile: gen_ai.Profile = "openai"
 
     @property
     def names_without_ids(self) -> bool:
@@ -60,18 +71,26 @@ class AttributePolicy:
             return measure.token_type in self.token_types
         return bool(measure.instrument)
 
-    def attributes(self, raw: Attributes) -> Attributes:
-        """Return the attributes to export: renamed, without the dropped ones."""
+    def shows_under_our_names(self, measure: Measure) -> bool:
+        """Return whether a measure has series that are not those of the GenAI conventions."""
+        is_replaced = self.profile == "gen_ai" and measure.instrument == "openai.api.tokens"
+        return self.shows(measure) and not is_replaced
+
+    def attributes(self, raw: Attributes, names: Mapping[str, str] = _NO_NAMES) -> Attributes:
+        """Return the attributes to export: renamed, without the dropped ones.
+
+        `names` are a convention's names, where the policy does not rename.
+        """
         return {
-            self.rename.get(name, name): value
+            self.rename.get(name) or names.get(name, name): value
             for name, value in raw.items()
             if name not in self.drop
         }
 
-    def overflow(self, raw: Attributes) -> Attributes:
+    def overflow(self, raw: Attributes, names: Mapping[str, str] = _NO_NAMES) -> Attributes:
         """Return the attributes of the overflow series for a series with these attributes."""
         common = {name: raw[name] for name in _OVERFLOW_ATTRIBUTES if name in raw}
-        return {**self.attributes(common), OVERFLOW: True}
+        return {**self.attributes(common, names), OVERFLOW: True}
 
 
 def attribute_key(attributes: Attributes) -> Key:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from otel_openai_usage.domain.gen_ai import PlacedPart
 from otel_openai_usage.domain.model import Amount
 from otel_openai_usage.domain.snapshot import Series
 from otel_openai_usage.domain.source_state import StoredSeries
@@ -14,6 +15,7 @@ from otel_openai_usage.view.series_life import (
 )
 
 _NOTHING = Decimal(0)
+_NO_PART = PlacedPart("", "", (), ())
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +100,9 @@ class AggregatedSeries:
         self.begins_at_zero = old.begins_at_zero
         self.high_water_mark = old.value() if old.may_show_value else 0
 
+    def published(self, value: Amount) -> None:
+        """Note that a snapshot will have this value."""
+
     def number(self, amount: Amount) -> int | float:
         """Return the amount as the instrument exports it. Only here money becomes a float."""
         return float(amount) if self.floating else int(amount)
@@ -116,6 +121,41 @@ class EstimatedSeries(AggregatedSeries):
         """Return the price of what OpenAI reports for the members now. Can fall."""
         estimates = (stored_series.estimate for stored_series, _ in self.members)
         return sum((estimate or _NOTHING for estimate in estimates), _NOTHING)
+
+
+@dataclass(slots=True, eq=False)
+class GenAiSeries(AggregatedSeries):
+    """One part of its members' tokens, by the names of the GenAI conventions.
+
+    The part of unknown modality is what remains, so it falls where OpenAI tells a modality later.
+    Then it stays at what was published, and `has_fallen` says that the store must know.
+    """
+
+    part: PlacedPart = _NO_PART
+    highest: Amount = 0
+
+    def member_sum(self) -> Amount:
+        """Return what the members add up to. Can fall if the part is what remains."""
+        of = self.part.of
+        return sum(of(stored_series.shown) for stored_series, _ in self.members)
+
+    def reported_sum(self) -> Amount:
+        """Return what OpenAI reports for the members now. Can fall."""
+        of = self.part.of
+        return sum(of(stored_series.total) for stored_series, _ in self.members)
+
+    def value(self) -> Amount:
+        """Return the value to show after the zero."""
+        return max(self.high_water_mark, self.highest, self.member_sum())
+
+    def published(self, value: Amount) -> None:
+        """Note that a snapshot will have this value."""
+        self.highest = value
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether the members add up to less than was published, and no mark says so."""
+        return self.highest > max(self.high_water_mark, self.member_sum())
 
 
 @dataclass(slots=True, eq=False)

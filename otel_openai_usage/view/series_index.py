@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Amount, Names
@@ -22,7 +23,7 @@ from otel_openai_usage.view.attributes import (
 from otel_openai_usage.view.capacity import Capacity
 from otel_openai_usage.view.naming import HighWaterMarks, Naming
 from otel_openai_usage.view.points import PointLists
-from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries, Placement
+from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries, GenAiSeries, Placement
 from otel_openai_usage.view.series_life import PlacementState, SeriesState
 from otel_openai_usage.view.zero_first import Moment, ZeroFirst
 
@@ -78,6 +79,7 @@ class SeriesIndex:
         # Only these are looked at for the next snapshot, so a poll costs what it changes.
         self._changed: dict[AggregatedSeries, None] = {}
         self._restated: dict[AggregatedSeries, Amount] = {}
+        self._fallen: dict[GenAiSeries, None] = {}
         self._swept = float("-inf")
 
     # --- what changes it: loading, readings, names
@@ -234,7 +236,8 @@ class SeriesIndex:
         """Join a series for each measure, and one for the estimated cost."""
         raw = self._naming.raw_attributes(joining.source_state, joining.stored_series)
         measures = joining.source_state.endpoint.measures
-        shown = [pair for pair in enumerate(measures) if self.policy.shows(pair[1])]
+        shows = self.policy.shows_under_our_names
+        shown = [pair for pair in enumerate(measures) if shows(pair[1])]
         for number, (index, measure) in enumerate(shown):
             attributes = dict(raw)
             if measure.token_type:
@@ -243,8 +246,23 @@ class SeriesIndex:
             rest = shown[number:]
             needed = sum(other.instrument == measure.instrument for _, other in rest)
             self._join(joining, measure.instrument, attributes, index=index, needed=needed)
+        if self.policy.profile != "openai":
+            self._join_gen_ai(joining, raw)
         if joining.stored_series.estimate is not None:
             self._join_estimate(joining, raw)
+
+    def _join_gen_ai(self, joining: _Joining, raw: Attributes) -> None:
+        """Join a series for each part of the tokens, under the names of the GenAI conventions."""
+        endpoint = joining.source_state.endpoint
+        parts = gen_ai.parts(endpoint)
+        if not parts:
+            return
+        common: Attributes = {**raw, gen_ai.PROVIDER_NAME: gen_ai.PROVIDER}
+        common["operation"] = gen_ai.OPERATIONS[endpoint.name]
+        for number, part in enumerate(parts):
+            attributes: Attributes = {**common, gen_ai.MODALITY: part.modality}
+            needed = sum(other.instrument == part.instrument for other in parts[number:])
+            self._join(joining, part.instrument, attributes, needed=needed, part=part)
 
     def _join_late_estimate(self, joining: _Joining) -> None:
         """Join the series of the estimated cost, if there was no price before."""
@@ -271,24 +289,26 @@ class SeriesIndex:
         *,
         index: int = 0,
         needed: int = 1,
+        part: gen_ai.PlacedPart | None = None,
     ) -> AggregatedSeries:
         """Join the series with these attributes, or the overflow series. Return the series.
 
         `index` is of the measure. `needed` is how many series of the instrument will be joined,
-        this one included.
+        this one included. `part` is of the tokens, for an instrument of the GenAI conventions.
         """
-        if "operation" not in INSTRUMENTS[instrument].attributes:
+        names = gen_ai.ATTRIBUTE_NAMES if part else {}
+        if not part and "operation" not in INSTRUMENTS[instrument].attributes:
             raw.pop("operation", None)
-        attributes = self.policy.attributes(raw)
+        attributes = self.policy.attributes(raw, names)
         key = attribute_key(attributes)
         if self._overflows(joining, instrument, key, needed):
-            attributes = self.policy.overflow(raw)
+            attributes = self.policy.overflow(raw, names)
             key = attribute_key(attributes)
         series = self._series[instrument].get(key)
         if series is None and (instrument, key) in self._dormant:
             series = self._reactivate(instrument, key)
         if series is None:
-            series = self._create(joining, instrument, key, attributes, index)
+            series = self._create(joining, instrument, key, attributes, index, part)
         if series not in joining.placement.series:
             series.members.append((joining.stored_series, index))
             joining.placement.series += (series,)
@@ -311,7 +331,10 @@ class SeriesIndex:
         key: Key,
         attributes: Attributes,
         index: int,
+        part: gen_ai.PlacedPart | None,
     ) -> AggregatedSeries:
+        if part:
+            return self._create_gen_ai(joining, key, attributes, part)
         is_estimate = instrument in (_ESTIMATED_COST, _METERED_COST)
         series_type = EstimatedSeries if is_estimate else AggregatedSeries
         is_counter = INSTRUMENTS[instrument].kind == "counter"
@@ -328,6 +351,25 @@ class SeriesIndex:
             high_water_mark=self._marks.of(instrument, key),
         )
         self._series[instrument][key] = series
+        return series
+
+    def _create_gen_ai(
+        self, joining: _Joining, key: Key, attributes: Attributes, part: gen_ai.PlacedPart
+    ) -> AggregatedSeries:
+        source_state = joining.source_state
+        # What remains counts since the measure did of which it remains.
+        start = max(source_state.starts_at(place) for place in part.plus)
+        series = GenAiSeries(
+            instrument=part.instrument,
+            series=Series(attributes, start=start * _NANO),
+            # Most models have one or two modalities, so the others are omitted while they are 0.
+            is_late=True,
+            floating=False,
+            from_zero=source_state.endpoint.from_zero,
+            high_water_mark=self._marks.of(part.instrument, key),
+            part=part,
+        )
+        self._series[part.instrument][key] = series
         return series
 
     def _mark_changed(self, series: Iterable[AggregatedSeries]) -> None:
@@ -480,13 +522,29 @@ class SeriesIndex:
             series.begins_at_zero = True
         elif series.may_show_value:
             self._set_state(series, SeriesState.SHOWN)
+            series.published(value)
             self._points.set(series, series.number(value))
+            if isinstance(series, GenAiSeries) and series.has_fallen:
+                self._fallen[series] = None
         else:
             self._set_state(series, SeriesState.ZERO_FIRST)
             if series.zero_since is None:
                 series.zero_since = mono
                 series.zero_version = version
             self._points.set(series, series.number(0))
+
+    def take_marks(self) -> list[HighWaterMark]:
+        """Return what the store must remember of the parts of tokens that fell, once.
+
+        Without it a part that fell would show less after a restart.
+        """
+        marks = []
+        for series in self._fallen:
+            series.high_water_mark = series.highest
+            key = attribute_key(dict(series.series.attributes))
+            marks.append(HighWaterMark(series.instrument, key, series.highest))
+        self._fallen.clear()
+        return marks
 
     def _set_state(self, series: AggregatedSeries, state: SeriesState) -> None:
         if series.state is state:

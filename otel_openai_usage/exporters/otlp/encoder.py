@@ -9,6 +9,7 @@ from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, Scope
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from otel_openai_usage.domain.gen_ai import GEN_AI_INSTRUMENTS, SCHEMA_URL
 from otel_openai_usage.domain.instruments import Instrument
 from otel_openai_usage.domain.snapshot import AttributeValue, Point, Snapshot
 from otel_openai_usage.exporters.otlp.left_out import NOT_ENCODABLE, LeftOut, require_encodable
@@ -57,6 +58,7 @@ class SnapshotEncoder:
         self._instruments = instruments
         self._resource = resource
         self._scope = scope
+        self._gen_ai_scope = InstrumentationScope(scope.name, scope.version, SCHEMA_URL)
         self._to_resource = to_resource
         self._max_points = max_points
         self._points = PointEncoder(to_resource, chunk_points)
@@ -88,9 +90,24 @@ class SnapshotEncoder:
             except NOT_ENCODABLE as error:
                 left_out.add(sum(map(len, points_by_name.values())), error)
                 continue
-            metrics = self._encoded_metrics(moved, points_by_name, left_out)
-            resources.append(_envelope(resource, self._scope, metrics))
+            for scope, some in self._by_scope(points_by_name):
+                metrics = self._encoded_metrics(moved, some, left_out)
+                resources.append(_envelope(resource, scope, metrics))
         return resources
+
+    def _by_scope(
+        self, points_by_name: _PointsByName
+    ) -> Iterator[tuple[InstrumentationScope, _PointsByName]]:
+        """Yield our instruments, then those of the GenAI conventions with their schema URL."""
+        ours: dict[str, Sequence[Point]] = {}
+        gen_ai: dict[str, Sequence[Point]] = {}
+        for name, points in points_by_name.items():
+            of_scope = gen_ai if name in GEN_AI_INSTRUMENTS else ours
+            of_scope[name] = points
+        if ours:
+            yield self._scope, ours
+        if gen_ai:
+            yield self._gen_ai_scope, gen_ai
 
     def _groups(self, snapshot: Snapshot) -> Mapping[_Moved, _PointsByName]:
         """Return the points by the attributes that move to the resource, and by instrument."""
@@ -132,7 +149,8 @@ def _envelope(
     resource: Resource, scope: InstrumentationScope, metrics: Iterator[EncodedMetric]
 ) -> EncodedResource:
     """Return a resource with one scope, both as the official encoder encodes them."""
-    empty = MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, [], "")], "")])
+    scope_metrics = ScopeMetrics(scope, [], scope.schema_url or "")
+    empty = MetricsData([ResourceMetrics(resource, [scope_metrics], "")])
     (message,) = encode_metrics(empty).resource_metrics
     (scope_message,) = message.scope_metrics
     head = pb2.ResourceMetrics(resource=message.resource, schema_url=message.schema_url)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 import otel_openai_usage
+from otel_openai_usage.domain.gen_ai import GEN_AI_INSTRUMENTS, SCHEMA_URL
 from otel_openai_usage.domain.instruments import Instrument
 from otel_openai_usage.domain.snapshot import Board, Point
 from otel_openai_usage.exporters.sdk.cardinality import CardinalityFold, LimitReader
@@ -39,13 +40,16 @@ def instrument(
 
     `before_page` is called before a snapshot is read, `observed` with its version afterwards.
     """
-    meter = meter_provider.get_meter(SCOPE, otel_openai_usage.__version__)
+    version = otel_openai_usage.__version__
+    ours = meter_provider.get_meter(SCOPE, version)
+    gen_ai = meter_provider.get_meter(SCOPE, version, SCHEMA_URL)
     limits = LimitReader(meter_provider, cardinality_limit)
     for row in SNAPSHOT_INSTRUMENTS.values():
         steps: list[Callable[[Sequence[Point]], Sequence[Point]]] = []
         if since_start and row.kind == "counter":
             steps.append(SinceStart(board.current().points.get(row.name, ())).points)
         steps.append(CardinalityFold(row, limits).points)
+        meter = gen_ai if row.name in GEN_AI_INSTRUMENTS else ours
         callbacks = [_callback(row, board, steps, before_page, observed)]
         if row.kind == "counter":
             meter.create_observable_counter(row.name, callbacks, row.unit, row.description)

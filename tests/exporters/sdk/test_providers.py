@@ -2,17 +2,19 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError
 from otel_openai_usage.exporters.self_instruments import SELF_INSTRUMENTS, SNAPSHOT_INSTRUMENTS
 from otel_openai_usage.testing import Harness
-from tests.exporters.collectors import http_collector
+from tests.exporters.collectors import Received, http_collector
 from tests.exporters.sdk.packages import witness
 from tests.real.installed import KEY, Simulator, Surroundings
 from tests.testing.test_harness import HOUR, Scene, stage
@@ -40,6 +42,13 @@ def forget(file: Path) -> None:
     file.unlink()
 
 
+def labels(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]:
+    """Return attributes as Prometheus has them: without dots, and an empty one is none."""
+    return frozenset(
+        (name.replace(".", "_"), str(value)) for name, value in attributes.items() if value
+    )
+
+
 def of_json(line: str) -> Values:
     """Return the number points of one export by the SDK."""
     found: Values = {}
@@ -47,10 +56,7 @@ def of_json(line: str) -> Values:
         for metric in scope["metrics"]:
             for point in metric["data"]["data_points"]:
                 if "value" in point:
-                    attributes = [
-                        (name, str(value)) for name, value in point["attributes"].items() if value
-                    ]
-                    found[metric["name"], frozenset(attributes)] = point["value"]
+                    found[metric["name"], labels(point["attributes"])] = point["value"]
     return found
 
 
@@ -62,15 +68,34 @@ def of_page(page: bytes) -> Values:
     for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:
             if sample.name in names:
-                # The text format has a label of every series of a family; an empty one is none.
-                labels = frozenset(pair for pair in sample.labels.items() if pair[1])
-                found[names[sample.name], labels] = sample.value
+                found[names[sample.name], labels(sample.labels)] = sample.value
     return found
 
 
 def usage(values: Values) -> Values:
     """Return the values of the snapshot's instruments."""
     return {key: value for key, value in values.items() if key[0] in SNAPSHOT_INSTRUMENTS}
+
+
+def schemas(received: Received) -> dict[str, str]:
+    """Return the schema URL of the scope of each metric with number points."""
+    return {
+        metric.name: scope.schema_url
+        for request in received.requests
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if not metric.HasField("histogram")
+    }
+
+
+def total(values: Values, name: str, wanted: dict[str, str]) -> float:
+    """Return the sum of the series of an instrument that have these attributes."""
+    return sum(
+        value
+        for (instrument, attributes), value in values.items()
+        if instrument == name and wanted.items() <= dict(attributes).items()
+    )
 
 
 async def test_all_exporters_give_the_same(
@@ -82,7 +107,8 @@ async def test_all_exporters_give_the_same(
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus,otlp,witness")
     with http_collector() as received:
         otlp = {"endpoint": received.url, "protocol": "http/protobuf"}
-        harness = Harness(settings(stage, otlp=otlp), stage.clock)
+        attributes = {"profile": "both"}
+        harness = Harness(settings(stage, otlp=otlp, attributes=attributes), stage.clock)
         await harness.start()
         await harness.poll()
         stage.clock.time += HOUR
@@ -90,14 +116,19 @@ async def test_all_exporters_give_the_same(
         scraped = of_page(harness.page())
         await harness.close()
         sent: Values = {}
-        for name, attributes, point in received.points():
+        for name, found, point in received.points():
             number = point.as_int if point.HasField("as_int") else point.as_double
-            sent[name, frozenset(pair for pair in attributes.items() if pair[1])] = number
+            sent[name, labels(found)] = number
     exported = of_json(exports(witness)[-1])
     assert usage(exported) == usage(sent) == usage(scraped)
     assert len({name for name, _ in usage(exported)}) > 8
     assert exported.keys() - usage(exported).keys() == sent.keys() - usage(sent).keys()
     assert exported.keys() == scraped.keys()
+    assert schemas(received) == {
+        name: gen_ai.SCHEMA_URL if name in gen_ai.GEN_AI_INSTRUMENTS else "" for name, _ in sent
+    }
+    by_modality = total(sent, gen_ai.INPUT, {})
+    assert by_modality == total(sent, "openai.api.tokens", {"token_type": "input"}) > 0
 
 
 async def test_an_exporter_that_wants_delta_gets_cumulative(
