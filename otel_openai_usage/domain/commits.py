@@ -138,11 +138,12 @@ def _refuse_unstorable(endpoint: Endpoint, change: Change) -> None:
     A coarse row is the difference between OpenAI's bucket and its finer rows, which may be many.
     """
     for row in change.writes:
-        for amount in row.amounts:
-            if isinstance(amount, int) and not _MIN_INTEGER <= amount <= _MAX_INTEGER:
-                raise BadResponse(
-                    f"{endpoint.path}: counts of the bucket {row.start} are too large to be stored"
-                )
+        if not reconciliation.are_whole(row.amounts):
+            continue
+        if min(row.amounts) < _MIN_INTEGER or max(row.amounts) > _MAX_INTEGER:
+            raise BadResponse(
+                f"{endpoint.path}: counts of the bucket {row.start} are too large to be stored"
+            )
 
 
 def _costs(source_state: SourceState, change: Change, prices: PriceList | None) -> Estimate:
@@ -173,9 +174,11 @@ def _repriced(
 def grown(stored_series: StoredSeries, moved: Amounts, now: int) -> StoredSeries:
     """A copy of the series after its total moved."""
     after = total(stored_series.total, moved)
-    top = highest(stored_series.shown, after)
     # Nearly always both are equal. There are many series, so they share one tuple.
-    shown = after if top == after else top
+    shown = after
+    if stored_series.shown is not stored_series.total or min(moved) < 0:
+        top = highest(stored_series.shown, after)
+        shown = after if top == after else top
     return StoredSeries(
         stored_series.id,
         stored_series.dims,

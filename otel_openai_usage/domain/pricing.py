@@ -129,10 +129,8 @@ def cost_of(moved: Amounts, rates: Rates | None) -> Decimal | None:
         return None
     cost = Decimal(0)
     for amount, rate in zip(moved, rates, strict=True):
-        if not amount:
-            continue
-        if rate is None:
+        if amount and rate is None:
             return None
-        if rate:
+        if amount and rate:
             cost = EXACT.add(cost, EXACT.multiply(rate, Decimal(amount)))
     return cost

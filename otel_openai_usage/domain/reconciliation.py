@@ -130,19 +130,19 @@ def _common(moved: Amounts, superseded: Amounts) -> Amounts:
 def total(one: Amounts, other: Amounts) -> Amounts:
     """The sum, measure by measure."""
     # Python's `+` rounds a Decimal to 28 digits, but is exact for integers.
-    if _are_whole(one) and _are_whole(other):
+    if are_whole(one) and are_whole(other):
         return tuple(map(operator.add, one, other))
     return tuple(map(EXACT.add, one, other))
 
 
 def difference(one: Amounts, other: Amounts) -> Amounts:
     """`one` minus `other`, measure by measure."""
-    if _are_whole(one) and _are_whole(other):
+    if are_whole(one) and are_whole(other):
         return tuple(map(operator.sub, one, other))
     return tuple(map(EXACT.subtract, one, other))
 
 
-def _are_whole(amounts: Amounts) -> bool:
+def are_whole(amounts: Amounts) -> bool:
     """Whether all amounts are integers. An endpoint has money only or none."""
     return type(amounts[0]) is int and type(amounts[-1]) is int
 

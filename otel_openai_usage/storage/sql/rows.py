@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Width
-from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row
+from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row, are_whole
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.series import MAX_PARAMETERS, IdOf
@@ -168,6 +168,8 @@ def _row_values(
     source: int, width: int, start: int, dims_id: int, amounts: Amounts
 ) -> tuple[int | str, ...]:
     """A row in the order of `_KEY_COLUMNS` and the measures."""
+    if are_whole(amounts):
+        return (source, width, start, dims_id, *amounts)  # type: ignore[arg-type]  # all are int
     return (source, width, start, dims_id, *map(encode_amount, amounts))
 
 

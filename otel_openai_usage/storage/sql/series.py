@@ -70,8 +70,7 @@ def add_series(
         (
             source_state.id,
             encode_dims(series.dims, endpoint),
-            encode_amounts(series.total),
-            encode_amounts(series.shown),
+            *_totals(series),
             int(series.released),
             series.first_seen,
             series.changed,
@@ -95,11 +94,9 @@ def id_lookup(source_state: SourceState, created_ids: Mapping[Dims, int]) -> IdO
 
 def update_series(db: Database, updated: Iterable[StoredSeries]) -> None:
     """Store the totals of existing series."""
-    values = []
-    for series in updated:
-        total = encode_amounts(series.total)
-        shown = encode_amounts(series.shown)
-        values.append((total, shown, series.changed, *_estimates(series), series.id))
+    values = [
+        (*_totals(series), series.changed, *_estimates(series), series.id) for series in updated
+    ]
     columns = ("total", "shown", "changed", "estimate", "estimate_shown")
     db.update("dims", columns, values)
 
@@ -107,6 +104,12 @@ def update_series(db: Database, updated: Iterable[StoredSeries]) -> None:
 def mark_released(db: Database, released: Iterable[StoredSeries]) -> None:
     """These series were exported as 0 first; from now on their totals are exported."""
     db.update("dims", ["released"], [(1, series.id) for series in released])
+
+
+def _totals(series: StoredSeries) -> tuple[str, str]:
+    """The columns `total` and `shown`. Nearly always both are one tuple."""
+    total = encode_amounts(series.total)
+    return total, total if series.shown is series.total else encode_amounts(series.shown)
 
 
 def _estimates(series: StoredSeries) -> tuple[str | None, str | None]:
