@@ -252,10 +252,21 @@ def _usage_attributes(stored: _Attributes, endpoint_name: str | None) -> _Attrib
     attributes = _ids(stored)
     operation = stored.get("operation") or endpoint_name
     model = stored.get("model")
+    if operation in _TOOLS:
+        # A tool call is a line of its own on the bill, whichever model made it.
+        return {**attributes, "operation": operation, "model": _TOOLS[operation]}
     if not model and operation:
         # Usage without a model, such as that of sessions, goes by its operation.
         model = operation.replace("_", " ")
     return {**attributes, "operation": operation, "model": model or None}
+
+
+_TOOLS = {
+    "code_interpreter_sessions": "code interpreter sessions",
+    "file_search_calls": "file search tool calls",
+    "web_search_calls": "web search tool calls",
+}
+"""The endpoints whose usage has a price of its own, and OpenAI's line items for them."""
 
 
 def _cost_attributes(stored: _Attributes) -> _Attributes:

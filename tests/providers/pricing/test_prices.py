@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -172,3 +173,30 @@ def test_legacy_records_are_priced_where_they_can_be(prices: Prices) -> None:
     }
     picture = tuple(1 if measure.name == "images" else 0 for measure in LEGACY.measures)
     assert estimate(LEGACY, "acme", [Move(NOW, dims, picture, True)], prices).growth == {}
+
+
+TOKENS_OF = {
+    "input_text": "input", "input_audio": "input", "input_image": "input",
+    "input_cached": "input", "input_cached_text": "input_cached",
+    "input_cached_audio": "input_cached", "input_cached_image": "input_cached",
+    "input_cache_write": "input", "input_cache_write_30m": "input_cache_write",
+    "input_cache_write_12h": "input_cache_write", "output_text": "output",
+    "output_audio": "output", "output_image": "output",
+}  # fmt: skip
+"""Each kind of tokens, and what it is a part of."""
+
+
+@pytest.mark.parametrize("kind", TOKENS_OF)
+def test_every_kind_of_tokens_has_a_price_of_ones_own(kind: str) -> None:
+    """A million tokens that are all of one kind cost its own price; the others their whole's."""
+    prices = Prices({"acme": {"private": {"input": 3, "output": 5, kind: 70}}})
+    used: dict[str, Any] = {kind: 1_000_000}
+    whole = kind
+    while whole in TOKENS_OF:
+        whole = TOKENS_OF[whole]
+        used[whole] = 1_000_000
+    assert cost(prices, "private", **used) == 70
+    used.pop(kind)
+    assert cost(prices, "private", **used) == {"input": 3, "output": 5}[whole]
+    used |= {kind: 1_000_000, "batch": "true"}
+    assert cost(prices, "private", **used) == 35

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from genai_prices import Usage, data_snapshot
@@ -10,9 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_openai_usage.domain.endpoints import ENDPOINTS
+from otel_openai_usage.domain.model import Window
 from otel_openai_usage.domain.pricing import estimate
 from otel_openai_usage.domain.reconciliation import Move
 from otel_openai_usage.providers.openai.prices import Prices
+from tests.testing.test_harness import MIDNIGHT, scene, values
 
 COMPLETIONS = ENDPOINTS["completions"]
 OPENAI = next(each for each in data_snapshot.get_snapshot().providers if each.id == "openai")
@@ -151,3 +154,38 @@ def test_the_finer_numbers_matter(model: str, share: str) -> None:
     assert whole is not None
     assert coarse is not None
     assert abs(whole - coarse) / whole >= Decimal(share)
+
+
+async def test_the_exporter_estimates_what_the_list_says(tmp_path: Path) -> None:
+    """From OpenAI's answer to the page: the estimate of each model is the list used in full, for
+    what the simulated organization really used.
+    """
+    async with scene(tmp_path) as stage:
+        usage = {"endpoints": ["completions"], "group_by": ["model", "service_tier", "batch"]}
+        harness = stage.harness(usage=usage, attributes={"zero_hold": "0s"})
+        await harness.start()
+        await harness.poll()
+        shown = values(harness.page(), "openai_api_estimated_cost_total")
+        await harness.close()
+        now = int(stage.clock.time) // 60 * 60
+        group_by = ("model", "service_tier", "batch")
+        totals = stage.world.totals("completions", Window(MIDNIGHT, now), group_by)
+    names = [measure.name for measure in COMPLETIONS.measures]
+    expected: dict[str, Decimal] = {}
+    for dims, amounts in totals.items():
+        named = dict(zip(COMPLETIONS.dimensions, dims, strict=True))
+        model = OPENAI.find_model(named["model"] or "")
+        if model is None:
+            continue
+        context = {"service_tier": named["service_tier"]} if named["service_tier"] else {}
+        if named["batch"] == "true":
+            context["processing"] = "batch"
+        used = dict(zip(names, map(int, amounts), strict=True))
+        said = listed(model, used, now, context)
+        expected[str(named["model"])] = expected.get(str(named["model"]), Decimal(0)) + said
+    found: dict[str, float] = {}
+    for labels, value in shown.items():
+        name = labels.partition('model="')[2].partition('"')[0]
+        found[name] = found.get(name, 0) + value
+    assert len(expected) > 2
+    assert found == pytest.approx({name: float(said) for name, said in expected.items()})
