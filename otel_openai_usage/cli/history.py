@@ -103,6 +103,7 @@ def _format_help() -> str:
     type=click.Choice(list(_TABLE_FORMATS["focus"].versions)),
     help="The version of FOCUS.  [default: 1.2]",
 )
+@click.option("--no-allocation", is_flag=True, help="Do not divide bills among customers.")
 @click.option(
     "-o",
     "--output",
@@ -118,12 +119,16 @@ def export(
     form: str,
     by: Literal["day", "hour"],
     focus_version: str | None,
+    no_allocation: bool,
     output: Path,
 ) -> int:
     """Write usage and cost history from the store, a line for each UTC day and attribute set.
 
     It needs no key and changes nothing; the exporter may be running. By the hour what is older than
     history.hours stays by the day, as costs do.
+
+    Where applications report events, each bill is also divided among customers: as records
+    `allocated`, in FOCUS as rows of their own.
 
     \b
       otel-openai-usage export --from 2026-10-01 --to 2026-10-31 --format focus -o october.csv
@@ -157,6 +162,7 @@ def export(
         by,
         settings.organization_ids,
         version=focus_version,
+        allocates=not no_allocation,
     )
     # Read first: a state that cannot be read leaves the file of last time as it is.
     header = next(found, "") if chosen.has_header else ""

@@ -22,6 +22,8 @@ ATTRIBUTES = frozenset(
     for attribute in attributes
 )
 """Every attribute that a series of ours may carry."""
+ALLOCATES = frozenset({"project_id", "batch", "service_tier"})
+"""Attributes of OpenAI's usage that events may bring, too: allocation compares them."""
 KEPT = ("organization", "date", "currency", "token_type", "operation")
 """Those that cannot be dropped: their series are not of one sort, so a sum over them says nothing.
 """
@@ -147,7 +149,7 @@ def _events(settings: Settings) -> Iterator[str]:
     if events.tokens_file:
         yield from _readable("events.tokens_file", events.tokens_file)
     for name, path in events.attributes.items():
-        if name in ATTRIBUTES:
+        if name in ATTRIBUTES - ALLOCATES:
             yield f"events.attributes.{name}: a series has an attribute of that name already; choose another"
         if not re.fullmatch(r"(\$\.)?[^\s$.\[\]*]+(\.[^\s$.\[\]*]+)*", path):
             yield f"events.attributes.{name}: expected a path in the event's data such as team or $.user.plan, got {path!r}"

@@ -18,11 +18,13 @@ def lines(
     organization_ids: Mapping[str, str] | None = None,
     *,
     version: str | None = None,
+    allocates: bool = True,
 ) -> Iterator[str]:
     """The text of the UTC days from `since` to `until`, both included, day by day.
 
     `organization_ids` are OpenAI's ids of organizations by name, where the configuration has them.
-    `version` is of the format, if it has several. Raises StateError, and LookupError for an unknown format.
+    `version` is of the format, if it has several. `allocates` says whether bills are divided among
+    customers. Raises StateError, and LookupError for an unknown format.
     """
     chosen = load(format_name, TableFormat)
     columns = chosen.columns_of(version)
@@ -30,7 +32,7 @@ def lines(
         # Only now: a store that cannot be opened must not leave a file with a header alone.
         if chosen.has_header:
             yield csv_row(columns)
-        export = Export(stored, by, organization_ids or {})
+        export = Export(stored, by, organization_ids or {}, allocates)
         for day in _days(stored, since, until):
             for line in chosen.records(export, day):
                 yield chosen.text(columns, line)

@@ -14,6 +14,7 @@ from otel_openai_usage.reports.tables import By, Cell, Export, Line, instant
 from otel_openai_usage.storage.results import (
     COST_DIMENSIONS,
     USAGE_DIMENSIONS,
+    CostRow,
     Record,
     UsageRow,
 )
@@ -38,12 +39,12 @@ COLUMNS = (
     "api_key_name", "user_id", "user_name", "model", "batch", "service_tier", "line_item",
     *COUNTED, "estimated_cost", "unpriced_tokens", "cost", "quantity", "currency", "start",
     "width", *_ADDED_LATER, *_RARE, "attributes",
-    *FINER, "quantity_unit",
+    *FINER, "quantity_unit", "allocated_cost",
 )  # fmt: skip
 """New columns come last, because people read CSV by position."""
 
 USAGE_RECORDS: tuple[Record, ...] = ("usage", "legacy_usage", "metered", "vector_store")
-"""Values of `record`; `cost` is another."""
+"""Values of `record`; `cost` and `allocated` are others."""
 _COUNTED_BY: dict[Record, Collection[str]] = {
     "metered": ("requests", "input", "output", "input_cached", "reasoning"),
     "vector_store": ("bytes",),
@@ -98,20 +99,29 @@ def _usage(export: Export, day: date, span: _Span, record: Record) -> Iterator[L
         for name in _COUNTED_BY.get(record, (*COUNTED, *FINER)):
             line[name] = getattr(row, name)
         if record == "metered":
-            line["attributes"] = _configured_attributes(str(dimensions["key"]))
+            attributes = _configured_attributes(str(dimensions["key"]))
+            own = {name: attributes.pop(name) for name in _COMPARED if name in attributes}
+            line |= export.dimensions(("organization", *own), (row.group[0], *own.values()))
+            line["attributes"] = attributes or None
+            if export.by == "day" and row.estimate is not None:
+                line |= {"estimated_cost": row.estimate, "currency": CURRENCY}
         if is_priced:
             line |= _estimate(row)
         yield line
 
 
-def _configured_attributes(key: str) -> dict[str, str] | None:
-    """The attributes of events that the configuration names; None without any."""
+_COMPARED = ("project_id", "batch", "service_tier")
+"""Attributes of events that have columns of their own, because usage has them, too."""
+
+
+def _configured_attributes(key: str) -> dict[str, str]:
+    """The attributes of events that the configuration names."""
     from otel_openai_usage.domain.metered import METERED
 
     attributes: dict[str, str] = json.loads(key)
     for name in METERED.dimensions:
         attributes.pop(name, None)
-    return attributes or None
+    return attributes
 
 
 def _estimate(row: UsageRow) -> dict[str, Cell]:
@@ -121,7 +131,7 @@ def _estimate(row: UsageRow) -> dict[str, Cell]:
 
 
 def _costs(export: Export, day: date) -> Iterator[Line]:
-    """The cost records of a day."""
+    """The cost records of a day: what was billed, and each bill in parts by customer."""
     start = midnight(day)
     time_cells = _time_cells(day, start, Width.DAY)
     for row in export.history.costs(start, start + Width.DAY, by=COST_DIMENSIONS):
@@ -133,3 +143,17 @@ def _costs(export: Export, day: date) -> Iterator[Line]:
             with suppress(LookupError):
                 unit = export.quantity_unit(dimensions)
         yield {"record": "cost", **time_cells, **dimensions, **amounts, "quantity_unit": unit}
+        yield from _allocated(export, start, row, {**time_cells, **dimensions})
+
+
+def _allocated(export: Export, start: int, row: CostRow, cells: Line) -> Iterator[Line]:
+    """The parts of a bill by customer. Their sum is the bill."""
+    allocated = export.allocated(start, export.dimensions(COST_DIMENSIONS, row.group), row.cost)
+    for part in allocated.parts if allocated else ():
+        yield {
+            "record": "allocated",
+            **cells,
+            "subject": part.customer,
+            "currency": row.currency,
+            "allocated_cost": part.amount,
+        }

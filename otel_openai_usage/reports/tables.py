@@ -12,6 +12,7 @@ from otel_openai_usage.domain.model import Names, utc
 from otel_openai_usage.domain.spreadsheet import row, safe, safe_json
 
 if TYPE_CHECKING:
+    from otel_openai_usage.reports.allocation import Allocated, Allocation
     from otel_openai_usage.storage.ports import Queries
 
 By: TypeAlias = Literal["day", "hour"]
@@ -29,6 +30,9 @@ class Export:
     by: By
     configured_ids: Mapping[str, str]
     """OpenAI's ids of organizations by name, where the configuration has them."""
+    allocates: bool = True
+    """Whether bills are divided among customers."""
+    _allocation: "Allocation | None" = None
     _names: dict[str, Names] = field(default_factory=dict)
 
     def dimensions(self, columns: Sequence[str], group: Sequence[str | None]) -> Dimensions:
@@ -42,6 +46,24 @@ class Export:
         dimensions["api_key_name"] = names.api_keys.get(dimensions.get("api_key_id") or "")
         dimensions["user_name"] = names.users.get(dimensions.get("user_id") or "")
         return dimensions
+
+    def allocated(
+        self, day_start: int, dimensions: Dimensions, cost: Decimal, quantity: Decimal | None = None
+    ) -> "Allocated | None":
+        """A row of a day's bill in parts; None if it is not to be divided. Raises StateError."""
+        from otel_openai_usage.reports.allocation import Allocation
+
+        if not self.allocates:
+            return None
+        if self._allocation is None or self._allocation.start != day_start:
+            self._allocation = Allocation(self.history, day_start)
+        return self._allocation.of(
+            dimensions["organization"] or "",
+            dimensions.get("project_id"),
+            dimensions.get("line_item"),
+            cost,
+            quantity,
+        )
 
     def _names_of(self, organization: str) -> Names:
         if organization not in self._names:

@@ -41,6 +41,7 @@ from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.results import (
     CostRow,
     Look,
+    MeteredTokens,
     Opening,
     Record,
     StoredLoss,
@@ -420,6 +421,12 @@ class Queries(Protocol):
         """The costs that OpenAI billed for the UTC days in [start, end), ordered by time.
 
         There is one row for each day, group and currency. `by` is a subset of `COST_DIMENSIONS`.
+        """
+        ...
+
+    def metered_tokens(self, organization: str, day: int) -> Iterator[MeteredTokens]:
+        """Yield the metered tokens of the UTC day that begins at `day`, by attribute set, the
+        largest first.
         """
         ...
 

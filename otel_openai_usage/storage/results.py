@@ -3,10 +3,10 @@
 Times are Unix seconds. A day begins at midnight UTC. Money is Decimal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.ownership import Beat, Lease
@@ -92,6 +92,15 @@ class CostRow:
     currency: str
     cost: Decimal
     quantity: Decimal | None = None
+
+
+class MeteredTokens(NamedTuple):
+    """Metered tokens of an attribute set on one UTC day. `input_cached` is a part of `input`."""
+
+    dims: Mapping[str, str]
+    input: int
+    output: int
+    input_cached: int
 
 
 @dataclass(frozen=True, slots=True)

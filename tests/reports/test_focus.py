@@ -246,9 +246,18 @@ def test_version_1_3_names_the_providers(tmp_path: Path, text: str) -> None:
     header = next(csv.reader(io.StringIO(newer)))
     own = [name for name in header if name.startswith("x_")]
     assert header == sorted(set(header) - set(own)) + sorted(own)
-    assert set(header) - set(focus.COLUMNS) == {"HostProviderName", "ServiceProviderName"}
+    allocated = {
+        f"Allocated{name}"
+        for name in ("MethodDetails", "MethodId", "ResourceId", "ResourceName", "Tags")
+    }
+    assert set(header) - set(focus.COLUMNS) == {
+        "HostProviderName",
+        "ServiceProviderName",
+        *allocated,
+    }
     for line, before in zip(lines(newer), lines(text), strict=True):
         assert (line.pop("HostProviderName"), line.pop("ServiceProviderName")) == ("OpenAI",) * 2
+        assert not any(line.pop(name) for name in allocated)
         assert line == before
 
 

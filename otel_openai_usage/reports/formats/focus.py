@@ -6,12 +6,17 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
+from otel_openai_usage.domain.allocation import Part
 from otel_openai_usage.domain.line_item import split
 from otel_openai_usage.domain.model import Width, midnight
 from otel_openai_usage.reports.formats import TableFormat
 from otel_openai_usage.reports.tables import Dimensions, Export, Line, csv_line, instant
 from otel_openai_usage.storage.results import COST_DIMENSIONS, CostRow
+
+if TYPE_CHECKING:
+    from otel_openai_usage.reports.allocation import Allocated
 
 COLUMNS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
@@ -20,13 +25,16 @@ COLUMNS = (
     "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity",
     "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ServiceCategory",
     "ServiceName", "ServiceSubcategory", "SkuId", "SkuPriceDetails", "SkuPriceId", "SubAccountId",
-    "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_EffectiveUnitPrice", "x_UserId",
+    "SubAccountName", "x_ApiKeyId", "x_ApiSource", "x_Customer", "x_EffectiveUnitPrice", "x_UserId",
 )  # fmt: skip
 """Every mandatory column of 1.2, and the optional ones that we can fill. Columns that begin with x_
 are ours.
 """
 
-_SINCE_1_3 = ("HostProviderName", "ServiceProviderName")
+_SINCE_1_3 = (
+    "AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName",
+    "AllocatedTags", "HostProviderName", "ServiceProviderName",
+)  # fmt: skip
 
 
 def _in_order(names: Collection[str]) -> tuple[str, ...]:
@@ -78,7 +86,43 @@ def billed(export: Export, day: date) -> Iterator[Line]:
             # A line item that was counted in several units has no quantity: nobody knows of what.
             quantity = None
         charge = _charge(row, line_item, quantity, unit)
-        yield {**_OPENAI, **periods, **account, **charge}
+        line = {**_OPENAI, **periods, **account, **charge}
+        allocated = export.allocated(start, dimensions, row.cost, quantity)
+        if allocated is None:
+            yield line
+        else:
+            yield from _parts(line, allocated)
+
+
+def _parts(line: Line, allocated: "Allocated") -> Iterator[Line]:
+    """The parts of a charge by customer. Their costs and quantities sum to those of the charge."""
+    has_quantity = line["ConsumedQuantity"] is not None
+    for part in allocated.parts:
+        amounts = dict.fromkeys(_COSTS, part.amount)
+        quantity = allocated.quantities.get(part.customer, Decimal(0)) if has_quantity else None
+        yield {
+            **line,
+            **amounts,
+            "ConsumedQuantity": quantity,
+            "PricingQuantity": quantity,
+            "AllocatedMethodId": "Shared" if allocated.is_shared else "MeteredTokens",
+            "AllocatedMethodDetails": _method_details(part, is_shared=allocated.is_shared),
+            "AllocatedResourceId": part.customer,
+            "AllocatedResourceName": part.customer,
+            "AllocatedTags": json.dumps({"customer": part.customer}),
+            "x_Customer": part.customer,
+        }
+
+
+_COSTS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+
+
+def _method_details(part: Part, *, is_shared: bool) -> str:
+    """The part's ratio of the charge as a JSON object."""
+    element: dict[str, float | str] = {"AllocatedRatio": part.weight / part.whole}
+    if not is_shared:
+        element["UsageUnit"] = "Tokens"
+    return json.dumps({"Elements": [element]})
 
 
 def effective_price(cost: Decimal, quantity: Decimal | None) -> Decimal | None:

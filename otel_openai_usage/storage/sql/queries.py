@@ -15,8 +15,8 @@ from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.domain.reconciliation import Row, total
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.storage import quantity_units
-from otel_openai_usage.storage.results import CostRow, Record, StoredSource, UsageRow
-from otel_openai_usage.storage.sql import content_check, names, notes, rows, sums
+from otel_openai_usage.storage.results import CostRow, MeteredTokens, Record, StoredSource, UsageRow
+from otel_openai_usage.storage.sql import content_check, metered_tokens, names, notes, rows, sums
 from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.organizations import read_owner
 from otel_openai_usage.storage.sql.sources import read_backfilled, read_source
@@ -188,6 +188,11 @@ class SqlQueries(ABC):
             for name, value in zip(columns, values[len(stored_dimensions) :], strict=True):
                 amounts[name] = sums.parse_sum(name, value)
             yield (day, tuple(group[name] for name in by)), currency, amounts
+
+    def metered_tokens(self, organization: str, day: int) -> Iterator[MeteredTokens]:
+        """Yield the metered tokens of a UTC day by attribute set, the largest first."""
+        with self._reading():
+            yield from metered_tokens.read(self._db, organization, day)
 
     # --- whole days as plain numbers: many rows, fast
 
