@@ -391,8 +391,14 @@ class Report:
 
     def _saved(self) -> float | None:
         """Cached quantities at the full price of their model, less what was billed for them."""
-        full_cost, full_quantity = self._charged("input")
-        cached_cost, cached_quantity = self._charged("cached input")
+        saved = [self._saved_of(modality) for modality in ("", "text ", "audio ", "image ")]
+        known = [money for money in saved if money is not None]
+        return sum(known) if known else None
+
+    def _saved_of(self, modality: str) -> float | None:
+        """The same of tokens that the bill names by this modality."""
+        full_cost, full_quantity = self._charged(f"{modality}input")
+        cached_cost, cached_quantity = self._charged(f"{modality}cached input")
         is_used = (full_quantity > 0) & (cached_quantity > 0)
         # What credits outweigh has no price.
         is_known = is_used & (full_cost > 0)

@@ -29,7 +29,8 @@ def _charge(line_item: str, quantity: int, unit: str | None, price: Decimal) -> 
 
 
 def _tokens(stream: Stream, flow: Flow) -> Iterator[Charge]:
-    into, out, cached, audio_in, audio_out, _, _, image_in, image_out, *_ = flow
+    into, out, cached, audio_in, audio_out, _, _ = flow[:7]
+    image_in, image_out, cached_audio, cached_image, _ = flow[7:]
     model = stream.model or ""
     price = prices.TOKENS.get(model, prices.FINE_TUNED)
     # OpenAI's Batch API costs half of the ordinary price.
@@ -38,14 +39,17 @@ def _tokens(stream: Stream, flow: Flow) -> Iterator[Charge]:
     # is billed as text is the rest.
     text_in = into - cached - audio_in - image_in
     text_out = out - audio_out - image_out
+    cached_text = cached - cached_audio - cached_image
     # The spelling follows OpenAI's line items: "gpt-4o, cached input", but "gpt-image-1 image, input".
     lines = (
         (", input", text_in, price.input),
-        (", cached input", cached, price.cached),
+        (", cached input", cached_text, price.cached),
         (", output", text_out, price.output),
         (" audio, input", audio_in, price.audio_input),
         (" audio, output", audio_out, price.audio_output),
+        (" audio, cached input", cached_audio, price.cached_audio),
         (" image, input", image_in, price.image_input),
+        (" image, cached input", cached_image, price.cached_image),
         (" image, output", image_out, price.image_output),
     )
     for name, quantity, token_price in lines:

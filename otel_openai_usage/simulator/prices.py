@@ -21,6 +21,8 @@ class Price:
     audio_output: Decimal = Decimal(0)
     image_input: Decimal = Decimal(0)
     image_output: Decimal = Decimal(0)
+    cached_audio: Decimal = Decimal(0)
+    cached_image: Decimal = Decimal(0)
 
 
 def _per_million(*dollars: str) -> Price:
@@ -37,8 +39,10 @@ TOKENS: dict[str, Price] = {
     "gpt-4.1-2025-04-14": _per_million("2", "0.5", "8"),
     "gpt-5-nano-2025-08-07": _per_million("0.05", "0.005", "0.4"),
     "o4-mini-2025-04-16": _per_million("1.1", "0.275", "4.4"),
-    "gpt-4o-audio-preview-2025-06-03": _per_million("2.5", "2.5", "10", "40", "80"),
-    "gpt-image-1": _per_million("5", "1.25", "0", "0", "0", "10", "40"),
+    "gpt-4o-audio-preview-2025-06-03": _per_million(
+        "2.5", "1.25", "10", "40", "80", "0", "0", "2.5"
+    ),
+    "gpt-image-1": _per_million("5", "1.25", "0", "0", "0", "10", "40", "0", "2.5"),
     "text-embedding-3-large": _per_million("0.13", "0", "0"),
     "text-embedding-3-small": _per_million("0.02", "0", "0"),
     "omni-moderation-2024-09-26": _per_million("0", "0", "0"),

@@ -140,10 +140,10 @@ def _other(
 
 
 _COPILOT = Sizes(2600, 380, cached=560, cache_write=60)
-_AGENT = Sizes(9200, 1500, cached=700, cache_write=90)
+_AGENT = Sizes(9200, 1500, cached=700, cache_write=90, cache_write_12h=30)
 _EXTRACT = Sizes(5400, 620, cached=120)
-_VOICE = Sizes(900, 700, audio_input=660, audio_output=800)
-_PICTURE = Sizes(420, 4160, image_input=300, image_output=1024)
+_VOICE = Sizes(900, 700, audio_input=660, audio_output=800, cached=200, cached_audio=160)
+_PICTURE = Sizes(420, 4160, image_input=300, image_output=1024, cached=120, cached_image=90)
 _MEDIA = ("gpt-image-1", "gpt-4o-audio-preview-2025-06-03")
 _LARGE = "text-embedding-3-large"
 _SMALL = "text-embedding-3-small"
