@@ -301,7 +301,7 @@ async def wire(
     stack.callback(store.close)
     report(store)
     who = resource(store.instance_id, settings.attributes.resource)
-    prometheus = PrometheusReader(board)
+    prometheus = PrometheusReader(board, created=settings.prometheus.created)
     sends = settings.otlp.on and not settings.sdk_disabled
     others = _sdk_exporters(settings, who)
     stack.callback(others.shutdown, 0.0)

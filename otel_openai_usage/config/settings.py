@@ -266,6 +266,10 @@ class Prometheus(Section):
     """The path of the page."""
     web_config_file: File = None
     """TLS and basic authentication, in the format of Prometheus' exporter-toolkit."""
+    created: bool = False
+    """Whether counters have `_created` samples in OpenMetrics: when counting began. Prometheus 3 uses
+    them with feature flags only, and each is a sample more.
+    """
 
     @field_validator("path")
     @classmethod

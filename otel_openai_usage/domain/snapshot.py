@@ -13,11 +13,13 @@ class Series:
 
     Compare by identity. While a series does not change, all snapshots have the same object, so a
     reader can reuse what it derived from it: rendered labels, encoded attributes. `start` is when
-    counting began, in Unix nanoseconds; 0 for gauges.
+    counting began, in Unix nanoseconds; 0 for gauges. `continues` says that it took over the total
+    of another series, as after a rename: so it never was 0, whenever counting began.
     """
 
     attributes: Mapping[str, AttributeValue]
     start: int = 0
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

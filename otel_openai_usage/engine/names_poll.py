@@ -157,6 +157,7 @@ class NamesPoll(Shown):
         if self._is_unwritten:
             # High-water marks first: after a crash between the two a counter would fall.
             recorder.fold(members, marks)
+            recorder.note_continued()
             recorder.store.set_names(self._organization, after)
             self._is_unwritten = False
 

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _KNOWN_TIMES = "known_times"
+_CONTINUED = "continued_series"
 _PAGE_SERVED = "page_served"
 
 PUBLISH_GAP = 0.25
@@ -134,9 +135,21 @@ class Recorder:
             was_served = any(map(_was_shown, self.source_states))
             served = "1" if was_served else "0"
             self.store.set_note(_PAGE_SERVED, served)
+        continued = self.store.note(_CONTINUED)
+        self.snapshot_builder.series_index.continued = set(json.loads(continued or "[]"))
         self._served_is_written = served == "1"
         self.snapshot_builder.series_index.page_served = self._served_is_written
         self.fold(self.snapshot_builder.load(self.source_states, names, self.earliest(), mono))
+
+    def note_continued(self) -> None:
+        """Write which series continue another's total after a rename. In the thread.
+
+        Raises StateError.
+        """
+        continued = sorted(self.snapshot_builder.series_index.continued)
+        text = json.dumps(continued)
+        if continued and self.store.note(_CONTINUED) != text:
+            self.store.set_note(_CONTINUED, text)
 
     def _known_times(self) -> KnownTimes:
         text = self.store.note(_KNOWN_TIMES)

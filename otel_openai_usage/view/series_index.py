@@ -5,8 +5,8 @@ do not depend on them. An index that is built again from the same state comes ou
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.instruments import INSTRUMENTS
@@ -63,6 +63,8 @@ class SeriesIndex:
         """Whether a page was served on this state, by this process or an earlier one. Until then
         nobody can miss the 0 of a new series, so series show their value at once.
         """
+        self.continued: set[int] = set()
+        """Stored series, by id, whose names changed after they were shown."""
         self._naming = Naming(policy.name_wait)
         self._capacity = Capacity(policy.max_series, overflow_members)
         self._marks = HighWaterMarks(high_water_marks)
@@ -143,14 +145,25 @@ class SeriesIndex:
         if not self._any_name_differs(before):
             return self.resume(now, mono), []
         old = self._live_and_dormant()
+        placed = {id_ for id_, placement in self._placements.items() if placement.series}
         overflow_members = self.load(self._source_states, names, now, mono)
         new = self._live_and_dormant()
         for place in old.keys() & new.keys():
             new[place].continue_from(old[place])
+        for place in new.keys() - old.keys():
+            self._note_continued(new[place], placed)
         if not self.policy.names_without_ids:
             # With ids in the attributes, a rename moves no member to another series.
             return overflow_members, []
         return overflow_members, self._marks.update(old, new)
+
+    def _note_continued(self, series: AggregatedSeries, placed: Collection[int]) -> None:
+        """Note that a series has the totals of members that had another one before."""
+        ids = {stored_series.id for stored_series, _ in series.members}
+        moved = ids.intersection(placed)
+        if moved:
+            self.continued |= moved
+            series.series = replace(series.series, continues=True)
 
     def _any_name_differs(self, before: Mapping[str, Names]) -> bool:
         for source_state in self._source_states:
@@ -344,7 +357,11 @@ class SeriesIndex:
             start = source_state.starts_at(index)
         series = series_type(
             instrument=instrument,
-            series=Series(attributes, start=start * _NANO if is_counter else 0),
+            series=Series(
+                attributes,
+                start=start * _NANO if is_counter else 0,
+                continues=joining.stored_series.id in self.continued,
+            ),
             is_late=start > source_state.progress.epoch,
             floating=INSTRUMENTS[instrument].floating,
             from_zero=joining.source_state.endpoint.from_zero,
@@ -361,7 +378,11 @@ class SeriesIndex:
         start = max(source_state.starts_at(place) for place in part.plus)
         series = GenAiSeries(
             instrument=part.instrument,
-            series=Series(attributes, start=start * _NANO),
+            series=Series(
+                attributes,
+                start=start * _NANO,
+                continues=joining.stored_series.id in self.continued,
+            ),
             # Most models have one or two modalities, so the others are omitted while they are 0.
             is_late=True,
             floating=False,

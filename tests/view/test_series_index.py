@@ -683,3 +683,31 @@ def test_what_did_not_change_is_the_same_object(one: SourceState) -> None:
 def identities(points: Iterable[object]) -> list[int]:
     """Return the identity of each point's series."""
     return [id(getattr(point, "series", None)) for point in points]
+
+
+def test_a_renamed_series_says_that_it_continues() -> None:
+    """After a rename the series has the total of another, now and after a restart; one that comes
+    later does not.
+    """
+    stage = Stage(AttributePolicy(name_wait=0, token_types=frozenset({"input"})))
+    one = source_state(COMPLETIONS)
+    stage.source_states = [one]
+    stage.start()
+    project = COMPLETIONS.dimensions.index("project_id")
+    dims = tuple("p" if place == project else None for place in range(len(COMPLETIONS.dimensions)))
+    stage.use(one, dims, (5, *COMPLETIONS.zero[1:]), released=True)
+    stage.publish()
+    stage.name(p="Search")
+    stage.use(one, COMPLETIONS.dimensions, (6, *COMPLETIONS.zero[1:]), released=True)
+    stage.publish()
+
+    def continuing() -> list[bool]:
+        return [point.series.continues for point in stage.points[TOKENS]]
+
+    assert continuing() == [True, False]
+    ids = stage.series_index.continued
+    stage.series_index = SeriesIndex(stage.policy)
+    stage.series_index.continued = ids
+    stage.series_index.load(stage.source_states, stage.names, stage.now)
+    stage.publish()
+    assert continuing() == [True, False]

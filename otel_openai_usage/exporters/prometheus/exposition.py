@@ -32,10 +32,21 @@ class Pages:
 
 
 class Exposition:
-    """Renders snapshots. Remembers what it rendered. For one thread at a time."""
+    """Renders snapshots. Remembers what it rendered. For one thread at a time.
 
-    def __init__(self, instruments: Mapping[str, Instrument]) -> None:
+    With `created` counters have `_created` samples in OpenMetrics.
+    """
+
+    def __init__(self, instruments: Mapping[str, Instrument], *, created: bool = False) -> None:
         self._families = {name: Family(row) for name, row in instruments.items()}
+        self._created: dict[str, Family] = {}
+        """Counters in OpenMetrics, where their lines are not those of the text format."""
+        if created:
+            self._created = {
+                name: CreatedFamily(row)
+                for name, row in instruments.items()
+                if row.kind == "counter"
+            }
 
     def render(self, snapshot: Snapshot) -> Pages:
         """Return both formats. A family without points is left out, as by the stock exporter."""
@@ -46,6 +57,8 @@ class Exposition:
             samples = family.render(points)
             if points:
                 text += [family.text, samples]
+                if name in self._created:
+                    samples = self._created[name].render(points)
                 openmetrics += [family.openmetrics, samples]
         return Pages(CompressedText.joined(text), CompressedText.joined(openmetrics))
 
@@ -89,11 +102,14 @@ class Family:
         last_part = self._points[first : first + PIECE_LINES]
         if part == last_part:
             return self._pieces[first // PIECE_LINES]
-        starts = self._line_starts
-        lines = [f"{starts[point.series]}{number(point.value)}\n" for point in part]
+        lines = self._lines(part)
         # A text that is not Unicode must not fail the scrape of all the others.
         plain = "".join(lines).encode(errors="replace")
         return plain, segment(plain)
+
+    def _lines(self, points: Sequence[Point]) -> list[str]:
+        starts = self._line_starts
+        return [f"{starts[point.series]}{number(point.value)}\n" for point in points]
 
     def _update_line_starts(self, points: Sequence[Point]) -> None:
         """Have the line starts of exactly these series."""
@@ -114,6 +130,27 @@ class Family:
 
     def _line_start(self, series: Series) -> str:
         return f"{self._name}{_labels(series.attributes, self._label_names)} "
+
+
+class CreatedFamily(Family):
+    """A counter in OpenMetrics, with the time at which each series was 0, where there is one.
+
+    A series that continues another's total has none: a reader would count that total once more.
+    """
+
+    def _lines(self, points: Sequence[Point]) -> list[str]:
+        lines = []
+        for point, line in zip(points, super()._lines(points), strict=True):
+            lines.append(line)
+            series = point.series
+            if series.start and not series.continues:
+                lines.append(self._created_line(series))
+        return lines
+
+    def _created_line(self, series: Series) -> str:
+        name = self._name.removesuffix("_total")
+        seconds = floatToGoString(series.start / 1e9)  # type: ignore[no-untyped-call]
+        return f"{name}_created{_labels(series.attributes, self._label_names)} {seconds}\n"
 
 
 def _label_names(points: Sequence[Point]) -> list[str]:

@@ -26,10 +26,11 @@ class PrometheusReader(PrometheusMetricReader):
     The snapshot is rendered once when it is published, never for a scrape. All methods block for
     some milliseconds and may be called from any thread. `refresh` takes longest: whoever publishes
     calls it in a worker thread, so that no scrape has to wait for it. `before_page` is called
-    before a page is made for a reader; it may wait.
+    before a page is made for a reader; it may wait. With `created` counters have `_created` samples
+    in OpenMetrics.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, *, created: bool = False) -> None:
         self._health = CollectorRegistry()
         super().__init__(
             scope_info_enabled=False, registry=self._health, cardinality_limits=CARDINALITY
@@ -37,7 +38,7 @@ class PrometheusReader(PrometheusMetricReader):
         ProcessCollector(registry=self._health)
         self._board = board
         self.before_page: Callable[[], None] = lambda: None
-        self._exposition = Exposition(SNAPSHOT_INSTRUMENTS)
+        self._exposition = Exposition(SNAPSHOT_INSTRUMENTS, created=created)
         self._rendered: Snapshot | None = None
         self._pages: Pages
         self._lock = Lock()

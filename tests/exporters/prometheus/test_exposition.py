@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
 
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.domain.snapshot import AttributeValue, Board, Point, Series, Snapshot
@@ -166,3 +169,29 @@ def test_the_golden_scrape(golden: Callable[[str, str], None]) -> None:
     pages = Exposition(INSTRUMENTS).render(snapshot(ORGANIZATION))
     golden("exposition.prom", plain(pages.text).decode())
     golden("exposition.openmetrics", plain(pages.openmetrics).decode())
+
+
+def test_created_samples_stand_in_openmetrics_only() -> None:
+    """With `created` each series of a counter is followed by the time at which it began, except one
+    that continues another; the text format and gauges stay as they are.
+    """
+    series = [
+        Series({"model": "a"}, 1_763_000_000_500_000_000),
+        Series({"model": "b"}, 1_763_000_000_000_000_000, continues=True),
+    ]
+    points = {
+        "openai.api.tokens": [Point(series[0], 7), Point(series[1], 8)],
+        "openai.api.up": [Point(Series({}), 1)],
+    }
+    shown = Snapshot(1, 0, points)
+    pages = Exposition(INSTRUMENTS, created=True).render(shown)
+    samples = [line for line in plain(pages.openmetrics).decode().splitlines() if line[0] != "#"]
+    assert samples == [
+        'openai_api_tokens_total{model="a"} 7.0',
+        'openai_api_tokens_created{model="a"} 1.7630000005e+09',
+        'openai_api_tokens_total{model="b"} 8.0',
+        "openai_api_up 1.0",
+    ]
+    assert plain(pages.text) == plain(Exposition(INSTRUMENTS).render(shown).text)
+    families = parse_openmetrics(plain(pages.openmetrics).decode() + "# EOF\n")  # type: ignore[no-untyped-call]
+    assert [family.name for family in families] == ["openai_api_tokens", "openai_api_up"]
