@@ -237,3 +237,9 @@ class StateLost(StateError):
     """The state lost something, and the settings say to refuse it then."""
 
     event = "state_lost"
+
+
+class WebhookFailed(ExporterError):
+    """A message did not arrive at the webhook."""
+
+    event = "webhook_failed"

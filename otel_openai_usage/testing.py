@@ -117,6 +117,8 @@ class Harness:
             await self._until_killed(exporter, [exporter.maintenance.once()])
         await self._until_killed(exporter, [exporter.care.once()])
         await self._until_killed(exporter, [history.once() for history in exporter.histories])
+        if exporter.webhook is not None:
+            await self._until_killed(exporter, [exporter.webhook.once()])
         await self._until_killed(exporter, [_publish(exporter)])
 
     def page(self) -> bytes:

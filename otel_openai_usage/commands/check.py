@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 
+from otel_openai_usage.composition.budgets import estimated_instead
 from otel_openai_usage.composition.parts import extra_sources
 from otel_openai_usage.composition.stores import describe, inspect, is_empty, queries_opener
 from otel_openai_usage.composition.stores import warnings as store_warnings
@@ -92,7 +93,7 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
     yield Finding("ok", "configuration", f"{count} organization{plural}")
     extras = extra_sources(settings)
     warnings = [f"{extra.name}: {extra.warning}" for extra in extras]
-    for warning in (*settings.warnings, *warnings):
+    for warning in (*settings.warnings, *warnings, *estimated_instead(settings)):
         yield Finding("warn", "configuration", warning)
     if list_prices is not None:
         yield from _prices(list_prices, settings.prices.file)

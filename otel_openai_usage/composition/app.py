@@ -17,14 +17,17 @@ from opentelemetry.sdk.resources import Resource
 import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
+from otel_openai_usage.composition.budgets import estimated_instead, plan, webhook_url
 from otel_openai_usage.composition.organizations import add_organization
 from otel_openai_usage.composition.stores import open_writer
 from otel_openai_usage.config import Settings, metric_exporters, needs_key, state_location
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
+from otel_openai_usage.domain.budgets import BudgetState
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.engine.budget_figures import BudgetFigures
 from otel_openai_usage.engine.cost_figures import CostFigures
 from otel_openai_usage.engine.failure_log import FailureLog
 from otel_openai_usage.engine.first_history import FirstHistory
@@ -33,6 +36,7 @@ from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.names_poll import NamesPoll
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.state_watch import StateCare, read_again, report
+from otel_openai_usage.engine.webhook import Webhook
 from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
 from otel_openai_usage.exporters.otlp.sender import Sender
@@ -40,6 +44,7 @@ from otel_openai_usage.exporters.prometheus.reader import PrometheusReader
 from otel_openai_usage.exporters.resource import resource
 from otel_openai_usage.exporters.sdk.providers import SdkExporters, sdk_exporters
 from otel_openai_usage.exporters.self_metrics import SelfMetrics
+from otel_openai_usage.exporters.webhook import WebhookSender
 from otel_openai_usage.http.server import Server
 from otel_openai_usage.ingest.coverage import CoveragePoll
 from otel_openai_usage.ingest.intake import Intake, metered_sources
@@ -89,6 +94,7 @@ class Exporter:
     others: SdkExporters = field(default_factory=SdkExporters)
     """Exporters of other packages, in the OpenTelemetry SDK."""
     shelf: Shelf = field(default_factory=Shelf)
+    webhook: Webhook | None = None
     histories: list[FirstHistory] = field(default_factory=list)
     reread: list[tuple[SourceState, int]] = field(default_factory=list)
     """Source states, and how many seconds of each can be read again."""
@@ -178,7 +184,7 @@ async def _run(
     settings: Settings, *, once: bool, write: Callable[[bytes], None] | None = to_stdout
 ) -> int:
     asyncio.get_running_loop().set_exception_handler(ExhaustionHandler(time.monotonic))
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *estimated_instead(settings)):
         log.warning(warning, extra={"event": "setting_warning"})
     async with AsyncExitStack() as stack:
         exporter = await wire(
@@ -255,6 +261,8 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.recorder.publish_forever(exporter.render)))
         tasks.append(group.create_task(exporter.care.forever()))
+        if exporter.webhook:
+            tasks.append(group.create_task(exporter.webhook.forever()))
         if exporter.maintenance:
             tasks.append(group.create_task(exporter.maintenance.forever()))
         await stop.wait()
@@ -355,6 +363,7 @@ async def wire(
     if settings.events.enabled:
         ingest = await asyncio.to_thread(_ingest, exporter, settings, store, listeners.events)
     exporter.maintenance = parts.maintenance(settings, recorder, store, self_metrics)
+    exporter.webhook = _webhook(settings, recorder, store)
     await asyncio.to_thread(_load, exporter, settings)
     await exporter.publish()
     others.show(board)
@@ -448,12 +457,34 @@ def _load(exporter: Exporter, settings: Settings) -> None:
     """Show what is stored, and the figures of the month that follow from it."""
     polled = [one.name for one in settings.organizations] if needs_key(settings) else []
     figures = CostFigures(exporter.recorder, exporter.store, polled, bills=settings.costs.enabled)
-    exporter.recorder.before_snapshot.append(figures.refresh)
+    budgets = BudgetFigures(
+        exporter.recorder,
+        exporter.store,
+        plan(settings),
+        figures,
+        partial(_budgets_changed, exporter),
+    )
+    exporter.recorder.before_snapshot += [figures.refresh, budgets.refresh]
     names = {
         organization.name: exporter.store.names(organization.name)
         for organization in settings.organizations
     }
     exporter.recorder.load(names)
+
+
+def _webhook(settings: Settings, recorder: Recorder, store: Writer) -> Webhook | None:
+    url = webhook_url(settings)
+    if url is None:
+        return None
+    return Webhook(recorder, store, settings.budgets.webhook.thresholds, WebhookSender(url))
+
+
+def _budgets_changed(exporter: Exporter, states: Sequence[BudgetState]) -> None:
+    """Say which cost each budget counts, and which thresholds are reached."""
+    for state in states:
+        exporter.self_metrics.budget_basis(state.budget.name, state.basis)
+    if exporter.webhook is not None:
+        exporter.webhook.changed(states)
 
 
 def _ingest(

@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_openai_usage.config import Organization, Settings
+from otel_openai_usage.domain.budgets import period
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.domain.month_costs import month_of
 from otel_openai_usage.domain.retention import Retention
@@ -55,6 +56,10 @@ def history_since(settings: Settings, now: float) -> int | None:
         return None
     back = now - month_of(now, 1).start if first == "month" else first.total_seconds()
     since = floor(int(now - back), Width.DAY)
+    if first == "month":
+        # Each budget knows its current period, too.
+        starts = [period(item.period, now).start for item in settings.budgets.items]
+        since = min([since, *starts])
     return max(since, retention(settings, int(now)).days)
 
 

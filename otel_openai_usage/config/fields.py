@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -216,6 +217,60 @@ OptionalSecret: TypeAlias = Annotated[
     PlainSerializer(_masked, return_type=str | None),
 ]
 
+
+def _money(value: object) -> object:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a number above 0, got {value!r}")
+    try:
+        amount = Decimal(str(value))
+    except ArithmeticError:
+        raise ValueError(f"expected a number above 0, got {value!r}") from None
+    if not amount.is_finite() or amount <= 0:
+        raise ValueError(f"expected a number above 0, got {value!r}")
+    return amount
+
+
+def _plain_number(amount: Decimal) -> int | float:
+    return int(amount) if amount == int(amount) else float(amount)
+
+
+Amount: TypeAlias = Annotated[
+    Decimal,
+    BeforeValidator(_told(_money)),
+    PlainSerializer(_plain_number, return_type=int | float),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
+"""A positive amount of money, or a part of one."""
+
+
+def _day(value: object) -> object:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"expected a UTC day such as 2026-11-01, got {value!r}") from None
+
+
+def _optional_day(value: object) -> object:
+    return None if value is None else _day(value)
+
+
+Day: TypeAlias = Annotated[
+    date,
+    BeforeValidator(_told(_day)),
+    PlainSerializer(date.isoformat, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+OptionalDay: TypeAlias = Annotated[
+    date | None,
+    BeforeValidator(_told(_optional_day)),
+    PlainSerializer(lambda day: day and day.isoformat(), return_type=str | None),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
+]
+"""A UTC day."""
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
 

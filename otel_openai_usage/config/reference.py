@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from otel_openai_usage.config.environment import variables
 from otel_openai_usage.config.problems import section_of
 from otel_openai_usage.config.quantities import DURATION_PATTERN, SIZE_PATTERN
+from otel_openai_usage.config.schema import defaults_of
 from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Settings
 
 _INTRODUCTION = """\
@@ -78,15 +79,13 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    shown = Settings().model_dump()
     properties = Settings.model_json_schema()["$defs"]
     for name, field in Settings.model_fields.items():
         section = section_of(field.annotation)
         if name in OUTSIDE_THE_FILE or section is None:
             continue
-        default = shown[name][0] if name == "organizations" else shown[name]
-        rows = "".join(_rows("", section, default, properties))
-        title = f"{name} (a list)" if name == "organizations" else name
+        rows = "".join(_rows("", section, defaults_of(section), properties))
+        title = f"{name} (a list)" if name in ("organizations", "credits") else name
         heading = f"## {title}\n\n{_one_line(field.description)}\n\n"
         yield f"{heading}| key | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}"
 
@@ -96,10 +95,14 @@ def _rows(
 ) -> Iterator[str]:
     for key, field in section.model_fields.items():
         inner = section_of(field.annotation)
-        kind = "mapping" if inner else _kind(schemas[section.__name__]["properties"][key])
-        yield _row(f"{prefix}{key}", kind, defaults[key], field)
+        kind = _kind(schemas[section.__name__]["properties"][key])
+        default = defaults.get(key)
+        if inner is not None and kind != "list":
+            kind = "mapping"
+            default = None
+        yield _row(f"{prefix}{key}", kind, default, field)
         if inner is not None:
-            yield from _rows(f"{prefix}{key}.", inner, inner().model_dump(), schemas)
+            yield from _rows(f"{prefix}{key}.", inner, defaults_of(inner), schemas)
 
 
 def _row(key: str, kind: str, default: object, field: FieldInfo) -> str:
@@ -132,10 +135,20 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "integer":
         return _range(schema)
     if schema.get("type") == "string":
-        return {"password": "secret", "path": "path"}.get(schema.get("format", ""), "text")
-    return {"boolean": "true or false", "array": "list", "object": "mapping", "null": "null"}[
-        schema["type"]
-    ]
+        return {"password": "secret", "path": "path", "date": "date"}.get(
+            schema.get("format", ""), "text"
+        )
+    # Without a type it refers to another section.
+    return _WORDS.get(schema.get("type", "object"), "mapping")
+
+
+_WORDS = {
+    "boolean": "true or false",
+    "array": "list",
+    "number": "number",
+    "object": "mapping",
+    "null": "null",
+}
 
 
 def _range(schema: Mapping[str, Any]) -> str:

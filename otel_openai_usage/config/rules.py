@@ -10,6 +10,7 @@ from otel_openai_usage.config.fields import loopback
 from otel_openai_usage.config.quantities import format_duration
 from otel_openai_usage.config.settings import Organization, Settings
 from otel_openai_usage.config.unknown import nearest
+from otel_openai_usage.domain.budgets import MATCHABLE
 from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, TOKEN_TYPES, USAGE_ENDPOINTS
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 
@@ -226,8 +227,34 @@ def _state(settings: Settings) -> Iterator[str]:
         yield "state.password_file: expected state.url beside it"
 
 
+def _is_safe(url: str) -> bool:
+    """Whether a message to this URL cannot be read on its way."""
+    parts = urlsplit(url)
+    is_near = parts.scheme == "http" and loopback(parts.hostname or "")
+    return bool(parts.hostname) and (parts.scheme == "https" or is_near)
+
+
+def _budgets(settings: Settings) -> Iterator[str]:
+    names: dict[str, int] = {}
+    organizations = [one.name for one in settings.organizations]
+    for index, item in enumerate(settings.budgets.items):
+        first = names.setdefault(item.name, index)
+        if first != index:
+            yield f"budgets.items[{index}].name: {item.name!r} is also the name of budgets.items[{first}]; each needs its own"
+        yield from _known(f"budgets.items[{index}].match", item.match, MATCHABLE)
+    webhook = settings.budgets.webhook
+    if webhook.url is not None and webhook.url_file is not None:
+        yield "budgets.webhook.url_file: url is set, too; one of the two must go"
+    if webhook.url is not None and not _is_safe(webhook.url.get_secret_value()):
+        yield "budgets.webhook.url: expected an https URL, or http for loopback (it is not shown here)"
+    for index, credit in enumerate(settings.credits):
+        yield from _known(f"credits[{index}].organization", [credit.organization], organizations)
+        if credit.expires is not None and credit.expires <= credit.date:
+            yield f"credits[{index}].expires: expected a day after {credit.date}, got {credit.expires}"
+
+
 _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _organizations, _usage, _costs, _prices, _attributes, _legacy, _events, _listeners, _otlp, _state,
+    _organizations, _usage, _costs, _prices, _attributes, _legacy, _events, _listeners, _otlp, _state, _budgets,
 )  # fmt: skip
 
 

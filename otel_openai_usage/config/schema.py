@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from otel_openai_usage.config.problems import sections_in
 from otel_openai_usage.config.settings import OUTSIDE_THE_FILE, Settings
 
@@ -21,15 +23,23 @@ def schema() -> dict[str, Any]:
     for field in Settings.model_fields.values():
         for section in sections_in(field.annotation):
             properties = made["$defs"][section.__name__]["properties"]
-            defaults = section().model_dump()
-            properties.update(
-                {key: _open(value, {"default": defaults[key]}) for key, value in properties.items()}
-            )
+            defaults = defaults_of(section)
+            for key, value in properties.items():
+                default = {"default": defaults[key]} if key in defaults else {}
+                properties[key] = _open(value, default)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **made,
         "title": "Configuration of otel-openai-usage",
     }
+
+
+def defaults_of(section: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a section's keys as they are written in the file. A key that must be given has
+    none.
+    """
+    required = {name for name, field in section.model_fields.items() if field.is_required()}
+    return section.model_construct().model_dump(exclude=required)
 
 
 def _open(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """Every setting, with its default and its meaning; docs/configuration.md is made of it."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from otel_openai_usage.config.fields import (
     WHOLE,
+    Amount,
     Auto,
     DatabaseUrl,
+    Day,
     Duration,
     File,
     First,
     HeaderValue,
     Interval,
+    OptionalDay,
     OptionalSecret,
     OptionalUrl,
     Plain,
@@ -200,6 +204,64 @@ class History(Section):
     """Which past days are read in the background at every start, where the store lacks them: `month`
     (this month and the month before), `none`, or a duration back. Costs come first. No counter moves.
     """
+
+
+class BudgetItem(Section):
+    """A budget of your own."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """The attribute `budget`; each has its own."""
+    amount: Amount
+    """What the period may cost, in currency units."""
+    currency: Annotated[str, Field(min_length=3, max_length=3), AfterValidator(str.lower)] = "usd"
+    """The currency of the amount. Cost in another one is left out."""
+    period: Literal["day", "week", "month", "quarter", "year"] = "month"
+    """UTC; a week begins on Monday."""
+    match: dict[str, str] = Field(default_factory=dict)
+    """Which cost counts: attributes and values, such as `project_name: Search`, or patterns such as
+    `model: gpt-5*`. Empty: all.
+    """
+    basis: Literal["billed", "estimated"] = "billed"
+    """Which cost counts. Where the bill cannot answer `match`, it is the estimated one."""
+
+
+class Webhook(Section):
+    """Where reached thresholds of budgets are sent. Slack understands the body."""
+
+    url: OptionalSecret = None
+    """An https URL; http only for loopback. Redirects are not followed."""
+    url_file: File = None
+    """A file with the URL instead, read each time."""
+    thresholds: tuple[Amount, ...] = (
+        Decimal("0.5"),
+        Decimal("0.8"),
+        Decimal("1.0"),
+    )
+    """Parts of a budget. Only the highest one that is newly reached is sent."""
+
+
+class Budgets(Section):
+    """Budgets of your own. OpenAI's spend limits are budgets without configuration."""
+
+    items: tuple[BudgetItem, ...] = ()
+    """The budgets."""
+    webhook: Webhook = Webhook()
+    """Where reached thresholds are sent."""
+
+
+class CreditItem(Section):
+    """Prepaid money."""
+
+    organization: Annotated[str, Field(min_length=1)] = "default"
+    """The organization that may spend it."""
+    date: Day
+    """The UTC day from which it counts."""
+    amount: Amount
+    """How much was bought, in currency units."""
+    currency: Annotated[str, Field(min_length=3, max_length=3), AfterValidator(str.lower)] = "usd"
+    """Its currency."""
+    expires: OptionalDay = None
+    """The first UTC day on which what is left of it is gone."""
 
 
 class Attributes(Section):
@@ -405,6 +467,10 @@ class Settings(Section):
     """How long rows are kept."""
     attributes: Attributes = Attributes()
     """What the series carry."""
+    budgets: Budgets = Budgets()
+    """What periods may cost."""
+    credits: tuple[CreditItem, ...] = ()
+    """Prepaid money, for the balance. What expires first is used first."""
     state: State = State()
     """Where totals and rows are kept."""
     prometheus: Prometheus = Prometheus()

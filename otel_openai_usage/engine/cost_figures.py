@@ -80,18 +80,20 @@ class CostFigures:
         new_days = floor(int(now) - ESTIMATED_FOR, Width.DAY) - Width.DAY
         estimated_from = new_days if self._bills else history
         costs = self._store.day_costs(organization, history, end, estimated_from)
-        unread = self._unread(organization, month_of(now, 1).start, end)
+        unread = self.unread(organization, month_of(now, 1).start, end, bills=self._bills)
         return month_costs(costs, unread.__contains__, now, bills=self._bills)
 
-    def _unread(self, organization: str, start: int, end: int) -> set[int]:
-        """The days of which the bill, or without one any usage, was not read.
+    def unread(self, organization: str, start: int, end: int, *, bills: bool) -> set[int]:
+        """The days in [start, end) of which the bill, or otherwise any usage, was not read.
+
+        In the recorder's thread. Raises StateError.
 
         A source that fails keeps its last values: only days before yesterday count as unread then.
         """
         unread: set[int] = set()
         yesterday = end - 2 * Width.DAY
         for source_state in self._recorder.source_states:
-            if source_state.organization != organization or not self._is_used(source_state):
+            if source_state.organization != organization or not _is_used(source_state, bills=bills):
                 continue
             backfilled = self._store.backfilled(source_state)
             found = unread_days(source_state.progress, backfilled, start, end)
@@ -102,7 +104,9 @@ class CostFigures:
             )
         return unread
 
-    def _is_used(self, source_state: SourceState) -> bool:
-        if self._bills:
-            return source_state.endpoint is COSTS
-        return source_state.endpoint.name in USAGE_ENDPOINTS and not source_state.endpoint.level
+
+def _is_used(source_state: SourceState, *, bills: bool) -> bool:
+    endpoint = source_state.endpoint
+    if bills:
+        return endpoint is COSTS
+    return endpoint.name in USAGE_ENDPOINTS and not endpoint.level

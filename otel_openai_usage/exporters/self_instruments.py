@@ -179,6 +179,12 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "package",
         ),
         SelfInstrument(
+            "otel_openai_usage.budget_basis", "gauge", "",
+            "otel_openai_usage_budget_basis",
+            "1 for the cost that a budget counts: estimated where the bill cannot answer its match",
+            ("budget", "basis"),
+        ),
+        SelfInstrument(
             "otel_openai_usage.history_days_missing", "gauge", "{day}",
             "otel_openai_usage_history_days_missing",
             "Past UTC days that history.first asks for and that are still to be read",

@@ -151,6 +151,10 @@ class SelfMetrics:
         """Report how many past days are still to be read."""
         self._set("history_days_missing", (organization,), days)
 
+    def budget_basis(self, budget: str, basis: str) -> None:
+        """Report which cost a budget counts."""
+        self._set("budget_basis", (budget, basis), 1)
+
     def estimate_difference(self, organization: str, span: str, amount: float) -> None:
         """Report estimated minus billed cost of settled days, in US dollars."""
         self._set("estimate_difference", (organization, span, "usd"), amount)

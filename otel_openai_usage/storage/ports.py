@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
+from otel_openai_usage.domain.budgets import CostLine
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
@@ -122,6 +123,14 @@ class HistoryWriter(Protocol):
     def day_costs(self, organization: str, start: int, end: int, estimated_from: int) -> DayCosts:
         """Billed costs of the UTC days in [start, end), and estimated ones of those from
         `estimated_from` on, by project.
+        """
+        ...
+
+    def cost_lines(
+        self, organization: str, start: int, end: int, estimated_from: int, by: Sequence[str]
+    ) -> tuple[list[CostLine], list[CostLine]]:
+        """Billed costs of the UTC days in [start, end), and estimated ones from `estimated_from`
+        on, in US dollars, by the attributes in `by` that each has (`LINE_ATTRIBUTES`).
         """
         ...
 

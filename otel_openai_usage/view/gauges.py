@@ -9,6 +9,7 @@ from decimal import Decimal
 from operator import add
 from typing import TypeAlias, TypeVar
 
+from otel_openai_usage.domain.budgets import Balance, BudgetState
 from otel_openai_usage.domain.legacy_day import COUNTERS, LABELS, Shown, Sums
 from otel_openai_usage.domain.metered import Share
 from otel_openai_usage.domain.model import Limit, Names, Rows, Width, floor
@@ -31,6 +32,11 @@ GaugeRow: TypeAlias = tuple[Attributes, int | float]
 
 UNMETERED = "openai.unmetered.tokens"
 COVERAGE = "openai.metered.coverage"
+BUDGET = "openai.api.budget"
+BUDGET_SPENT = "openai.api.budget_spent"
+BUDGET_FORECAST = "openai.api.budget_forecast"
+BALANCE = "openai.api.balance"
+BALANCE_ENDS = "openai.api.balance_ends"
 
 LEVEL_LASTS = Width.DAY
 """Seconds that a level is shown after its last bucket, up to the newest bucket of its source.
@@ -199,6 +205,36 @@ def month_forecast(
         for percentile, cost in each.forecast.by_percentile.items():
             found.append((policy.attributes({**raw, "percentile": str(percentile)}), cost))
     return found
+
+
+def budgets(states: Iterable[BudgetState], policy: AttributePolicy) -> dict[str, list[GaugeRow]]:
+    """Return the rows of the instruments of budgets."""
+    rows: dict[str, list[GaugeRow]] = {BUDGET: [], BUDGET_SPENT: [], BUDGET_FORECAST: []}
+    for state in states:
+        budget = state.budget
+        raw: Attributes = {"budget": budget.name, "currency": budget.currency}
+        if budget.organization is not None:
+            raw["organization"] = budget.organization
+        rows[BUDGET].append((policy.attributes(raw), float(budget.amount)))
+        for part, cost in (("billed", state.billed), ("estimated", state.estimated)):
+            if cost is not None:
+                rows[BUDGET_SPENT].append((policy.attributes({**raw, "part": part}), float(cost)))
+        by_percentile = state.forecast.by_percentile if state.forecast else {}
+        for percentile, expected in by_percentile.items():
+            attributes = policy.attributes({**raw, "percentile": str(percentile)})
+            rows[BUDGET_FORECAST].append((attributes, expected))
+    return rows
+
+
+def balances(found: Iterable[Balance], policy: AttributePolicy) -> dict[str, list[GaugeRow]]:
+    """Return the rows of the balance, and of when it runs out."""
+    rows: dict[str, list[GaugeRow]] = {BALANCE: [], BALANCE_ENDS: []}
+    for one in found:
+        raw: Attributes = {"organization": one.organization, "currency": one.currency}
+        rows[BALANCE].append((policy.attributes(raw), float(one.left)))
+        if one.ends is not None:
+            rows[BALANCE_ENDS].append((policy.attributes(raw), one.ends))
+    return rows
 
 
 def legacy_counters(shown: Shown, policy: AttributePolicy) -> dict[str, list[GaugeRow]]:

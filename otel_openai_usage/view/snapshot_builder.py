@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from otel_openai_usage.domain.budgets import Balance, BudgetState
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.legacy_day import COUNTERS, Shown
 from otel_openai_usage.domain.metered import Share
@@ -12,10 +13,17 @@ from otel_openai_usage.domain.snapshot import Point, Snapshot
 from otel_openai_usage.domain.source_state import SourceState, Status
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import (
+    BALANCE,
+    BALANCE_ENDS,
+    BUDGET,
+    BUDGET_FORECAST,
+    BUDGET_SPENT,
     COVERAGE,
     UNMETERED,
     GaugeRow,
     GaugeTable,
+    balances,
+    budgets,
     coverage,
     daily_cost,
     days_shown,
@@ -53,6 +61,11 @@ _GAUGES = (
     _MONTH,
     _LAST_MONTH,
     _FORECAST,
+    BUDGET,
+    BUDGET_SPENT,
+    BUDGET_FORECAST,
+    BALANCE,
+    BALANCE_ENDS,
     _UP,
     _LAST_SUCCESS,
     _NEWEST_BUCKET,
@@ -85,6 +98,8 @@ class SnapshotBuilder:
         self._names: dict[str, Names] = {}
         self._limits: dict[str, Sequence[Limit]] = {}
         self._months: dict[str, MonthCosts] = {}
+        self._budgets: Sequence[BudgetState] = ()
+        self._balances: Sequence[Balance] = ()
         self._statuses: list[Status] = []
         self._shares: Sequence[Share] = ()
         self._legacy: Shown | None = None
@@ -140,6 +155,11 @@ class SnapshotBuilder:
         """Show what this month and the last one cost."""
         self._months[organization] = costs
 
+    def apply_budgets(self, states: Sequence[BudgetState], balances: Sequence[Balance]) -> None:
+        """Show these budgets and balances."""
+        self._budgets = states
+        self._balances = balances
+
     def apply_shares(self, shares: Sequence[Share]) -> None:
         """Show how much of the day's usage events explain."""
         self._shares = shares
@@ -193,6 +213,8 @@ class SnapshotBuilder:
                 organization, months.last_month or (), names, self._policy
             )
             rows[_FORECAST] += month_forecast(organization, months.forecasts, names, self._policy)
+        rows.update(budgets(self._budgets, self._policy))
+        rows.update(balances(self._balances, self._policy))
         for status in self._statuses:
             self._add_status(rows, status)
         rows.update(coverage(self._shares, self._policy))

@@ -137,6 +137,7 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     self_metrics.unpriced("acme", "images", Unpriced("m", "images", "no_price"), 1)
     self_metrics.estimate_difference("acme", "day", 1.0)
     self_metrics.history_days_missing("acme", 3)
+    self_metrics.budget_basis("search", "billed")
     self_metrics.skipped("acme", "legacy", 1)
     self_metrics.odd_values("acme", "costs", "replaced", 1)
     self_metrics.series("openai.api.tokens", 1, 0)

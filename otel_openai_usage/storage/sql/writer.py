@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
+from otel_openai_usage.domain.budgets import CostLine
 from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
@@ -222,6 +223,17 @@ class SqlWriter(ABC):
         """
         with self._reading():
             return day_costs.read(self._db, organization, start, end, estimated_from)
+
+    def cost_lines(
+        self, organization: str, start: int, end: int, estimated_from: int, by: Sequence[str]
+    ) -> tuple[list[CostLine], list[CostLine]]:
+        """Billed costs of the UTC days in [start, end), and estimated ones from `estimated_from`
+        on, by the attributes in `by` that each has.
+        """
+        with self._reading():
+            billed = day_costs.billed_lines(self._db, organization, start, end, by)
+            estimated = day_costs.estimated_lines(self._db, organization, estimated_from, end, by)
+            return billed, estimated
 
     # --- overflow of instruments
 
