@@ -711,3 +711,46 @@ def test_a_renamed_series_says_that_it_continues() -> None:
     stage.series_index.load(stage.source_states, stage.names, stage.now)
     stage.publish()
     assert continuing() == [True, False]
+
+
+# --- which measures have series
+
+
+def test_the_configuration_chooses_the_token_types() -> None:
+    """Each chosen token type has a series, and no other; requests always have one."""
+    chosen = frozenset({"output", "input_image", "input_cache_write_12h"})
+    state = source_state(COMPLETIONS)
+    stage = Stage(AttributePolicy(name_wait=0, token_types=chosen), [state])
+    dims: Dims = ("p", None, None, "m", None, None, None)
+    amounts = tuple(range(1, 1 + len(COMPLETIONS.measures)))
+    stage.use(state, dims, amounts, released=True)
+    stage.publish()
+    names = [measure.name for measure in COMPLETIONS.measures]
+    expected = {(name,): amounts[names.index(name)] for name in chosen}
+    assert stage.values(TOKENS, "token_type") == expected
+    assert stage.total(REQUESTS) == amounts[names.index("requests")]
+
+
+def test_a_number_that_came_with_an_upgrade_has_its_own_start(one: SourceState) -> None:
+    """Before it counts it has no series, not even one of 0; then it is 0 first, and its start time
+    is that midnight.
+    """
+    midnight = MIDNIGHT + 86_400
+    one.counted_from = {0: midnight}
+    stage = Stage(QUICK, [one])
+    stage.use(one, of("p"), (0, 4), released=False)
+    stage.publish()
+    stage.publish(60)
+    assert (stage.values(), stage.total(REQUESTS)) == ({}, 4)
+    stage.now = midnight + 300
+    stage.use(one, of("p"), (7, 5))
+    stage.publish()
+    assert stage.values() == {(): 0}
+    stage.publish(60)
+    assert stage.values() == {(): 7}
+    (tokens,) = stage.points[TOKENS]
+    (requests,) = stage.points[REQUESTS]
+    assert tokens.series.start == midnight * 1_000_000_000
+    assert requests.series.start == one.progress.epoch * 1_000_000_000
+    stage.start()
+    assert stage.values() == {(): 7}
