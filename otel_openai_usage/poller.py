@@ -98,7 +98,7 @@ class Poller:
         exporter = self._running()
         instrument(
             meter_provider,
-            exporter.board,
+            exporter.shown,
             since_start=since_start,
             cardinality_limit=cardinality_limit,
             before_page=exporter.recorder.before_page,

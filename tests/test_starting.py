@@ -112,7 +112,7 @@ async def test_the_listener_answers_while_the_state_is_read(
         assert read.wait(20)
         return Store(path, **options)
 
-    monkeypatch.setattr(app, "open_writer", slow)
+    monkeypatch.setattr(app, "open_shared", slow)
     settings = load(
         None,
         {},

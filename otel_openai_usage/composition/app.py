@@ -18,14 +18,17 @@ import otel_openai_usage
 from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
 from otel_openai_usage.composition.budgets import estimated_instead, plan, webhook_url
-from otel_openai_usage.composition.organizations import add_organization
-from otel_openai_usage.composition.stores import open_writer
-from otel_openai_usage.config import Settings, metric_exporters, needs_key, state_location
+from otel_openai_usage.composition.part_factory import PartFactory
+from otel_openai_usage.composition.replica import OwnedParts, have_polled
+from otel_openai_usage.composition.sharing import hand_over, open_all, share
+from otel_openai_usage.composition.stores import open_shared
+from otel_openai_usage.config import Settings, metric_exporters, state_location
 from otel_openai_usage.descriptors import ExhaustionHandler, raise_limit
 from otel_openai_usage.domain.budgets import BudgetState
+from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pricing import PriceList
-from otel_openai_usage.domain.snapshot import Board
+from otel_openai_usage.domain.snapshot import Board, GatedBoard
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.budget_figures import BudgetFigures
 from otel_openai_usage.engine.cost_figures import CostFigures
@@ -34,8 +37,9 @@ from otel_openai_usage.engine.first_history import FirstHistory
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.names_poll import NamesPoll
+from otel_openai_usage.engine.ownership import Ownership
 from otel_openai_usage.engine.recorder import Clock, Recorder
-from otel_openai_usage.engine.state_watch import StateCare, read_again, report
+from otel_openai_usage.engine.state_watch import StateCare, report
 from otel_openai_usage.engine.webhook import Webhook
 from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
@@ -47,13 +51,12 @@ from otel_openai_usage.exporters.self_metrics import SelfMetrics
 from otel_openai_usage.exporters.webhook import WebhookSender
 from otel_openai_usage.http.server import Server
 from otel_openai_usage.ingest.coverage import CoveragePoll
-from otel_openai_usage.ingest.intake import Intake, metered_sources
+from otel_openai_usage.ingest.intake import Intake, metered_endpoint
 from otel_openai_usage.ingest.listener import Ingest
 from otel_openai_usage.ingest.parser import Parser
 from otel_openai_usage.ingest.tokens import Tokens
 from otel_openai_usage.memory import Shelf, tune_allocator
 from otel_openai_usage.providers.budget import Budget
-from otel_openai_usage.providers.extra import Run
 from otel_openai_usage.sockets import bind
 from otel_openai_usage.storage.ports import Writer
 from otel_openai_usage.view.attributes import AttributePolicy
@@ -98,6 +101,21 @@ class Exporter:
     histories: list[FirstHistory] = field(default_factory=list)
     reread: list[tuple[SourceState, int]] = field(default_factory=list)
     """Source states, and how many seconds of each can be read again."""
+    polled: list[str] = field(default_factory=list)
+    """The organizations that this process polls now."""
+    figures: list[CostFigures | BudgetFigures] = field(default_factory=list)
+    owned: OwnedParts | None = None
+    ownership: Ownership | None = None
+    """What this replica owns, and its leases, where several replicas share the state."""
+
+    def owns(self, scope: str) -> bool:
+        """Whether this process polls and shows a scope of `domain.ownership`."""
+        return self.owned is None or self.owned.owns(scope)
+
+    @property
+    def shown(self) -> Board:
+        """The snapshot for readers in this process, empty while another replica may show it."""
+        return GatedBoard(self.board, self.prometheus.may_show)
 
     @property
     def care(self) -> StateCare:
@@ -128,6 +146,8 @@ class Exporter:
         if self.sender:
             self.sender.abandon()
         self.others.abandon()
+        if self.ownership:
+            self.ownership.abandon()
         self.recorder.abandon()
         self.store.abandon()
 
@@ -253,12 +273,19 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
-        for history in exporter.histories:
-            loops = [loop for loop in exporter.loops if loop.organization == history.organization]
-            has_polled = partial(_have_polled, loops)
-            tasks.append(group.create_task(history.forever(has_polled)))
-        tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
+        if exporter.owned and exporter.ownership:
+            owned = exporter.owned
+            loops = [loop for loop in exporter.loops if not owned.runs(loop)]
+            tasks = [group.create_task(loop.forever()) for loop in loops]
+            tasks.append(group.create_task(owned.forever()))
+            tasks.append(group.create_task(exporter.ownership.forever()))
+        else:
+            tasks = [group.create_task(loop.forever()) for loop in exporter.loops]
+            tasks += [
+                group.create_task(history.forever(partial(have_polled, exporter.loops, history)))
+                for history in exporter.histories
+            ]
+            tasks += [group.create_task(names.forever_look_up()) for names in exporter.names]
         tasks.append(group.create_task(exporter.recorder.publish_forever(exporter.render)))
         tasks.append(group.create_task(exporter.care.forever()))
         if exporter.webhook:
@@ -268,11 +295,6 @@ async def _until(stop: asyncio.Event, exporter: Exporter) -> None:
         await stop.wait()
         for task in tasks:
             task.cancel()
-
-
-def _have_polled(loops: Sequence[Loop]) -> bool:
-    """Whether every source was polled once. A source that fails need not be waited for."""
-    return all(loop.tried for loop in loops)
 
 
 def _stopping(stop: asyncio.Event) -> None:
@@ -304,7 +326,7 @@ async def wire(
     listeners = await _listen(settings, stack, board) if not once else _Listeners()
     # A large state takes a while to read. That is done in threads, so that the listeners answer.
     store = await asyncio.to_thread(
-        open_writer, state_location(settings, env), now=clock.now, strict=settings.state.strict
+        open_shared, state_location(settings, env), now=clock.now, strict=settings.state.strict
     )
     stack.callback(store.close)
     report(store)
@@ -340,33 +362,19 @@ async def wire(
     exporter = Exporter(store, recorder, self_metrics, board, prometheus, [], [], prices=prices)
     exporter.others = others
     budget = Budget(settings.api.max_bytes)
-    for organization in settings.organizations if needs_key(settings) else ():
-        provider = parts.provider(settings, organization, recorder, store, self_metrics, budget)
-        await stack.enter_async_context(provider)
-        await asyncio.to_thread(
-            add_organization, exporter, settings, organization.name, provider, int(clock.now())
-        )
-        loops = [loop for loop in exporter.loops if loop.organization == organization.name]
-        # Every source has its health metrics from the start, so that an alert on one that never
-        # succeeded can fire.
-        self_metrics.expect(organization.name, [loop.source for loop in loops])
-    for extra in parts.extra_sources(settings):
-        log.warning(
-            "the %s source %s", extra.name, extra.warning, extra={"event": f"{extra.name}_source"}
-        )
-        extra_run = Run(recorder, store, self_metrics, exporter.prices, budget, once=once)
-        connection, loop = await asyncio.to_thread(extra.open, settings, extra_run)
-        await stack.enter_async_context(connection)
-        exporter.loops.append(loop)
-    read_again(store, exporter.reread, int(clock.now()))
+    factory = PartFactory(exporter, settings, budget, once=once)
+    if store.shared is None:
+        await open_all(exporter, settings, stack, factory)
     ingest = None
     if settings.events.enabled:
         ingest = await asyncio.to_thread(_ingest, exporter, settings, store, listeners.events)
     exporter.maintenance = parts.maintenance(settings, recorder, store, self_metrics)
     exporter.webhook = _webhook(settings, recorder, store)
     await asyncio.to_thread(_load, exporter, settings)
+    if store.shared is not None:
+        await share(exporter, settings, stack, factory, store.shared, once=once)
     await exporter.publish()
-    others.show(board)
+    others.show(exporter.shown)
     if sends:
         sender = _sender(exporter, settings, who)
         exporter.sender = sender
@@ -375,6 +383,8 @@ async def wire(
         stack.push_async_callback(asyncio.to_thread, sender.shutdown, OTLP_SHUTDOWN)
     stack.push_async_callback(asyncio.to_thread, others.shutdown, SDK_SHUTDOWN)
     await _show(exporter, listeners, ingest if not once else None, stack)
+    if exporter.ownership:
+        stack.push_async_callback(hand_over, exporter)
     return exporter
 
 
@@ -403,6 +413,7 @@ def _sender(exporter: Exporter, settings: Settings, who: Resource) -> Sender:
         to_resource=_to_resource(settings),
         before_page=exporter.recorder.before_page,
         attempted=exporter.recorder.sent,
+        may_show=exporter.prometheus.may_show,
     )
 
 
@@ -455,15 +466,18 @@ async def _listen(settings: Settings, stack: AsyncExitStack, board: Board) -> _L
 
 def _load(exporter: Exporter, settings: Settings) -> None:
     """Show what is stored, and the figures of the month that follow from it."""
-    polled = [one.name for one in settings.organizations] if needs_key(settings) else []
-    figures = CostFigures(exporter.recorder, exporter.store, polled, bills=settings.costs.enabled)
+    figures = CostFigures(
+        exporter.recorder, exporter.store, exporter.polled, bills=settings.costs.enabled
+    )
     budgets = BudgetFigures(
         exporter.recorder,
         exporter.store,
         plan(settings),
         figures,
         partial(_budgets_changed, exporter),
+        owns=exporter.owns,
     )
+    exporter.figures = [figures, budgets]
     exporter.recorder.before_snapshot += [figures.refresh, budgets.refresh]
     names = {
         organization.name: exporter.store.names(organization.name)
@@ -490,21 +504,26 @@ def _budgets_changed(exporter: Exporter, states: Sequence[BudgetState]) -> None:
 def _ingest(
     exporter: Exporter, settings: Settings, store: Writer, sockets: Sequence[socket.socket]
 ) -> Ingest:
-    """The listener for events, with the source states that it counts into."""
+    """The listener for events."""
     recorder = exporter.recorder
     self_metrics = exporter.self_metrics
     events = settings.events
     organizations = [organization.name for organization in settings.organizations]
-    source_states = metered_sources(
-        store, organizations, events.attributes, int(recorder.clock.now())
-    )
-    recorder.source_states += source_states.values()
+    source_states = {
+        source_state.organization: source_state
+        for source_state in recorder.source_states
+        if source_state.endpoint.name == METERED.name
+    }
+    # Every organization's events have the same dimensions, those of the configuration.
+    endpoint = metered_endpoint(store, events.attributes)
     self_metrics.expect_events()
     intake = Intake(
         recorder,
         store,
         source_states,
         self_metrics,
+        endpoint=endpoint,
+        organizations=organizations,
         dedupe=int(events.dedupe.total_seconds()),
         prices=exporter.prices,
     )
@@ -514,15 +533,13 @@ def _ingest(
         failure_log = FailureLog(organizations[0])
         loop = Loop("coverage", every, compare, recorder, lambda _: None, failure_log)
         exporter.loops.append(loop)
-    # Every organization's events have the same dimensions, those of the configuration.
-    dimensions = next(iter(source_states.values())).endpoint.dimensions
     tokens = [token.get_secret_value() for token in events.tokens]
     return Ingest(
         intake.take,
         lambda: self_metrics.event("refused"),
         parser=Parser(
             events.attributes,
-            dimensions,
+            endpoint.dimensions,
             now=recorder.latest,
         ),
         tokens=Tokens(tokens, events.tokens_file),

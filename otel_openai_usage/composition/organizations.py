@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_openai_usage.composition import parts
+from otel_openai_usage.composition.replica import Part
 from otel_openai_usage.config import Settings
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.model import Width, floor
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def add_organization(
-    exporter: "Exporter", settings: Settings, name: str, provider: Provider, now: int
+    exporter: "Exporter", part: Part, settings: Settings, name: str, provider: Provider, now: int
 ) -> None:
-    """Open the states of an organization's sources, and add what polls them to the exporter.
+    """Open the states of an organization's sources, and add what polls them to its part.
 
     Raises StateError.
     """
     recorder = exporter.recorder
-    source_states = []
+    source_states = part.source_states
     failure_log = FailureLog(name)
     endpoints = []
     if settings.usage.enabled:
@@ -44,20 +45,19 @@ def add_organization(
         source_states.append(poll.source_state)
         status = _shown_in(poll.source_state)
         loop = Loop(endpoint.source, interval, poll.poll, recorder, status, failure_log)
-        exporter.loops.append(loop)
-    recorder.source_states += source_states
-    exporter.histories.append(_history(exporter, settings, name, provider, source_states))
+        part.loops.append(loop)
+    part.histories.append(_history(exporter, settings, name, provider, list(source_states)))
     if settings.names.enabled:
-        names = NamesPoll(recorder, provider.names, name, source_states)
-        exporter.names.append(names)
+        names = NamesPoll(recorder, provider.names, name, list(source_states))
+        part.names.append(names)
         interval = settings.names.interval.total_seconds()
         loop = Loop("names", interval, names.poll, recorder, names.status, failure_log)
-        exporter.loops.append(loop)
+        part.loops.append(loop)
     if settings.limits.enabled:
         limits = LimitsPoll(recorder, provider.limits, name)
         interval = settings.limits.interval.total_seconds()
         loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
-        exporter.loops.append(loop)
+        part.loops.append(loop)
 
 
 def _history(

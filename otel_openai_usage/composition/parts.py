@@ -67,6 +67,10 @@ def maintenance(
     settings: Settings, recorder: Recorder, store: Writer, self_metrics: SelfMetrics
 ) -> Maintenance:
     """What looks after the history."""
+    also = []
+    # Where several replicas share the state, whoever owns the legacy source looks after it.
+    if store.shared is None:
+        also = [extra.source_state(settings, store) for extra in extra_sources(settings)]
     compared = settings.prices.enabled and settings.costs.enabled and settings.usage.enabled
     return Maintenance(
         recorder,
@@ -74,7 +78,7 @@ def maintenance(
         self_metrics,
         [organization.name for organization in settings.organizations] if compared else [],
         lambda now: retention(settings, now),
-        also=[extra.source_state(settings, store) for extra in extra_sources(settings)],
+        also=also,
     )
 
 

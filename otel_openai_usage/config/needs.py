@@ -16,7 +16,9 @@ _HOW = (
 
 
 def needs_key(settings: Settings) -> list[str]:
-    """The enabled sections that read from OpenAI with an admin key."""
+    """The enabled sections that read from OpenAI with an admin key. A standby replica reads none."""
+    if settings.state.standby:
+        return []
     return [
         name for name in ("usage", "costs", "names", "limits") if getattr(settings, name).enabled
     ]

@@ -311,6 +311,8 @@ class State(Section):
     """
     connections: Annotated[int, Field(ge=2), WHOLE] = 3
     """Connections to `url` of one process, at most."""
+    standby: bool = False
+    """Whether this replica never owns an organization: it needs no admin key, and takes events only."""
     strict: bool = False
     """Whether `run` refuses a state that lost something, instead of going on from it with a warning."""
 

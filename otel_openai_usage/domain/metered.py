@@ -69,6 +69,13 @@ HourKey: TypeAlias = tuple[int, Dims]
 """The start of an hour, and an attribute set."""
 
 
+class AddedUsage(NamedTuple):
+    """What events add to one source: amounts by hour, and costs by attribute set and UTC day."""
+
+    hours: Mapping[HourKey, Amounts]
+    costs: Mapping[tuple[Dims, int], Decimal]
+
+
 class Queued(NamedTuple):
     """How many events of a batch were new, repeated, or repeated with other content."""
 

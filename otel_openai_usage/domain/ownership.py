@@ -25,6 +25,8 @@ take it does not.
 
 LEGACY_SCOPE = "legacy"
 """The legacy source, whichever organization it reads."""
+BUDGETS_SCOPE = "budgets"
+"""The budgets that may be about several organizations."""
 NOBODYS = ""
 """What any replica may write."""
 

@@ -1,6 +1,6 @@
 """The frozen snapshot that readers export, and the Board that holds the current one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -58,3 +58,16 @@ class Board:
     def current(self) -> Snapshot:
         """Return the current snapshot."""
         return self._current
+
+
+class GatedBoard(Board):
+    """The snapshot of another Board while `may_show` says so, else an empty one."""
+
+    def __init__(self, board: Board, may_show: Callable[[], bool]) -> None:
+        super().__init__()
+        self._board = board
+        self._may_show = may_show
+
+    def current(self) -> Snapshot:
+        """Return the current snapshot, or an empty one."""
+        return self._board.current() if self._may_show() else self._current

@@ -20,6 +20,7 @@ from otel_openai_usage.domain.budgets import (
 )
 from otel_openai_usage.domain.model import Limit, Names, Width, floor
 from otel_openai_usage.domain.month_costs import ESTIMATED_FOR
+from otel_openai_usage.domain.ownership import BUDGETS_SCOPE, organization_scope
 from otel_openai_usage.engine.cost_figures import INTERVAL, PAUSE_FACTOR, CostFigures
 from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.errors import StateError
@@ -45,7 +46,8 @@ class Plan:
 class BudgetFigures:
     """All budgets, OpenAI's spend limits included, and the balance of each organization.
 
-    `changed` is called with the states of all budgets each time that they were computed.
+    `changed` is called with the states of all budgets each time that they were computed. `owns`
+    says which scopes this process shows.
     """
 
     def __init__(
@@ -55,14 +57,21 @@ class BudgetFigures:
         plan: Plan,
         costs: CostFigures,
         changed: Callable[[Sequence[BudgetState]], None],
+        *,
+        owns: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._recorder = recorder
         self._store = store
         self._plan = plan
         self._costs = costs
         self._changed = changed
+        self._owns = owns
         self._next = float("-inf")
         self._day = -1
+
+    def reset(self) -> None:
+        """Compute the figures again before the next snapshot."""
+        self._next = float("-inf")
 
     def refresh(self, now: float, mono: float) -> None:
         """Compute the figures again if it is time. In the recorder's thread."""
@@ -86,13 +95,25 @@ class BudgetFigures:
         self._next = mono + max(INTERVAL, PAUSE_FACTOR * (time.perf_counter() - began))
 
     def _budgets(self) -> Iterable[Budget]:
-        yield from self._plan.budgets
+        for budget in self._plan.budgets:
+            if self._is_own(budget.organization):
+                yield budget
         builder = self._recorder.snapshot_builder
         for organization in self._plan.organizations:
             names = builder.names_of(organization)
             for limit in builder.limits_of(organization) or ():
                 if limit.amount > 0:
                     yield _of_limit(organization, limit, names)
+
+    def _is_own(self, organization: str | None) -> bool:
+        if organization is None:
+            return self._owns(BUDGETS_SCOPE)
+        return self._owns(organization_scope(organization))
+
+    def _names(self, organization: str) -> Names:
+        if self._owns(organization_scope(organization)):
+            return self._recorder.snapshot_builder.names_of(organization)
+        return self._store.names(organization)
 
     def _state(self, budget: Budget, now: float) -> BudgetState:
         basis = basis_of(budget, bills=self._plan.bills, bills_keys=self._plan.bills_keys)
@@ -103,7 +124,7 @@ class BudgetFigures:
         unread: set[int] = set()
         for organization in self._organizations(budget):
             lines = self._lines(organization, budget, basis, window.start - _LEARNS_FROM, end)
-            names = self._recorder.snapshot_builder.names_of(organization)
+            names = self._names(organization)
             billed += _named(lines[0], names)
             estimated += _named(lines[1], names)
             bills = basis == "billed"
@@ -130,6 +151,8 @@ class BudgetFigures:
         for credit in self._plan.credits:
             groups.setdefault((credit.organization, credit.currency), []).append(credit)
         for (organization, currency), bought in groups.items():
+            if not self._is_own(organization):
+                continue
             start = min(credit.date for credit in bought)
             if start >= end or self._costs.unread(organization, start, end, bills=self._plan.bills):
                 continue

@@ -51,6 +51,10 @@ class CostFigures:
         """The days of this and the last month that are still to be read, by organization."""
         return self._days_missing
 
+    def reset(self) -> None:
+        """Compute the figures again before the next snapshot."""
+        self._next = float("-inf")
+
     def refresh(self, now: float, mono: float) -> None:
         """Compute the figures again if it is time. In the recorder's thread."""
         day = floor(int(now), Width.DAY)
@@ -92,8 +96,8 @@ class CostFigures:
         """
         unread: set[int] = set()
         yesterday = end - 2 * Width.DAY
-        for source_state in self._recorder.source_states:
-            if source_state.organization != organization or not _is_used(source_state, bills=bills):
+        for source_state in self._sources(organization):
+            if not _is_used(source_state, bills=bills):
                 continue
             backfilled = self._store.backfilled(source_state)
             found = unread_days(source_state.progress, backfilled, start, end)
@@ -103,6 +107,16 @@ class CostFigures:
                 day for day in found if is_new or day < min(epoch_day, end) or day < yesterday
             )
         return unread
+
+    def _sources(self, organization: str) -> Sequence[SourceState]:
+        found = [
+            source_state
+            for source_state in self._recorder.source_states
+            if source_state.organization == organization
+        ]
+        shared = self._store.shared
+        # Another replica polls it.
+        return shared.sources_of(organization) if shared and not found else found
 
 
 def _is_used(source_state: SourceState, *, bills: bool) -> bool:

@@ -17,7 +17,7 @@ from otel_openai_usage.engine.backfill import Call
 from otel_openai_usage.engine.loop import as_bug
 from otel_openai_usage.engine.ports import Source
 from otel_openai_usage.engine.recorder import Recorder
-from otel_openai_usage.errors import ExporterError
+from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.storage.ports import Writer
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,12 @@ class FirstHistory:
 
     async def _tell(self) -> None:
         """Say how many days are still to be read."""
-        missing = await self._recorder.do(self._missing_days)
+        try:
+            missing = await self._recorder.do(self._missing_days)
+        except StateError as error:
+            # The state is away, which is no reason to end: the next round says it.
+            log.debug("days to be read", extra={"event": "history_failed", "error": str(error)})
+            return
         self._missing(missing)
         if missing != self._said:
             log.info(

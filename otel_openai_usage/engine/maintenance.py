@@ -61,8 +61,15 @@ class Maintenance:
         self._store = store
         self._telemetry = telemetry
         self._organizations = organizations
+        self._compares = bool(organizations)
         self._also = tuple(also)
         self._keep = keep
+
+    def assign(self, organizations: Sequence[str], also: Sequence[SourceState]) -> None:
+        """From now on compare the costs of these organizations, and maintain `also`, too."""
+        if self._compares:
+            self._organizations = organizations
+        self._also = tuple(also)
 
     async def forever(self) -> None:
         """Do a round every few minutes. An error is logged, and the next round tries again."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -146,10 +146,50 @@ class Recorder:
 
         Raises StateError.
         """
-        continued = sorted(self.snapshot_builder.series_index.continued)
-        text = json.dumps(continued)
-        if continued and self.store.note(_CONTINUED) != text:
+        continued = self.snapshot_builder.series_index.continued
+        if not continued:
+            return
+        stored = self.store.note(_CONTINUED)
+        # Other replicas write theirs, too.
+        text = json.dumps(sorted(continued.union(json.loads(stored or "[]"))))
+        if stored != text:
             self.store.set_note(_CONTINUED, text)
+
+    def adopt(self, source_states: Sequence[SourceState], names: Mapping[str, Names]) -> None:
+        """Show sources that this replica owns now. In the thread. Raises StateError.
+
+        `names` are of their organizations.
+        """
+        wall = self.clock.now()
+        mono = self.clock.mono()
+        for source_state in source_states:
+            newest_end = source_state.status.newest_bucket
+            if source_state.endpoint.polled and newest_end:
+                self._present.reported(newest_end - Width.DAY, wall, mono)
+        index = self.snapshot_builder.series_index
+        # Whoever owned them may have written more since this replica began.
+        index.remember(self.store.overflow_members(), self.store.high_water_marks())
+        index.continued.update(json.loads(self.store.note(_CONTINUED) or "[]"))
+        if not self._served_is_written:
+            self._served_is_written = self.store.note(_PAGE_SERVED) == "1"
+            index.page_served = index.page_served or self._served_is_written
+        self.source_states += source_states
+        self._show_sources(names)
+
+    def leave(self, source_states: Collection[SourceState]) -> None:
+        """Show these sources no more: another replica owns them. In the thread.
+
+        Raises StateError; they are not shown all the same.
+        """
+        self.source_states[:] = [
+            source_state for source_state in self.source_states if source_state not in source_states
+        ]
+        self._show_sources({})
+
+    def _show_sources(self, names: Mapping[str, Names]) -> None:
+        builder = self.snapshot_builder
+        mono = self.clock.mono()
+        self.fold(builder.replace(self.source_states, names, self.earliest(), mono))
 
     def _known_times(self) -> KnownTimes:
         text = self.store.note(_KNOWN_TIMES)

@@ -19,14 +19,15 @@ from otel_openai_usage.domain.commits import (
     priced,
     series_after,
 )
-from otel_openai_usage.domain.metered import Event, EventCommit
-from otel_openai_usage.domain.model import Rows, Width, Window, floor
-from otel_openai_usage.domain.pricing import PriceList, Unpriced, dimensions_by_name
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.metered import AddedUsage, Event, EventCommit
+from otel_openai_usage.domain.model import Dims, Rows, Width, Window, floor
+from otel_openai_usage.domain.pricing import PriceList, Unpriced, add, dimensions_by_name
 from otel_openai_usage.domain.readings import Bucket
 from otel_openai_usage.domain.reconciliation import Row
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.domain.windows import Step
-from otel_openai_usage.storage.ports import EventWriter, UsageWriter
+from otel_openai_usage.storage.ports import EventWriter, SharedState, UsageWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +327,54 @@ def record_events(
                 apply_series(commit.source_state, commit.created, commit.updated, created)
             )
     return RecordedEvents(len(found.fresh), found.duplicates, found.conflicts, deltas)
+
+
+def queue_events(
+    shared: SharedState,
+    endpoint: Endpoint,
+    organizations: Sequence[str],
+    events: Sequence[Event],
+    now: int,
+    dedupe: int,
+    *,
+    until: int,
+    prices: PriceList | None = None,
+) -> RecordedEvents:
+    """Store and price every event once; the owner of its organization counts it (`count_queued`).
+
+    The other arguments are those of `record_events`. Raises StateError; nothing changed then.
+    """
+
+    def added(fresh: Sequence[Event]) -> dict[str, AddedUsage]:
+        parts = metered.by_organization(fresh, organizations[0], organizations.__contains__)
+        return {
+            name: AddedUsage(
+                metered.hours(part, until), metered_cost.costs(name, part, prices, until).days
+            )
+            for name, part in parts.items()
+        }
+
+    queued = shared.queue_events(events, endpoint, now - dedupe, now, added)
+    return RecordedEvents(queued.accepted, queued.duplicates, queued.conflicts)
+
+
+def count_queued(shared: SharedState, source_state: SourceState, now: int) -> Delta | None:
+    """Count events that any replica stored. None if there are none. Raises StateError."""
+
+    def decide(added: AddedUsage) -> EventCommit:
+        created, updated = series_after(source_state, metered.change(added.hours), now)
+        growth: dict[Dims, Decimal] = {}
+        for (dims, _), cost in added.costs.items():
+            growth[dims] = add(growth.get(dims, Decimal(0)), cost)
+        for stored_series in (*created, *updated):
+            priced(stored_series, growth.get(stored_series.dims))
+        return EventCommit(source_state, added.hours, created, updated, added.costs)
+
+    found = shared.count_queued(source_state, decide)
+    if found is None:
+        return None
+    commit, new = found
+    return apply_series(source_state, commit.created, commit.updated, new)
 
 
 def _event_commit(

@@ -207,6 +207,12 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "1 while the state can be reached, 0 while its database is away",
         ),
         SelfInstrument(
+            "otel_openai_usage.owner", "gauge", "",
+            "otel_openai_usage_owner",
+            "1 if this replica owns the organization, else 0; only where several may share a state",
+            ("organization",),
+        ),
+        SelfInstrument(
             "otel_openai_usage.build_info", "gauge", "",
             "otel_openai_usage_build_info",
             "1; the version is in its attributes",

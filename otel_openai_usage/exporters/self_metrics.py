@@ -159,6 +159,10 @@ class SelfMetrics:
         """Report estimated minus billed cost of settled days, in US dollars."""
         self._set("estimate_difference", (organization, span, "usd"), amount)
 
+    def owner(self, organization: str, *, is_owner: bool) -> None:
+        """Report whether this replica owns an organization."""
+        self._set("owner", (organization,), int(is_owner))
+
     def export_failed(self, exporter: str) -> None:
         """Count an export that did not arrive."""
         self._add("exports_failed", 1, exporter)

@@ -136,6 +136,10 @@ class Server:
         gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
         make_page = partial(self._reader.page, form, gzip=gzip)
         pieces = await asyncio.get_running_loop().run_in_executor(self._worker, make_page)
+        if not self._reader.may_show():
+            # It may have been decided long ago: this process may have been frozen meanwhile.
+            make_page = partial(self._reader.health, form, gzip=gzip)
+            pieces = await asyncio.get_running_loop().run_in_executor(self._worker, make_page)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if gzip:
             headers["Content-Encoding"] = "gzip"

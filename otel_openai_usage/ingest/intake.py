@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
-from otel_openai_usage.domain.metered import Event, metered
+from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.metered import METERED, Event, metered
 from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine import polling, recording
@@ -33,7 +34,7 @@ def metered_sources(
 
     Raises StateError.
     """
-    endpoint = metered(dict.fromkeys([*store.event_attributes(), *attributes]))
+    endpoint = metered_endpoint(store, attributes)
     source_states = {
         name: store.source_state(name, endpoint, now, endpoint.group_by) for name in organizations
     }
@@ -46,6 +47,14 @@ def metered_sources(
     return source_states
 
 
+def metered_endpoint(store: Writer, attributes: Iterable[str]) -> Endpoint:
+    """The endpoint with the attributes of recorded events and those of the configuration.
+
+    Raises StateError.
+    """
+    return metered(dict.fromkeys([*store.event_attributes(), *attributes]))
+
+
 class Counts(Protocol):
     """Counts events by outcome."""
 
@@ -55,7 +64,8 @@ class Counts(Protocol):
 
 
 class Intake:
-    """Records events. `source_states` has one source per organization.
+    """Records events. `source_states` has one source per organization; it is empty where several
+    replicas share the state, and `endpoint` says what is stored.
 
     An event whose identity was seen less than `dedupe` seconds ago is a duplicate.
     """
@@ -69,8 +79,12 @@ class Intake:
         *,
         dedupe: int,
         prices: PriceList | None = None,
+        endpoint: Endpoint = METERED,
+        organizations: Sequence[str] = (),
     ) -> None:
         self._prices = prices
+        self._endpoint = endpoint
+        self._organizations = organizations
         self._recorder = recorder
         self._store = store
         self._source_states = source_states
@@ -147,15 +161,29 @@ class Intake:
         if self._prices:
             self._prices.refresh(clock.now())
         since = int(recorder.earliest()) - self._dedupe
-        recorded = recording.record_events(
-            self._store,
-            self._source_states,
-            events,
-            now,
-            now - since,
-            until=int(recorder.latest()),
-            prices=self._prices,
-        )
+        until = int(recorder.latest())
+        shared = self._store.shared
+        if shared is None:
+            recorded = recording.record_events(
+                self._store,
+                self._source_states,
+                events,
+                now,
+                now - since,
+                until=until,
+                prices=self._prices,
+            )
+        else:
+            recorded = recording.queue_events(
+                shared,
+                self._endpoint,
+                self._organizations,
+                events,
+                now,
+                now - since,
+                until=until,
+                prices=self._prices,
+            )
         for delta in recorded.deltas:
             recorder.apply(delta)
         if clock.mono() - self._purged_at >= _DAY / PARTS:

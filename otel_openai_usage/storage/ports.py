@@ -31,7 +31,7 @@ from otel_openai_usage.domain.commits import Commit, Created
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
-from otel_openai_usage.domain.metered import Event, EventCommit, HourKey, Queued, Share
+from otel_openai_usage.domain.metered import AddedUsage, Event, EventCommit, Queued, Share
 from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, Window
 from otel_openai_usage.domain.month_costs import DayCosts
 from otel_openai_usage.domain.ownership import Claim
@@ -50,8 +50,8 @@ from otel_openai_usage.storage.results import (
     UsageRow,
 )
 
-ToRows: TypeAlias = Callable[[Sequence[Event]], Sequence[tuple[str, int, str, str]]]
-"""Events as rows: organization, start of the hour, attribute set and amounts as text."""
+ToUsage: TypeAlias = Callable[[Sequence[Event]], Mapping[str, AddedUsage]]
+"""What events add, by organization."""
 
 
 class UsageWriter(Protocol):
@@ -248,12 +248,16 @@ class SharedState(Protocol):
         """Give all leases away, so that others need not wait."""
         ...
 
+    def sources_of(self, organization: str) -> Sequence[SourceState]:
+        """The sources of an organization that another replica owns, without their series."""
+        ...
+
     def hold(self, tokens: Mapping[str, int]) -> None:
         """From now on transactions check these tokens, by scope, and no others."""
         ...
 
     def queue_events(
-        self, events: Sequence[Event], since: int, now: int, to_rows: ToRows
+        self, events: Sequence[Event], endpoint: Endpoint, since: int, now: int, to_usage: ToUsage
     ) -> Queued:
         """Store events that were not seen since `since`, in the hours in which they count."""
         ...
@@ -263,7 +267,7 @@ class SharedState(Protocol):
         ...
 
     def count_queued(
-        self, source_state: SourceState, decide: Callable[[Mapping[HourKey, Amounts]], EventCommit]
+        self, source_state: SourceState, decide: Callable[[AddedUsage], EventCommit]
     ) -> tuple[EventCommit, Created] | None:
         """Count stored events of the source's organization. None if there are none."""
         ...

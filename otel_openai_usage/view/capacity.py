@@ -25,12 +25,16 @@ class Capacity:
     def __init__(self, max_series: int, members: Iterable[OverflowMember]) -> None:
         self._max_series = max_series
         self._members: dict[str, set[int]] = {}
-        for member in members:
-            self._members.setdefault(member.instrument, set()).add(member.stored_series)
+        self.remember(members)
         self._new_members: list[OverflowMember] = []
         self._reserved_everywhere: frozenset[int] = frozenset()
         self._reserved: dict[str, set[int]] = {}
         self._full_until: dict[str, float] = {}
+
+    def remember(self, members: Iterable[OverflowMember]) -> None:
+        """Let the overflow series have these members, too."""
+        for member in members:
+            self._members.setdefault(member.instrument, set()).add(member.stored_series)
 
     def reset(self, silent: frozenset[int]) -> None:
         """Begin with an empty index. `silent` series, by id, have a place in every instrument."""

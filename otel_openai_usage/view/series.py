@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TypeAlias
 
 from otel_openai_usage.domain.gen_ai import PlacedPart
 from otel_openai_usage.domain.model import Amount
+from otel_openai_usage.domain.series_marks import Key
 from otel_openai_usage.domain.snapshot import Series
-from otel_openai_usage.domain.source_state import StoredSeries
+from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.view.series_life import (
     PlacementState,
     SeriesState,
@@ -174,3 +176,24 @@ class Placement:
     def has_estimate(self) -> bool:
         """Whether one of the series is its estimated cost."""
         return any(isinstance(series, EstimatedSeries) for series in self.series)
+
+
+Places: TypeAlias = dict[tuple[str, Key], AggregatedSeries]
+"""Series by instrument and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A stored series that joins its series, at the time `now`."""
+
+    source_state: SourceState
+    stored_series: StoredSeries
+    placement: Placement
+    now: float
+
+
+def continue_all(old: Places, new: Places) -> Places:
+    """Let series go on as they were before their index was built again. Return the new ones."""
+    for place in old.keys() & new.keys():
+        new[place].continue_from(old[place])
+    return new

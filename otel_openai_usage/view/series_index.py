@@ -6,7 +6,7 @@ do not depend on them. An index that is built again from the same state comes ou
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.instruments import INSTRUMENTS
@@ -23,7 +23,15 @@ from otel_openai_usage.view.attributes import (
 from otel_openai_usage.view.capacity import Capacity
 from otel_openai_usage.view.naming import HighWaterMarks, Naming
 from otel_openai_usage.view.points import PointLists
-from otel_openai_usage.view.series import AggregatedSeries, EstimatedSeries, GenAiSeries, Placement
+from otel_openai_usage.view.series import (
+    AggregatedSeries,
+    EstimatedSeries,
+    GenAiSeries,
+    Joining,
+    Placement,
+    Places,
+    continue_all,
+)
 from otel_openai_usage.view.series_life import PlacementState, SeriesState
 from otel_openai_usage.view.zero_first import Moment, ZeroFirst
 
@@ -33,16 +41,6 @@ SWEEP_EVERY = 3600
 _ESTIMATED_COST = "openai.api.estimated_cost"
 _METERED_COST = "openai.metered.cost"
 _NANO = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Joining:
-    """A stored series that joins its series, at the time `now`."""
-
-    source_state: SourceState
-    stored_series: StoredSeries
-    placement: Placement
-    now: float
 
 
 class SeriesIndex:
@@ -92,10 +90,12 @@ class SeriesIndex:
         names: Mapping[str, Names],
         now: float,
         mono: float | None = None,
+        opened: Collection[SourceState] = (),
     ) -> list[OverflowMember]:
         """Build all series again. Return what the store must remember before they are shown.
 
         `now` decides what did not change for too long, `mono` (else `now`) who waited for a name.
+        No series of the sources in `opened` waits for its name: another replica showed it.
         """
         placed_before = {id_ for id_, place in self._placements.items() if place.series}
         self._clear()
@@ -118,12 +118,18 @@ class SeriesIndex:
         for source_state, stored_series in pairs:
             # At the start nothing waits for its name. The store's series were shown before, and
             # the first scrape after a restart must have them.
-            may_wait = bool(placed_before) and stored_series.id not in placed_before
+            is_new = stored_series.id not in placed_before and source_state not in opened
+            may_wait = bool(placed_before) and is_new
             self._add(source_state, stored_series, now, mono, may_wait=may_wait)
         self.forget(now)
         for instrument, live in self._series.items():
             self._make_room(instrument, now, self._capacity.excess(len(live)))
         return self._capacity.take_new_members()
+
+    def remember(self, members: Iterable[OverflowMember], marks: Iterable[HighWaterMark]) -> None:
+        """Use what the store has now: another replica may have written it."""
+        self._capacity.remember(members)
+        self._marks = HighWaterMarks(marks)
 
     def _counted(self) -> list[tuple[SourceState, StoredSeries]]:
         """Return all stored series of sources whose first reading is complete."""
@@ -144,12 +150,10 @@ class SeriesIndex:
         self._naming.by_organization = dict(names)
         if not self._any_name_differs(before):
             return self.resume(now, mono), []
-        old = self._live_and_dormant()
+        old = self.places()
         placed = {id_ for id_, placement in self._placements.items() if placement.series}
         overflow_members = self.load(self._source_states, names, now, mono)
-        new = self._live_and_dormant()
-        for place in old.keys() & new.keys():
-            new[place].continue_from(old[place])
+        new = continue_all(old, self.places())
         for place in new.keys() - old.keys():
             self._note_continued(new[place], placed)
         if not self.policy.names_without_ids:
@@ -166,12 +170,11 @@ class SeriesIndex:
             series.series = replace(series.series, continues=True)
 
     def _any_name_differs(self, before: Mapping[str, Names]) -> bool:
-        for source_state in self._source_states:
-            for stored_series in source_state.series.values():
-                uses_name = self._uses_name(stored_series)
-                if uses_name and self._naming.differs(source_state, stored_series, before):
-                    return True
-        return False
+        return any(
+            self._uses_name(series) and self._naming.differs(source_state, series, before)
+            for source_state in self._source_states
+            for series in source_state.series.values()
+        )
 
     def _uses_name(self, stored_series: StoredSeries) -> bool:
         """Return whether the name of a stored series decides about a series, live or dormant."""
@@ -181,11 +184,11 @@ class SeriesIndex:
             return self.policy.names_without_ids
         return bool(placement.series)
 
-    def _live_and_dormant(self) -> dict[tuple[str, Key], AggregatedSeries]:
+    def places(self) -> Places:
+        """Return all series, live and dormant, by instrument and key."""
         found = dict(self._dormant)
         for instrument, live in self._series.items():
-            for key, series in live.items():
-                found[instrument, key] = series
+            found |= {(instrument, key): series for key, series in live.items()}
         return found
 
     def resume(self, now: float, mono: float | None = None) -> list[OverflowMember]:
@@ -224,7 +227,7 @@ class SeriesIndex:
     ) -> None:
         placement = self._placements.get(stored_series.id)
         if placement and placement.state is PlacementState.ACTIVE:
-            self._join_late_estimate(_Joining(source_state, stored_series, placement, now))
+            self._join_late_estimate(Joining(source_state, stored_series, placement, now))
             self._mark_changed(placement.series)
             return
         # A level is a gauge. Usage from before counting began is in no counter.
@@ -241,11 +244,11 @@ class SeriesIndex:
                 placement.move_to(PlacementState.WAITING_FOR_NAME)
             return
         self._naming.end_wait(stored_series)
-        self._join_all(_Joining(source_state, stored_series, placement, now))
+        self._join_all(Joining(source_state, stored_series, placement, now))
         placement.move_to(PlacementState.ACTIVE)
         self._mark_changed(placement.series)
 
-    def _join_all(self, joining: _Joining) -> None:
+    def _join_all(self, joining: Joining) -> None:
         """Join a series for each measure, and one for the estimated cost."""
         raw = self._naming.raw_attributes(joining.source_state, joining.stored_series)
         measures = joining.source_state.endpoint.measures
@@ -264,7 +267,7 @@ class SeriesIndex:
         if joining.stored_series.estimate is not None:
             self._join_estimate(joining, raw)
 
-    def _join_gen_ai(self, joining: _Joining, raw: Attributes) -> None:
+    def _join_gen_ai(self, joining: Joining, raw: Attributes) -> None:
         """Join a series for each part of the tokens, under the names of the GenAI conventions."""
         endpoint = joining.source_state.endpoint
         parts = gen_ai.parts(endpoint)
@@ -277,7 +280,7 @@ class SeriesIndex:
             needed = sum(other.instrument == part.instrument for other in parts[number:])
             self._join(joining, part.instrument, attributes, needed=needed, part=part)
 
-    def _join_late_estimate(self, joining: _Joining) -> None:
+    def _join_late_estimate(self, joining: Joining) -> None:
         """Join the series of the estimated cost, if there was no price before."""
         has_estimate = joining.stored_series.estimate is not None
         if not has_estimate or joining.placement.has_estimate:
@@ -288,7 +291,7 @@ class SeriesIndex:
             # Its usage may have been shown with its value, but its cost was not shown yet.
             series.begins_at_zero = True
 
-    def _join_estimate(self, joining: _Joining, raw: Attributes) -> AggregatedSeries:
+    def _join_estimate(self, joining: Joining, raw: Attributes) -> AggregatedSeries:
         endpoint = joining.source_state.endpoint
         attributes = estimate_attributes(endpoint, raw)
         instrument = _METERED_COST if endpoint.name == METERED.name else _ESTIMATED_COST
@@ -296,7 +299,7 @@ class SeriesIndex:
 
     def _join(
         self,
-        joining: _Joining,
+        joining: Joining,
         instrument: str,
         raw: Attributes,
         *,
@@ -327,7 +330,7 @@ class SeriesIndex:
             joining.placement.series += (series,)
         return series
 
-    def _overflows(self, joining: _Joining, instrument: str, key: Key, needed: int) -> bool:
+    def _overflows(self, joining: Joining, instrument: str, key: Key, needed: int) -> bool:
         """Return whether a stored series belongs to the overflow series, after deciding it."""
         id_ = joining.stored_series.id
         if self._capacity.is_overflow_member(instrument, id_):
@@ -339,7 +342,7 @@ class SeriesIndex:
 
     def _create(
         self,
-        joining: _Joining,
+        joining: Joining,
         instrument: str,
         key: Key,
         attributes: Attributes,
@@ -371,7 +374,7 @@ class SeriesIndex:
         return series
 
     def _create_gen_ai(
-        self, joining: _Joining, key: Key, attributes: Attributes, part: gen_ai.PlacedPart
+        self, joining: Joining, key: Key, attributes: Attributes, part: gen_ai.PlacedPart
     ) -> AggregatedSeries:
         source_state = joining.source_state
         # What remains counts since the measure did of which it remains.
@@ -398,7 +401,7 @@ class SeriesIndex:
 
     # --- capacity and dormancy
 
-    def _has_place(self, joining: _Joining, instrument: str, needed: int) -> bool:
+    def _has_place(self, joining: Joining, instrument: str, needed: int) -> bool:
         """Return whether a stored series gets series of its own, after making room if possible."""
         live = len(self._series[instrument])
         if self._capacity.has_place(instrument, joining.stored_series.id, live, needed):

@@ -33,6 +33,7 @@ from otel_openai_usage.view.gauges import (
     month_forecast,
     spend_limits,
 )
+from otel_openai_usage.view.series import continue_all
 from otel_openai_usage.view.series_index import SeriesIndex
 
 RESTATED = "otel_openai_usage.restated_pending"
@@ -47,6 +48,7 @@ _FORECAST = "openai.api.cost_month_forecast"
 _UP = "openai.api.up"
 _LAST_SUCCESS = "openai.api.last_success"
 _NEWEST_BUCKET = "openai.api.newest_bucket"
+_LEGACY = "legacy"
 _LEGACY_UP = "chatgpt_api_usage.up"
 _GAUGES = (
     UNMETERED,
@@ -118,6 +120,44 @@ class SnapshotBuilder:
         self._source_states = list(source_states)
         self._names = dict(names)
         return self.series_index.load(self._source_states, self._names, now, mono)
+
+    def replace(
+        self,
+        source_states: Iterable[SourceState],
+        names: Mapping[str, Names],
+        now: float,
+        mono: float | None = None,
+    ) -> list[OverflowMember]:
+        """Show these sources from now on, and no names, limits and statuses of other organizations.
+
+        `names` are of organizations that are new. Return what the store must remember first.
+        """
+        known = self._source_states
+        self._source_states = list(source_states)
+        self._names |= names
+        opened = frozenset(self._source_states).difference(known)
+        places = self.series_index.places()
+        overflow_members = self.series_index.load(
+            self._source_states, self._names, now, mono, opened
+        )
+        continue_all(places, self.series_index.places())
+        return overflow_members
+
+    def leave_out(self, organization: str) -> None:
+        """Show nothing of an organization beside its sources."""
+        self._names.pop(organization, None)
+        self._limits.pop(organization, None)
+        self._months.pop(organization, None)
+        self._statuses = [
+            status
+            for status in self._statuses
+            if status.organization != organization or status.source == _LEGACY
+        ]
+
+    def leave_out_legacy(self) -> None:
+        """Show nothing of the legacy source."""
+        self._legacy = None
+        self._statuses = [status for status in self._statuses if status.source != _LEGACY]
 
     def apply(self, delta: Delta, now: float, mono: float | None = None) -> list[OverflowMember]:
         """Show what a commit created or updated. Return what the store must remember first.
@@ -254,7 +294,7 @@ class SnapshotBuilder:
         attributes = self._policy.attributes({**raw})
         if status.up is not None:
             rows[_UP].append((attributes, int(status.up)))
-            if status.source == "legacy":
+            if status.source == _LEGACY:
                 rows[_LEGACY_UP].append(({}, int(status.up)))
         if status.last_success:
             rows[_LAST_SUCCESS].append((attributes, float(status.last_success)))

@@ -141,6 +141,7 @@ def test_names_in_the_table_are_the_exporters(health: Health) -> None:
     self_metrics.skipped("acme", "legacy", 1)
     self_metrics.odd_values("acme", "costs", "replaced", 1)
     self_metrics.series("openai.api.tokens", 1, 0)
+    self_metrics.owner("acme", is_owner=True)
     self_metrics.price_list_dated = lambda: 0.0
     names = {
         name.removesuffix("_count")

@@ -4,21 +4,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from otel_openai_usage.config import DatabaseLocation
-from otel_openai_usage.domain.commits import apply_series, series_after
 from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS
-from otel_openai_usage.domain.metered import METERED, Event, EventCommit, change, hours
+from otel_openai_usage.domain.metered import METERED, AddedUsage, Event, hours
 from otel_openai_usage.domain.model import Names
 from otel_openai_usage.domain.ownership import Beat, Claim, Lease, organization_scope
 from otel_openai_usage.domain.source_state import SourceState
-from otel_openai_usage.engine import polling
+from otel_openai_usage.engine import polling, recording
 from otel_openai_usage.errors import NotOwner, StateInUse
 from otel_openai_usage.storage.postgres.shared_store import SharedStore
 from otel_openai_usage.storage.postgres.store import Store
-from otel_openai_usage.storage.sql.values import encode_amounts, encode_dims
 from tests.real.postgres import Postgres
 
 SCOPE = organization_scope("default")
@@ -207,26 +206,16 @@ def events(numbers: Sequence[int], tokens: int = 10) -> list[Event]:
 def queue(store: SharedStore, some: Sequence[Event]) -> tuple[int, int, int]:
     """As `ingest` stores events."""
 
-    def to_rows(fresh: Sequence[Event]) -> list[tuple[str, int, str, str]]:
-        return [
-            ("default", start, encode_dims(dims, METERED), encode_amounts(amounts))
-            for (start, dims), amounts in hours(fresh, HOUR + 10**6).items()
-        ]
+    def to_usage(fresh: Sequence[Event]) -> dict[str, AddedUsage]:
+        costs = {(event.dims, HOUR // 86400 * 86400): Decimal("0.5") for event in fresh}
+        return {"default": AddedUsage(hours(fresh, HOUR + 10**6), costs)}
 
-    return store.queue_events(some, 0, int(time.time()), to_rows)
+    return store.queue_events(some, METERED, 0, int(time.time()), to_usage)
 
 
 def count(store: SharedStore, source_state: SourceState) -> None:
     """As the owner counts what waits."""
-    found = store.count_queued(
-        source_state,
-        lambda added: EventCommit(
-            source_state, added, *series_after(source_state, change(added), HOUR)
-        ),
-    )
-    if found is not None:
-        commit, created = found
-        apply_series(source_state, commit.created, commit.updated, created)
+    recording.count_queued(store, source_state, HOUR)
 
 
 def test_the_same_events_at_several_replicas_count_once(
@@ -279,3 +268,5 @@ def test_events_are_counted_only_by_the_owner(replica: Callable[[], SharedStore]
         count(other, source_state)
     count(owner, source_state)
     assert sum(series.total[0] for series in source_state.series.values()) == 50
+    estimates = [series.estimate for series in source_state.series.values()]
+    assert estimates == [Decimal("0.5")] * 3

@@ -41,6 +41,7 @@ class Sender:
 
     `before_page` is called before each attempt, and may wait. `attempted(version, ok)` is called in
     this thread after each attempt, with the version of the snapshot. It may neither wait nor raise.
+    `may_show` says whether the snapshot may be sent now, or our own health only.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Sender:
         to_resource: Sequence[str] = (),
         before_page: Callable[[], None] = lambda: None,
         attempted: Callable[[int, bool], None] = _ignore_attempt,
+        may_show: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +65,7 @@ class Sender:
         self._interval = interval
         self._before_page = before_page
         self._attempted = attempted
+        self._may_show = may_show
         self._now = now
         scope = InstrumentationScope(SCOPE, otel_openai_usage.__version__)
         self._encoder = SnapshotEncoder(SNAPSHOT_INSTRUMENTS, resource, scope, to_resource)
@@ -84,6 +87,9 @@ class Sender:
         with self._attempt_lock:
             self._before_page()
             snapshot = self._board.current()
+            if not self._may_show():
+                # Our own health goes on.
+                return self._send(Snapshot())
             ok = self._send(snapshot)
         if not self._closed.is_set():
             self._attempted(snapshot.version, ok)

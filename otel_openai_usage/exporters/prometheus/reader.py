@@ -12,6 +12,7 @@ from prometheus_client.samples import Sample
 
 from otel_openai_usage.domain.snapshot import Board, Snapshot
 from otel_openai_usage.exporters.prometheus.exposition import Exposition, Pages
+from otel_openai_usage.exporters.prometheus.gzip_member import CompressedText
 from otel_openai_usage.exporters.self_instruments import CARDINALITY, SNAPSHOT_INSTRUMENTS
 
 Format: TypeAlias = Literal["text", "openmetrics"]
@@ -38,6 +39,8 @@ class PrometheusReader(PrometheusMetricReader):
         ProcessCollector(registry=self._health)
         self._board = board
         self.before_page: Callable[[], None] = lambda: None
+        self.may_show: Callable[[], bool] = lambda: True
+        """Whether an answer that leaves now may have the snapshot, or our own health only."""
         self._exposition = Exposition(SNAPSHOT_INSTRUMENTS, created=created)
         self._rendered: Snapshot | None = None
         self._pages: Pages
@@ -54,6 +57,8 @@ class PrometheusReader(PrometheusMetricReader):
 
     def page(self, form: Format = "text", *, gzip: bool = False) -> list[bytes]:
         """Return the answer to a scrape, in pieces; with `gzip` as one gzip member."""
+        if not self.may_show():
+            return self.health(form, gzip=gzip)
         self.before_page()
         pages = self.refresh()
         page = pages.text if form == "text" else pages.openmetrics
@@ -61,6 +66,11 @@ class PrometheusReader(PrometheusMetricReader):
         if gzip:
             return page.gzip_member(health)
         return [*page.pieces, health]
+
+    def health(self, form: Format = "text", *, gzip: bool = False) -> list[bytes]:
+        """Return a page with our own health only."""
+        health = self._health_page(form)
+        return CompressedText.of((), ()).gzip_member(health) if gzip else [health]
 
     def _health_page(self, form: Format) -> bytes:
         with self._lock:  # the stock collector has an unlocked queue

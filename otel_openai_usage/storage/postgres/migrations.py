@@ -53,7 +53,9 @@ CREATE TABLE queued_usage (
 CREATE INDEX queued_usage_organization ON queued_usage (organization, id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _REPLICAS)
+_QUEUED_COST = "ALTER TABLE queued_usage ADD COLUMN cost NUMERIC"
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _REPLICAS, _QUEUED_COST)
 """Migration n turns a schema of version n into n + 1. Never edit one; append. A test compares their
 hashes.
 """

@@ -7,32 +7,41 @@ So replicas do not wait for each other, and every total has one writer.
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 
 from otel_openai_usage.config.location import DatabaseLocation
 from otel_openai_usage.domain.commits import Created
+from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.metered import (
+    AddedUsage,
     Event,
     EventCommit,
     HourKey,
     Queued,
     deduplicate,
 )
-from otel_openai_usage.domain.model import Amounts
+from otel_openai_usage.domain.model import Amounts, Dims, Width, floor
 from otel_openai_usage.domain.ownership import NOBODYS, Claim, scope_of
+from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.domain.reconciliation import total
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import NotOwner, StateError
-from otel_openai_usage.storage.ports import ToRows
+from otel_openai_usage.storage.ports import ToUsage
 from otel_openai_usage.storage.postgres.replicas import Replicas
 from otel_openai_usage.storage.postgres.store import Store
 from otel_openai_usage.storage.results import Look
-from otel_openai_usage.storage.sql import rows, series
+from otel_openai_usage.storage.sql import rows, series, sources
 from otel_openai_usage.storage.sql.database import Database
-from otel_openai_usage.storage.sql.values import decode_amounts, decode_dims
+from otel_openai_usage.storage.sql.values import (
+    decode_amounts,
+    decode_dims,
+    encode_amounts,
+    encode_dims,
+)
 
 _COUNTED_AT_ONCE = 10_000
 """Rows of the queue in one transaction, at most."""
@@ -135,6 +144,11 @@ class SharedStore(Store):
         """Give all leases away, so that others need not wait."""
         self._replicas.leave()
 
+    def sources_of(self, organization: str) -> Sequence[SourceState]:
+        """The sources of an organization that another replica owns, without their series."""
+        with self._reading():
+            return sources.read_without_series(self._db, organization)
+
     def hold(self, tokens: Mapping[str, int]) -> None:
         """From now on transactions check these tokens, by scope, and no others."""
         self._tokens = dict(tokens)
@@ -165,7 +179,7 @@ class SharedStore(Store):
     # --- events
 
     def queue_events(
-        self, events: Sequence[Event], since: int, now: int, to_rows: ToRows
+        self, events: Sequence[Event], endpoint: Endpoint, since: int, now: int, to_usage: ToUsage
     ) -> Queued:
         """Store events that were not seen since `since`, in the hours in which they count."""
         contents: dict[bytes, bytes] = {}
@@ -181,8 +195,13 @@ class SharedStore(Store):
                 "SELECT identity, content FROM events WHERE identity = ANY(?)", (old,)
             )
             found = deduplicate(events, dict(known.fetchall()))
-            columns = ("organization", "start", "dims", "amounts")
-            db.write("queued_usage", columns, to_rows(found.fresh))
+            columns = ("organization", "start", "dims", "amounts", "cost")
+            values = [
+                (organization, *row)
+                for organization, usage in to_usage(found.fresh).items()
+                for row in _rows(usage, endpoint)
+            ]
+            db.write("queued_usage", columns, values)
             return Queued(len(found.fresh), found.duplicates, found.conflicts)
 
         return self._transact("written", write, scope=NOBODYS)
@@ -194,25 +213,31 @@ class SharedStore(Store):
         return [name for (name,) in found]
 
     def count_queued(
-        self, source_state: SourceState, decide: Callable[[Mapping[HourKey, Amounts]], EventCommit]
+        self, source_state: SourceState, decide: Callable[[AddedUsage], EventCommit]
     ) -> tuple[EventCommit, Created] | None:
         """Count stored events of the source's organization. None if there are none."""
         endpoint = source_state.endpoint
         sql = (
             "DELETE FROM queued_usage WHERE id IN (SELECT id FROM queued_usage"
             f" WHERE organization = ? ORDER BY id LIMIT {_COUNTED_AT_ONCE})"
-            " RETURNING start, dims, amounts"
+            " RETURNING start, dims, amounts, cost"
         )
 
         def count(db: Database) -> tuple[EventCommit, Created] | None:
             hours: dict[HourKey, Amounts] = {}
-            for start, key, text in db.execute(sql, (source_state.organization,)).fetchall():
-                place = (start, decode_dims(key, endpoint))
+            costs: dict[tuple[Dims, int], Decimal] = {}
+            found = db.execute(sql, (source_state.organization,)).fetchall()
+            for start, key, text, cost in found:
+                dims = decode_dims(key, endpoint)
                 amounts = decode_amounts(text, endpoint)
+                place = (start, dims)
                 hours[place] = total(hours[place], amounts) if place in hours else amounts
+                if cost is not None:
+                    day = (dims, floor(start, Width.DAY))
+                    costs[day] = add(costs.get(day, Decimal(0)), Decimal(cost))
             if not hours:
                 return None
-            commit = decide(hours)
+            commit = decide(AddedUsage(hours, costs))
             ids = series.add_series(db, source_state, commit.created)
             series.update_series(db, commit.updated)
             id_of = series.id_lookup(source_state, ids)
@@ -222,6 +247,19 @@ class SharedStore(Store):
 
         scope = scope_of(source_state.organization, endpoint)
         return self._transact("written", count, scope=scope)
+
+
+def _rows(usage: AddedUsage, endpoint: Endpoint) -> Iterator[tuple[int, str, str, str | None]]:
+    """Start of the hour, attribute set, amounts, and the cost of its day in one of its hours."""
+    costs = dict(usage.costs)
+    for (start, dims), amounts in usage.hours.items():
+        cost = costs.pop((dims, floor(start, Width.DAY)), None)
+        yield (
+            start,
+            encode_dims(dims, endpoint),
+            encode_amounts(amounts),
+            None if cost is None else str(cost),
+        )
 
 
 def _store_identities(

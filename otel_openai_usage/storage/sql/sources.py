@@ -5,7 +5,7 @@ Each function runs inside its caller's transaction.
 
 import json
 
-from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.endpoints import ENDPOINTS, Endpoint
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.model import Window
 from otel_openai_usage.domain.source_state import SourceKey, SourceState
@@ -59,6 +59,21 @@ def read_source(db: Database, organization: str, endpoint: Endpoint) -> SourceSt
     source_state.organization_id = organization_id
     source_state.purged_before = purged_before(db, id_)
     return source_state
+
+
+def read_without_series(db: Database, organization: str) -> list[SourceState]:
+    """The polled sources of an organization, with their progress only."""
+    sql = "SELECT id, kind, epoch, complete, horizon, unread FROM sources WHERE organization = ?"
+    found = []
+    for id_, kind, epoch, complete, horizon, unread in db.execute(sql, (organization,)).fetchall():
+        endpoint = ENDPOINTS.get(kind)
+        if endpoint is None:
+            continue
+        windows = tuple(Window(start, end) for start, end in json.loads(unread))
+        progress = Progress(epoch, bool(complete), horizon, windows)
+        key = SourceKey(id_, organization, endpoint)
+        found.append(SourceState.of(key, progress, read_groupings(db, id_)))
+    return found
 
 
 def purged_before(db: Database, source: int) -> int:
