@@ -224,7 +224,13 @@ def cost() -> dashboard.Dashboard:
             course(
                 "Estimated cost per hour by model",
                 "By list prices, as usage comes in: hours before OpenAI bills it. The ten that cost most.",
-                [Query(top("model", f"openai_api_estimated_cost_total{{{COSTS}}}"), "{{model}}")],
+                [
+                    Query(
+                        # A tool call has an operation and no model.
+                        top("model, operation", f"openai_api_estimated_cost_total{{{COSTS}}}"),
+                        "{{model}} {{operation}}",
+                    )
+                ],
                 "currencyUSD",
                 stacked=True,
             ),
