@@ -163,6 +163,7 @@ def export(
         settings.organization_ids,
         version=focus_version,
         allocates=not no_allocation,
+        hashed=settings.attributes.hash,
     )
     # Read first: a state that cannot be read leaves the file of last time as it is.
     header = next(found, "") if chosen.has_header else ""

@@ -51,6 +51,7 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
         host=settings.dashboard.host,
         port=settings.dashboard.port,
         prefix=settings.dashboard.prefix,
+        hashed=settings.attributes.hash,
         ready=lambda url: click.echo(f"The dashboard of {path}: {url}"),
     )
     return 0

@@ -190,6 +190,52 @@ def copy(file: Path | None, target: str) -> int:
     return 0
 
 
+@command(state, "forget")
+@config_option
+@click.option(
+    "--subject",
+    required=True,
+    metavar="X",
+    help="The customer, as events name it or as attributes.hash shows it.",
+)
+def forget(file: Path | None, subject: str) -> int:
+    """Move all that is stored of a customer to `(forgotten)`. Every sum stays what it is.
+
+    The exporter must be stopped: it has the customer in memory. Backups and copies that were made
+    before still have it, and so do Prometheus and other backends. Ends with 1 if the customer is
+    not known.
+
+    \b
+      otel-openai-usage state forget --subject customer-1
+    """
+    from contextlib import closing
+
+    from otel_openai_usage.composition import stores
+    from otel_openai_usage.config import state_location
+    from otel_openai_usage.domain.allocation import FORGOTTEN
+    from otel_openai_usage.domain.pseudonyms import Pseudonyms
+    from otel_openai_usage.errors import StateError, StateInUse
+
+    place = state_location(load_settings(file), os.environ)
+    if stores.describe(place).running:
+        raise StateInUse(
+            f"forgot a customer in {place}: an exporter uses it, and would write the customer again;"
+            " stop it first"
+        )
+    with closing(stores.open_writer(place)) as store:
+        pseudonyms = Pseudonyms(frozenset({"subject"}), store.hash_key())
+
+        def is_meant(customer: str) -> bool:
+            is_named = subject in (customer, pseudonyms.of("subject", customer))
+            return is_named and customer != FORGOTTEN
+
+        found = store.forget(is_meant)
+    if not found:
+        raise StateError(f"forgot a customer in {place}: nothing is stored of {subject!r}")
+    click.echo(f"moved {subject!r} to {FORGOTTEN}; all sums are the same")
+    return 0
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[int], None]]:
     """Says on a terminal how many rows were copied."""

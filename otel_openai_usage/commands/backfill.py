@@ -11,6 +11,7 @@ from typing import IO
 from otel_openai_usage.composition import app
 from otel_openai_usage.composition.organizations import epoch
 from otel_openai_usage.composition.parts import extra_sources, prices, retention
+from otel_openai_usage.composition.privacy import pseudonyms
 from otel_openai_usage.composition.stores import open_writer, queries_opener, require_kept
 from otel_openai_usage.config import Organization, Settings, state_location
 from otel_openai_usage.domain.endpoints import COSTS, USAGE_ENDPOINTS
@@ -257,7 +258,9 @@ def series(
 ) -> Iterator[PastSeries]:
     """What is stored of those days, before counting began, as series. Raises StateError."""
     stored = queries_opener(state_location(settings, env))
-    policy = app.policy(settings, once=True)
+    with stored() as queries:
+        hashed = pseudonyms(settings, queries.hash_key)
+    policy = app.policy(settings, once=True, hashed=hashed)
     end = asked.end(now)
     every: list[PastSeries] = []
     for one in settings.organizations:

@@ -19,6 +19,7 @@ from otel_openai_usage import stopping
 from otel_openai_usage.composition import parts
 from otel_openai_usage.composition.budgets import estimated_instead, plan, webhook_url
 from otel_openai_usage.composition.part_factory import PartFactory
+from otel_openai_usage.composition.privacy import pseudonyms
 from otel_openai_usage.composition.replica import OwnedParts, have_polled
 from otel_openai_usage.composition.sharing import hand_over, open_all, share
 from otel_openai_usage.composition.stores import open_shared
@@ -28,6 +29,7 @@ from otel_openai_usage.domain.budgets import BudgetState
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pricing import PriceList
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.domain.snapshot import Board, GatedBoard
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.budget_figures import BudgetFigures
@@ -346,7 +348,7 @@ async def wire(
         state_up=lambda: int(store.is_up),
     )
     stack.callback(self_metrics.shutdown)
-    seen = policy(settings, once=once)
+    seen = policy(settings, once=once, hashed=pseudonyms(settings, store.hash_key))
     snapshot_builder = SnapshotBuilder(
         seen,
         store.overflow_members(),
@@ -550,7 +552,9 @@ def _ingest(
     )
 
 
-def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
+def policy(
+    settings: Settings, *, once: bool = False, hashed: Pseudonyms = NO_PSEUDONYMS
+) -> AttributePolicy:
     """How series look, as configured."""
     attributes = settings.attributes
     usage = settings.usage
@@ -563,6 +567,7 @@ def policy(settings: Settings, *, once: bool = False) -> AttributePolicy:
         token_types=frozenset(usage.token_types),
         skip_zero=attributes.skip_zero,
         profile=attributes.profile,
+        pseudonyms=hashed,
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
         name_wait=30.0 if waits_for_names else 0.0,

@@ -89,7 +89,11 @@ def _attributes(settings: Settings) -> Iterator[str]:
     known = ATTRIBUTES.union(settings.events.attributes)
     yield from _known("attributes.rename", attributes.rename, known)
     yield from _known("attributes.drop", attributes.drop, known)
+    yield from _known("attributes.hash", attributes.hash, known)
     yield from _known("attributes.to_resource", attributes.to_resource, known)
+    for name in attributes.hash:
+        if name in KEPT:
+            yield f"attributes.hash: {name} cannot be hashed, since nothing could be read from its values"
     for name in attributes.drop:
         if name in KEPT:
             yield f"attributes.drop: {name} cannot be dropped, since a sum over it says nothing"

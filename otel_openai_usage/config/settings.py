@@ -271,6 +271,10 @@ class Attributes(Section):
     """Attributes under other names, such as `model: gen_ai.response.model`."""
     drop: tuple[str, ...] = ()
     """Attributes to leave out; their series are summed, nothing is lost."""
+    hash: tuple[str, ...] = ()
+    """Attributes whose values are shown as a keyed hash, such as `user_id` and `subject`. The key is
+    kept in the state.
+    """
     profile: Profile = "openai"
     """The names of tokens: `openai` (openai.api.tokens), `gen_ai` (gen_ai.client.inference.usage.*, by
     OpenTelemetry's conventions for generative AI), or `both`.

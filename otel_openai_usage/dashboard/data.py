@@ -14,6 +14,7 @@ from otel_openai_usage.dashboard.items import split
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Limit, Names, floor
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.domain.source_state import Status
 from otel_openai_usage.storage.ports import Queries
 from otel_openai_usage.storage.results import StoredSource
@@ -129,7 +130,14 @@ def _until(cube: Cube, measure: str) -> int | None:
     return cube.start + (int(days[-1]) + 1) * DAY
 
 
-def read(queries: Queries, organization: str, now: float, years: float = 2.0) -> Data:
+def read(
+    queries: Queries,
+    organization: str,
+    now: float,
+    years: float = 2.0,
+    *,
+    pseudonyms: Pseudonyms = NO_PSEUDONYMS,
+) -> Data:
     """Everything of the last years. Raises StateError."""
     today = floor(int(now), DAY)
     earliest = today - int(years * 365) * DAY
@@ -145,6 +153,7 @@ def read(queries: Queries, organization: str, now: float, years: float = 2.0) ->
         sources=sources,
         start=today if first is None else first,
         today=today,
+        pseudonyms=pseudonyms,
     )
     usage = reader.usage(USAGE_ENDPOINTS)
     is_legacy = not usage.amounts and LEGACY.name in reader.sources
@@ -184,8 +193,15 @@ class _CubeReader:
     """Reads the days from `start` to `today` of one organization's sources. Raises StateError."""
 
     def __init__(
-        self, queries: Queries, *, sources: Mapping[str, StoredSource], start: int, today: int
+        self,
+        queries: Queries,
+        *,
+        sources: Mapping[str, StoredSource],
+        start: int,
+        today: int,
+        pseudonyms: Pseudonyms = NO_PSEUDONYMS,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self.sources = sources
         self._queries = queries
         self._start = start
@@ -202,7 +218,7 @@ class _CubeReader:
 
     def _add_usage(self, builder: Builder, endpoint: Endpoint) -> None:
         source = self.sources[endpoint.name]
-        stored = self._queries.attribute_sets(source)
+        stored = self._attribute_sets(source)
         # The operation of an event is one of its attributes.
         operation = None if endpoint is METERED else endpoint.name
         attribute_sets = {id_: _usage_attributes(each, operation) for id_, each in stored.items()}
@@ -210,6 +226,17 @@ class _CubeReader:
         measures = [measure.name for measure in endpoint.measures]
         indexes = builder.add(attribute_sets, rows, measures)
         builder.add_rows(indexes, self._estimates(source), ("estimate", "priced"))
+
+    def _attribute_sets(self, source: StoredSource) -> Mapping[int, _Attributes]:
+        """The attribute sets of a source by id, as they are shown."""
+        stored = self._queries.attribute_sets(source)
+        if not self._pseudonyms.hashed:
+            return stored
+        return {id_: self._shown(each) for id_, each in stored.items()}
+
+    def _shown(self, stored: _Attributes) -> _Attributes:
+        of = self._pseudonyms.of
+        return {name: None if value is None else of(name, value) for name, value in stored.items()}
 
     def _estimates(self, source: StoredSource) -> Iterator[Sequence[float]]:
         """(attribute set, day, estimated cost, 1 for a price)."""
@@ -221,7 +248,7 @@ class _CubeReader:
         builder = Builder(COST_DIMENSIONS, self._start, self._days, _FLOATING)
         source = self.sources.get(COSTS.name)
         if source is not None:
-            stored = self._queries.attribute_sets(source)
+            stored = self._attribute_sets(source)
             attribute_sets = {id_: _cost_attributes(each) for id_, each in stored.items()}
             rows = self._queries.daily_sums(source, self._start)
             measures = [measure.name for measure in COSTS.measures]

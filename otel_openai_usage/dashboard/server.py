@@ -5,7 +5,7 @@ nothing; only browsers connect to it.
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -142,11 +142,12 @@ def serve(
     prefix: str = "/",
     ready: Callable[[str], None],
     until: threading.Event | None = None,
+    hashed: Collection[str] = (),
 ) -> None:
     """Serve the dashboard of the store until the event is set; without one until SIGTERM,
     SIGINT or SIGHUP. Raises ListenError.
     """
-    server = Server(StoreWatcher(open_queries), host=host, port=port, prefix=prefix)
+    server = Server(StoreWatcher(open_queries, hashed=hashed), host=host, port=port, prefix=prefix)
     server.start()
     try:
         if until is not None:

@@ -3,11 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from otel_openai_usage.dashboard.data import Data, read
 from otel_openai_usage.domain.model import Width
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage.ports import OpenQueries, Queries
 
@@ -32,7 +33,9 @@ class LoadedStore:
 
 
 class StoreWatcher:
-    """Watches the store, every `interval` seconds. `clock` gives Unix seconds."""
+    """Watches the store, every `interval` seconds. `clock` gives Unix seconds. `hashed` are the
+    attributes that are shown as keyed hashes.
+    """
 
     def __init__(
         self,
@@ -40,10 +43,12 @@ class StoreWatcher:
         *,
         clock: Callable[[], float] = time.time,
         interval: float = 10.0,
+        hashed: Collection[str] = (),
     ) -> None:
         self._open_queries = open_queries
         self._clock = clock
         self._interval = interval
+        self._hashed = frozenset(hashed)
         self._loaded = LoadedStore()
         self._read_state: tuple[int, float] | None = None
         self._stop = threading.Event()
@@ -94,7 +99,10 @@ class StoreWatcher:
     def _load(self, queries: Queries) -> None:
         now = self._clock()
         organizations = dict.fromkeys(source.organization for source in queries.sources())
-        data = {name: read(queries, name, now) for name in organizations}
+        pseudonyms = NO_PSEUDONYMS
+        if self._hashed:
+            pseudonyms = Pseudonyms(self._hashed, queries.hash_key())
+        data = {name: read(queries, name, now, pseudonyms=pseudonyms) for name in organizations}
         self._loaded = LoadedStore(data, None, self._loaded.version + 1)
 
     def _note_problem(self, error: StateError) -> None:

@@ -22,6 +22,8 @@ SHARED = "(shared)"
 """A line item without a single model and token class."""
 OTHERS = "(other customers)"
 """Customers beyond `MAX_CUSTOMERS` of a day and organization."""
+FORGOTTEN = "(forgotten)"
+"""Customers that `state forget` moved here."""
 MAX_CUSTOMERS = 100_000
 
 _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})")

@@ -3,7 +3,7 @@
 Nothing of it is stored: a bill that changes is allocated again by the next report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -30,6 +30,12 @@ class Allocated:
     parts: list[Part]
     quantities: Mapping[str, Decimal]
     is_shared: bool
+
+    def renamed(self, name: Callable[[str], str]) -> "Allocated":
+        """The same with other names of the customers."""
+        parts = [part._replace(customer=name(part.customer)) for part in self.parts]
+        quantities = {name(customer): amount for customer, amount in self.quantities.items()}
+        return Allocated(parts, quantities, self.is_shared)
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """Writes stored history as lines of text, in a format of `reports.formats`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, timedelta
 
 from otel_openai_usage.domain.model import utc
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.reports.formats import TableFormat, load
 from otel_openai_usage.reports.tables import By, Export, csv_row
 from otel_openai_usage.storage.ports import OpenQueries, Queries
@@ -19,20 +20,24 @@ def lines(
     *,
     version: str | None = None,
     allocates: bool = True,
+    hashed: Collection[str] = (),
 ) -> Iterator[str]:
     """The text of the UTC days from `since` to `until`, both included, day by day.
 
     `organization_ids` are OpenAI's ids of organizations by name, where the configuration has them.
     `version` is of the format, if it has several. `allocates` says whether bills are divided among
-    customers. Raises StateError, and LookupError for an unknown format.
+    customers. `hashed` are the attributes that are shown as keyed hashes. Raises StateError, and LookupError for an unknown format.
     """
     chosen = load(format_name, TableFormat)
     columns = chosen.columns_of(version)
     with open_queries() as stored:
+        shown = NO_PSEUDONYMS
+        if hashed:
+            shown = Pseudonyms(frozenset(hashed), stored.hash_key())
         # Only now: a store that cannot be opened must not leave a file with a header alone.
         if chosen.has_header:
             yield csv_row(columns)
-        export = Export(stored, by, organization_ids or {}, allocates)
+        export = Export(stored, by, organization_ids or {}, allocates, shown)
         for day in _days(stored, since, until):
             for line in chosen.records(export, day):
                 yield chosen.text(columns, line)

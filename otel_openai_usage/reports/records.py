@@ -102,7 +102,8 @@ def _usage(export: Export, day: date, span: _Span, record: Record) -> Iterator[L
             attributes = _configured_attributes(str(dimensions["key"]))
             own = {name: attributes.pop(name) for name in _COMPARED if name in attributes}
             line |= export.dimensions(("organization", *own), (row.group[0], *own.values()))
-            line["attributes"] = attributes or None
+            shown = {name: export.pseudonyms.of(name, text) for name, text in attributes.items()}
+            line["attributes"] = shown or None
             if export.by == "day" and row.estimate is not None:
                 line |= {"estimated_cost": row.estimate, "currency": CURRENCY}
         if is_priced:
@@ -148,7 +149,7 @@ def _costs(export: Export, day: date) -> Iterator[Line]:
 
 def _allocated(export: Export, start: int, row: CostRow, cells: Line) -> Iterator[Line]:
     """The parts of a bill by customer. Their sum is the bill."""
-    allocated = export.allocated(start, export.dimensions(COST_DIMENSIONS, row.group), row.cost)
+    allocated = export.allocated(start, row.group, row.cost)
     for part in allocated.parts if allocated else ():
         yield {
             "record": "allocated",

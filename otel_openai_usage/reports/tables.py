@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from otel_openai_usage.domain.endpoints import LEGACY
 from otel_openai_usage.domain.model import Names, utc
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.domain.spreadsheet import row, safe, safe_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Export:
     """OpenAI's ids of organizations by name, where the configuration has them."""
     allocates: bool = True
     """Whether bills are divided among customers."""
+    pseudonyms: Pseudonyms = NO_PSEUDONYMS
+    """Which values are hashed."""
     _allocation: "Allocation | None" = None
     _names: dict[str, Names] = field(default_factory=dict)
 
@@ -45,25 +48,44 @@ class Export:
         dimensions["project_name"] = names.projects.get(dimensions.get("project_id") or "")
         dimensions["api_key_name"] = names.api_keys.get(dimensions.get("api_key_id") or "")
         dimensions["user_name"] = names.users.get(dimensions.get("user_id") or "")
-        return dimensions
+        return self._hashed(dimensions)
+
+    def _hashed(self, dimensions: Dimensions) -> Dimensions:
+        """The same, as the configuration shows it."""
+        pseudonyms = self.pseudonyms
+        if not pseudonyms.hashed:
+            return dimensions
+        found: Dimensions = {}
+        for name, value in dimensions.items():
+            if value is not None and not pseudonyms.hides(name):
+                found[name] = pseudonyms.of(name, value)
+            else:
+                found[name] = None
+        return found
 
     def allocated(
-        self, day_start: int, dimensions: Dimensions, cost: Decimal, quantity: Decimal | None = None
+        self,
+        day_start: int,
+        group: Sequence[str | None],
+        cost: Decimal,
+        quantity: Decimal | None = None,
     ) -> "Allocated | None":
-        """A row of a day's bill in parts; None if it is not to be divided. Raises StateError."""
+        """A row of a day's bill in parts; None if it is not to be divided. Raises StateError.
+
+        `group` has the values of `COST_DIMENSIONS`.
+        """
         from otel_openai_usage.reports.allocation import Allocation
 
         if not self.allocates:
             return None
         if self._allocation is None or self._allocation.start != day_start:
             self._allocation = Allocation(self.history, day_start)
-        return self._allocation.of(
-            dimensions["organization"] or "",
-            dimensions.get("project_id"),
-            dimensions.get("line_item"),
-            cost,
-            quantity,
-        )
+        organization, project, line_item, *_ = group
+        found = self._allocation.of(organization or "", project, line_item, cost, quantity)
+        return None if found is None else found.renamed(self._customer)
+
+    def _customer(self, customer: str) -> str:
+        return self.pseudonyms.of("subject", customer)
 
     def _names_of(self, organization: str) -> Names:
         if organization not in self._names:

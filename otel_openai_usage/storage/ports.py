@@ -220,6 +220,17 @@ class Notes(Protocol):
         """Set a note."""
         ...
 
+    def hash_key(self) -> bytes:
+        """The key of `attributes.hash`, made if there is none."""
+        ...
+
+    def forget(self, is_meant: Callable[[str], bool]) -> int:
+        """Move all that is stored of customers to `(forgotten)`. How many there were.
+
+        `is_meant` says of each customer whether it is one of them. Every sum stays what it is.
+        """
+        ...
+
 
 class SharedState(Protocol):
     """What a store has that several replicas may write at the same time.
@@ -409,6 +420,10 @@ class Queries(Protocol):
 
     def owner(self, organization: str) -> Owner:
         """The OpenAI organization whose data is stored under this name."""
+        ...
+
+    def hash_key(self) -> bytes:
+        """The key of `attributes.hash`. Raises StateError if no exporter made one yet."""
         ...
 
     # --- exact sums of usage and costs, for reports

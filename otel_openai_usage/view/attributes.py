@@ -9,6 +9,7 @@ from otel_openai_usage.domain import gen_ai
 from otel_openai_usage.domain.endpoints import SHOWN_TOKEN_TYPES, Endpoint, Measure
 from otel_openai_usage.domain.model import Names
 from otel_openai_usage.domain.pricing import CURRENCY
+from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from otel_openai_usage.domain.series_marks import Attributes, Key
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 
@@ -43,6 +44,7 @@ class AttributePolicy:
     * `name_wait`: how long a new series waits for the names of its project and API key.
     * `forget`: a series becomes dormant when none of its members changed for so long.
     * `make_room`: the same, when its instrument has no capacity left for a new series.
+    * `pseudonyms`: attributes that are exported as keyed hashes.
     * `profile`: whether tokens are shown under our names, those of the GenAI conventions, or both.
     """
 
@@ -56,6 +58,7 @@ class AttributePolicy:
     forget: float = float("inf")
     make_room: float = float("inf")
     profile: gen_ai.Profile = "openai"
+    pseudonyms: Pseudonyms = NO_PSEUDONYMS
 
     @property
     def names_without_ids(self) -> bool:
@@ -77,14 +80,24 @@ class AttributePolicy:
         return self.shows(measure) and not is_replaced
 
     def attributes(self, raw: Attributes, names: Mapping[str, str] = _NO_NAMES) -> Attributes:
-        """Return the attributes to export: renamed, without the dropped ones.
+        """Return the attributes to export: hashed, renamed, without the dropped ones.
 
         `names` are a convention's names, where the policy does not rename.
         """
+        if self.pseudonyms.hashed:
+            raw = self._hashed(raw)
         return {
             self.rename.get(name) or names.get(name, name): value
             for name, value in raw.items()
             if name not in self.drop
+        }
+
+    def _hashed(self, raw: Attributes) -> Attributes:
+        pseudonyms = self.pseudonyms
+        return {
+            name: pseudonyms.of(name, value) if isinstance(value, str) else value
+            for name, value in raw.items()
+            if not pseudonyms.hides(name)
         }
 
     def overflow(self, raw: Attributes, names: Mapping[str, str] = _NO_NAMES) -> Attributes:

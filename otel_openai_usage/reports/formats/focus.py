@@ -87,7 +87,7 @@ def billed(export: Export, day: date) -> Iterator[Line]:
             quantity = None
         charge = _charge(row, line_item, quantity, unit)
         line = {**_OPENAI, **periods, **account, **charge}
-        allocated = export.allocated(start, dimensions, row.cost, quantity)
+        allocated = export.allocated(start, row.group, row.cost, quantity)
         if allocated is None:
             yield line
         else:

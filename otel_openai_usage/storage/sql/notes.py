@@ -4,6 +4,7 @@ from otel_openai_usage.storage.sql.database import Database
 
 INSTANCE_ID = "instance_id"
 STATE_PATH = "path"
+HASH_KEY = "hash_key"
 
 
 def read(db: Database, key: str) -> str | None:

@@ -14,6 +14,7 @@ from otel_openai_usage.domain.model import Amounts, Dims, Limit, Names, Width, W
 from otel_openai_usage.domain.pricing import add
 from otel_openai_usage.domain.reconciliation import Row, total
 from otel_openai_usage.domain.source_state import SourceState
+from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage import quantity_units
 from otel_openai_usage.storage.results import CostRow, MeteredTokens, Record, StoredSource, UsageRow
 from otel_openai_usage.storage.sql import content_check, metered_tokens, names, notes, rows, sums
@@ -114,6 +115,17 @@ class SqlQueries(ABC):
         """The OpenAI organization whose data is stored under this name."""
         with self._reading():
             return read_owner(self._db, organization)
+
+    def hash_key(self) -> bytes:
+        """The key of `attributes.hash`."""
+        with self._reading():
+            found = notes.read(self._db, notes.HASH_KEY)
+        if found is None:
+            raise StateError(
+                "read the key of attributes.hash: the state has none yet; start the exporter once"
+                " with this configuration"
+            )
+        return bytes.fromhex(found)
 
     # --- sums of usage and costs
 

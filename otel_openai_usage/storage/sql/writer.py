@@ -3,6 +3,7 @@
 A store adds how it is opened, what a transaction is, and its losses.
 """
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.storage.sql import (
     copying,
     day_costs,
+    forgetting,
     measures,
     names,
     notes,
@@ -336,6 +338,18 @@ class SqlWriter(ABC):
     def set_note(self, key: str, value: str) -> None:
         """Set a note."""
         self._transact("written", lambda db: notes.write(db, key, value))
+
+    def hash_key(self) -> bytes:
+        """The key of `attributes.hash`, made if there is none."""
+        fresh = secrets.token_hex(32)
+        found = self._transact(
+            "written", lambda db: notes.initial(db, notes.HASH_KEY, fresh), scope=NOBODYS
+        )
+        return bytes.fromhex(found)
+
+    def forget(self, is_meant: Callable[[str], bool]) -> int:
+        """Move customers to `(forgotten)`. How many there were."""
+        return self._transact("written", lambda db: forgetting.forget(db, is_meant))
 
     def owner(self, organization: str) -> Owner:
         """The OpenAI organization whose data is stored under this name."""

@@ -224,6 +224,12 @@ class Store(SqlWriter):
             return f"the state file {self.path} cannot be written: {refused}"
         return None
 
+    def forget(self, is_meant: Callable[[str], bool]) -> int:
+        """Move customers to `(forgotten)`. How many there were."""
+        # Else the names would stay in free pages of the file.
+        self._db.execute("PRAGMA secure_delete = ON")
+        return super().forget(is_meant)
+
     def size(self) -> int:
         """Bytes of the state on disk. Raises OSError."""
         return size_on_disk(self.path)
