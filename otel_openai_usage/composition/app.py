@@ -370,7 +370,9 @@ async def wire(
     ingest = None
     if settings.events.enabled:
         ingest = await asyncio.to_thread(_ingest, exporter, settings, store, listeners.events)
-    exporter.maintenance = parts.maintenance(settings, recorder, store, self_metrics)
+    exporter.maintenance = parts.maintenance(
+        settings, recorder, store, self_metrics, exporter.prices
+    )
     exporter.webhook = _webhook(settings, recorder, store)
     await asyncio.to_thread(_load, exporter, settings)
     if store.shared is not None:

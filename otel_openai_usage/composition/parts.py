@@ -7,6 +7,7 @@ from otel_openai_usage.config import Organization, Settings
 from otel_openai_usage.domain.budgets import period
 from otel_openai_usage.domain.model import Width, floor
 from otel_openai_usage.domain.month_costs import month_of
+from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.engine.maintenance import Maintenance
 from otel_openai_usage.engine.recorder import Recorder
@@ -64,7 +65,11 @@ def history_since(settings: Settings, now: float) -> int | None:
 
 
 def maintenance(
-    settings: Settings, recorder: Recorder, store: Writer, self_metrics: SelfMetrics
+    settings: Settings,
+    recorder: Recorder,
+    store: Writer,
+    self_metrics: SelfMetrics,
+    prices: PriceList | None = None,
 ) -> Maintenance:
     """What looks after the history."""
     also = []
@@ -79,6 +84,7 @@ def maintenance(
         [organization.name for organization in settings.organizations] if compared else [],
         lambda now: retention(settings, now),
         also=also,
+        prices=prices,
     )
 
 

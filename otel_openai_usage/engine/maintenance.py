@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from otel_openai_usage.domain.model import Width, floor
+from otel_openai_usage.domain.pricing import PriceList
 from otel_openai_usage.domain.retention import Retention
 from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.engine.recorder import Recorder
@@ -56,6 +57,7 @@ class Maintenance:
         keep: Callable[[int], Retention],
         *,
         also: Sequence[SourceState] = (),
+        prices: PriceList | None = None,
     ) -> None:
         self._recorder = recorder
         self._store = store
@@ -64,6 +66,7 @@ class Maintenance:
         self._compares = bool(organizations)
         self._also = tuple(also)
         self._keep = keep
+        self._prices = prices
 
     def assign(self, organizations: Sequence[str], also: Sequence[SourceState]) -> None:
         """From now on compare the costs of these organizations, and maintain `also`, too."""
@@ -87,6 +90,9 @@ class Maintenance:
 
     async def once(self) -> None:
         """Do one round. Raises StateError."""
+        if self._prices:
+            # Polls look for newer prices, too, but not every exporter polls usage.
+            await self._recorder.do(partial(self._prices.refresh, self._recorder.clock.now()))
         await self._recorder.do(self._recorder.keep_times)
         keep = self._keep(int(self._recorder.earliest()))
         for source_state in (*self._recorder.source_states, *self._also):

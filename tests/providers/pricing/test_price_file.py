@@ -22,6 +22,7 @@ from otel_openai_usage.domain.endpoints import ENDPOINTS
 from otel_openai_usage.providers.openai import price_list
 from otel_openai_usage.providers.openai.price_list import WrongList
 from otel_openai_usage.providers.openai.prices import OLD_AFTER_DAYS, Prices
+from otel_openai_usage.testing import Harness
 from tests.testing.test_harness import HOUR, MIDNIGHT, Scene, scene, values
 
 COMPLETIONS = ENDPOINTS["completions"]
@@ -269,3 +270,30 @@ def test_check_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     file.write_text(json.dumps(data(model("new", {}))))
     said = [str(each) for each in findings(load_mapping(document, {}), {}, offline=True)]
     assert f"ok    prices.file: {file}, 0 days old" in said
+
+
+async def test_new_prices_are_seen_without_polls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exporter that only takes events reads a changed file in its upkeep."""
+    file = write(tmp_path / "data.json", data(model("new", {"input_mtok": 3})))
+    harness = Harness(
+        {
+            "usage": {"enabled": False},
+            "costs": {"enabled": False},
+            "limits": {"enabled": False},
+            "names": {"enabled": False},
+            "legacy": {"enabled": False},
+            "events": {"enabled": True, "port": 0},
+            "prices": {"file": str(file)},
+            "state": {"path": str(tmp_path / "state.db")},
+            "prometheus": {"enabled": False},
+        }
+    )
+    with caplog.at_level(logging.INFO):
+        await harness.start()
+        write(file, data(model("new", {"input_mtok": 4}), model("newer", {})), at=NOW + 60)
+        await harness.upkeep()
+        await harness.close()
+    read = [each for each in caplog.records if getattr(each, "event", "") == "price_file_read"]
+    assert [getattr(each, "models", 0) for each in read] == [1, 2]
