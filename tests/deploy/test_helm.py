@@ -24,6 +24,7 @@ EVENTS = {"events": {"enabled": True, "existingSecret": "tokens"}}
 SECRETS = {
     "run/secrets/events/tokens": "token-of-the-test\n",
     "run/secrets/web/web-config.yml": "{}\n",
+    "run/secrets/postgresql/password": "secret\n",
 }
 DASHBOARD = {"dashboard": {"enabled": True}}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -53,6 +54,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {
         "openai": {"existingSecret": ""},
         "config": {"usage": {"enabled": False}, "costs": {"enabled": False}},
+    },
+    "replicas on PostgreSQL": EVENTS
+    | DASHBOARD
+    | {
+        "replicas": 2,
+        "standbyReplicas": 1,
+        "podMonitor": {"enabled": True},
+        "state": {
+            "postgresql": {
+                "url": "postgresql://usage@db:5432/usage?sslmode=verify-full",
+                "existingSecret": "usage-database",
+            }
+        },
     },
     "settings of the exporter": {
         "config": {
@@ -96,9 +110,15 @@ def one(things: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return thing
 
 
+def workloads(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has pods; the exporter's comes first."""
+    found = [thing for thing in things if thing["kind"] in {"StatefulSet", "Deployment"}]
+    return sorted(found, key=lambda thing: len(thing["metadata"]["name"]))
+
+
 def pod(things: list[dict[str, Any]]) -> dict[str, Any]:
     """The template of the exporter's pod."""
-    template: dict[str, Any] = one(things, "StatefulSet")["spec"]["template"]
+    template: dict[str, Any] = workloads(things)[0]["spec"]["template"]
     return template
 
 
@@ -150,15 +170,16 @@ def test_kubernetes_takes_every_object(values: dict[str, Any], tmp_path: Path) -
         require_valid(thing)
     names = [(thing["kind"], thing["metadata"]["name"]) for thing in things]
     assert len(names) == len(set(names))
-    spec = pod(things)["spec"]
-    assert spec["automountServiceAccountToken"] is False
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    for part in spec["containers"]:
-        assert part["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+    for workload in workloads(things):
+        spec = workload["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        for part in spec["containers"]:
+            assert part["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
 
 
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
@@ -167,33 +188,52 @@ def test_every_reference_inside_leads_somewhere(values: dict[str, Any], tmp_path
     exists.
     """
     things = rendered(values, tmp_path)
-    labels = pod(things)["metadata"]["labels"].items()
-    containers = pod(things)["spec"]["containers"]
-    ports = [port for part in containers for port in part["ports"]]
-    names = {port["name"] for port in ports}
     for thing in things:
         spec = thing.get("spec", {})
         if thing["kind"] == "Service":
-            assert spec["selector"].items() <= labels
+            names = ports_of(things, spec["selector"])
             assert {port["targetPort"] for port in spec["ports"]} <= names
         if thing["kind"] == "NetworkPolicy":
-            assert spec["podSelector"]["matchLabels"].items() <= labels
-            assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} <= names
+            names = ports_of(things, spec["podSelector"]["matchLabels"])
+            wanted = {port["port"] for rule in spec["ingress"] for port in rule["ports"]}
+            assert wanted <= names
         if thing["kind"] == "PodMonitor":
-            assert spec["selector"]["matchLabels"].items() <= labels
+            names = ports_of(things, spec["selector"]["matchLabels"])
             assert {endpoint["port"] for endpoint in spec["podMetricsEndpoints"]} <= names
+        if thing["kind"] == "PodDisruptionBudget":
+            assert ports_of(things, spec["selector"]["matchLabels"])
         if thing["kind"] == "ServiceMonitor":
-            wanted = spec["selector"]["matchLabels"].items()
+            labels = spec["selector"]["matchLabels"].items()
             services = [thing for thing in things if thing["kind"] == "Service"]
             (found,) = [
-                service for service in services if wanted <= service["metadata"]["labels"].items()
+                service for service in services if labels <= service["metadata"]["labels"].items()
             ]
             assert spec["endpoints"][0]["port"] in {port["name"] for port in found["spec"]["ports"]}
-    claims = one(things, "StatefulSet")["spec"].get("volumeClaimTemplates", [])
-    volumes = {volume["name"] for volume in pod(things)["spec"]["volumes"]}
-    volumes |= {claim["metadata"]["name"] for claim in claims}
-    mounts = itertools.chain.from_iterable(part["volumeMounts"] for part in containers)
-    assert {mount["name"] for mount in mounts} == volumes
+    for workload in workloads(things):
+        spec = workload["spec"]["template"]["spec"]
+        claims = workload["spec"].get("volumeClaimTemplates", [])
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        volumes |= {claim["metadata"]["name"] for claim in claims}
+        mounts = itertools.chain.from_iterable(part["volumeMounts"] for part in spec["containers"])
+        assert {mount["name"] for mount in mounts} <= volumes
+        selector = workload["spec"]["selector"]["matchLabels"].items()
+        selected = [
+            other["metadata"]["name"]
+            for other in workloads(things)
+            if selector <= other["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert selected == [workload["metadata"]["name"]]
+
+
+def ports_of(things: list[dict[str, Any]], selector: dict[str, str]) -> set[str]:
+    """The names of the ports of the pods that a selector selects."""
+    found = set()
+    for workload in workloads(things):
+        template = workload["spec"]["template"]
+        if selector.items() <= template["metadata"]["labels"].items():
+            for part in template["spec"]["containers"]:
+                found |= {port["name"] for port in part["ports"]}
+    return found
 
 
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
@@ -209,6 +249,7 @@ def test_the_exporter_takes_its_configuration(values: dict[str, Any], tmp_path: 
     ]
     files = [
         settings.state.path,
+        settings.state.password_file,
         settings.prometheus.web_config_file,
         settings.events.tokens_file,
         *(organization.admin_key_file for organization in settings.organizations),
@@ -269,6 +310,26 @@ def test_it_is_what_the_plain_manifests_are(tmp_path: Path) -> None:
     assert written == yaml.safe_load(configuration(plain))
 
 
+def test_replicas_share_a_database(tmp_path: Path) -> None:
+    """With a database there is no volume. Two replicas are spread, disrupted one at a time and
+    updated without a pause; a standby owns nothing, and usage has the same labels at each of them.
+    """
+    things = rendered(VARIANTS["replicas on PostgreSQL"], tmp_path)
+    exporter, *others = workloads(things)
+    assert exporter["kind"] == "Deployment"
+    assert exporter["spec"]["replicas"] == 2
+    assert exporter["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert one(things, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    assert pod(things)["spec"]["topologySpreadConstraints"]
+    assert [other["spec"]["replicas"] for other in others] == [1, 1]
+    standby = loaded(configuration(things, "standby.yaml"), tmp_path)
+    assert standby.state.standby
+    assert not loaded(configuration(things), tmp_path).state.standby
+    (endpoint,) = one(things, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    changed = {rule["targetLabel"] for rule in endpoint["metricRelabelings"]}
+    assert changed == {"instance", "pod", "node", "container"}
+
+
 def test_probes_ask_the_command_where_the_web_configuration_protects(tmp_path: Path) -> None:
     """Probes are HTTP requests. With a web configuration they run `healthcheck`, which knows TLS."""
     probes = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -318,6 +379,8 @@ def test_a_changed_configuration_restarts_the_pod(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
+        ({"replicas": 2}, "/replicas"),
+        ({"standbyReplicas": 1}, "/standbyReplicas"),
         ({"replica": 2}, "additional properties 'replica' not allowed"),
         ({"config": {"usage": {"intervall": "60s"}}}, "'intervall' not allowed"),
         ({"config": {"usage": {"interval": "soon"}}}, "'soon' does not match"),

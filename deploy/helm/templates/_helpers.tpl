@@ -35,9 +35,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The exporter's configuration: what the pod decides, then `config`. */}}
 {{- define "usage.config" -}}
 {{- $config := dict
-  "state" (dict "path" "/var/lib/otel-openai-usage/state.db")
+  "state" (dict)
   "prometheus" (dict "host" "0.0.0.0" "port" 9185)
   "log" (dict "format" "json") }}
+{{- with .Values.state.postgresql }}
+{{- if .url }}
+{{- $_ := set $config.state "url" .url }}
+{{- if .existingSecret }}
+{{- $_ := set $config.state "password_file" (printf "/run/secrets/postgresql/%s" .key) }}
+{{- end }}
+{{- else }}
+{{- $_ := set $config.state "path" "/var/lib/otel-openai-usage/state.db" }}
+{{- end }}
+{{- end }}
 {{- with .Values.openai.existingSecret }}
 {{- $key := printf "/run/secrets/openai/%s" $.Values.openai.key }}
 {{- $_ := set $config "organizations" (list (dict "admin_key_file" $key)) }}
@@ -50,6 +60,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $config "events" (dict "enabled" true "host" "0.0.0.0" "port" .Values.events.port "tokens_file" $tokens) }}
 {{- end }}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml }}
+{{- end }}
+
+{{/* A standby's: it owns nothing. */}}
+{{- define "usage.standby-config" -}}
+{{- $config := include "usage.config" . | fromYaml }}
+{{- $_ := set $config.state "standby" true }}
+{{- $config | toYaml }}
 {{- end }}
 
 {{/* The dashboard's: without what names secrets, because it gets none. */}}
@@ -97,7 +114,12 @@ capabilities: {drop: [ALL]}
 
 {{- define "usage.mounts" -}}
 - {name: config, mountPath: /etc/otel-openai-usage, readOnly: true}
+{{- if .Values.state.postgresql.existingSecret }}
+- {name: postgresql, mountPath: /run/secrets/postgresql, readOnly: true}
+{{- end }}
+{{- if not .Values.state.postgresql.url }}
 - {name: state, mountPath: /var/lib/otel-openai-usage}
+{{- end }}
 - {name: tmp, mountPath: /tmp}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -117,10 +139,21 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{- define "usage.exporter" -}}
+{{- include "usage.run" (list . "config.yaml") }}
+{{- end }}
+
+{{- define "usage.standby" -}}
+{{- include "usage.run" (list . "standby.yaml") }}
+{{- end }}
+
+{{/* The container of an exporter with the configuration of the list's second item. */}}
+{{- define "usage.run" -}}
+{{- $file := index . 1 }}
+{{- with index . 0 -}}
 name: exporter
 image: {{ include "usage.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [run, -c, {{ include "usage.config-file" . }}]
+args: [run, -c, /etc/otel-openai-usage/{{ $file }}]
 {{- with .Values.extraEnv }}
 env:
   {{- toYaml . | nindent 2 }}
@@ -152,6 +185,7 @@ securityContext:
 volumeMounts:
   {{- include "usage.mounts" . | nindent 2 }}
   {{- include "usage.secret-mounts" . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* It needs no key, so it gets no secret. */}}
@@ -187,14 +221,22 @@ volumeMounts:
   {{- include "usage.mounts" . | nindent 2 }}
 {{- end }}
 
-{{/* The pod's template, with the containers of the list's second item. */}}
+{{/* The labels of one kind of pod: owner, standby or dashboard. */}}
+{{- define "usage.pod-selector" -}}
+{{ include "usage.selector" (index . 0) }}
+app.kubernetes.io/component: {{ ternary "dashboard" "exporter" (eq (index . 1) "dashboard") }}
+otel-openai-usage/role: {{ index . 1 }}
+{{- end }}
+
+{{/* The pod's template, with the containers of the list's second item, and its role. */}}
 {{- define "usage.pod" -}}
 {{- $root := index . 0 }}
 {{- $containers := index . 1 }}
+{{- $role := index . 2 }}
 {{- with $root -}}
 metadata:
   labels:
-    {{- include "usage.selector" . | nindent 4 }}
+    {{- include "usage.pod-selector" (list . $role) | nindent 4 }}
     {{- with .Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -238,6 +280,18 @@ spec:
   affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- if .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- toYaml .Values.topologySpreadConstraints | nindent 4 }}
+  {{- else if .Values.state.postgresql.url }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "usage.pod-selector" (list . $role) | nindent 10 }}
+  {{- end }}
   volumes:
     - name: config
       configMap: {name: {{ include "usage.fullname" . }}}
@@ -253,9 +307,13 @@ spec:
     - name: events
       secret: {secretName: {{ .Values.events.existingSecret }}, defaultMode: 0440}
     {{- end }}
-    {{- with .Values.state.storage.existingClaim }}
+    {{- with .Values.state.postgresql.existingSecret }}
+    - name: postgresql
+      secret: {secretName: {{ . }}, defaultMode: 0440}
+    {{- end }}
+    {{- if and .Values.state.storage.existingClaim (not .Values.state.postgresql.url) }}
     - name: state
-      persistentVolumeClaim: {claimName: {{ . }}}
+      persistentVolumeClaim: {claimName: {{ .Values.state.storage.existingClaim }}}
     {{- end }}
     - name: tmp
       emptyDir: {}
@@ -274,7 +332,17 @@ path: {{ include "usage.metrics-path" $root }}
 interval: {{ $monitor.interval }}
 relabelings:
   - {targetLabel: job, replacement: openai} # the job that the alerts know
+  {{- if not $root.Values.state.postgresql.url }}
   - {targetLabel: instance, replacement: {{ include "usage.fullname" $root }}} # a new pod continues the series of the last one
+  {{- end }}
+{{- if $root.Values.state.postgresql.url }}
+# Usage goes on as the same series when another replica shows it. Own health keeps its instance.
+metricRelabelings:
+  - {sourceLabels: [__name__], regex: "(openai|gen_ai|chatgpt)_.*", targetLabel: instance, replacement: {{ include "usage.fullname" $root }}}
+  {{- range tuple "pod" "node" "container" }}
+  - {sourceLabels: [__name__], regex: "(openai|gen_ai|chatgpt)_.*", targetLabel: {{ . }}, replacement: ""}
+  {{- end }}
+{{- end }}
 {{- with $monitor.endpoint }}
 {{ toYaml . }}
 {{- end }}
