@@ -60,7 +60,7 @@ def _grouping(report: Report) -> Any:
 def _is_known(report: Report, dimension: str) -> bool:
     """Whether any data has the dimension."""
     if dimension == "customer":
-        return bool(report.data.metered.amounts)
+        return "requests" in report.data.metered.amounts
     if dimension == "model" or not report.data.only_metered:
         return True
     # Events have a customer and a model: the other dimensions can only come from the bill.

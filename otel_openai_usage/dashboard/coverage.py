@@ -59,7 +59,7 @@ def coverage(report: Report) -> Coverage | None:
     filters = dict(report.view.filters)
     # OpenAI does not know customers, so its count cannot be filtered by one.
     filters.pop("customer", None)
-    has_both = bool(data.metered.amounts) and not data.only_metered
+    has_both = "requests" in data.metered.amounts and not data.only_metered
     if not has_both or filters.keys() - {"model"}:
         return None
     since = _first_day(data.metered)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from otel_openai_usage.dashboard.allocated import allocated
 from otel_openai_usage.dashboard.cube import DAY, Builder, Column, Cube
 from otel_openai_usage.dashboard.items import split
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, Endpoint
@@ -65,6 +66,19 @@ class Data:
         return not (self.usage.amounts or self.costs.amounts)
 
     @cached_property
+    def costs_by_customer(self) -> Cube:
+        """What was billed, divided among the customers whose events explain it.
+
+        Without events nobody is a customer.
+        """
+        if "requests" not in self.metered.amounts or "cost" not in self.costs.amounts:
+            return self.costs
+        usage = self.usage
+        if self.only_metered:
+            usage = replace(usage, amounts={})
+        return allocated(self.costs, usage, self.metered)
+
+    @cached_property
     def billed_until(self) -> int | None:
         """The end of the newest day with a cost, even if more of that day will be billed."""
         return _until(self.costs, "cost")
@@ -110,9 +124,9 @@ class Data:
         options = [(value, self.label(dimension, value)) for value in values if value is not None]
         return sorted(options, key=lambda option: option[1].casefold())
 
-    def bills(self, dimension: str) -> bool:
-        """Whether the bill knows a dimension."""
-        column = self.costs.columns.get(dimension)
+    def bills(self, dimension: str, costs: Cube | None = None) -> bool:
+        """Whether the bill knows a dimension. `costs` is the bill by customer, if that is asked."""
+        column = (costs or self.costs).columns.get(dimension)
         if column is None:
             return False
         # A line item without a model still has a label of its own.

@@ -29,10 +29,7 @@ def consumed_card(report: Report, colour: Mapping[str, str]) -> Any:
     figure = figures.stacked(report, series, colour, units.count, title)
     graph = cards.graph(figure, "consumed", 300)
     legend = cards.legend(report, series, colour, units.count, links=True)
-    note = (
-        f"As applications reported, per {cards.bar_width(report)}: input and output."
-        " What it cost is not known by customer."
-    )
+    note = f"As applications reported, per {cards.bar_width(report)}: input and output."
     return cards.card(title, [graph, legend], size="wide", note=note, name="consumed")
 
 

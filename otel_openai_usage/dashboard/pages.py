@@ -49,13 +49,14 @@ def _charts(report: Report) -> list[Any]:
             _tokens(report, "narrow", 300),
             _requests(report, colour, "full"),
         ]
-    shown = [
-        _cost(report, colour),
-        _month(report),
-        _tokens(report, "half", 230),
-        _requests(report, colour, "half"),
-        *_comparison(report),
-    ]
+    usage_cards = [_tokens(report, "half", 230), _requests(report, colour, "half")]
+    if report.shows_events:
+        usage_cards = [
+            metered.consumed_card(report, colour),
+            _tokens(report, "narrow", 300),
+            _requests(report, colour, "full"),
+        ]
+    shown = [_cost(report, colour), _month(report), *usage_cards, *_comparison(report)]
     if report.priced:
         shown.append(entries.movers(report))
     return shown

@@ -138,7 +138,8 @@ class Report:
         self.usage = data.metered if self.shows_events else data.usage
         # Nearly every number needs the masks.
         self._usage_mask = self.usage.where(view.filters)
-        self._cost_mask = data.costs.where(view.filters)
+        self._costs = data.costs_by_customer if about_customers else data.costs
+        self._cost_mask = self._costs.where(view.filters)
 
     def _drawn(self) -> Span:
         """The part of the period that may have usage."""
@@ -156,7 +157,7 @@ class Report:
 
     @property
     def estimated(self) -> bool:
-        """Whether usage was priced. Events are not: they do not report their service tier."""
+        """Whether usage was priced."""
         return self._estimate.is_known
 
     @cached_property
@@ -165,7 +166,7 @@ class Report:
         if not self._bill.is_known:
             return False
         dimensions = (self.view.by, *self.view.filters)
-        return all(self.data.bills(dimension) for dimension in dimensions)
+        return all(self.data.bills(dimension, self._costs) for dimension in dimensions)
 
     @cached_property
     def basis(self) -> Basis:
@@ -179,7 +180,7 @@ class Report:
     @property
     def _bill(self) -> _Amounts:
         """What OpenAI billed."""
-        return _Amounts(self.data.costs, "cost", self._cost_mask)
+        return _Amounts(self._costs, "cost", self._cost_mask)
 
     @property
     def _estimate(self) -> _Amounts:
@@ -460,7 +461,8 @@ class Report:
         span = Span(start, self.today + DAY)
         days = range(span.start, span.end, DAY)
         costs = dict(zip(days, self._money.by_day(span).tolist(), strict=True))
-        if self.basis == "billed" and self.estimated:
+        # Which part of a bill that is still to come is whose is not known yet.
+        if self.basis == "billed" and self.estimated and not self.shows_events:
             new_from = floor(int(self.now) - ESTIMATED_FOR, DAY) - DAY
             for day in range(max(start, new_from), span.end, DAY):
                 if self.now < day + DAY + ESTIMATED_FOR:

@@ -199,11 +199,7 @@ class _Tables:
         """The model that was used for a requested one: the dated one, if there is exactly one."""
         if model in self.used:
             return model
-        candidates = [
-            used
-            for used in self.used
-            if used.startswith(model) and _DATE.fullmatch(used, len(model))
-        ]
+        candidates = [used for used in self.used if is_dated(used, model)]
         return candidates[0] if len(candidates) == 1 else model
 
     def says_tiers(self, model: str) -> bool:
@@ -229,6 +225,11 @@ class _Tables:
                 by_customer = found.metered.setdefault(project, {})
                 by_customer[customer] = by_customer.get(customer, 0) + tokens
         return found
+
+
+def is_dated(name: str, model: str) -> bool:
+    """Whether a name is that of a dated model, such as `gpt-4o-2024-08-06` of `gpt-4o`."""
+    return name.startswith(model) and _DATE.fullmatch(name, len(model)) is not None
 
 
 def whole_class(token_class: str) -> str:

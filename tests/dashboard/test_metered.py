@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from otel_openai_usage.composition.stores import queries_opener
-from otel_openai_usage.dashboard import controls, pages
+from otel_openai_usage.dashboard import allocated, controls, pages
 from otel_openai_usage.dashboard.content import content
 from otel_openai_usage.dashboard.coverage import coverage
 from otel_openai_usage.dashboard.data import Data
@@ -24,6 +24,7 @@ from otel_openai_usage.dashboard.store_watcher import StoreWatcher
 from otel_openai_usage.dashboard.table import render
 from otel_openai_usage.dashboard.view import DAY, View
 from otel_openai_usage.domain.model import utc
+from otel_openai_usage.reports import export
 from otel_openai_usage.storage.sql.shares import shares
 from otel_openai_usage.storage.sqlite.connection import StateConnection
 from tests.dashboard.scene import NOW
@@ -116,10 +117,10 @@ def test_customers_on_the_page_are_the_stores(page: Page, url: str, path: Path) 
         known = {name: counts for name, *counts in db.execute(CUSTOMERS, (THE_DAY, THE_DAY + DAY))}
     opened(page, f"{url}/?by=customer&period={ONE_DAY}")
     shown = {
-        name: [int(text.replace(",", "").replace("–", "0")) for text in counts]
+        name: [int(text.replace(",", "").replace("–", "0")) for text in counts[-4:]]
         for name, *counts in table(page)
     }
-    assert shown == known
+    assert shown == {**known, "(unmetered)": [0] * 4, "(shared)": [0] * 4}
     assert (
         page.locator("#tile-tokens").get_attribute("data-value")
         == f"{float(sum(counts[1] + counts[3] for counts in known.values()))}"
@@ -153,13 +154,57 @@ def test_the_rest_on_the_page_is_the_stores(page: Page, url: str, data: Data) ->
 
 
 def test_the_csv_by_customer_is_the_table(data: Data) -> None:
-    """`/table.csv?by=customer` has every customer, and no unknown cost."""
+    """`/table.csv?by=customer` has every customer with its cost; together they cost the bill."""
     report = Report(data, View(by="customer"))
     lines = list(csv.DictReader(io.StringIO(render(report))))
     assert [(line["customer"], int(line["requests"])) for line in lines] == [
         (entry.label, entry.requests) for entry in report.entries
     ]
-    assert {line["cost_usd"] for line in lines} == {""}
+    billed = Report(data, View()).cost or 0.0
+    assert sum(float(line["cost_usd"] or 0) for line in lines) == pytest.approx(billed)
+    assert {"(unmetered)", "(shared)"} <= {line["customer"] for line in lines}
+
+
+def test_customers_cost_what_the_export_says(data: Data, path: Path) -> None:
+    """The page shows the amounts of the file, customer by customer, also of one project."""
+    day = utc(THE_DAY).date()
+    exported: dict[tuple[str, str], float] = {}
+    for line in csv.DictReader(
+        io.StringIO("".join(export.lines(queries_opener(path), day, day, "csv")))
+    ):
+        if line["record"] == "allocated":
+            for project in {"", line["project_id"]}:
+                key = (project, line["subject"])
+                exported[key] = exported.get(key, 0.0) + float(line["allocated_cost"])
+    for project in {project for project, _ in exported}:
+        view = View(by="customer", period=ONE_DAY, project=(project,) if project else ())
+        entries = Report(data, view).entries
+        shown = {entry.label: entry.cost for entry in entries if entry.cost}
+        asked = {name: cost for (one, name), cost in exported.items() if one == project and cost}
+        # The file has parts in whole millionths, of a hundred line items.
+        assert shown == pytest.approx(asked, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "view", [View(by="customer"), View(by="project", customer=("(unmetered)",))]
+)
+def test_every_view_by_customer_sums_to_the_bill(data: Data, view: View) -> None:
+    """All customers are the bill; one customer is its part of it, whatever the view groups by."""
+    everybody = {entry.id: entry.cost or 0.0 for entry in Report(data, View(by="customer")).entries}
+    wanted = sum(everybody[name] for name in view.customer or everybody)
+    report = Report(data, view)
+    assert report.cost == pytest.approx(wanted)
+    assert sum(series.total for series in report.cost_series) == pytest.approx(wanted)
+
+
+def test_many_customers_are_folded(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound of memory the smallest customers are one, and the sum stays the bill."""
+    monkeypatch.setattr(allocated, "MAX_CELLS", 3 * data.costs.size * data.costs.days)
+    found = Report(replace(data), View(by="customer"))
+    names = {entry.label for entry in found.entries if entry.cost}
+    assert "(other customers)" in names
+    assert len(names) == 6
+    assert found.cost == pytest.approx(Report(data, View()).cost)
 
 
 def test_events_alone_make_a_dashboard(page: Page, alone: StoreWatcher) -> None:

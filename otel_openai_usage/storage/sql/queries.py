@@ -1,5 +1,6 @@
 """The port `Queries`, as far as both stores share it."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -210,6 +211,10 @@ class SqlQueries(ABC):
 
     def attribute_sets(self, source: StoredSource) -> dict[int, Mapping[str, str | None]]:
         """The attribute sets of a source by id."""
+        if source.endpoint is METERED:
+            # Events have attributes without a column.
+            sql = "SELECT id, key FROM dims WHERE source_id = ? ORDER BY id"
+            return {id_: json.loads(key) for id_, key in self._all(sql, source.id)}
         dimensions = source.endpoint.dimensions
         columns = ", ".join(map(quoted, dimensions))
         sql = f"SELECT id, {columns} FROM dims WHERE source_id = ? ORDER BY id"
