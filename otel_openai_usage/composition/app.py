@@ -570,6 +570,7 @@ def policy(
         skip_zero=attributes.skip_zero,
         profile=attributes.profile,
         pseudonyms=hashed,
+        user_names=settings.names.enabled and settings.names.users,
         zero_hold=attributes.zero_hold.total_seconds(),
         max_series=attributes.max_series,
         name_wait=30.0 if waits_for_names else 0.0,

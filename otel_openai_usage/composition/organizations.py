@@ -48,13 +48,15 @@ def add_organization(
         part.loops.append(loop)
     part.histories.append(_history(exporter, settings, name, provider, list(source_states)))
     if settings.names.enabled:
-        names = NamesPoll(recorder, provider.names, name, list(source_states))
+        names = NamesPoll(
+            recorder, provider.names, name, list(source_states), keys=settings.names.keys
+        )
         part.names.append(names)
         interval = settings.names.interval.total_seconds()
         loop = Loop("names", interval, names.poll, recorder, names.status, failure_log)
         part.loops.append(loop)
     if settings.limits.enabled:
-        limits = LimitsPoll(recorder, provider.limits, name)
+        limits = LimitsPoll(recorder, provider.limits, name, rates=settings.limits.rates)
         interval = settings.limits.interval.total_seconds()
         loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
         part.loops.append(loop)

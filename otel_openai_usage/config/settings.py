@@ -130,6 +130,8 @@ class Limits(Section):
     """Whether they are polled."""
     interval: Interval = timedelta(hours=1)
     """How often, at least 1s."""
+    rates: bool = False
+    """Whether the projects' rate limits are polled, too: one request per project."""
 
 
 class Names(Section):
@@ -139,6 +141,14 @@ class Names(Section):
     """Whether they are polled; without them names are `unknown`."""
     interval: Interval = timedelta(hours=1)
     """How often, at least 1s."""
+    users: bool = False
+    """Whether series with a user_id have the attribute `user_name`."""
+    emails: bool = False
+    """Whether users are named by their e-mail address. Else addresses are neither shown nor stored,
+    and a user without a name is `unknown`.
+    """
+    keys: bool = False
+    """Whether it is shown when API keys were created, were last used and expire."""
 
 
 class Legacy(Section):

@@ -98,6 +98,27 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What a project may ask of a model, such as `tokens_per_minute`."""
+
+    project_id: str
+    model: str
+    limit: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTimes:
+    """When an API key was created, was last used and expires, Unix seconds; None: not said."""
+
+    project_id: str
+    api_key_id: str
+    created: int | None
+    last_used: int | None
+    expires: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """Names by id. None means that the id has no name, at least for a while."""
 

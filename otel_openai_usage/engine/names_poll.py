@@ -44,8 +44,11 @@ class NamesPoll(Shown):
         source: NameSource,
         organization: str,
         source_states: Sequence[SourceState],
+        *,
+        keys: bool = False,
     ) -> None:
         super().__init__(recorder, organization, "names")
+        self._keys = keys
         self._source = source
         self._source_states = source_states
         self._is_unwritten = False
@@ -68,8 +71,14 @@ class NamesPoll(Shown):
         except SourceError:
             self._may_look_up = False
             raise
+        if self._keys:
+            await self._recorder.do(self._apply_keys)
         self._may_look_up = True
         await self.look_up()
+
+    def _apply_keys(self) -> None:
+        builder = self._recorder.snapshot_builder
+        builder.apply_keys(self._organization, self._source.key_times())
 
     async def _found(self, names: Names) -> None:
         """Collect names as they arrive, and write them every few seconds.
@@ -176,16 +185,25 @@ def _ids_in_use(source_state: SourceState) -> Iterable[tuple[str | None, str | N
 
 
 class LimitsPoll(Shown):
-    """Polls the spend limits of an organization and of its projects."""
+    """Polls the spend limits of an organization and of its projects; with `rates` the projects'
+    rate limits, too.
+    """
 
-    def __init__(self, recorder: Recorder, source: LimitSource, organization: str) -> None:
+    def __init__(
+        self, recorder: Recorder, source: LimitSource, organization: str, *, rates: bool = False
+    ) -> None:
         super().__init__(recorder, organization, "limits")
         self._source = source
+        self._rates = rates
 
     async def poll(self) -> None:
         """Read the limits. Raises SourceError or StateError."""
         limits = await self._source.read()
         await self._recorder.do(lambda: self._apply(limits))
+        if self._rates:
+            rates = await self._source.read_rates()
+            builder = self._recorder.snapshot_builder
+            await self._recorder.do(lambda: builder.apply_rates(self._organization, rates))
 
     def _apply(self, limits: Sequence[Limit]) -> None:
         recorder = self._recorder

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from otel_openai_usage.domain.endpoints import Endpoint
-from otel_openai_usage.domain.model import Limit, Names, Width, Window
+from otel_openai_usage.domain.model import KeyTimes, Limit, Names, RateLimit, Width, Window
 from otel_openai_usage.domain.readings import Reading
 
 
@@ -52,10 +52,18 @@ class NameSource(Protocol):
         """
         ...
 
+    def key_times(self) -> list[KeyTimes]:
+        """Return the times of the keys that were listed last."""
+        ...
+
 
 class LimitSource(Protocol):
-    """Spend limits of one organization."""
+    """Spend limits of one organization, and rate limits of its projects."""
 
     async def read(self) -> list[Limit]:
         """Read the limits of the organization and of its projects. Raises SourceError."""
+        ...
+
+    async def read_rates(self) -> list[RateLimit]:
+        """Read the rate limits of the projects. Raises SourceError."""
         ...

@@ -342,6 +342,9 @@ class Recorder:
         self.board.publish(snapshot)
         for instrument, (live, folded) in series_index.counts().items():
             self.telemetry.series(instrument, live, folded)
+        for instrument, left_out in self.snapshot_builder.left_out.items():
+            if left_out:
+                self.telemetry.series(instrument, len(snapshot.points[instrument]), left_out)
         return True
 
     def release_zeros(self) -> None:

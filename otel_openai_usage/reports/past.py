@@ -149,7 +149,7 @@ class _Collector:
             **dimensions_by_name(source_state.endpoint, dims),
             **more,
         }
-        attributes = named(raw, self._names)
+        attributes = named(raw, self._names, users=self._policy.user_names)
         if "operation" not in instrument.attributes:
             del attributes["operation"]
         if name == _ESTIMATED_COST:

@@ -2,6 +2,7 @@
 spend limits.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from otel_openai_usage.simulator.company import Key, Person, Project, ServiceAcc
 from otel_openai_usage.simulator.faults import Fault
 from otel_openai_usage.simulator.query import Parameters, Refused, values
 from otel_openai_usage.simulator.world import World
+
+_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 Object: TypeAlias = dict[str, object]
 Identified = TypeVar("Identified", Key, Person, Project, ServiceAccount)
@@ -97,16 +100,37 @@ def _owner(key: Key) -> Object:
     return {"type": "user", "user": inner}
 
 
+def _rate_limit(model: str, place: int) -> Object:
+    """The rate limits of a model; larger ones for the models that come first."""
+    limit: Object = {
+        "object": "project.rate_limit",
+        "id": f"rl-{model}",
+        "model": model,
+        "max_requests_per_1_minute": max(500, 10_000 - 1000 * place),
+        "max_tokens_per_1_minute": max(200_000, 30_000_000 - 4_000_000 * place),
+    }
+    if "image" in model or "dall-e" in model:
+        limit["max_images_per_1_minute"] = 50
+    if not place:
+        limit["max_requests_per_1_day"] = 10_000_000
+        limit["batch_1_day_max_input_tokens"] = 15_000_000_000
+    return limit
+
+
 def _key(key: Key, now: datetime) -> Object:
-    today = int(now.timestamp()) // 86400 * 86400
+    day = int(now.timestamp()) // 86400 * 86400
+    # One key in seven was never used, one in five not for long, and one in six expires.
+    mark = int.from_bytes(key.id.encode()[-2:], "big")
+    used = None if mark % 7 == 0 else day - (100 * 86400 if mark % 5 == 0 else 0)
+    expires = day + 86400 * (mark % 30 + 1) if mark % 6 == 0 else None
     return {
         "object": "organization.project.api_key",
         "id": key.id,
         "name": key.name,
         "redacted_value": f"sk-proj-***{key.tail}",
         "created_at": key.since,
-        "last_used_at": today,
-        "expires_at": None,
+        "last_used_at": used,
+        "expires_at": expires,
         "owner_project_access": "inactive" if key.orphan else "active",
         "owner": _owner(key),
     }
@@ -282,6 +306,14 @@ class Lists:
         project = self._active(ask.path)
         spent = self._world.spent(project.id, ask.now)
         return _limit("project.spend_limit", project.limit_cents, spent)
+
+    def rate_limits(self, ask: Ask) -> Object:
+        """The rate limits of an active project, one object for each model."""
+        self._active(ask.path)
+        # OpenAI's limits are of a model's name without the date of its snapshot.
+        models = {_DATE.sub("", stream.model) for stream in self._world.streams if stream.model}
+        limits = [_rate_limit(model, place) for place, model in enumerate(sorted(models))]
+        return listed(limits, ask.parameters)
 
     def _project(self, path: Mapping[str, str]) -> Project:
         return _found(self._company.projects, path["project_id"], "project")

@@ -87,6 +87,7 @@ class Simulation:
             f"{project}/users": lists.members,
             f"{project}/users/{{user_id}}": lists.member,
             f"{project}/spend_limit": lists.project_limit,
+            f"{project}/rate_limits": lists.rate_limits,
             "spend_limit": lists.limit,
             "users": lists.users,
             "users/{user_id}": lists.user,

@@ -21,6 +21,7 @@ OVERFLOW = "otel.metric.overflow"
 """The attribute that OpenTelemetry defines for an overflow series."""
 
 _ID_AND_NAME = (("project_id", "project_name"), ("api_key_id", "api_key_name"))
+_USER_AND_NAME = ("user_id", "user_name")
 _OVERFLOW_ATTRIBUTES = (
     "organization",
     "operation",
@@ -45,6 +46,7 @@ class AttributePolicy:
     * `forget`: a series becomes dormant when none of its members changed for so long.
     * `make_room`: the same, when its instrument has no capacity left for a new series.
     * `pseudonyms`: attributes that are exported as keyed hashes.
+    * `user_names`: whether series with a user_id have a user_name.
     * `profile`: whether tokens are shown under our names, those of the GenAI conventions, or both.
     """
 
@@ -59,6 +61,7 @@ class AttributePolicy:
     make_room: float = float("inf")
     profile: gen_ai.Profile = "openai"
     pseudonyms: Pseudonyms = NO_PSEUDONYMS
+    user_names: bool = False
 
     @property
     def names_without_ids(self) -> bool:
@@ -66,7 +69,8 @@ class AttributePolicy:
 
         Then all ids with the same name share a series, and a rename moves usage between series.
         """
-        return any(id_ in self.drop and name not in self.drop for id_, name in _ID_AND_NAME)
+        shown = (*_ID_AND_NAME, _USER_AND_NAME) if self.user_names else _ID_AND_NAME
+        return any(id_ in self.drop and name not in self.drop for id_, name in shown)
 
     def shows(self, measure: Measure) -> bool:
         """Return whether a measure has series."""
@@ -138,13 +142,16 @@ def dimensions(source_state: SourceState, stored_series: StoredSeries) -> dict[s
     return {name: value for name, value in pairs if value is not None}
 
 
-def named(attributes: Attributes, names: Names) -> Attributes:
+def named(attributes: Attributes, names: Names, *, users: bool = False) -> Attributes:
     """Add project_name and api_key_name for the ids in `attributes`, and return `attributes`.
 
-    The name of an id without one is `unknown`.
+    With `users` user_name, too. The name of an id without one is `unknown`.
     """
-    known_names = (names.projects, names.api_keys)
-    for (id_key, name_key), known in zip(_ID_AND_NAME, known_names, strict=True):
+    known_names = (names.projects, names.api_keys, names.users)
+    pairs = zip((*_ID_AND_NAME, _USER_AND_NAME), known_names, strict=True)
+    for (id_key, name_key), known in pairs:
+        if id_key == "user_id" and not users:
+            continue
         if id_key in attributes:
             id_ = str(attributes[id_key])
             attributes[name_key] = known.get(id_) or UNKNOWN
@@ -158,6 +165,7 @@ def estimate_attributes(endpoint: Endpoint, raw: Attributes) -> Attributes:
     """
     attributes: Attributes = {**raw, "currency": CURRENCY}
     attributes.pop("user_id", None)
+    attributes.pop("user_name", None)
     attributes.pop("estimated", None)
     if endpoint.tool:
         attributes.pop("model", None)

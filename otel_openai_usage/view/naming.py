@@ -12,7 +12,8 @@ from otel_openai_usage.view.series import AggregatedSeries
 class Naming:
     """The names of each organization, and the stored series that wait for theirs."""
 
-    def __init__(self, name_wait: float) -> None:
+    def __init__(self, name_wait: float, *, users: bool = False) -> None:
+        self._users = users
         self.by_organization: dict[str, Names] = {}
         self._name_wait = name_wait
         self._waiting: dict[int, tuple[SourceState, StoredSeries]] = {}
@@ -26,7 +27,7 @@ class Naming:
             "operation": source_state.endpoint.name,
         }
         raw.update(dimensions(source_state, stored_series))
-        return named(raw, self._of(source_state))
+        return named(raw, self._of(source_state), users=self._users)
 
     def differs(
         self, source_state: SourceState, stored_series: StoredSeries, before: Mapping[str, Names]
@@ -34,8 +35,8 @@ class Naming:
         """Return whether the stored series has another name than `before`."""
         dims = dimensions(source_state, stored_series)
         old_names = before.get(source_state.organization, NO_NAMES)
-        old = named(dict(dims), old_names)
-        new = named(dict(dims), self._of(source_state))
+        old = named(dict(dims), old_names, users=self._users)
+        new = named(dict(dims), self._of(source_state), users=self._users)
         return old != new
 
     def must_wait(

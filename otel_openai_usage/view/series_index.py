@@ -63,7 +63,7 @@ class SeriesIndex:
         """
         self.continued: set[int] = set()
         """Stored series, by id, whose names changed after they were shown."""
-        self._naming = Naming(policy.name_wait)
+        self._naming = Naming(policy.name_wait, users=policy.user_names)
         self._capacity = Capacity(policy.max_series, overflow_members)
         self._marks = HighWaterMarks(high_water_marks)
         self._source_states: list[SourceState] = []

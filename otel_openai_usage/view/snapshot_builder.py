@@ -6,11 +6,12 @@ from otel_openai_usage.domain.budgets import Balance, BudgetState
 from otel_openai_usage.domain.commits import Delta
 from otel_openai_usage.domain.legacy_day import COUNTERS, Shown
 from otel_openai_usage.domain.metered import Share
-from otel_openai_usage.domain.model import NO_NAMES, Limit, Names
+from otel_openai_usage.domain.model import NO_NAMES, KeyTimes, Limit, Names, RateLimit
 from otel_openai_usage.domain.month_costs import MonthCosts
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Point, Snapshot
 from otel_openai_usage.domain.source_state import SourceState, Status
+from otel_openai_usage.view import management_gauges
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import (
     BALANCE,
@@ -60,6 +61,7 @@ _GAUGES = (
     _DAILY_COST,
     _SPEND_LIMIT,
     _SPEND_LIMIT_ENFORCING,
+    *management_gauges.INSTRUMENTS,
     _MONTH,
     _LAST_MONTH,
     _FORECAST,
@@ -102,6 +104,10 @@ class SnapshotBuilder:
         self._months: dict[str, MonthCosts] = {}
         self._budgets: Sequence[BudgetState] = ()
         self._balances: Sequence[Balance] = ()
+        self._rates: dict[str, Sequence[RateLimit]] = {}
+        self._keys: dict[str, Sequence[KeyTimes]] = {}
+        self.left_out: dict[str, int] = {}
+        """By instrument, how many series of the last snapshot could not be told apart."""
         self._statuses: list[Status] = []
         self._shares: Sequence[Share] = ()
         self._legacy: Shown | None = None
@@ -147,6 +153,8 @@ class SnapshotBuilder:
         """Show nothing of an organization beside its sources."""
         self._names.pop(organization, None)
         self._limits.pop(organization, None)
+        self._rates.pop(organization, None)
+        self._keys.pop(organization, None)
         self._months.pop(organization, None)
         self._statuses = [
             status
@@ -186,6 +194,14 @@ class SnapshotBuilder:
     def apply_limits(self, organization: str, limits: Sequence[Limit]) -> None:
         """Show the spend limits of an organization."""
         self._limits[organization] = limits
+
+    def apply_rates(self, organization: str, rates: Sequence[RateLimit]) -> None:
+        """Show the rate limits of an organization's projects."""
+        self._rates[organization] = rates
+
+    def apply_keys(self, organization: str, keys: Sequence[KeyTimes]) -> None:
+        """Show the times of an organization's API keys."""
+        self._keys[organization] = keys
 
     def limits_of(self, organization: str) -> Sequence[Limit] | None:
         """Return the spend limits that are shown, None before the first ones."""
@@ -255,6 +271,7 @@ class SnapshotBuilder:
             rows[_FORECAST] += month_forecast(organization, months.forecasts, names, self._policy)
         rows.update(budgets(self._budgets, self._policy))
         rows.update(balances(self._balances, self._policy))
+        self._add_management(rows)
         for status in self._statuses:
             self._add_status(rows, status)
         rows.update(coverage(self._shares, self._policy))
@@ -282,6 +299,20 @@ class SnapshotBuilder:
         rows[_DAILY_COST] += daily_cost(
             source_state, days, names, self._policy, organization_id, now
         )
+
+    def _add_management(self, rows: dict[str, list[GaugeRow]]) -> None:
+        """Add the gauges of keys and rate limits."""
+        for organization, rates in self._rates.items():
+            names = self.names_of(organization)
+            found = management_gauges.rate_limits(organization, rates, names, self._policy)
+            rows[management_gauges.RATE_LIMIT] += found
+        for organization, keys in self._keys.items():
+            names = self.names_of(organization)
+            times = management_gauges.key_times(organization, keys, names, self._policy)
+            for name, some in times.items():
+                rows[name] += some
+        for name in management_gauges.INSTRUMENTS:
+            rows[name], self.left_out[name] = management_gauges.alone(rows[name])
 
     def _add_restated(self, rows: dict[str, list[GaugeRow]]) -> None:
         for instrument, pending in self.series_index.restated_pending().items():

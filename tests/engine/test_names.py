@@ -13,7 +13,7 @@ import pytest
 from otel_openai_usage.composition import app
 from otel_openai_usage.config import load
 from otel_openai_usage.domain.commits import Delta
-from otel_openai_usage.domain.model import NO_NAMES, Names, Width
+from otel_openai_usage.domain.model import NO_NAMES, KeyTimes, Names, Width
 from otel_openai_usage.domain.snapshot import Board
 from otel_openai_usage.engine import polling
 from otel_openai_usage.engine.names_poll import NamesPoll
@@ -46,6 +46,9 @@ class Says:
         found: Callable[[Names], Awaitable[None]],
     ) -> Names:
         return NO_NAMES
+
+    def key_times(self) -> list[KeyTimes]:
+        return []
 
 
 class Process:

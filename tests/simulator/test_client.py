@@ -174,6 +174,16 @@ async def test_the_client_reads_names(api: Api, client: AsyncOpenAI) -> None:
     } <= {user.id for user in users}
 
 
+async def test_the_client_reads_rate_limits(api: Api, client: AsyncOpenAI) -> None:
+    """Every model that is used has the limits that OpenAI always gives, under its name without a date."""
+    projects = client.admin.organization.projects
+    project = api.simulation.world.company.projects[0]
+    limits = await listed(projects.rate_limits.list_rate_limits(project.id, limit=3))
+    assert "gpt-4o" in {limit.model for limit in limits}
+    assert all(limit.max_requests_per_1_minute > 0 for limit in limits)
+    assert all(limit.max_tokens_per_1_minute > 0 for limit in limits)
+
+
 async def test_the_client_reads_single_objects(api: Api, client: AsyncOpenAI) -> None:
     """An archived project, a key, a user and a service account are found by id; a deleted key is a
     404.

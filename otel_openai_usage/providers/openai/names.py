@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from otel_openai_usage.domain.model import Names
+from otel_openai_usage.domain.model import KeyTimes, Names
 from otel_openai_usage.errors import BadRequest, MissingScope, NotOffered, Rejected, SourceError
 from otel_openai_usage.providers.openai import lists
 from otel_openai_usage.providers.openai.client import Client
@@ -22,6 +22,8 @@ IN_USE = 1
 """Priority of names that usage mentions, and of the list of projects, which has most of them."""
 PRIORITY = 3
 WORKERS = 4
+_LATEST = 100_000_000_000
+"""Unix seconds beyond which a number is no time."""
 T = TypeVar("T")
 S = TypeVar("S", bound=lists.Identified)
 Found = Callable[[Names], Awaitable[None]]
@@ -40,6 +42,9 @@ class _Owner(msgspec.Struct):
 class _ApiKey(lists.Identified):
     name: str | None = None
     owner: _Owner | None = None
+    created_at: int | float | None = None
+    last_used_at: int | float | None = None
+    expires_at: int | float | None = None
 
 
 async def _ignore(_: Names) -> None:
@@ -65,7 +70,11 @@ class OpenAINames:
         *,
         now: Callable[[], float] = time.monotonic,
         forget_after: float = 600.0,
+        emails: bool = False,
     ) -> None:
+        self._emails = emails
+        self._key_times: dict[str, list[KeyTimes]] = {}
+        """By project, the times of its keys."""
         self._client = client
         self._now = now
         self._forget_after = forget_after
@@ -89,17 +98,21 @@ class OpenAINames:
         projects = await self._part(
             listed(self._client, priority=IN_USE, archived=True), refused, failed
         )
-        await found(_names(projects, [], []))
+        await found(_names(projects, [], [], emails=self._emails))
         people = await self._part(self._users(), refused, failed)
-        await found(_names([], [], people))
+        await found(_names([], [], people, emails=self._emails))
         if len(refused) == 2:
             raise refused[0]
-        active = (project.id for project in projects if not project.is_archived)
-        keys = await self._all_keys(active, refused, found)
+        active = [project.id for project in projects if not project.is_archived]
+        keys = await self._all_keys(iter(active), refused, found)
+        # A project that is gone, or archived, has no keys that anybody could use.
+        self._key_times = {
+            project: times for project, times in self._key_times.items() if project in active
+        }
         self.missing_scopes = tuple(sorted({scope for error in refused for scope in error.scopes}))
         if failed:
             raise failed[0]
-        return _names(projects, keys, people)
+        return _names(projects, keys, people, emails=self._emails)
 
     async def lookup(
         self,
@@ -122,7 +135,9 @@ class OpenAINames:
         for project, ids in wanted.items():
             if len(ids) > 1:
                 keys |= {key.id: key for key in await self._try_keys(project)}
-                await found(_names([], [keys[id_] for id_ in ids if id_ in keys], []))
+                await found(
+                    _names([], [keys[id_] for id_ in ids if id_ in keys], [], emails=self._emails)
+                )
             rest = {
                 id_: f"{_project_path(project)}/api_keys/{_quoted(id_)}"
                 for id_ in ids
@@ -134,7 +149,11 @@ class OpenAINames:
         return Names(
             {id_: _called(item) for id_, item in known.items()},
             {id_: _called(item) for id_, item in keys.items()},
-            {owner.id: _person_called(owner) for key in keys.values() for owner in _owners(key)},
+            {
+                owner.id: _person_called(owner, emails=self._emails)
+                for key in keys.values()
+                for owner in _owners(key)
+            },
         )
 
     async def _users(self) -> list[_Person]:
@@ -152,9 +171,17 @@ class OpenAINames:
         path = f"{_project_path(project)}/api_keys"
         endpoint = "organization/projects/{id}/api_keys"
         self._listed.add(project)
-        return await lists.whole(
+        keys = await lists.whole(
             self._client, path, _ApiKey, endpoint=endpoint, priority=priority, params=every
         )
+        self._key_times[project] = [_times(project, key) for key in keys]
+        return keys
+
+    def key_times(self) -> list[KeyTimes]:
+        """The times of the keys that were listed last. A project that could not be listed keeps
+        those that it had.
+        """
+        return [times for of_project in self._key_times.values() for times in of_project]
 
     async def _try_keys(self, project: str) -> list[_ApiKey]:
         if len(project) >= LONGEST:  # it was cut
@@ -209,7 +236,7 @@ class OpenAINames:
                 try:
                     keys = await self._keys(project)
                     every.extend(keys)
-                    await found(_names([], keys, []))
+                    await found(_names([], keys, [], emails=self._emails))
                 except Rejected as error:
                     stop.append(error)
                 except SourceError as error:
@@ -283,14 +310,31 @@ class OpenAINames:
             )
 
 
+def _times(project: str, key: _ApiKey) -> KeyTimes:
+    return KeyTimes(
+        project, key.id, _time(key.created_at), _time(key.last_used_at), _time(key.expires_at)
+    )
+
+
+def _time(unix: float | None) -> int | None:
+    """Unix seconds; None for what is no time: OpenAI has sent 0 for never."""
+    if unix is None or not 0 < unix < _LATEST:
+        return None
+    return int(unix)
+
+
 def _names(
-    projects: Sequence[Project], keys: Sequence[_ApiKey | None], people: Sequence[_Person]
+    projects: Sequence[Project],
+    keys: Sequence[_ApiKey | None],
+    people: Sequence[_Person],
+    *,
+    emails: bool,
 ) -> Names:
     owners = [owner for key in keys for owner in _owners(key)]
     return Names(
         {project.id: _called(project) for project in projects},
         {key.id: _called(key) for key in keys if key is not None},
-        {person.id: _person_called(person) for person in (*owners, *people)},
+        {person.id: _person_called(person, emails=emails) for person in (*owners, *people)},
     )
 
 
@@ -305,8 +349,8 @@ def _called(item: lists.Identified | None) -> str | None:
     return cut(name) if name else None
 
 
-def _person_called(person: _Person) -> str | None:
-    name = person.name or person.email
+def _person_called(person: _Person, *, emails: bool) -> str | None:
+    name = (person.email or person.name) if emails else person.name
     return cut(name) if name else None
 
 

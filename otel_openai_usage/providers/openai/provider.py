@@ -40,7 +40,7 @@ def open_provider(
     return Provider(
         sources=sources,
         past_sources=past_sources,
-        names=OpenAINames(client),
+        names=OpenAINames(client, emails=settings.names.emails),
         limits=OpenAILimits(client),
         probe=client.check_key,
         connection=client,

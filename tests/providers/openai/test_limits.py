@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 
-from otel_openai_usage.domain.model import Limit
+from otel_openai_usage.domain.model import Limit, RateLimit
 from otel_openai_usage.errors import BadResponse, MissingScope, Unavailable
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.limits import OpenAILimits
@@ -100,3 +100,45 @@ async def test_unknown_shapes(body: object, upstream: Upstream, client: Client) 
     upstream.routes = {OWN: lambda _: (body and dict(body)) or b"[]"}  # type: ignore[call-overload]
     with pytest.raises(BadResponse, match=r"^organization/spend_limit: "):
         await OpenAILimits(client).read()
+
+
+RATES = "organization/projects/{}/rate_limits"
+
+
+async def test_rate_limits(upstream: Upstream, client: Client) -> None:
+    """Each number of a model is a limit; a project that cannot be read keeps those that it had, and
+    a number that is none is left out.
+    """
+    gpt = {
+        "id": "rl-1",
+        "model": "gpt-4o",
+        "max_requests_per_1_minute": 500,
+        "max_tokens_per_1_minute": 30_000,
+    }
+    image = {
+        "id": "rl-2",
+        "model": "dall-e-3",
+        "max_images_per_1_minute": 5,
+        "max_requests_per_1_minute": -1,
+    }
+    upstream.routes = {
+        PROJECTS: listing("p1", "p2"),
+        RATES.format("p1"): {"data": [gpt, image, {"id": "rl-3"}], "has_more": False},
+        RATES.format("p2"): {"data": [gpt], "has_more": False},
+    }
+    limits = OpenAILimits(client)
+    first = [
+        RateLimit("p1", "gpt-4o", "requests_per_minute", 500),
+        RateLimit("p1", "gpt-4o", "tokens_per_minute", 30_000),
+        RateLimit("p1", "dall-e-3", "images_per_minute", 5),
+    ]
+    other = [
+        RateLimit("p2", "gpt-4o", "requests_per_minute", 500),
+        RateLimit("p2", "gpt-4o", "tokens_per_minute", 30_000),
+    ]
+    assert await limits.read_rates() == [*first, *other]
+    upstream.routes[RATES.format("p1")] = lambda _: refusal(500, "no")
+    assert await limits.read_rates() == [*first, *other]
+    upstream.routes[RATES.format("p2")] = lambda _: refusal(500, "no")
+    with pytest.raises(Unavailable):
+        await limits.read_rates()

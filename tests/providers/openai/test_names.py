@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from otel_openai_usage.domain.model import Names
+from otel_openai_usage.domain.model import KeyTimes, Names
 from otel_openai_usage.errors import BadResponse, MissingScope, Rejected, Unavailable
 from otel_openai_usage.providers.openai.client import Client
 from otel_openai_usage.providers.openai.limits import OpenAILimits
@@ -81,7 +81,7 @@ async def test_everything(company: Upstream, client: Client) -> None:
     assert await OpenAINames(client).read() == Names(
         {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
         {"k1": "prod", "k2": "batch"},
-        {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None, "sa-1": "robot"},
+        {"user-1": "Ada L.", "user-2": None, "user-3": None, "sa-1": "robot"},
     )
     asked = {asked.path: asked.query for asked in company.asked}
     assert asked == {
@@ -90,6 +90,38 @@ async def test_everything(company: Upstream, client: Client) -> None:
         KEYS.format("p1"): [("limit", "100"), ("owner_project_access", "any")],
         KEYS.format("p2"): [("limit", "100"), ("owner_project_access", "any")],
     }
+
+
+async def test_addresses_are_read_only_if_wanted(company: Upstream, client: Client) -> None:
+    """With emails a user is called by the address, where there is one; without, no address is kept."""
+    names = await OpenAINames(client, emails=True).read()
+    assert names.users["user-2"] == "b@example.com"
+    assert names.users["user-1"] == "Ada L."
+    assert "@" not in str(await OpenAINames(client).read())
+
+
+async def test_times_of_keys(company: Upstream, client: Client) -> None:
+    """Creation, last use and expiry are told by key; what is no time is none. A project that cannot
+    be listed keeps its keys, one that is gone does not.
+    """
+    company.routes |= {
+        KEYS.format("p1"): listing({"id": "k1", "created_at": 1_700_000_000, "last_used_at": None}),
+        KEYS.format("p2"): listing(
+            {"id": "k2", "created_at": 0, "last_used_at": 1.8e9, "expires_at": 1_900_000_000}
+        ),
+    }
+    names = OpenAINames(client)
+    await names.read()
+    one = KeyTimes("p1", "k1", 1_700_000_000, None, None)
+    two = KeyTimes("p2", "k2", None, 1_800_000_000, 1_900_000_000)
+    assert sorted(names.key_times(), key=str) == [one, two]
+    company.routes[KEYS.format("p1")] = refusing(500)
+    company.routes[KEYS.format("p2")] = listing()
+    await names.read()
+    assert names.key_times() == [one]
+    company.routes[PROJECTS] = listing({"id": "p2", "name": "Two", "status": "active"})
+    await names.read()
+    assert names.key_times() == []
 
 
 async def test_lists_are_read_to_the_end(upstream: Upstream, client: Client) -> None:
@@ -140,14 +172,14 @@ async def test_one_project_never_fails_the_rest(
         ),
         (
             [PROJECTS],
-            Names({}, {}, {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None}),
+            Names({}, {}, {"user-1": "Ada L.", "user-2": None, "user-3": None}),
         ),
         (
             [KEYS.format("p1"), KEYS.format("p2")],
             Names(
                 {"p1": "One", "p2": None, "p3": "Old", "p4": "Older"},
                 {},
-                {"user-1": "Ada L.", "user-2": "b@example.com", "user-3": None},
+                {"user-1": "Ada L.", "user-2": None, "user-3": None},
             ),
         ),
     ],
