@@ -42,6 +42,7 @@ from otel_openai_usage.engine.names_poll import NamesPoll
 from otel_openai_usage.engine.ownership import Ownership
 from otel_openai_usage.engine.recorder import Clock, Recorder
 from otel_openai_usage.engine.state_watch import StateCare, report
+from otel_openai_usage.engine.unusual_figures import UnusualFigures
 from otel_openai_usage.engine.webhook import Webhook
 from otel_openai_usage.errors import ExporterError, StateError
 from otel_openai_usage.exporters.otlp.exporter import exporter as otlp_exporter
@@ -105,7 +106,7 @@ class Exporter:
     """Source states, and how many seconds of each can be read again."""
     polled: list[str] = field(default_factory=list)
     """The organizations that this process polls now."""
-    figures: list[CostFigures | BudgetFigures] = field(default_factory=list)
+    figures: list[CostFigures | BudgetFigures | UnusualFigures] = field(default_factory=list)
     owned: OwnedParts | None = None
     ownership: Ownership | None = None
     """What this replica owns, and its leases, where several replicas share the state."""
@@ -481,8 +482,9 @@ def _load(exporter: Exporter, settings: Settings) -> None:
         partial(_budgets_changed, exporter),
         owns=exporter.owns,
     )
-    exporter.figures = [figures, budgets]
-    exporter.recorder.before_snapshot += [figures.refresh, budgets.refresh]
+    unusual = UnusualFigures(exporter.recorder, exporter.store, exporter.polled, exporter.owns)
+    exporter.figures = [figures, budgets, unusual]
+    exporter.recorder.before_snapshot += [each.refresh for each in exporter.figures]
     names = {
         organization.name: exporter.store.names(organization.name)
         for organization in settings.organizations

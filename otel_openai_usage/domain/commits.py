@@ -12,7 +12,7 @@ from decimal import Decimal
 from otel_openai_usage.domain import reconciliation, windows
 from otel_openai_usage.domain.endpoints import Endpoint
 from otel_openai_usage.domain.model import Amounts, Dims, Rows
-from otel_openai_usage.domain.pricing import Estimate, PriceList, Unpriced, add, estimate
+from otel_openai_usage.domain.pricing import Estimate, HourKey, PriceList, Unpriced, add, estimate
 from otel_openai_usage.domain.reconciliation import Change, PendingDecrease, Row, highest, total
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
 from otel_openai_usage.domain.windows import Progress, Step
@@ -42,7 +42,8 @@ class Commit:
 
     `created` series have the id 0, because the store chooses their ids. `updated` series are copies
     with the new totals. Minutes before `compact_before` are downsampled to hours. `estimates` is
-    the growth of estimated costs by attribute set and UTC day. `unpriced` has the usage that has no
+    the growth of estimated costs by attribute set and UTC day, `hours` that by hour, project and
+    model. `unpriced` has the usage that has no
     price; it is not stored.
     """
 
@@ -53,6 +54,7 @@ class Commit:
     compact_before: int | None = None
     estimates: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
     unpriced: Mapping[Unpriced, int] = field(default_factory=dict)
+    hours: Mapping[HourKey, Decimal] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -109,7 +111,9 @@ def decide(
     progress = source_state.progress
     if is_complete:
         progress = replace(progress, unread=windows.without(progress.unread, step.window))
-    return Commit(progress, change, created, updated, compact_before, costs.days, costs.unpriced)
+    return Commit(
+        progress, change, created, updated, compact_before, costs.days, costs.unpriced, costs.hours
+    )
 
 
 def _change(

@@ -29,6 +29,7 @@ _MOST_GROWTH = 0.03
 """The most growth, or decline, of a day that is believed."""
 _GROWTH_BELIEF = 0.5
 """How much of the growth of the last weeks is expected to go on."""
+_LEAST_COST = 1e-9
 _OUTLIER = 3.0
 """A day that cost so many times more than usual (a batch) does not raise the level."""
 _LEAST_SPREAD = 0.05
@@ -82,7 +83,9 @@ def _whole_days(days: Mapping[int, float], today: int) -> list[float]:
     """The costs of the last whole days, the newest last, from the first one with a cost on."""
     first = min((day for day, cost in days.items() if day < today and cost > 0), default=today)
     first = max(first, today - _MOST_DAYS * DAY)
-    return [max(0.0, days.get(day, 0.0)) for day in range(first, today, DAY)]
+    costs = [days.get(day, 0.0) for day in range(first, today, DAY)]
+    # What is less than any price is nothing: ratios of such costs are no numbers.
+    return [cost if cost >= _LEAST_COST else 0.0 for cost in costs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,16 @@ INSTRUMENTS: dict[str, Instrument] = {
             floating=True,
         ),
         Instrument(
+            "openai.api.cost_unusual",
+            "gauge",
+            "",
+            "openai_api_cost_unusual",
+            "Today's estimated cost until the last whole hour against what is usual at this hour,"
+            " in robust standard deviations",
+            ("organization", "scope", *_COMMON, "model"),
+            floating=True,
+        ),
+        Instrument(
             "openai.api.spend_limit",
             "gauge",
             "{currency}",

@@ -49,6 +49,10 @@ class PriceList(Protocol):
         ...
 
 
+HourKey: TypeAlias = tuple[int, str, str]
+"""The start of an hour, a project and a model; the empty text for none."""
+
+
 class Unpriced(NamedTuple):
     """Usage without a price. `measure` is `tokens`, or the endpoint's measure if it has none."""
 
@@ -61,12 +65,13 @@ class Unpriced(NamedTuple):
 class Estimate:
     """Costs by attribute set and UTC day, and the usage that has no price.
 
-    `days` includes days before the epoch; `growth` has only costs that count.
+    `days` and `hours` include what is before the epoch; `growth` has only costs that count.
     """
 
     days: Mapping[tuple[Dims, int], Decimal] = field(default_factory=dict)
     growth: Mapping[Dims, Decimal] = field(default_factory=dict)
     unpriced: Mapping[Unpriced, int] = field(default_factory=dict)
+    hours: Mapping[HourKey, Decimal] = field(default_factory=dict)
 
 
 def add(one: Decimal, other: Decimal) -> Decimal:
@@ -88,6 +93,7 @@ def estimate(
 ) -> Estimate:
     """Estimate the costs of what a reading moved."""
     days: dict[tuple[Dims, int], Decimal] = {}
+    hours: dict[HourKey, Decimal] = {}
     growth: dict[Dims, Decimal] = {}
     unpriced: dict[Unpriced, int] = {}
     for end, dims, moved, counts in moves:
@@ -103,11 +109,17 @@ def estimate(
             continue
         day = (dims, floor(end - 1, Width.DAY))
         days[day] = EXACT.add(days.get(day, Decimal(0)), cost)
+        hour = (
+            floor(end - 1, Width.HOUR),
+            named.get("project_id", ""),
+            named.get("model", ""),
+        )
+        hours[hour] = EXACT.add(hours.get(hour, Decimal(0)), cost)
         if counts:
             growth[dims] = EXACT.add(growth.get(dims, Decimal(0)), cost)
     # Usage that OpenAI took back must not lower the count of usage without a price.
     new_unpriced = {key: count for key, count in unpriced.items() if count > 0}
-    return Estimate(days, growth, new_unpriced)
+    return Estimate(days, growth, new_unpriced, hours)
 
 
 def _used(endpoint: Endpoint, moved: Amounts) -> dict[str, int]:

@@ -39,6 +39,7 @@ from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.unusual import HourlyCost
 from otel_openai_usage.storage.results import (
     CostRow,
     Look,
@@ -124,6 +125,10 @@ class HistoryWriter(Protocol):
         """Billed costs of the UTC days in [start, end), and estimated ones of those from
         `estimated_from` on, by project.
         """
+        ...
+
+    def hourly_costs(self, organization: str, start: int, end: int) -> list[HourlyCost]:
+        """Estimated costs of the hours in [start, end), as far as they are kept."""
         ...
 
     def cost_lines(

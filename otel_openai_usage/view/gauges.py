@@ -17,6 +17,7 @@ from otel_openai_usage.domain.month_costs import MonthCost, MonthForecast
 from otel_openai_usage.domain.series_marks import Attributes, Key
 from otel_openai_usage.domain.snapshot import Point, Series
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.unusual import Score
 from otel_openai_usage.view.attributes import (
     AttributePolicy,
     aggregate,
@@ -234,6 +235,31 @@ def balances(found: Iterable[Balance], policy: AttributePolicy) -> dict[str, lis
         rows[BALANCE].append((policy.attributes(raw), float(one.left)))
         if one.ends is not None:
             rows[BALANCE_ENDS].append((policy.attributes(raw), one.ends))
+    return rows
+
+
+def unusual_costs(
+    organization: str, found: Iterable[Score], names: Names, policy: AttributePolicy
+) -> list[GaugeRow]:
+    """Return the scores of unusual cost. Scores do not add up: those of a dropped attribute are left
+    out.
+    """
+    needed = {
+        "organization": set[str](),
+        "project": {"project_id"},
+        "model": {"project_id", "model"},
+    }
+    rows: list[GaugeRow] = []
+    for score in found:
+        subject = score.subject
+        if needed[subject.scope] & policy.drop:
+            continue
+        raw: Attributes = {"organization": organization, "scope": subject.scope}
+        if subject.project_id is not None:
+            raw["project_id"] = subject.project_id
+        if subject.model is not None:
+            raw["model"] = subject.model
+        rows.append((policy.attributes(named(raw, names)), score.value))
     return rows
 
 

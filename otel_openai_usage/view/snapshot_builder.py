@@ -11,6 +11,7 @@ from otel_openai_usage.domain.month_costs import MonthCosts
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.snapshot import Point, Snapshot
 from otel_openai_usage.domain.source_state import SourceState, Status
+from otel_openai_usage.domain.unusual import Score
 from otel_openai_usage.view import management_gauges
 from otel_openai_usage.view.attributes import AttributePolicy
 from otel_openai_usage.view.gauges import (
@@ -33,6 +34,7 @@ from otel_openai_usage.view.gauges import (
     month_cost,
     month_forecast,
     spend_limits,
+    unusual_costs,
 )
 from otel_openai_usage.view.series import continue_all
 from otel_openai_usage.view.series_index import SeriesIndex
@@ -46,6 +48,7 @@ _SPEND_LIMIT_ENFORCING = "openai.api.spend_limit_enforcing"
 _MONTH = "openai.api.cost_month"
 _LAST_MONTH = "openai.api.cost_last_month"
 _FORECAST = "openai.api.cost_month_forecast"
+_UNUSUAL = "openai.api.cost_unusual"
 _UP = "openai.api.up"
 _LAST_SUCCESS = "openai.api.last_success"
 _NEWEST_BUCKET = "openai.api.newest_bucket"
@@ -70,6 +73,7 @@ _GAUGES = (
     BUDGET_FORECAST,
     BALANCE,
     BALANCE_ENDS,
+    _UNUSUAL,
     _UP,
     _LAST_SUCCESS,
     _NEWEST_BUCKET,
@@ -102,6 +106,7 @@ class SnapshotBuilder:
         self._names: dict[str, Names] = {}
         self._limits: dict[str, Sequence[Limit]] = {}
         self._months: dict[str, MonthCosts] = {}
+        self._unusual: Mapping[str, Sequence[Score]] = {}
         self._budgets: Sequence[BudgetState] = ()
         self._balances: Sequence[Balance] = ()
         self._rates: dict[str, Sequence[RateLimit]] = {}
@@ -216,6 +221,10 @@ class SnapshotBuilder:
         self._budgets = states
         self._balances = balances
 
+    def apply_unusual(self, scores: Mapping[str, Sequence[Score]]) -> None:
+        """Show how unusual today's cost is, by organization."""
+        self._unusual = scores
+
     def apply_shares(self, shares: Sequence[Share]) -> None:
         """Show how much of the day's usage events explain."""
         self._shares = shares
@@ -269,6 +278,9 @@ class SnapshotBuilder:
                 organization, months.last_month or (), names, self._policy
             )
             rows[_FORECAST] += month_forecast(organization, months.forecasts, names, self._policy)
+        for organization, scores in self._unusual.items():
+            names = self.names_of(organization)
+            rows[_UNUSUAL] += unusual_costs(organization, scores, names, self._policy)
         rows.update(budgets(self._budgets, self._policy))
         rows.update(balances(self._balances, self._policy))
         self._add_management(rows)

@@ -23,7 +23,7 @@ from tests.real.installed import COMMAND, KEY, Simulator, Surroundings
 from tests.real.postgres import USER, Pgbouncer, Postgres
 from tests.real.processes import Process, free_port, get, wait_for
 
-RELEASED = ("a9bef0e45e8e", "15b7f71387df", "5f442708ffa0")
+RELEASED = ("a9bef0e45e8e", "15b7f71387df", "5f442708ffa0", "95bdf93eb291")
 """The first digits of the hash of each released migration."""
 
 

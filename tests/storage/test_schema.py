@@ -27,6 +27,7 @@ RELEASED = (
     "0aeb185ec7f48041600ae743a5f6b74e3a5088141337932cf8b088634493619b",
     "9d99f4b0e97b9ddce359e919d59432c2145d3a4f8fdcf78422d0cf8fc17c78aa",
     "8f4ca423246b90638cb1b37ff03e64af691ca5aaf7aa485318c9152972e7a9a6",
+    "20f167cac62671c7895418e48c141b405fa72da79d29c59d9205344d7aa78e82",
 )
 """SHA-256 of every released migration. Append; never change one."""
 

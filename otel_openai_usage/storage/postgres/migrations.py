@@ -55,7 +55,13 @@ CREATE INDEX queued_usage_organization ON queued_usage (organization, id);
 
 _QUEUED_COST = "ALTER TABLE queued_usage ADD COLUMN cost NUMERIC"
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _REPLICAS, _QUEUED_COST)
+_HOURLY_COSTS = """
+CREATE TABLE hourly_costs (
+    organization TEXT NOT NULL, hour BIGINT NOT NULL, project_id TEXT NOT NULL, model TEXT NOT NULL, cost NUMERIC NOT NULL,
+    PRIMARY KEY (organization, hour, project_id, model));
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _REPLICAS, _QUEUED_COST, _HOURLY_COSTS)
 """Migration n turns a schema of version n into n + 1. Never edit one; append. A test compares their
 hashes.
 """

@@ -13,7 +13,7 @@ from otel_openai_usage.storage.sql.values import quoted
 
 TABLES = (
     "meta", "sources", "groupings", "dims", "readings", "suspicions", "estimates", "backfilled",
-    "purged", "folds", "floors", "names", "limits",
+    "purged", "folds", "floors", "names", "limits", "hourly_costs",
 )  # fmt: skip
 """What is copied, in an order in which every row finds what it refers to. Identities of events are
 copied by themselves, because each store has them in another way.

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from otel_openai_usage.domain.budgets import CostLine
 from otel_openai_usage.domain.commits import Commit, Created
-from otel_openai_usage.domain.endpoints import Endpoint
+from otel_openai_usage.domain.endpoints import USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.groupings import Groupings
 from otel_openai_usage.domain.identity import Identity, Owner
 from otel_openai_usage.domain.metered import Event, EventCommit, Share
@@ -23,10 +23,12 @@ from otel_openai_usage.domain.reconciliation import PendingDecrease, Row
 from otel_openai_usage.domain.retention import Maintained, Retention
 from otel_openai_usage.domain.series_marks import HighWaterMark, OverflowMember
 from otel_openai_usage.domain.source_state import SourceState, StoredSeries
+from otel_openai_usage.domain.unusual import HourlyCost
 from otel_openai_usage.storage.sql import (
     copying,
     day_costs,
     forgetting,
+    hourly_costs,
     measures,
     names,
     notes,
@@ -176,6 +178,8 @@ class SqlWriter(ABC):
             id_of = series.id_lookup(source_state, ids)
             rows.write_change(db, source_state, commit.change, id_of)
             series.add_estimates(db, source_state.id, id_of, commit.estimates)
+            if source_state.endpoint.name in USAGE_ENDPOINTS:
+                hourly_costs.add_hours(db, source_state.organization, commit.hours)
             if commit.compact_before is not None:
                 rows.compact(db, source_state, commit.compact_before)
             sources.write_progress(db, source_state, commit.progress)
@@ -236,6 +240,11 @@ class SqlWriter(ABC):
             billed = day_costs.billed_lines(self._db, organization, start, end, by)
             estimated = day_costs.estimated_lines(self._db, organization, estimated_from, end, by)
             return billed, estimated
+
+    def hourly_costs(self, organization: str, start: int, end: int) -> list[HourlyCost]:
+        """Estimated costs of the hours in [start, end), as far as they are kept."""
+        with self._reading():
+            return hourly_costs.read(self._db, organization, start, end)
 
     # --- overflow of instruments
 

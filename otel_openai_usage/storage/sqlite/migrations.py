@@ -76,7 +76,15 @@ CREATE TABLE losses (id INTEGER PRIMARY KEY, found INTEGER NOT NULL, reason TEXT
 CREATE TABLE purged (dims INTEGER PRIMARY KEY, amounts TEXT NOT NULL);
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _HISTORY, _EVENTS, _FLOORS, _ARRIVED, _COMMITS)
+_HOURLY_COSTS = """
+CREATE TABLE hourly_costs (
+    organization TEXT NOT NULL, hour INTEGER NOT NULL, project_id TEXT NOT NULL, model TEXT NOT NULL, cost TEXT NOT NULL,
+    PRIMARY KEY (organization, hour, project_id, model)) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _TABLES, _HISTORY, _EVENTS, _FLOORS, _ARRIVED, _COMMITS, _HOURLY_COSTS,
+)  # fmt: skip
 """Migration n turns a file of `user_version` n into n + 1. Never edit one; append. A test compares
 their hashes.
 """
