@@ -2,8 +2,9 @@
 # Installs the real servers that the tests run, where they are missing: Debian's Prometheus and Alertmanager
 # (promtool, amtool), PostgreSQL and pgbouncer, Chromium for screenshots, an OpenTelemetry Collector built once by ocb from deploy/collector/builder.yaml,
 # a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector, and Helm.
+# With Node on the machine, also the packages of examples/node.
 # What is built is cached outside the checkout, under names that say what it was built from.
-# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3|helm]` prints a path and installs nothing.
+# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3|helm|node_modules]` prints a path and installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,6 +17,7 @@ prometheus="$cache/prometheus3-$built_from"
 promtool="$cache/promtool3-$built_from"
 helm_version=v3.22.0
 helm="$cache/helm-$helm_version"
+node="$cache/node-$(sha256sum < examples/node/package.json | cut -c1-12)"
 version=$(sed -n 's/^  version: //p' "$manifest")
 export GOFLAGS="${GOFLAGS:-} -p=2" # each compiler takes up to a gigabyte
 
@@ -93,14 +95,23 @@ build_helm() (
   mv "$work/helm" "$helm"
 )
 
+install_node_packages() (
+  work=$(mktemp -d "$cache/build.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  cp examples/node/package.json "$work"
+  build "the packages of examples/node" npm --prefix "$work" install --no-package-lock --no-audit --no-fund
+  mv "$work" "$node"
+)
+
 if [ "${1:-}" = --where ]; then
   case "${2:-otelcol}" in
     otelcol) echo "$collector" ;;
     prometheus3) echo "$prometheus" ;;
     promtool3) echo "$promtool" ;;
     helm) echo "$helm" ;;
+    node_modules) echo "$node/node_modules" ;;
     *)
-      say "expected otelcol, prometheus3, promtool3 or helm, got $2"
+      say "expected otelcol, prometheus3, promtool3, helm or node_modules, got $2"
       exit 2
       ;;
   esac
@@ -116,4 +127,11 @@ if [ ! -x "$collector" ] || [ ! -x "$prometheus" ] || [ ! -x "$helm" ]; then
   [ -x "$collector" ] || build_collector
   [ -x "$prometheus" ] || build_prometheus
   [ -x "$helm" ] || build_helm
+fi
+# A machine without Node has no use for them; the tests that need them are skipped there.
+if [ ! -d "$node" ] && command -v npm > /dev/null; then
+  mkdir -p "$cache"
+  exec 9> "$cache/build.lock"
+  flock 9
+  [ -d "$node" ] || install_node_packages
 fi
