@@ -7,7 +7,7 @@ from typing import Any
 
 from dash import html
 
-from otel_openai_usage.dashboard import cards, entries, figures, metered, units
+from otel_openai_usage.dashboard import cards, change, entries, figures, metered, units
 from otel_openai_usage.dashboard.controls import attribute
 from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.month_figure import month
@@ -59,6 +59,7 @@ def _charts(report: Report) -> list[Any]:
     shown = [_cost(report, colour), _month(report), *usage_cards, *_comparison(report)]
     if report.priced:
         shown.append(entries.movers(report))
+        shown += change.card(report)
     return shown
 
 
