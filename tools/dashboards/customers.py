@@ -6,6 +6,7 @@ from tools.dashboards.parts import Query, course, listing, one, page, ranking, t
 
 CHOSEN = 'organization=~"$organization", subject=~"$subject", model=~"$model"'
 TOKENS = f'openai_metered_tokens_total{{{CHOSEN}, token_type=~"input|output"}}'
+COST = f"openai_metered_cost_total{{{CHOSEN}}}"
 REQUESTS = f"openai_metered_requests_total{{{CHOSEN}}}"
 DAY = 'organization=~"$organization", model=~"$model", token_type=~"input|output"'
 
@@ -60,6 +61,20 @@ def customers() -> dashboard.Dashboard:
             f"avg(openai_metered_coverage{{{DAY}}})",
             "percentunit",
             width=6,
+        ),
+        course(
+            "Cost per hour by customer",
+            "The ten customers whose responses cost most, by list price. See docs/showback.md.",
+            [Query(top("subject", COST), "{{subject}}")],
+            "currencyUSD",
+            stacked=True,
+        ),
+        ranking(
+            "Cost by customer",
+            "By list price: the ten customers whose responses cost most in the time shown.",
+            f"topk(10, sum by (subject, currency) (increase({COST}[$__range])))",
+            "{{subject}} {{currency}}",
+            "currencyUSD",
         ),
         course(
             "Tokens per hour by customer",
