@@ -347,6 +347,7 @@ async def wire(
         state_size=store.size,
         state_lost=lambda: store.lost_seconds,
         state_up=lambda: int(store.is_up),
+        state_lost_commits=_lost_commits(store),
     )
     stack.callback(self_metrics.shutdown)
     seen = policy(settings, once=once, hashed=pseudonyms(settings, store.hash_key))
@@ -429,6 +430,11 @@ def _sdk_exporters(settings: Settings, who: Resource) -> SdkExporters:
     known = metric_exporters.installed()
     chosen = {name: known[name] for name in settings.sdk_exporters}
     return sdk_exporters(chosen, who, interval=settings.otlp.interval.total_seconds())
+
+
+def _lost_commits(store: Writer) -> Callable[[], int] | None:
+    shared = store.shared
+    return None if shared is None else lambda: shared.lost_commits
 
 
 def _to_resource(settings: Settings) -> list[str]:

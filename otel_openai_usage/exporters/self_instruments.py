@@ -207,6 +207,12 @@ SELF_INSTRUMENTS: dict[str, SelfInstrument] = {
             "1 while the state can be reached, 0 while its database is away",
         ),
         SelfInstrument(
+            "otel_openai_usage.state_lost_commits", "gauge", "{commit}",
+            "otel_openai_usage_state_lost_commits",
+            "Commits of this replica that the database lost in a fail-over, since its start; only "
+            "where several may share a state",
+        ),
+        SelfInstrument(
             "otel_openai_usage.owner", "gauge", "",
             "otel_openai_usage_owner",
             "1 if this replica owns the organization, else 0; only where several may share a state",

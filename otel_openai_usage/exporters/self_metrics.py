@@ -50,6 +50,7 @@ class SelfMetrics:
         state_size: Callable[[], int] | None = None,
         state_lost: Callable[[], int] | None = None,
         state_up: Callable[[], int] | None = None,
+        state_lost_commits: Callable[[], int] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reader = InMemoryMetricReader(cardinality_limits=CARDINALITY)
@@ -76,6 +77,8 @@ class SelfMetrics:
             self._measured[f"{SCOPE}.state.lost"] = state_lost
         if state_up:
             self._measured[f"{SCOPE}.state.up"] = state_up
+        if state_lost_commits:
+            self._measured[f"{SCOPE}.state_lost_commits"] = state_lost_commits
         self._counters: dict[str, list[Counter]] = {}
         self._histograms: dict[str, list[Histogram]] = {}
         self._gauges: dict[str, dict[_Values, float]] = {}

@@ -248,6 +248,11 @@ class SharedState(Protocol):
         """How long a replica may be silent before another takes over."""
         ...
 
+    @property
+    def lost_commits(self) -> int:
+        """How many commits of this replica the database lost."""
+        ...
+
     def beat(self) -> Look:
         """Say that this replica lives, and read all rows."""
         ...

@@ -31,6 +31,7 @@ class Health:
             state_size=lambda: 4096,
             state_lost=lambda: 90,
             state_up=lambda: 1,
+            state_lost_commits=lambda: 0,
             now=lambda: TIME / 1e9 + 30,
         )
 
@@ -93,6 +94,7 @@ def test_every_method_changes_its_metric(health: Health) -> None:
         ("state_size_bytes",): 4096,
         ("state_lost_seconds",): 90,
         ("state_up",): 1,
+        ("state_lost_commits",): 0,
     }
     for (name, *labels), value in expected.items():
         assert seen[(prefix + name, *labels)] == value

@@ -129,6 +129,12 @@ class Cluster:
         self.replicas.append(replica)
         return replica
 
+    def restart(self, place: int) -> None:
+        """Start a replica in the place of one that ended."""
+        self._started += 1
+        name = f"replica{self._started}"
+        self.replicas[place] = Replica(self.surroundings, self.settings, name)
+
     def owner(self, organization: str) -> Replica | None:
         """Who owns an organization and shows it; None unless it is exactly one."""
         found = [replica for replica in self.replicas if organization in replica.owns()]
@@ -144,7 +150,7 @@ class Cluster:
         }
 
     def union(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """All usage series that any replica shows. No two replicas show the same one."""
+        """All usage series that any replica shows."""
         found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         for replica in self.replicas:
             for name in ("openai_api_tokens_total", "openai_metered_tokens_total"):

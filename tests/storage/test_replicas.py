@@ -186,6 +186,29 @@ def test_the_whole_state_can_be_taken_from_silent_replicas(
     whole.close()
 
 
+def test_a_database_that_lost_commits_is_noticed(
+    location: DatabaseLocation, replica: Callable[[], SharedStore], postgres: Postgres
+) -> None:
+    """The replica owns nothing any more, says how many commits are gone, and its next token is above
+    every one that it saw.
+    """
+    store = replica()
+    own(store)
+    store.beat()
+    for number in range(5):
+        store.set_note("number", str(number))
+    schema = location.url.rpartition("%3D")[2]
+    postgres.execute("UPDATE replica_commits SET number = number - 3", schema)
+    postgres.execute("UPDATE leases SET owner = '', token = 0", schema)
+    store.beat()
+    assert store.lost_commits == 3
+    look = store.beat()
+    assert not look.is_known
+    assert own(store, Claim(Lease(SCOPE, "", 0))) == 2
+    assert store.beat().is_known
+    assert store.lost_commits == 3
+
+
 # --- events
 
 

@@ -10,6 +10,7 @@ from otel_openai_usage.storage.postgres.errors import translate_errors
 from otel_openai_usage.storage.postgres.migrations import VERSION
 from otel_openai_usage.storage.postgres.schema import missing_columns, version_of
 from otel_openai_usage.storage.postgres.store import newest_commit
+from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.queries import SqlQueries
 
 
@@ -43,6 +44,21 @@ class PostgresQueries(SqlQueries):
     def __init__(self, db: PostgresDatabase, shown: str) -> None:
         self._db: PostgresDatabase = db
         self._shown = shown
+
+    @contextmanager
+    def whole(self) -> Iterator[Database]:
+        """The tables as they are now, for a copy of the whole state.
+
+        Raises StateError while events wait that nobody counted yet.
+        """
+        with super().whole() as db:
+            (waiting,) = db.execute("SELECT count(*) FROM queued_usage").fetchone()
+            if waiting:
+                raise StateError(
+                    f"copied the state in {self._shown}: events wait that no replica counted yet;"
+                    " start `otel-openai-usage run` on it for a moment, then copy it"
+                )
+            yield db
 
     def version(self) -> int:
         """A number that changes whenever the store was written."""

@@ -35,6 +35,8 @@ class Replicas:
         self.seconds = location.lease
         self._connection: psycopg.Connection[Any] | None = None
         self._lock = threading.Lock()
+        # By scope. After a fail-over that lost commits the database may know older tokens only.
+        self._highest: dict[str, int] = {}
         self.replica = ""
         """The name of this replica. It is another one after others took it for dead."""
 
@@ -56,6 +58,8 @@ class Replicas:
             self._enter(connection)
         beats = connection.execute("SELECT replica, beats FROM replicas").fetchall()
         leases = connection.execute("SELECT scope, owner, token FROM leases").fetchall()
+        for scope, _, token in leases:
+            self._highest[scope] = max(token, self._highest.get(scope, 0))
         return Look(
             replica=self.replica,
             is_known=is_known,
@@ -97,16 +101,41 @@ class Replicas:
                 "INSERT INTO leases VALUES (%s, '', 0, 0) ON CONFLICT (scope) DO NOTHING",
                 (seen.scope,),
             )
+            token = max(seen.token, self._highest.get(seen.scope, 0)) + 1
             taken = connection.execute(
-                "UPDATE leases SET owner = %s, token = token + 1"
+                "UPDATE leases SET owner = %s, token = %s"
                 " WHERE scope = %s AND owner = %s AND token = %s",
-                (self.replica, seen.scope, seen.owner, seen.token),
+                (self.replica, token, seen.scope, seen.owner, seen.token),
             ).rowcount
             connection.execute("COMMIT")
         finally:
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 connection.rollback()
-        return seen.token + 1 if taken == 1 else None
+        return token if taken == 1 else None
+
+    def begin_again(self) -> None:
+        """Own nothing any more: the next beat is that of another replica. Raises StateError."""
+        before = self.replica
+        self.replica = ""
+        processes.HELD.discard(before)
+
+        def leave(connection: psycopg.Connection[Any]) -> None:
+            # The tokens grow, because what this replica has in memory must not be written.
+            sql = "UPDATE leases SET owner = '', token = token + 1 WHERE owner = %s"
+            connection.execute(sql, (before,))
+            connection.execute("DELETE FROM replicas WHERE replica = %s", (before,))
+
+        self._run(leave)
+
+    def commits_of(self, process: str) -> int:
+        """How many commits of a process the database knows. Raises StateError."""
+
+        def read(connection: psycopg.Connection[Any]) -> int:
+            sql = "SELECT number FROM replica_commits WHERE replica = %s"
+            found = connection.execute(sql, (process,)).fetchone()
+            return found[0] if found else 0
+
+        return self._run(read)
 
     def release(self, scope: str, token: int) -> None:
         """Give a lease away. Raises StateError."""

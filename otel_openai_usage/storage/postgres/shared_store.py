@@ -5,6 +5,7 @@ their identities, and what they add waits in a queue until the owner of the orga
 So replicas do not wait for each other, and every total has one writer.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ from otel_openai_usage.storage.sql.values import (
     encode_dims,
 )
 
+log = logging.getLogger(__name__)
+
 _COUNTED_AT_ONCE = 10_000
 """Rows of the queue in one transaction, at most."""
 _MEASURED_EVERY = 30
@@ -63,6 +66,8 @@ class SharedStore(Store):
         self._tokens: Mapping[str, int] = {}
         self._process = uuid.uuid4().hex
         self._beats = 0
+        self._made = 0
+        self.lost_commits = 0
         super().__init__(location, now=now, strict=strict)
         self.shared = self
 
@@ -109,6 +114,9 @@ class SharedStore(Store):
             (self._process, int(self._now()), mark),
         )
 
+    def _commit_made(self) -> None:
+        self._made += 1
+
     def _newest_mark(self, connection: psycopg.Connection[Any]) -> str | None:
         sql = "SELECT mark FROM replica_commits WHERE replica = %s"
         found = connection.execute(sql, (self._process,)).fetchone()
@@ -122,7 +130,9 @@ class SharedStore(Store):
     def beat(self) -> Look:
         """Say that this replica lives, and read all rows."""
         try:
+            self._leave_what_is_unsure()
             look = self._replicas.beat()
+            self._look_for_lost_commits()
         except StateError:
             self._is_up = False
             raise
@@ -131,6 +141,28 @@ class SharedStore(Store):
         if self._beats % _MEASURED_EVERY == 0:
             self._size = self._replicas.size()
         return look
+
+    def _look_for_lost_commits(self) -> None:
+        """After a fail-over the database may be behind: everything is read from it again."""
+        made = self._made
+        found = self._replicas.commits_of(self._process)
+        if found >= made:
+            return
+        self.lost_commits += made - found
+        self._made = found
+        log.error(
+            "the database lost commits, as after a fail-over without synchronous replication."
+            " What OpenAI still reports is read again; metered events of that time are gone",
+            extra={"event": "state_lost_commits", "commits": made - found},
+        )
+        self._replicas.begin_again()
+
+    def _leave_what_is_unsure(self) -> None:
+        """Whether a commit was made is not known: what it was about is read again."""
+        if self._stale:
+            self._replicas.begin_again()
+            self._made = self._replicas.commits_of(self._process)
+            self._stale = False
 
     def claim(self, claim: Claim) -> int | None:
         """Take a lease. Its new token, None if it is not as it was seen."""

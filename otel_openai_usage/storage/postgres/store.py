@@ -219,7 +219,12 @@ class Store(SqlWriter):
         except psycopg.OperationalError:
             if not mark or not self._was_committed(mark):
                 raise
+        if mark:
+            self._commit_made()
         return result
+
+    def _commit_made(self) -> None:
+        """A transaction that changed something was committed."""
 
     def _was_committed(self, mark: str) -> bool:
         """Whether a commit whose answer was lost was made. Waits until the database says it.
