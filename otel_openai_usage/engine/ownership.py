@@ -138,8 +138,10 @@ class Ownership:
 
     async def _news(self) -> None:
         self._has_news.clear()
+        # Not `wait_for`: until Python 3.12 it may swallow a cancellation.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._has_news.wait(), self._shared.seconds)
+            async with asyncio.timeout(self._shared.seconds):
+                await self._has_news.wait()
 
     # --- in the thread
 
