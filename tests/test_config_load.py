@@ -235,6 +235,10 @@ PROBLEMS = [
         "events.attributes.model: a series has an attribute of that name already; choose another",
     ),
     (
+        "attributes: {hash: [organization]}",
+        "attributes.hash: organization cannot be hashed, since nothing could be read from its values",
+    ),
+    (
         "events: {attributes: {team: $}}",
         "events.attributes.team: expected a path in the event's data such as team or $.user.plan, got '$'",
     ),

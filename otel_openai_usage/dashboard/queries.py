@@ -283,8 +283,11 @@ class Report:
 
     @cached_property
     def billed_and_estimated(self) -> tuple[Floats, Floats] | None:
-        """Both, by bar; None unless both can answer the view."""
-        if not (self.billable and self.estimated):
+        """Both, by bar; None unless both can answer the view.
+
+        Events explain only a part of the bill, so their price says nothing about it.
+        """
+        if self.shows_events or not (self.billable and self.estimated):
             return None
         billed = self._bill.by_day(self.span)
         estimated = self._estimate.by_day(self.span)

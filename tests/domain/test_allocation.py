@@ -144,6 +144,16 @@ def test_customers_beyond_the_limit_are_folded() -> None:
     assert paid(day, "10") == {"c0": "1", "c1": "1", OTHERS: "8"}
 
 
+def test_many_customers_take_bounded_memory() -> None:
+    """Of 200,000 customers 100,000 keep their names, the others are one, and all pay the bill."""
+    many = (event(f"customer {number}", 1, None) for number in range(200_000))
+    parts = Day([use(400_000)], many).parts("p1", ITEM, Decimal("4000.000"))
+    assert len(parts) == 100_002
+    assert sum(part.amount for part in parts) == Decimal("4000.000")
+    paid_by_others = {part.customer: part.amount for part in parts}[OTHERS]
+    assert paid_by_others == Decimal("1000.000")
+
+
 def test_a_bill_of_nothing_is_one_part() -> None:
     """A line item that cost 0 stays one row."""
     assert paid(Day([use(4)], [event("acme", 3), event("bolt", 1)]), "0.00") == {"acme": "0.00"}
