@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,13 @@ def test_names_and_labels_are_the_contracts(
     run: Callable[..., Exporter], config: Callable[..., Path]
 ) -> None:
     """Of a whole week every metric is there, and tokens carry the labels that dashboards ask for."""
-    exporter = run("-c", config(usage={"start": "7d"}))
+    settings = {
+        "usage": {"start": "7d"},
+        "names": {"keys": True},
+        "limits": {"rates": True},
+        "credits": [{"date": f"{datetime.now(UTC):%Y-%m-%d}", "amount": 1000}],
+    }
+    exporter = run("-c", config(**settings))
     wanted = {
         item.prometheus for item in INSTRUMENTS.values() if item.name.startswith("openai.api.")
     }

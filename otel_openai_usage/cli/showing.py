@@ -34,13 +34,16 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
       otel-openai-usage dashboard
       otel-openai-usage dashboard -c otel-openai-usage.yaml --port 8051
     """
+    from otel_openai_usage.composition.budgets import plan
     from otel_openai_usage.composition.stores import queries_opener
     from otel_openai_usage.config import state_location
 
     given = {f"dashboard.{name}": value for name, value in options.items() if value is not None}
     settings = load_settings(file, given)
     path = state_location(settings, os.environ)
+    configured = plan(settings)
     try:
+        from otel_openai_usage.dashboard.budget_states import BudgetPlan
         from otel_openai_usage.dashboard.server import serve
     except ModuleNotFoundError as error:
         raise ExporterError(
@@ -52,6 +55,9 @@ def dashboard(file: Path | None, **options: str | int | None) -> int:
         port=settings.dashboard.port,
         prefix=settings.dashboard.prefix,
         hashed=settings.attributes.hash,
+        plan=BudgetPlan(
+            configured.budgets, configured.organizations, configured.bills, configured.bills_keys
+        ),
         ready=lambda url: click.echo(f"The dashboard of {path}: {url}"),
     )
     return 0

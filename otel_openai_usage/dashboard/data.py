@@ -9,9 +9,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from otel_openai_usage.dashboard import budget_states
 from otel_openai_usage.dashboard.allocated import allocated
+from otel_openai_usage.dashboard.budget_states import NO_BUDGETS, BudgetPlan
 from otel_openai_usage.dashboard.cube import DAY, Builder, Column, Cube
 from otel_openai_usage.dashboard.items import split
+from otel_openai_usage.domain.budgets import BudgetState
 from otel_openai_usage.domain.endpoints import COSTS, LEGACY, USAGE_ENDPOINTS, Endpoint
 from otel_openai_usage.domain.metered import METERED
 from otel_openai_usage.domain.model import Limit, Names, floor
@@ -48,6 +51,7 @@ class Data:
     first: int | None
     now: float
     legacy: bool = False
+    budgets: Sequence[BudgetState] = ()
     currencies: tuple[str, ...] = field(default=(_DEFAULT_CURRENCY,))
 
     @property
@@ -151,6 +155,7 @@ def read(
     years: float = 2.0,
     *,
     pseudonyms: Pseudonyms = NO_PSEUDONYMS,
+    plan: BudgetPlan = NO_BUDGETS,
 ) -> Data:
     """Everything of the last years. Raises StateError."""
     today = floor(int(now), DAY)
@@ -178,13 +183,15 @@ def read(
     if not usage.amounts:
         usage = metered
     costs, currencies = reader.costs()
+    limits = queries.limits(organization)
     return Data(
+        budgets=budget_states.read(queries, organization, limits, plan, now, first),
         organization=organization,
         usage=usage,
         metered=metered,
         costs=costs,
         names=queries.names(organization),
-        limits=queries.limits(organization),
+        limits=limits,
         statuses=[_status(source) for source in sources.values()],
         first=first,
         now=now,

@@ -7,7 +7,15 @@ from typing import Any
 
 from dash import html
 
-from otel_openai_usage.dashboard import cards, change, entries, figures, metered, units
+from otel_openai_usage.dashboard import (
+    budgets,
+    cards,
+    change,
+    entries,
+    figures,
+    metered,
+    units,
+)
 from otel_openai_usage.dashboard.controls import attribute
 from otel_openai_usage.dashboard.freshness import freshness
 from otel_openai_usage.dashboard.month_figure import month
@@ -56,7 +64,8 @@ def _charts(report: Report) -> list[Any]:
             _tokens(report, "narrow", 300),
             _requests(report, colour, "full"),
         ]
-    shown = [_cost(report, colour), _month(report), *usage_cards, *_comparison(report)]
+    shown = [_cost(report, colour), _month(report), *_budgets(report)]
+    shown += [*usage_cards, *_comparison(report)]
     if report.priced:
         shown.append(entries.movers(report))
         shown += change.card(report)
@@ -234,6 +243,12 @@ def _reached(report: Report) -> str:
         return "not this month" if report.forecast.rate is not None else units.NONE
     word = "on" if reached >= report.today else "since"
     return f"{word} {units.day(reached)}"
+
+
+def _budgets(report: Report) -> list[Any]:
+    """The budgets, if there are any."""
+    states = report.data.budgets
+    return [budgets.card(states, report.now)] if states else []
 
 
 # --- the footer

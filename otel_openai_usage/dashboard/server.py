@@ -15,6 +15,7 @@ import flask
 
 from otel_openai_usage import stopping
 from otel_openai_usage.dashboard import callbacks, routes
+from otel_openai_usage.dashboard.budget_states import NO_BUDGETS, BudgetPlan
 from otel_openai_usage.dashboard.content import layout
 from otel_openai_usage.dashboard.dash_adapter import Application
 from otel_openai_usage.dashboard.store_watcher import StoreWatcher
@@ -143,11 +144,13 @@ def serve(
     ready: Callable[[str], None],
     until: threading.Event | None = None,
     hashed: Collection[str] = (),
+    plan: BudgetPlan = NO_BUDGETS,
 ) -> None:
     """Serve the dashboard of the store until the event is set; without one until SIGTERM,
     SIGINT or SIGHUP. Raises ListenError.
     """
-    server = Server(StoreWatcher(open_queries, hashed=hashed), host=host, port=port, prefix=prefix)
+    watcher = StoreWatcher(open_queries, hashed=hashed, plan=plan)
+    server = Server(watcher, host=host, port=port, prefix=prefix)
     server.start()
     try:
         if until is not None:

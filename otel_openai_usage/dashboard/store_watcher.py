@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from otel_openai_usage.dashboard.budget_states import NO_BUDGETS, BudgetPlan
 from otel_openai_usage.dashboard.data import Data, read
 from otel_openai_usage.domain.model import Width
 from otel_openai_usage.domain.pseudonyms import NO_PSEUDONYMS, Pseudonyms
@@ -44,10 +45,12 @@ class StoreWatcher:
         clock: Callable[[], float] = time.time,
         interval: float = 10.0,
         hashed: Collection[str] = (),
+        plan: BudgetPlan = NO_BUDGETS,
     ) -> None:
         self._open_queries = open_queries
         self._clock = clock
         self._interval = interval
+        self._plan = plan
         self._hashed = frozenset(hashed)
         self._loaded = LoadedStore()
         self._read_state: tuple[int, float] | None = None
@@ -102,7 +105,10 @@ class StoreWatcher:
         pseudonyms = NO_PSEUDONYMS
         if self._hashed:
             pseudonyms = Pseudonyms(self._hashed, queries.hash_key())
-        data = {name: read(queries, name, now, pseudonyms=pseudonyms) for name in organizations}
+        data = {
+            name: read(queries, name, now, pseudonyms=pseudonyms, plan=self._plan)
+            for name in organizations
+        }
         self._loaded = LoadedStore(data, None, self._loaded.version + 1)
 
     def _note_problem(self, error: StateError) -> None:

@@ -4,14 +4,14 @@ Times are Unix seconds, periods are UTC and half-open. Money is Decimal.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 from otel_openai_usage.domain.forecast import Forecast, forecast
-from otel_openai_usage.domain.model import Width, Window, floor
+from otel_openai_usage.domain.model import Limit, Names, Width, Window, floor
 from otel_openai_usage.domain.month_costs import ESTIMATED_FOR
 from otel_openai_usage.domain.pricing import CURRENCY
 
@@ -203,6 +203,33 @@ def _parts(
             billed = bill.get(key, zero)
             parts[key] = (billed, max(zero, cost - billed))
     return parts
+
+
+def of_limit(organization: str, limit: Limit, names: Names) -> Budget:
+    """A spend limit of OpenAI as a budget."""
+    match = {"organization": organization}
+    name = "spend limit"
+    if limit.project_id is not None:
+        match["project_id"] = limit.project_id
+        name = f"spend limit: {names.projects.get(limit.project_id) or limit.project_id}"
+    return Budget(name, limit.amount, limit.currency, match=match, organization=organization)
+
+
+def with_names(lines: Iterable[CostLine], names: Names) -> Iterable[CostLine]:
+    """The lines with the names of their projects and keys."""
+    for line in lines:
+        added: dict[str, str] = {}
+        _add_name(added, "project_name", names.projects, line.attributes.get("project_id"))
+        _add_name(added, "api_key_name", names.api_keys, line.attributes.get("api_key_id"))
+        yield replace(line, attributes={**line.attributes, **added}) if added else line
+
+
+def _add_name(
+    into: dict[str, str], key: str, names: Mapping[str, str | None], id_: str | None
+) -> None:
+    name = names.get(id_) if id_ is not None else None
+    if name:
+        into[key] = name
 
 
 def passed(used: Decimal, thresholds: Collection[Decimal]) -> Decimal | None:

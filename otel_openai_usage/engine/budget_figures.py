@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from otel_openai_usage.domain.budgets import (
     Balance,
@@ -14,11 +14,13 @@ from otel_openai_usage.domain.budgets import (
     Credit,
     balance,
     basis_of,
+    of_limit,
     period,
     spent_by_day,
     state_of,
+    with_names,
 )
-from otel_openai_usage.domain.model import Limit, Names, Width, floor
+from otel_openai_usage.domain.model import Names, Width, floor
 from otel_openai_usage.domain.month_costs import ESTIMATED_FOR
 from otel_openai_usage.domain.ownership import BUDGETS_SCOPE, organization_scope
 from otel_openai_usage.engine.cost_figures import INTERVAL, PAUSE_FACTOR, CostFigures
@@ -103,7 +105,7 @@ class BudgetFigures:
             names = builder.names_of(organization)
             for limit in builder.limits_of(organization) or ():
                 if limit.amount > 0:
-                    yield _of_limit(organization, limit, names)
+                    yield of_limit(organization, limit, names)
 
     def _is_own(self, organization: str | None) -> bool:
         if organization is None:
@@ -125,8 +127,8 @@ class BudgetFigures:
         for organization in self._organizations(budget):
             lines = self._lines(organization, budget, basis, window.start - _LEARNS_FROM, end)
             names = self._names(organization)
-            billed += _named(lines[0], names)
-            estimated += _named(lines[1], names)
+            billed += with_names(lines[0], names)
+            estimated += with_names(lines[1], names)
             bills = basis == "billed"
             unread |= self._costs.unread(organization, window.start, end, bills=bills)
         return state_of(budget, basis, billed, estimated, now, unread.__contains__)
@@ -163,30 +165,3 @@ class BudgetFigures:
             found = balance(bought, spent, now)
             if found is not None:
                 yield found
-
-
-def _of_limit(organization: str, limit: Limit, names: Names) -> Budget:
-    """A spend limit of OpenAI as a budget."""
-    match = {"organization": organization}
-    name = "spend limit"
-    if limit.project_id is not None:
-        match["project_id"] = limit.project_id
-        name = f"spend limit: {names.projects.get(limit.project_id) or limit.project_id}"
-    return Budget(name, limit.amount, limit.currency, match=match, organization=organization)
-
-
-def _named(lines: Iterable[CostLine], names: Names) -> Iterable[CostLine]:
-    """The lines with the names of their projects and keys."""
-    for line in lines:
-        added: dict[str, str] = {}
-        _add_name(added, "project_name", names.projects, line.attributes.get("project_id"))
-        _add_name(added, "api_key_name", names.api_keys, line.attributes.get("api_key_id"))
-        yield replace(line, attributes={**line.attributes, **added}) if added else line
-
-
-def _add_name(
-    into: dict[str, str], key: str, names: Mapping[str, str | None], id_: str | None
-) -> None:
-    name = names.get(id_) if id_ is not None else None
-    if name:
-        into[key] = name

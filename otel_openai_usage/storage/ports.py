@@ -468,6 +468,14 @@ class Queries(Protocol):
         """
         ...
 
+    def cost_lines(
+        self, organization: str, start: int, end: int, estimated_from: int, by: Sequence[str]
+    ) -> tuple[list[CostLine], list[CostLine]]:
+        """Billed costs of the UTC days in [start, end), and estimated ones from `estimated_from`
+        on, by attributes; for budgets.
+        """
+        ...
+
     # --- whole days as plain numbers, for the dashboard
 
     def attribute_sets(self, source: StoredSource) -> Mapping[int, Mapping[str, str | None]]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from otel_openai_usage.domain.budgets import CostLine
 from otel_openai_usage.domain.endpoints import COSTS, ENDPOINTS, LEGACY, STORED, Endpoint
 from otel_openai_usage.domain.identity import Owner
 from otel_openai_usage.domain.metered import METERED
@@ -18,7 +19,15 @@ from otel_openai_usage.domain.source_state import SourceState
 from otel_openai_usage.errors import StateError
 from otel_openai_usage.storage import quantity_units
 from otel_openai_usage.storage.results import CostRow, MeteredTokens, Record, StoredSource, UsageRow
-from otel_openai_usage.storage.sql import content_check, metered_tokens, names, notes, rows, sums
+from otel_openai_usage.storage.sql import (
+    content_check,
+    day_costs,
+    metered_tokens,
+    names,
+    notes,
+    rows,
+    sums,
+)
 from otel_openai_usage.storage.sql.database import Database
 from otel_openai_usage.storage.sql.organizations import read_owner
 from otel_openai_usage.storage.sql.sources import read_backfilled, read_source
@@ -206,6 +215,17 @@ class SqlQueries(ABC):
         """Yield the metered tokens of a UTC day by attribute set, the largest first."""
         with self._reading():
             yield from metered_tokens.read(self._db, organization, day)
+
+    def cost_lines(
+        self, organization: str, start: int, end: int, estimated_from: int, by: Sequence[str]
+    ) -> tuple[list[CostLine], list[CostLine]]:
+        """Billed costs of the UTC days in [start, end), and estimated ones from `estimated_from`
+        on, by the attributes in `by` that each has.
+        """
+        with self._reading():
+            billed = day_costs.billed_lines(self._db, organization, start, end, by)
+            estimated = day_costs.estimated_lines(self._db, organization, estimated_from, end, by)
+            return billed, estimated
 
     # --- whole days as plain numbers: many rows, fast
 
