@@ -77,8 +77,15 @@ def _history(
         exporter.prices,
         QuantityUnits(exporter.store, name).learn,
     )
-    missing = partial(exporter.self_metrics.history_days_missing, name)
+    missing = partial(_days_missing, exporter, name)
     return FirstHistory(exporter.recorder, exporter.store, name, source_states, past, missing)
+
+
+def _days_missing(exporter: "Exporter", name: str, days: int) -> None:
+    """Show how many days are still to be read, and compute what depends on them anew."""
+    exporter.self_metrics.history_days_missing(name, days)
+    for figures in exporter.figures:
+        figures.reset()
 
 
 def _shown_in(source_state: SourceState) -> Callable[[bool], None]:

@@ -121,7 +121,6 @@ class FirstHistory:
             "past days were read",
             extra={"event": "history_read", "requests": len(done), "rows": rows, **facts},
         )
-        self._recorder.notify()
         await self._tell()
 
     def _calls(self, source_state: SourceState) -> list[Call]:
@@ -145,6 +144,7 @@ class FirstHistory:
             log.debug("days to be read", extra={"event": "history_failed", "error": str(error)})
             return
         self._missing(missing)
+        self._recorder.notify()
         if missing != self._said:
             log.info(
                 "%d past days are still to be read",

@@ -37,8 +37,9 @@ class UnusualFigures:
         self._usual: dict[str, Mapping[Subject, Usual]] = {}
 
     def reset(self) -> None:
-        """Compute the scores again before the next snapshot."""
+        """Compute the scores again before the next snapshot, the past included."""
         self._next = float("-inf")
+        self._usual = {}
 
     def refresh(self, now: float, mono: float) -> None:
         """Compute the scores again if it is time. In the recorder's thread."""
