@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from uuid import uuid4
 
 from opentelemetry.sdk.resources import Resource
 
@@ -334,13 +335,17 @@ async def wire(
     stack.callback(store.close)
     report(store)
     who = resource(store.instance_id, settings.attributes.resource)
+    # Usage belongs to the state, whoever shows it; own health to the replica.
+    own = who
+    if store.shared is not None:
+        own = resource(str(uuid4()), settings.attributes.resource)
     prometheus = PrometheusReader(board, created=settings.prometheus.created)
     sends = settings.otlp.on and not settings.sdk_disabled
     others = _sdk_exporters(settings, who)
     stack.callback(others.shutdown, 0.0)
     self_metrics = SelfMetrics(
         board,
-        who,
+        own,
         [prometheus],
         exporters=["otlp"] if sends else [],
         providers=others.providers,

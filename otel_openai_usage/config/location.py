@@ -13,12 +13,14 @@ class DatabaseLocation:
     """A database server. `str` of it has no password.
 
     `lease` is in seconds; see `state.lease`. `connections` is how many one process opens at most.
+    A `standby` never owns anything.
     """
 
     url: str = field(repr=False)
     password_file: Path | None = None
     lease: float = 15.0
     connections: int = 3
+    standby: bool = False
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)

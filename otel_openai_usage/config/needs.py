@@ -73,6 +73,7 @@ def state_location(settings: Settings, env: Mapping[str, str]) -> Location:
         password_file=state.password_file,
         lease=state.lease.total_seconds(),
         connections=state.connections,
+        standby=state.standby,
     )
 
 

@@ -122,10 +122,14 @@ class Cluster:
             "history": {"first": "none"},
         }
 
-    def start(self) -> Replica:
-        """One replica more."""
+    def start(self, *, standby: bool = False) -> Replica:
+        """One replica more. A standby gets no key."""
         self._started += 1
-        replica = Replica(self.surroundings, self.settings, f"replica{self._started}")
+        settings = dict(self.settings)
+        if standby:
+            settings["organizations"] = [{"name": name} for name in ORGANIZATIONS]
+            settings["state"] = {**settings["state"], "standby": True}  # type: ignore[dict-item]
+        replica = Replica(self.surroundings, settings, f"replica{self._started}")
         self.replicas.append(replica)
         return replica
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.real.installed import samples
 from tests.real.postgres import Postgres
 from tests.real.processes import wait_for
 from tests.replicas.cluster import LEASE, Cluster
@@ -30,6 +31,12 @@ def test_organizations_are_shared_and_taken_over(cluster: Cluster) -> None:
     assert set(cluster.owned()) == {"north", "south"}
     second = cluster.start()
     wait_for(lambda: len(first.owns()) == len(second.owns()) == 1, "even shares")
+    instances = {
+        dict(labels)["service_instance_id"]
+        for replica in (first, second)
+        for _, labels in samples(replica.page(), "target_info")
+    }
+    assert len(instances) == 2
     assert first.post(range(20)) == 204
     assert second.post(range(10, 30)) == 204
     wait_for(lambda: cluster.metered() == 90, "30 events")
@@ -68,3 +75,17 @@ def test_organizations_are_shared_and_taken_over(cluster: Cluster) -> None:
     wait_for(cluster.is_exact, "all that was used")
     after = cluster.union()
     assert all(after[key] >= value for key, value in before.items())
+
+
+def test_a_standby_takes_events_and_owns_nothing(cluster: Cluster) -> None:
+    """It needs no key, is ready, and shows no usage. The owner keeps everything, and counts what the
+    standby took.
+    """
+    standby = cluster.start(standby=True)
+    standby.process.ready(f"http://127.0.0.1:{standby.port}/readyz")
+    assert standby.post(range(10)) == 204
+    owner = cluster.start()
+    assert cluster.owned() == {"north": owner, "south": owner}
+    assert standby.post(range(5, 20)) == 204
+    wait_for(lambda: cluster.metered() == 60, "20 events")
+    assert standby.shows() == standby.owns() == set()

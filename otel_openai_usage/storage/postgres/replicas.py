@@ -45,6 +45,10 @@ class Replicas:
         return self._run(self._beat)
 
     def _beat(self, connection: psycopg.Connection[Any]) -> Look:
+        if self._location.standby:
+            # It has no row, because the others share out everything among those that have one.
+            processes.Lease(self._shown, self.seconds).require_free(connection)
+            return Look(replica="", is_known=True, beats=(), leases=())
         is_known = (
             connection.execute(
                 "UPDATE replicas SET beats = beats + 1 WHERE replica = %s", (self.replica,)
