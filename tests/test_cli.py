@@ -18,6 +18,7 @@ import pytest
 from otel_openai_usage import cli
 from otel_openai_usage.composition import app
 from otel_openai_usage.config import Settings
+from otel_openai_usage.domain.gen_ai import GEN_AI_INSTRUMENTS
 from otel_openai_usage.domain.instruments import INSTRUMENTS
 from otel_openai_usage.errors import ConfigError, ExporterError, ListenError
 from otel_openai_usage.exporters.self_instruments import SELF_INSTRUMENTS
@@ -362,7 +363,8 @@ def test_check_ends_with_the_worst(tmp_path: Path) -> None:
 
 def test_metrics_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """`metrics` has every instrument in both worlds, as a table and as JSON."""
-    names = {*INSTRUMENTS, *SELF_INSTRUMENTS, "otel_openai_usage.restated_pending"}
+    names = {*INSTRUMENTS, *GEN_AI_INSTRUMENTS, *SELF_INSTRUMENTS}
+    names.add("otel_openai_usage.restated_pending")
     assert cli.answer(["metrics", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == names
