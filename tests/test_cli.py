@@ -33,6 +33,7 @@ VERBS = [
     "demo",
     "backfill",
     "export",
+    "compare",
     "dashboard",
     "metrics",
     "config",

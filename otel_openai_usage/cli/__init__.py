@@ -8,6 +8,7 @@ import click
 
 from otel_openai_usage import stopping
 from otel_openai_usage.cli import (  # noqa: F401 - each adds its commands
+    comparing,
     configuration,
     exporter,
     healthcheck,

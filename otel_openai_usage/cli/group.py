@@ -18,7 +18,7 @@ FAILED = 1
 
 
 _ORDER = (
-    "run", "check", "verify", "state", "simulate", "demo", "backfill", "export", "dashboard", "metrics",
+    "run", "check", "verify", "state", "simulate", "demo", "backfill", "export", "compare", "dashboard", "metrics",
     "config", "healthcheck",
 )  # fmt: skip
 """The common commands first."""
