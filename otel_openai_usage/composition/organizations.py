@@ -1,5 +1,6 @@
 """The sources of one organization: their states, polls, names, limits and past."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from otel_openai_usage.engine.failure_log import FailureLog
 from otel_openai_usage.engine.first_history import FirstHistory, Past
 from otel_openai_usage.engine.loop import Loop
 from otel_openai_usage.engine.names_poll import LimitsPoll, NamesPoll
+from otel_openai_usage.engine.recorder import Recorder
 from otel_openai_usage.engine.usage_poll import UsagePoll, load_days
 from otel_openai_usage.providers.provider import Provider
 from otel_openai_usage.storage.quantity_units import QuantityUnits
@@ -45,6 +47,11 @@ def add_organization(
         source_states.append(poll.source_state)
         status = _shown_in(poll.source_state)
         loop = Loop(endpoint.source, interval, poll.poll, recorder, status, failure_log)
+        if not endpoint.money:
+            idle = settings.usage.idle_interval
+            loop.idle_interval = idle.total_seconds() if idle else _IDLE_FACTOR * interval
+            loop.is_idle = partial(_is_idle, poll.source_state, recorder)
+            loop.offset = _offset(name, endpoint)
         part.loops.append(loop)
     part.histories.append(_history(exporter, settings, name, provider, list(source_states)))
     if settings.names.enabled:
@@ -60,6 +67,23 @@ def add_organization(
         interval = settings.limits.interval.total_seconds()
         loop = Loop("limits", interval, limits.poll, recorder, limits.status, failure_log)
         part.loops.append(loop)
+
+
+_IDLE_FACTOR = 10
+_FIRST_OFFSET = 3
+_OFFSETS = 13
+
+
+def _is_idle(source_state: SourceState, recorder: Recorder) -> bool:
+    """Whether a source that was just read completely had no usage in the last day."""
+    newest = source_state.status.newest_bucket
+    return newest is None or newest < recorder.latest() - Width.DAY
+
+
+def _offset(organization: str, endpoint: Endpoint) -> float:
+    """Seconds after the minute at which polls begin: 3 to 15, always the same for an endpoint."""
+    digest = hashlib.sha256(f"{organization}/{endpoint.name}".encode()).digest()
+    return float(_FIRST_OFFSET + digest[0] % _OFFSETS)
 
 
 def _history(

@@ -99,6 +99,23 @@ PositiveDuration: TypeAlias = Annotated[
 Interval: TypeAlias = Annotated[timedelta, at_least(timedelta(seconds=1)), *_AS_DURATION]
 
 
+def _optional_duration(value: object) -> object:
+    if value is None or isinstance(value, timedelta):
+        return value
+    duration = parse_duration(value)
+    if duration < timedelta(seconds=1):
+        raise ValueError(f"expected at least 1s, got {value!r}")
+    return duration
+
+
+OptionalInterval: TypeAlias = Annotated[
+    timedelta | None,
+    BeforeValidator(_told(_optional_duration)),
+    PlainSerializer(lambda one: one and format_duration(one), return_type=str | None),
+    WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"type": "null"}]}),
+]
+
+
 def _start(value: object) -> object:
     if value in ("now", "today"):
         return value

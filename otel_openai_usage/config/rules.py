@@ -68,6 +68,10 @@ def _usage(settings: Settings) -> Iterator[str]:
         dimensions.update(endpoint.group_by)
     yield from _known("usage.group_by", usage.group_by, dimensions)
     yield from _known("usage.token_types", usage.token_types, TOKEN_TYPES)
+    if usage.idle_interval is not None and usage.idle_interval < usage.interval:
+        interval = format_duration(usage.interval)
+        idle = format_duration(usage.idle_interval)
+        yield f"usage.idle_interval: expected at least usage.interval ({interval}), got {idle}"
     if usage.settle > usage.reconcile:
         settle = format_duration(usage.settle)
         reconcile = format_duration(usage.reconcile)

@@ -19,6 +19,7 @@ from otel_openai_usage.config.fields import (
     HeaderValue,
     Interval,
     OptionalDay,
+    OptionalInterval,
     OptionalSecret,
     OptionalUrl,
     Plain,
@@ -88,6 +89,10 @@ class Usage(Section):
     """Which of the usage endpoints are polled."""
     interval: Interval = timedelta(seconds=60)
     """How often the freshest window is read, at least 1s."""
+    idle_interval: OptionalInterval = None
+    """How often an endpoint without usage in the last day is polled, once it was read completely since
+    the start; null: ten times `interval`. Never below it.
+    """
     bucket_width: Literal["1m", "1h", "1d"] = "1m"
     """The width of the buckets of the freshest window."""
     group_by: tuple[str, ...] = ("project_id", "user_id", "api_key_id", "model", "batch")

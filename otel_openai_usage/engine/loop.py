@@ -10,6 +10,8 @@ from otel_openai_usage.errors import Bug, ExporterError, StateCorrupt
 
 DOWN_AFTER = 10.0
 """Seconds after which a source without any answer so far is shown as down; its poll goes on."""
+_MINUTE = 60
+_EARLY = 5
 RETRY_AFTER = 60.0
 """Most seconds until a source that failed is polled again."""
 
@@ -18,6 +20,8 @@ RETRY_AFTER = 60.0
 class Loop:
     """Polls one source forever. `interval` is in seconds.
 
+    `idle_interval` takes its place after a poll that succeeded, while `is_idle` says so. With an
+    `offset` polls begin so many seconds after a whole minute, if the interval is of whole minutes.
     `status` is called in the recorder's thread, with whether the poll succeeded.
     """
 
@@ -27,6 +31,9 @@ class Loop:
     recorder: Recorder
     status: Callable[[bool], None]
     failure_log: FailureLog
+    idle_interval: float | None = None
+    is_idle: Callable[[], bool] = lambda: False
+    offset: float | None = None
     # The generation of the first result, None before it: `tried` waits until it is published.
     _tried: int | None = None
     _ever_up: bool = False
@@ -95,9 +102,25 @@ class Loop:
             began = max(due, clock.mono())
             self.recorder.telemetry.poll_began(self.organization, self.source, began - due)
             up = await self.once()
-            pause = self.interval if up else min(self.interval, RETRY_AFTER)
-            due = began + pause
+            due = began + self._pause(began, up=up)
             await clock.sleep(max(0.0, due - clock.mono()))
+
+    def _pause(self, began: float, *, up: bool) -> float:
+        """Seconds from `began`, when a poll began, to the next one."""
+        if not up:
+            return min(self.interval, RETRY_AFTER)
+        interval = self.interval
+        if self.idle_interval is not None and self.is_idle():
+            interval = self.idle_interval
+        if self.offset is None or interval % _MINUTE:
+            return interval
+        # OpenAI's newest minute is complete just after it ended.
+        clock = self.recorder.clock
+        began_at = clock.now() - (clock.mono() - began)
+        beyond = (began_at + interval - self.offset) % _MINUTE
+        # A poll that began a moment early is followed by one in the next minute, not in this one.
+        is_early = beyond > _MINUTE - _EARLY
+        return interval - (beyond - _MINUTE if is_early else beyond)
 
     @property
     def organization(self) -> str:

@@ -1,6 +1,7 @@
 """The loop of one source: what is shown while it is being asked."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -130,5 +131,67 @@ async def test_a_poll_that_begins_late_says_how_late() -> None:
     with pytest.raises(asyncio.CancelledError):
         await Loop("costs", 60, poll, recorder, lambda up: None, FailureLog("acme")).forever()
     assert lags == [0, 0, 15, 0]
+    await recorder.close()
+    store.close()
+
+
+async def _begins(
+    interval: float, seconds: float, **policy: object
+) -> tuple[list[float], Recorder, Store]:
+    """When polls begin in so many seconds, in Unix time. The clock begins at 1,000,007.25."""
+    now = 0.0
+    store = Store(":memory:")
+    begins: list[float] = []
+
+    async def sleep(pause: float) -> None:
+        nonlocal now
+        now += pause
+        if now > seconds:
+            raise asyncio.CancelledError
+
+    clock = Clock(lambda: 1_000_007.25 + now, lambda: now, sleep)
+    recorder = Recorder(
+        store, SnapshotBuilder(AttributePolicy()), Board(), clock, Nobody(), otlp=False
+    )
+
+    async def poll() -> None:
+        nonlocal now
+        begins.append(clock.now())
+        now += 2.5
+
+    one = Loop("usage/x", interval, poll, recorder, lambda up: None, FailureLog("acme"))
+    for name, value in policy.items():
+        setattr(one, name, value)
+    with pytest.raises(asyncio.CancelledError):
+        await one.forever()
+    return begins, recorder, store
+
+
+@pytest.mark.parametrize("offset", [3.0, 7.0, 15.0])
+async def test_polls_begin_just_after_the_minute(offset: float) -> None:
+    """Polls of whole minutes begin `offset` seconds after a minute, one in each interval; others
+    are not aligned.
+    """
+    begins, recorder, store = await _begins(120.0, 1200, offset=offset)
+    assert {began % 60 for began in begins[1:]} == {offset}
+    gaps = [later - earlier for earlier, later in itertools.pairwise(begins[1:])]
+    assert set(gaps) == {120.0}
+    assert begins[1] - begins[0] <= 120 + 5
+    await recorder.close()
+    store.close()
+    begins, recorder, store = await _begins(45.0, 300, offset=offset)
+    assert begins[1] - begins[0] == 45.0
+    await recorder.close()
+    store.close()
+
+
+async def test_an_idle_endpoint_is_polled_seldom() -> None:
+    """While a source is idle, `idle_interval` counts; when it has usage, the next poll is soon."""
+    idle = [True, True, False, False, True]
+    begins, recorder, store = await _begins(
+        60.0, 2000, idle_interval=600.0, is_idle=lambda: idle.pop(0) if idle else False
+    )
+    gaps = [later - earlier for earlier, later in itertools.pairwise(begins)]
+    assert gaps[:6] == [600.0, 600.0, 60.0, 60.0, 600.0, 60.0]
     await recorder.close()
     store.close()
