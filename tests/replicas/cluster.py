@@ -23,8 +23,10 @@ MIDNIGHT = 86400
 class Replica:
     """One process, with a port for scrapes and one for events."""
 
-    def __init__(self, surroundings: Surroundings, settings: dict[str, object], name: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self, surroundings: Surroundings, settings: dict[str, object], name: str, port: int
+    ) -> None:
+        self.port = port or free_port()
         self.events = free_port()
         self.name = name
         file = surroundings.home / f"{name}.yaml"
@@ -122,14 +124,14 @@ class Cluster:
             "history": {"first": "none"},
         }
 
-    def start(self, *, standby: bool = False) -> Replica:
-        """One replica more. A standby gets no key."""
+    def start(self, *, standby: bool = False, port: int = 0) -> Replica:
+        """One replica more, on any port or a given one. A standby gets no key."""
         self._started += 1
         settings = dict(self.settings)
         if standby:
             settings["organizations"] = [{"name": name} for name in ORGANIZATIONS]
             settings["state"] = {**settings["state"], "standby": True}  # type: ignore[dict-item]
-        replica = Replica(self.surroundings, settings, f"replica{self._started}")
+        replica = Replica(self.surroundings, settings, f"replica{self._started}", port)
         self.replicas.append(replica)
         return replica
 
@@ -137,7 +139,7 @@ class Cluster:
         """Start a replica in the place of one that ended."""
         self._started += 1
         name = f"replica{self._started}"
-        self.replicas[place] = Replica(self.surroundings, self.settings, name)
+        self.replicas[place] = Replica(self.surroundings, self.settings, name, 0)
 
     def owner(self, organization: str) -> Replica | None:
         """Who owns an organization and shows it; None unless it is exactly one."""
