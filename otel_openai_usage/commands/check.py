@@ -111,7 +111,8 @@ def findings(settings: Settings, env: Mapping[str, str], *, offline: bool) -> It
         yield from _database(state)
     elif str(state) != ":memory:":
         yield _disk(state)
-    yield from _listeners(settings, runs=_runs(state))
+    shared = isinstance(state, DatabaseLocation)
+    yield from _listeners(settings, runs=_runs(state), shared=shared)
 
 
 def _prices(list_prices: "Prices", file: Path | None) -> Iterator[Finding]:
@@ -414,8 +415,11 @@ def _runs(state: Location) -> bool:
     return False
 
 
-def _listeners(settings: Settings, *, runs: bool) -> Iterator[Finding]:
-    """Whether `run` could listen where it should; if it runs already, whether it does."""
+def _listeners(settings: Settings, *, runs: bool, shared: bool) -> Iterator[Finding]:
+    """Whether `run` could listen where it should; if it runs already, whether it does.
+
+    `shared` says that several may run with this state.
+    """
     prometheus = settings.prometheus
     events = settings.events
     ours: list[bool] = []
@@ -433,7 +437,13 @@ def _listeners(settings: Settings, *, runs: bool) -> Iterator[Finding]:
         finding, is_ours = _port("events", events.host, events.port, tls=False, runs=runs)
         ours.append(is_ours)
         yield finding
-    if runs:
+    if runs and shared:
+        yield Finding(
+            "ok",
+            "running exporter",
+            "replicas run with this state; one more `run` shares the organizations with them",
+        )
+    elif runs:
         yield _running(ours)
 
 

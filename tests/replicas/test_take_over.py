@@ -89,3 +89,8 @@ def test_a_standby_takes_events_and_owns_nothing(cluster: Cluster) -> None:
     assert standby.post(range(5, 20)) == 204
     wait_for(lambda: cluster.metered() == 60, "20 events")
     assert standby.shows() == standby.owns() == set()
+    checked = cluster.surroundings.call("check", "--offline", "-c", f"{owner.name}.yaml")
+    assert "shares the organizations with them" in checked.stdout
+    assert checked.returncode == 0, checked.stdout
+    info = cluster.surroundings.call("state", "info", "-c", f"{owner.name}.yaml")
+    assert "organization north, organization south" in info.stdout
