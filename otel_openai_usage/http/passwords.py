@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import hashlib
 import hmac
 import secrets
@@ -10,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
 
-_UNKNOWN_USER_HASH = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10)).decode()
-"""Compared for an unknown user, so that the answer takes as long as for a known one."""
 _MAX_REMEMBERED = 256
 """Right, and as many wrong, passwords whose comparison is remembered."""
 _MAX_WAITING = 16
@@ -50,7 +49,7 @@ class PasswordCheck:
             return False
         if self._waiting >= _MAX_WAITING:
             return None
-        matches = await self._compare(password, hashed or _UNKNOWN_USER_HASH)
+        matches = await self._compare(password, hashed)
         is_right = matches and hashed is not None
         self._remember(digest, is_right=is_right)
         return is_right
@@ -60,7 +59,7 @@ class PasswordCheck:
         message = b"\0".join((user.encode(), hashed.encode(), password))
         return hmac.digest(self._key, message, hashlib.sha256)
 
-    async def _compare(self, password: bytes, hashed: str) -> bool:
+    async def _compare(self, password: bytes, hashed: str | None) -> bool:
         loop = asyncio.get_running_loop()
         self._waiting += 1
         try:
@@ -88,8 +87,19 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
         return None
 
 
-def _matches(password: bytes, hashed: str) -> bool:
+@functools.cache
+def _unknown_user_hash() -> str:
+    """Compared for an unknown user, so that the answer takes as long as for a known one.
+
+    Made at the first comparison: it takes as long as one, and most exporters need none.
+    """
+    return bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10)).decode()
+
+
+def _matches(password: bytes, hashed: str | None) -> bool:
+    # Made for a known user, too: else the first unknown one would take longer.
+    unknown = _unknown_user_hash()
     try:
-        return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed.encode())
+        return bcrypt.checkpw(password[:_BCRYPT_BYTES], (hashed or unknown).encode())
     except ValueError:  # bcrypt refuses this password, such as one with a NUL
         return False
