@@ -34,6 +34,7 @@ T = TypeVar("T")
 _LARGE = 2**18
 """Bytes of a body that is read off the event loop."""
 _LOG_ODD_AGAIN_AFTER = 3600.0
+_SERVER_ERROR = 500
 _ERROR_BODY = 2**16
 """Bytes that are read of the body of a refusal."""
 _HEADER_LINE = 2**16
@@ -96,6 +97,8 @@ class Client:
         self._timeout = timeout
         self._gate = Gate(requests_per_minute=requests_per_minute, max_concurrency=max_concurrency)
         self._retries = retries
+        self._answers = 0
+        self._is_away = False
         self._observe = observe
         self._advice = advice
         self._sleep = sleep
@@ -154,16 +157,22 @@ class Client:
     ) -> T:
         """Return `reading(body)` of the body at `path` below the base URL. Raises SourceError.
 
-        Requests that may succeed later are repeated. `reading` raises BadResponse for a body that it
+        Requests that may succeed later are repeated. If nothing of the organization was answered
+        during all repetitions of a request, the API is away: until it answers again each request is
+        sent once, and the next poll asks again. `reading` raises BadResponse for a body that it
         cannot read; for a large body it is called in a thread. `endpoint` names the request in
         telemetry and logs: it contains no ids, so that there are few endpoints.
         """
+        answers_before = self._answers
         for attempt in itertools.count():
             try:
                 return await self._with_key(path, reading, params, endpoint, priority)
             except SourceError as error:
-                wait = retry.delay(error, attempt, limit=self._retries, rng=self._rng)
+                limit = 0 if self._is_away else self._retries
+                wait = retry.delay(error, attempt, limit=limit, rng=self._rng)
                 if wait is None:
+                    if isinstance(error, Unavailable) and self._answers == answers_before:
+                        self._is_away = True
                     raise
                 log.debug(
                     "request is repeated",
@@ -312,6 +321,9 @@ class Client:
                 ) as response,
             ):
                 status = response.status
+                if status < _SERVER_ERROR:
+                    self._answers += 1
+                    self._is_away = False
                 body = await self._body(response, call)
                 return status, response.headers, body
         except TimeoutError as error:

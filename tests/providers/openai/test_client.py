@@ -127,6 +127,37 @@ async def test_giving_up(upstream: Upstream, client: Client, slept: list[float])
     assert (len(upstream.asked), len(slept)) == (4, 3)
 
 
+async def test_an_api_that_is_away_is_asked_once_at_a_time(
+    upstream: Upstream, client: Client
+) -> None:
+    """After retries without any answer requests are not repeated; from the next answer on they are."""
+    upstream.script = [web.Response(status=503) for _ in range(6)]
+    for asked in (4, 5, 6):
+        with pytest.raises(Unavailable):
+            await ask(client)
+        assert len(upstream.asked) == asked
+    upstream.script = [b"[]", web.Response(status=503), b"[1]"]
+    assert await ask(client) == b"[]"
+    assert await ask(client) == b"[1]"
+    assert len(upstream.asked) == 9
+
+
+async def test_one_failing_endpoint_is_no_outage(upstream: Upstream, connect: Connect) -> None:
+    """If another request is answered meanwhile, the next request is repeated as before."""
+
+    async def another_asks(_: float) -> None:
+        await ask(client)
+
+    client = await connect(sleep=another_asks)
+    for _ in range(3):
+        upstream.script += [web.Response(status=503), b"[]"]
+    upstream.script.append(web.Response(status=503))
+    with pytest.raises(Unavailable):
+        await ask(client)
+    upstream.script = [web.Response(status=503), b"[]", b"[1]"]
+    assert await ask(client) == b"[1]"
+
+
 async def test_a_retry_after_beyond_patience(
     upstream: Upstream, client: Client, slept: list[float]
 ) -> None:
