@@ -4,7 +4,7 @@
 # a Prometheus 3 (server and promtool, without its web page) built once from the modules of that Collector, and Helm.
 # With Node on the machine, also the packages of examples/node.
 # What is built is cached outside the checkout, under names that say what it was built from.
-# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3|helm|node_modules]` prints a path and installs nothing.
+# Says nothing when there is nothing to do. `--where [otelcol|prometheus3|promtool3|helm|node_modules|litellm]` prints a path and installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,8 @@ prometheus="$cache/prometheus3-$built_from"
 promtool="$cache/promtool3-$built_from"
 helm_version=v3.22.0
 helm="$cache/helm-$helm_version"
+litellm_version=1.110.2
+litellm="$cache/litellm-$litellm_version"
 node="$cache/node-$(sha256sum < examples/node/package.json | cut -c1-12)"
 version=$(sed -n 's/^  version: //p' "$manifest")
 export GOFLAGS="${GOFLAGS:-} -p=2" # each compiler takes up to a gigabyte
@@ -95,6 +97,20 @@ build_helm() (
   mv "$work/helm" "$helm"
 )
 
+# Not in the project's own environment: it pins many packages that we use, too.
+install_litellm() (
+  work=$(mktemp -d "$cache/build.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  rm -rf "$litellm" # a virtual environment can't be moved, so what is half made is made again
+  build "an environment for LiteLLM $litellm_version" install_litellm_there
+)
+
+install_litellm_there() {
+  python3 -m venv "$litellm" || return
+  "$litellm/bin/pip" install --quiet "litellm==$litellm_version" || return
+  touch "$litellm/complete"
+}
+
 install_node_packages() (
   work=$(mktemp -d "$cache/build.XXXXXX")
   trap 'rm -rf "$work"' EXIT
@@ -110,8 +126,9 @@ if [ "${1:-}" = --where ]; then
     promtool3) echo "$promtool" ;;
     helm) echo "$helm" ;;
     node_modules) echo "$node/node_modules" ;;
+    litellm) echo "$litellm/bin/python" ;;
     *)
-      say "expected otelcol, prometheus3, promtool3, helm or node_modules, got $2"
+      say "expected otelcol, prometheus3, promtool3, helm, node_modules or litellm, got $2"
       exit 2
       ;;
   esac
@@ -127,6 +144,12 @@ if [ ! -x "$collector" ] || [ ! -x "$prometheus" ] || [ ! -x "$helm" ]; then
   [ -x "$collector" ] || build_collector
   [ -x "$prometheus" ] || build_prometheus
   [ -x "$helm" ] || build_helm
+fi
+if [ ! -e "$litellm/complete" ]; then
+  mkdir -p "$cache"
+  exec 9> "$cache/build.lock"
+  flock 9
+  [ -e "$litellm/complete" ] || install_litellm
 fi
 # A machine without Node has no use for them; the tests that need them are skipped there.
 if [ ! -d "$node" ] && command -v npm > /dev/null; then

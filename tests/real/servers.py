@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-BUILT = ("otelcol", "prometheus3", "promtool3", "helm", "node_modules")
+BUILT = ("otelcol", "prometheus3", "promtool3", "helm", "node_modules", "litellm")
 """Servers and packages that tools/install-real-servers.sh builds; the others are Debian's."""
 
 
