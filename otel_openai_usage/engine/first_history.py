@@ -125,7 +125,8 @@ class FirstHistory:
 
     def _calls(self, source_state: SourceState) -> list[Call]:
         """The calls that are still to be made for a source. In the recorder's thread."""
-        now = self._recorder.clock.now()
+        # Not the machine's clock: one that is years behind would ask for years.
+        now = self._recorder.latest()
         since = self._past.since(now)
         if since is None or since >= source_state.progress.epoch:
             return []
