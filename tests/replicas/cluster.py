@@ -106,6 +106,7 @@ class Cluster:
     def __init__(self, folder: Path, location: DatabaseLocation, lease: float = LEASE) -> None:
         self.replicas: list[Replica] = []
         self._started = 0
+        self._all: list[Replica] = []
         self.simulators: dict[str, Simulator] = {}
         for number, name in enumerate(ORGANIZATIONS):
             home = folder / name
@@ -133,13 +134,16 @@ class Cluster:
             settings["state"] = {**settings["state"], "standby": True}  # type: ignore[dict-item]
         replica = Replica(self.surroundings, settings, f"replica{self._started}", port)
         self.replicas.append(replica)
+        self._all.append(replica)
         return replica
 
     def restart(self, place: int) -> None:
         """Start a replica in the place of one that ended."""
         self._started += 1
         name = f"replica{self._started}"
-        self.replicas[place] = Replica(self.surroundings, self.settings, name, 0)
+        replica = Replica(self.surroundings, self.settings, name, 0)
+        self.replicas[place] = replica
+        self._all.append(replica)
 
     def owner(self, organization: str) -> Replica | None:
         """Who owns an organization and shows it; None unless it is exactly one."""
@@ -192,7 +196,8 @@ class Cluster:
 
     def close(self) -> None:
         """Stop every process."""
-        for replica in self.replicas:
-            replica.process.kill()
+        for replica in self._all:
+            if replica.process.running:
+                replica.process.kill()
         for simulator in self.simulators.values():
             simulator.process.stop()
