@@ -65,7 +65,9 @@ def downgrade(path: Path, script: Path) -> None:
             columns = [f'"{row[1]}"' for row in db.execute(f"PRAGMA main.table_info({table})")]
             theirs = [f'"{row[1]}"' for row in db.execute(f"PRAGMA newer.table_info({table})")]
             names = ", ".join(name for name in columns if name in theirs)
-            db.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM newer.{table}")
+            db.execute(
+                f"INSERT OR REPLACE INTO {table} ({names}) SELECT {names} FROM newer.{table}"
+            )
         db.execute("DELETE FROM meta WHERE key LIKE 'measures.%'")
         for column in ("total", "shown"):
             places = ", ".join(

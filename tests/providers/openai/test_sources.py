@@ -258,7 +258,13 @@ class Refusing:
     stray: int = 0
 
     async def read(
-        self, path: str, reading: Callable[[bytes], T], params: Any, *, endpoint: str
+        self,
+        path: str,
+        reading: Callable[[bytes], T],
+        params: Any,
+        *,
+        endpoint: str,
+        priority: int = 0,
     ) -> T:
         """As `Client.read`."""
         start = int(dict(params)["start_time"])
